@@ -1,0 +1,361 @@
+"""EEGPT (Wang et al., NeurIPS 2024): an EEG transformer readable in one sitting, and its emotion head.
+
+A window of 4 s at 256 Hz is cut into 16 time patches of 64 samples. Inside one time patch, the channels'
+patches and S learned summary tokens attend to each other; only the summary tokens leave:
+``(batch, channel, 1024) -> (batch, 16, S, width)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .montage import EEGPT_VOCABULARY
+
+SFREQ = 256
+PATCH = 64  # samples; the stride equals it (a stride of 32, as in some ports, mismatches the released weights silently)
+N_PATCHES = 16
+
+
+@dataclass(frozen=True)
+class EEGPTConfig:
+    """Size of an EEGPT.
+
+    Parameters
+    ----------
+    width, depth, heads : int
+        Of the transformer.
+    summary_tokens : int
+        S, tokens kept of each time patch.
+    mlp_ratio : int
+        Hidden width of the MLP over ``width``.
+    patch_dropout, channel_dropout : float
+        Share of time patches and of channels left out at random in training: augmentation that also saves time.
+    """
+
+    width: int = 512
+    depth: int = 8
+    heads: int = 8
+    summary_tokens: int = 4
+    mlp_ratio: int = 4
+    patch_dropout: float = 0.0
+    channel_dropout: float = 0.0
+
+    @property
+    def token_width(self) -> int:
+        """Width of one time patch's output, all its summary tokens together."""
+        return self.summary_tokens * self.width
+
+
+# Published sizes (EEGPT, table of variants). "micro" is ours, for the tiny profile's smallest runs.
+EEGPT_SIZES: dict[str, EEGPTConfig] = {
+    "tiny1": EEGPTConfig(64, 2, 4, 1), "tiny2": EEGPTConfig(64, 2, 4, 4), "tiny3": EEGPTConfig(64, 8, 4, 4),
+    "little": EEGPTConfig(128, 8, 4, 4), "base1": EEGPTConfig(256, 6, 8, 1), "base2": EEGPTConfig(256, 8, 8, 4),
+    "large": EEGPTConfig(512, 8, 8, 4),
+}
+
+
+def eegpt_config(size: str, **changes: float) -> EEGPTConfig:
+    """Configuration of a published size, single values replaced; unknown names raise ValueError listing the known ones."""
+    if size not in EEGPT_SIZES:
+        raise ValueError(f"Unknown EEGPT size '{size}' (known: {', '.join(EEGPT_SIZES)}).")
+    return EEGPTConfig(**{**asdict(EEGPT_SIZES[size]), **changes})
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the tokens of one time patch."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens, width / heads)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class MLP(nn.Module):
+    """Two layers with GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: EEGPTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.mlp = MLP(config.width, config.mlp_ratio * config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Linear map of 64 samples of one channel, kept as the convolution that the released weights store."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, (1, PATCH), stride=(1, PATCH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = x.unflatten(-1, (-1, PATCH))  # (batch, channel, time, 64)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias).transpose(1, 2)  # (batch, time, channel, width)
+
+
+class EEGPT(nn.Module):
+    """EEG encoder.
+
+    Parameters
+    ----------
+    config : EEGPTConfig
+        Size.
+    ch_names : list of str
+        Channels of the input, canonical names of :data:`e2llm.montage.EEGPT_VOCABULARY`.
+    """
+
+    def __init__(self, config: EEGPTConfig, ch_names: list[str]) -> None:
+        super().__init__()
+        unknown = [name for name in ch_names if name not in EEGPT_VOCABULARY]
+        if unknown:
+            raise ValueError(f"EEGPT has no embedding for the channels {unknown}: drop them or rename them.")
+        self.config, self.ch_names = config, list(ch_names)
+        self.patch_embed = PatchEmbed(config.width)
+        self.chan_embed = nn.Embedding(len(EEGPT_VOCABULARY), config.width)
+        self.summary_token = nn.Parameter(torch.empty(1, config.summary_tokens, config.width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        rows = [EEGPT_VOCABULARY.index(name) for name in ch_names]
+        self.register_buffer("channel_rows", torch.tensor(rows), persistent=False)
+        self.apply(self._init)
+        nn.init.trunc_normal_(self.summary_token, std=0.02)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, signal_mv: Tensor) -> Tensor:
+        """Summary tokens of each time patch.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, 1024)
+            Average-referenced EEG at 256 Hz in millivolts.
+
+        Returns
+        -------
+        Tensor, shape (batch, 16, summary_tokens, width)
+            Fewer time patches in training with ``patch_dropout``.
+        """
+        if signal_mv.shape[1] != len(self.ch_names) or signal_mv.shape[-1] % PATCH:
+            raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got {tuple(signal_mv.shape[1:])}.")
+        x = self.patch_embed(signal_mv) + self.chan_embed(self.channel_rows)  # (batch, time, channel, width)
+        if self.training:
+            x = _keep_some(x, 1, self.config.patch_dropout)
+            x = _keep_some(x, 2, self.config.channel_dropout)
+        batch, n_time = x.shape[:2]
+        x = torch.cat([x.flatten(0, 1), self.summary_token.expand(batch * n_time, -1, -1)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        summary = self.norm(x[:, -self.config.summary_tokens :])
+        return summary.unflatten(0, (batch, n_time))
+
+
+def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:
+    """A random share of the slices along ``dim``, in their order."""
+    if dropped <= 0.0:
+        return x
+    n_kept = max(1, round(x.shape[dim] * (1.0 - dropped)))
+    kept = torch.randperm(x.shape[dim], device=x.device)[:n_kept].sort().values
+    return x.index_select(dim, kept)
+
+
+@torch.no_grad()
+def spectral_init(encoder: EEGPT, amplitude_uv: float = 10.0) -> None:
+    """Start the patch embedding as a bank of sinusoids, and the channels apart from each other.
+
+    Without released weights the first layer would have to find Fourier analysis by itself; this gives it one
+    filter pair for each of a range of frequencies, so that 0-50 Hz is covered from the first step.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Changed in place.
+    amplitude_uv : float
+        Typical amplitude of the input; filters are scaled so that it gives outputs of order one.
+    """
+    width = encoder.config.width
+    times = torch.arange(PATCH) / SFREQ
+    frequencies = torch.linspace(1.0, 48.0, width // 2)
+    phases = 2 * torch.pi * frequencies[:, None] * times
+    taper = torch.hann_window(PATCH, periodic=False).sqrt()
+    bank = torch.cat([torch.sin(phases), torch.cos(phases)]) * taper
+    # 1/f: an equal response to every band needs gains that rise with frequency.
+    gain = (frequencies / 10.0).sqrt().repeat(2)[:, None]
+    bank = bank / bank.norm(dim=1, keepdim=True) * gain / (amplitude_uv * 1e-3)
+    encoder.patch_embed.proj.weight.copy_(bank.view(width, 1, 1, PATCH) / PATCH**0.5 * 4)
+    nn.init.normal_(encoder.chan_embed.weight, std=0.5)
+
+
+class EmotionEncoder(nn.Module):
+    """Encoder with the stage-1 head: cross-entropy plus supervised contrastive loss (Khosla et al., NeurIPS 2020).
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        The encoder.
+    n_outputs : int
+        Number of classes.
+    ce_weight, supcon_weight : float
+        Weights of the two terms.
+    temperature : float
+        Of the contrastive term.
+    label_smoothing, dropout : float
+        Regularisation of the classifier.
+    """
+
+    def __init__(self, encoder: EEGPT, n_outputs: int, ce_weight: float = 1.0, supcon_weight: float = 0.5,
+                 temperature: float = 0.1, label_smoothing: float = 0.1, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = encoder.config.token_width
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, n_outputs)
+        self.contrast = nn.Linear(width, 64)
+        self.ce_weight, self.supcon_weight = ce_weight, supcon_weight
+        self.temperature, self.label_smoothing = temperature, label_smoothing
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Mean over time patches of all summary tokens: (batch, 16, S, width) to (batch, S * width)."""
+        return self.norm(tokens.mean(dim=1).flatten(1))
+
+    def forward(self, signal_mv: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits, embedding and, with labels, the loss; the keys are what ``transformers.Trainer`` expects."""
+        embedding = self.pooled(self.encoder(signal_mv))
+        logits = self.classifier(self.dropout(embedding))
+        out = {"logits": logits, "embedding": embedding}
+        if labels is not None:
+            ce = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            supcon = supervised_contrastive_loss(self.contrast(embedding), labels, self.temperature)
+            out = {"loss": self.ce_weight * ce + self.supcon_weight * supcon, **out}
+        return out
+
+
+def supervised_contrastive_loss(embedding: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Pull windows of one class together and push the others away.
+
+    Parameters
+    ----------
+    embedding : Tensor, shape (batch, width)
+        Any length; it is normalised here.
+    labels : Tensor of int, shape (batch,)
+        Class indices.
+    temperature : float
+        Smaller is sharper.
+
+    Returns
+    -------
+    Tensor
+        Mean over the anchors that have a positive (``L_out`` of Khosla et al. 2020, eq. 2); 0 if none has.
+    """
+    z = F.normalize(embedding, dim=1)
+    similarity = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_probability = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
+    positive = (labels[:, None] == labels[None, :]) & ~itself
+    n_positive = positive.sum(dim=1)
+    anchors = n_positive > 0
+    if not anchors.any():
+        return embedding.sum() * 0.0
+    per_anchor = -(log_probability * positive).sum(dim=1)[anchors] / n_positive[anchors]
+    return per_anchor.mean()
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """How a checkpoint fitted: counts are printed, never assumed."""
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+    def __str__(self) -> str:
+        total = len(self.matched) + len(self.missing) + len(self.mismatched)
+        return (f"{len(self.matched)} of {total} keys matched; missing {self.missing[:5]}, "
+                f"other shape {self.mismatched[:5]}, unused {len(self.unexpected)}")
+
+
+def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1.0) -> KeyReport:
+    """Load EEGPT weights (official ``.ckpt`` with ``target_encoder.*``, or safetensors) and report every key.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Changed in place, only if enough keys match.
+    path : path
+        Checkpoint.
+    min_share : float
+        Smallest share of the encoder's keys that must match.
+
+    Raises
+    ------
+    ValueError
+        If fewer match; the message gives the counts and the size that would fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: download the EEGPT weights there, or leave encoder_weights empty to start from scratch.")
+    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    state = _encoder_keys(state.get("state_dict", state))
+    own = encoder.state_dict()
+    matched = [key for key in own if key in state and state[key].shape == own[key].shape]
+    report = KeyReport(matched, [key for key in own if key not in state], [key for key in state if key not in own],
+                       [key for key in own if key in state and state[key].shape != own[key].shape])
+    if len(matched) < min_share * len(own):
+        raise ValueError(f"{path} does not fit this encoder ({encoder.config}): {report}. Choose the size that the weights were made with.")
+    encoder.load_state_dict({key: state[key] for key in matched}, strict=False)
+    return report
+
+
+def _encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip the prefix of the momentum-target encoder, the one that the authors release for use."""
+    prefix = "target_encoder."
+    if any(key.startswith(prefix) for key in state):
+        return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return dict(state)
+
+
+@torch.no_grad()
+def encode(encoder: EEGPT, signals: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Summary tokens of many windows in evaluation mode, float32 (n_windows, 16, S, width); input in millivolts."""
+    encoder.eval()
+    device = encoder.summary_token.device
+    parts = [encoder(torch.from_numpy(np.ascontiguousarray(signals[i : i + batch])).to(device)).cpu().numpy()
+             for i in range(0, len(signals), batch)]
+    return np.concatenate(parts)

@@ -1,0 +1,304 @@
+"""From labelled trials to windows on disk: MNE does the signal work, one recording in memory at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mne
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from .features import band_power
+from .montage import eegpt_channels, make_info
+from .recordings import RecordingError, SourceError, Trial
+
+UV_TO_MV = 1e-3  # EEGPT was trained on millivolts; Windows are kept in microvolts and scaled here and nowhere else
+MV_TO_UV = 1e3
+
+
+@dataclass(frozen=True)
+class PreprocessParams:
+    """How trials become windows.
+
+    Parameters
+    ----------
+    sfreq : float
+        Target rate in Hz; EEGPT needs 256.
+    l_freq, h_freq, h_trans : float
+        Band-pass edges and the width of the upper transition, Hz. The default stops 50 Hz mains.
+    window_s : float
+        Window length in seconds, without overlap; EEGPT needs 4.
+    trained_only : bool
+        Keep the 58 channels that the released EEGPT weights were trained on.
+    lof_threshold : float
+        Local outlier factor above which MNE calls a channel bad; it is then interpolated.
+    """
+
+    sfreq: float = 256.0
+    l_freq: float = 0.5
+    h_freq: float = 45.0
+    h_trans: float = 5.0
+    window_s: float = 4.0
+    trained_only: bool = True
+    lof_threshold: float = 3.0
+
+
+def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list[str]]:
+    """Band-pass, repair, re-reference and resample one trial with MNE.
+
+    Parameters
+    ----------
+    trial : Trial
+        Signal in microvolts.
+    params : PreprocessParams
+        Filter edges and the rest.
+
+    Returns
+    -------
+    raw : mne.io.RawArray
+        Cleaned signal (volts, as MNE keeps it) of all channels.
+    bad : list of str
+        Channels that were interpolated.
+
+    Raises
+    ------
+    RecordingError
+        If the trial is shorter than one window, flat everywhere, or mostly bad channels.
+    """
+    where = f"subject {trial.subject}, clip {trial.clip}"
+    seconds = trial.signal.shape[1] / trial.sfreq
+    if seconds < params.window_s:
+        raise RecordingError(f"{where}: {seconds:.1f} s of signal is shorter than one window of {params.window_s:g} s; "
+                             "drop the clip or shorten window_s.")
+    raw = mne.io.RawArray(trial.signal * 1e-6, make_info(list(trial.ch_names), trial.sfreq), verbose="error")
+    flat = [name for name, x in zip(raw.ch_names, trial.signal, strict=True) if np.ptp(x) < 1e-3]
+    if len(flat) == len(raw.ch_names):
+        raise RecordingError(f"{where}: every channel is flat; check the unit (microvolts expected) and the file.")
+    high = min(params.h_freq, trial.sfreq / 2 - params.h_trans)
+    raw.filter(params.l_freq, high, h_trans_bandwidth=params.h_trans, verbose="error")
+    raw.info["bads"] = flat
+    outlying = mne.preprocessing.find_bad_channels_lof(raw, threshold=params.lof_threshold, verbose="error")
+    bad = sorted(set(flat) | set(outlying))
+    if len(bad) > len(raw.ch_names) // 4:
+        raise RecordingError(f"{where}: {len(bad)} of {len(raw.ch_names)} channels are bad ({', '.join(bad[:6])}, …); too many to repair.")
+    raw.info["bads"] = bad
+    if bad:
+        raw.interpolate_bads(reset_bads=True, verbose="error")
+    raw.set_eeg_reference("average", projection=False, verbose="error")
+    return raw.resample(params.sfreq, verbose="error"), bad
+
+
+def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np.ndarray:
+    """Consecutive windows without overlap, float32 microvolts (window, channel, sample)."""
+    n_samples = int(round(window_s * raw.info["sfreq"]))
+    signal = raw.get_data(picks=ch_names, units="uV").astype(np.float32)
+    n_windows = signal.shape[1] // n_samples
+    signal = signal[:, : n_windows * n_samples].reshape(len(ch_names), n_windows, n_samples)
+    return np.ascontiguousarray(signal.transpose(1, 0, 2))
+
+
+def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
+    """Write the windows of one recording to a part file; return the reason if it had to be skipped."""
+    part = folder / f"{recording.name}.csv"
+    if part.exists():  # written last, so the signal beside it is whole
+        return None
+    blocks, rows = [], []
+    try:
+        for trial in source.trials(recording):
+            raw, bad = clean(trial, params)
+            windows = cut_windows(raw, ch_names, params.window_s)
+            blocks.append(windows)
+            rows += [_index_row(trial, w, params.window_s, bad) for w in range(len(windows))]
+    except RecordingError as error:
+        return str(error)
+    windows = np.concatenate(blocks)
+    np.save(folder / f"{recording.name}.npy", windows)
+    np.save(folder / f"{recording.name}.power.npy", band_power(windows, params.sfreq))
+    pd.DataFrame(rows).to_csv(part.with_suffix(".tmp"), index=False)
+    os.replace(part.with_suffix(".tmp"), part)
+    return None
+
+
+def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
+    intensity = trial.intensity
+    has_one = intensity is not None and window < len(intensity)
+    return {"subject": trial.subject, "session": trial.session, "clip": trial.clip, "window": window,
+            "start_s": window * window_s, "label": trial.label,
+            "intensity": float(intensity[window]) if has_one else np.nan,
+            "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join(bad)}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows on disk.
+
+    ``data`` is memory-mapped float32 microvolts (window, channel, sample); ``power`` its band power
+    (window, channel, band), square microvolts; ``index`` has one row a window.
+    """
+
+    data: np.ndarray
+    power: np.ndarray
+    index: pd.DataFrame
+    ch_names: list[str]
+    sfreq: float
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Windows:
+        """Open a ``windows/`` folder; FileNotFoundError says which notebook writes it."""
+        folder = Path(folder)
+        if not (folder / "index.csv").is_file():
+            raise FileNotFoundError(f"{folder} holds no finished windows: run notebook 01 for this run name first.")
+        meta = pd.read_json(folder / "channels.json", typ="series")
+        data, power = (np.load(folder / name, mmap_mode="r") for name in ("data.npy", "data.power.npy"))
+        return cls(data, power, read_index(folder / "index.csv"), list(meta["ch_names"]), float(meta["sfreq"]))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def preprocess(source, folder: str | Path, params: PreprocessParams | None = None, n_jobs: int = 2) -> dict[str, str]:
+    """Preprocess every recording of a source into a ``windows/`` folder.
+
+    A recording that cannot be used is skipped with its reason and the others go on. Parts of a run that
+    was cut off are found again; the folder gets its name only when it is whole.
+
+    Parameters
+    ----------
+    source : SeedVII, LabelledFolder, …
+        What :func:`e2llm.recordings.open_source` returned.
+    folder : path
+        Written: ``data.npy``, ``index.csv``, ``channels.json``.
+    params : PreprocessParams
+        Filter edges, rate and window.
+    n_jobs : int
+        Recordings processed at a time; the result does not depend on it.
+
+    Returns
+    -------
+    dict of str to str
+        Name and reason of every skipped recording.
+
+    Raises
+    ------
+    SourceError
+        If no recording could be used.
+    """
+    params, folder = params or PreprocessParams(), Path(folder)
+    partial = folder.with_name(folder.name + ".part")
+    stamp = f"{asdict(params)} {[recording.name for recording in source.recordings]}"
+    if not (partial / "stamp").is_file() or (partial / "stamp").read_text() != stamp:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / "stamp").write_text(stamp)
+    usable, skipped = _common_channels(source)
+    ch_names = eegpt_channels(usable, params.trained_only)
+    todo = [recording for recording in source.recordings if recording.name not in skipped]
+    jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
+    progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings", leave=False, disable=None)
+    for recording, reason in zip(todo, progress, strict=True):
+        if reason is not None:
+            skipped[recording.name] = reason
+    used = [recording for recording in todo if recording.name not in skipped]
+    if not used:
+        reason = next(iter(skipped.values()), "the source has none")
+        raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
+    _assemble(partial, folder, [recording.name for recording in used], ch_names, params.sfreq)
+    return skipped
+
+
+def _common_channels(source) -> tuple[list[str], dict[str, str]]:
+    """Channels that every usable recording has, and the recordings that fail their check."""
+    common, skipped = None, {}
+    for recording in source.recordings:
+        try:
+            names = source.check(recording)
+        except RecordingError as error:
+            skipped[recording.name] = str(error)
+            continue
+        names = list(getattr(source, "ch_names", names))
+        common = names if common is None else [name for name in common if name in names]
+    if not common:
+        reason = next(iter(skipped.values()), "the recordings share no channel")
+        raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
+    return common, skipped
+
+
+def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str], sfreq: float) -> None:
+    """Join the parts into one memory-mapped array and an index, then rename the folder."""
+    index = pd.concat([read_index(partial / f"{name}.csv") for name in names], ignore_index=True)
+    for suffix in ("", ".power"):
+        parts = [np.load(partial / f"{name}{suffix}.npy", mmap_mode="r") for name in names]
+        shape = (len(index), *parts[0].shape[1:])
+        joined = np.lib.format.open_memmap(partial / f"data{suffix}.npy", mode="w+", dtype=np.float32, shape=shape)
+        start = 0
+        for part in parts:
+            joined[start : start + len(part)] = part
+            start += len(part)
+        joined.flush()
+    for name in names:
+        for suffix in (".csv", ".npy", ".power.npy"):
+            (partial / f"{name}{suffix}").unlink()
+    (partial / "stamp").unlink()
+    pd.Series({"ch_names": ch_names, "sfreq": sfreq}).to_json(partial / "channels.json")
+    index.insert(0, "id", np.arange(len(index)))
+    index.to_csv(partial / "index.csv", index=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def read_index(path: Path) -> pd.DataFrame:
+    """The index table of windows, with the types that every stage relies on."""
+    return pd.read_csv(path, dtype={"subject": str, "bad_channels": str}, keep_default_na=True)
+
+
+def fit_scale(windows: Windows, fit_rows: np.ndarray, subjects: list[str]) -> dict[str, np.ndarray]:
+    """Amplitude of each channel of each subject: the only subject statistics that the encoder's input uses.
+
+    Parameters
+    ----------
+    windows : Windows
+        All windows.
+    fit_rows : ndarray of int
+        Rows that statistics may be taken from: a split's ``fit_rows``, never test windows unless the split says it is
+        transductive.
+    subjects : list of str
+        Whom to give a scale; a subject without fit rows gets that of the population.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (n_channels,)
+        Robust standard deviation in microvolts (median absolute value / 0.6745).
+    """
+    owner = windows.index["subject"].to_numpy()
+    per_window = np.stack([np.median(np.abs(windows.data[row]), axis=1) / 0.6745 for row in fit_rows])
+    population = np.median(per_window, axis=0)
+    scales = {}
+    for subject in subjects:
+        own = per_window[owner[fit_rows] == subject]
+        scales[subject] = np.median(own, axis=0) if len(own) else population
+    return scales
+
+
+def encoder_input(signal_uv: np.ndarray, scale_uv: np.ndarray, target_uv: float = 10.0) -> np.ndarray:
+    """Scale windows to a common amplitude and to the encoder's unit.
+
+    Parameters
+    ----------
+    signal_uv : ndarray, shape (..., n_channels, n_samples)
+        Microvolts.
+    scale_uv : ndarray, shape (n_channels,)
+        The subject's amplitude of each channel.
+    target_uv : float
+        Amplitude that a channel has after scaling, microvolts.
+
+    Returns
+    -------
+    ndarray, float32
+        Millivolts.
+    """
+    return (signal_uv * (target_uv * UV_TO_MV / scale_uv)[:, None]).astype(np.float32)
