@@ -7,14 +7,10 @@ patches and S learned summary tokens attend to each other; only the summary toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .montage import EEGPT_VOCABULARY
@@ -54,7 +50,7 @@ class EEGPTConfig:
         return self.summary_tokens * self.width
 
 
-# Published sizes (EEGPT, table of variants). "micro" is ours, for the tiny profile's smallest runs.
+# Published sizes (EEGPT, table of variants).
 EEGPT_SIZES: dict[str, EEGPTConfig] = {
     "tiny1": EEGPTConfig(64, 2, 4, 1), "tiny2": EEGPTConfig(64, 2, 4, 4), "tiny3": EEGPTConfig(64, 8, 4, 4),
     "little": EEGPTConfig(128, 8, 4, 4), "base1": EEGPTConfig(256, 6, 8, 1), "base2": EEGPTConfig(256, 8, 8, 4),
@@ -194,35 +190,27 @@ def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:
     return x.index_select(dim, kept)
 
 
-@torch.no_grad()
-def spectral_init(encoder: EEGPT, amplitude_uv: float = 10.0) -> None:
-    """Start the patch embedding as a bank of sinusoids, and the channels apart from each other.
+@dataclass(frozen=True)
+class HeadParams:
+    """Weights of the stage-1 losses, and regularisation of the head.
 
-    Without released weights the first layer would have to find Fourier analysis by itself; this gives it one
-    filter pair for each of a range of frequencies, so that 0-50 Hz is covered from the first step.
-
-    Parameters
-    ----------
-    encoder : EEGPT
-        Changed in place.
-    amplitude_uv : float
-        Typical amplitude of the input; filters are scaled so that it gives outputs of order one.
+    ``ce`` cross-entropy, ``supcon`` supervised contrastive, ``spectral`` regression of the band power by scalp
+    group that explanations will cite.
     """
-    width = encoder.config.width
-    times = torch.arange(PATCH) / SFREQ
-    frequencies = torch.linspace(1.0, 48.0, width // 2)
-    phases = 2 * torch.pi * frequencies[:, None] * times
-    taper = torch.hann_window(PATCH, periodic=False).sqrt()
-    bank = torch.cat([torch.sin(phases), torch.cos(phases)]) * taper
-    # 1/f: an equal response to every band needs gains that rise with frequency.
-    gain = (frequencies / 10.0).sqrt().repeat(2)[:, None]
-    bank = bank / bank.norm(dim=1, keepdim=True) * gain / (amplitude_uv * 1e-3)
-    encoder.patch_embed.proj.weight.copy_(bank.view(width, 1, 1, PATCH) / PATCH**0.5 * 4)
-    nn.init.normal_(encoder.chan_embed.weight, std=0.5)
+
+    ce: float = 1.0
+    supcon: float = 0.3
+    spectral: float = 2.0
+    temperature: float = 0.1
+    label_smoothing: float = 0.1
+    dropout: float = 0.3
 
 
 class EmotionEncoder(nn.Module):
-    """Encoder with the stage-1 head: cross-entropy plus supervised contrastive loss (Khosla et al., NeurIPS 2020).
+    """Encoder with the stage-1 head.
+
+    Cross-entropy and supervised contrastive loss (Khosla et al., NeurIPS 2020) make the summary tokens tell
+    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about.
 
     Parameters
     ----------
@@ -230,40 +218,40 @@ class EmotionEncoder(nn.Module):
         The encoder.
     n_outputs : int
         Number of classes.
-    ce_weight, supcon_weight : float
-        Weights of the two terms.
-    temperature : float
-        Of the contrastive term.
-    label_smoothing, dropout : float
-        Regularisation of the classifier.
+    n_spectral : int
+        Number of spectral targets; 0 for none.
+    params : HeadParams
+        Weights of the terms.
     """
 
-    def __init__(self, encoder: EEGPT, n_outputs: int, ce_weight: float = 1.0, supcon_weight: float = 0.5,
-                 temperature: float = 0.1, label_smoothing: float = 0.1, dropout: float = 0.3) -> None:
+    def __init__(self, encoder: EEGPT, n_outputs: int, n_spectral: int = 0, params: HeadParams | None = None) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.params = encoder, params or HeadParams()
         width = encoder.config.token_width
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(self.params.dropout)
         self.classifier = nn.Linear(width, n_outputs)
         self.contrast = nn.Linear(width, 64)
-        self.ce_weight, self.supcon_weight = ce_weight, supcon_weight
-        self.temperature, self.label_smoothing = temperature, label_smoothing
+        self.spectral = nn.Linear(width, n_spectral) if n_spectral else None
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Mean over time patches of all summary tokens: (batch, 16, S, width) to (batch, S * width)."""
         return self.norm(tokens.mean(dim=1).flatten(1))
 
-    def forward(self, signal_mv: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits, embedding and, with labels, the loss; the keys are what ``transformers.Trainer`` expects."""
+    def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits, embedding and, with labels, the loss and its terms; the keys are what ``transformers.Trainer`` expects."""
         embedding = self.pooled(self.encoder(signal_mv))
         logits = self.classifier(self.dropout(embedding))
         out = {"logits": logits, "embedding": embedding}
-        if labels is not None:
-            ce = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            supcon = supervised_contrastive_loss(self.contrast(embedding), labels, self.temperature)
-            out = {"loss": self.ce_weight * ce + self.supcon_weight * supcon, **out}
-        return out
+        if labels is None:
+            return out
+        p = self.params
+        terms = {"ce": F.cross_entropy(logits, labels, label_smoothing=p.label_smoothing),
+                 "supcon": supervised_contrastive_loss(self.contrast(embedding), labels, p.temperature)}
+        if self.spectral is not None and spectral is not None:
+            terms["spectral"] = F.mse_loss(self.spectral(embedding), spectral)
+        loss = sum(getattr(p, name) * term for name, term in terms.items())
+        return {"loss": loss, **out, **terms}
 
 
 def supervised_contrastive_loss(embedding: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -294,68 +282,3 @@ def supervised_contrastive_loss(embedding: Tensor, labels: Tensor, temperature: 
         return embedding.sum() * 0.0
     per_anchor = -(log_probability * positive).sum(dim=1)[anchors] / n_positive[anchors]
     return per_anchor.mean()
-
-
-@dataclass(frozen=True)
-class KeyReport:
-    """How a checkpoint fitted: counts are printed, never assumed."""
-
-    matched: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    mismatched: list[str]
-
-    def __str__(self) -> str:
-        total = len(self.matched) + len(self.missing) + len(self.mismatched)
-        return (f"{len(self.matched)} of {total} keys matched; missing {self.missing[:5]}, "
-                f"other shape {self.mismatched[:5]}, unused {len(self.unexpected)}")
-
-
-def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1.0) -> KeyReport:
-    """Load EEGPT weights (official ``.ckpt`` with ``target_encoder.*``, or safetensors) and report every key.
-
-    Parameters
-    ----------
-    encoder : EEGPT
-        Changed in place, only if enough keys match.
-    path : path
-        Checkpoint.
-    min_share : float
-        Smallest share of the encoder's keys that must match.
-
-    Raises
-    ------
-    ValueError
-        If fewer match; the message gives the counts and the size that would fit.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: download the EEGPT weights there, or leave encoder_weights empty to start from scratch.")
-    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    state = _encoder_keys(state.get("state_dict", state))
-    own = encoder.state_dict()
-    matched = [key for key in own if key in state and state[key].shape == own[key].shape]
-    report = KeyReport(matched, [key for key in own if key not in state], [key for key in state if key not in own],
-                       [key for key in own if key in state and state[key].shape != own[key].shape])
-    if len(matched) < min_share * len(own):
-        raise ValueError(f"{path} does not fit this encoder ({encoder.config}): {report}. Choose the size that the weights were made with.")
-    encoder.load_state_dict({key: state[key] for key in matched}, strict=False)
-    return report
-
-
-def _encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the prefix of the momentum-target encoder, the one that the authors release for use."""
-    prefix = "target_encoder."
-    if any(key.startswith(prefix) for key in state):
-        return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return dict(state)
-
-
-@torch.no_grad()
-def encode(encoder: EEGPT, signals: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Summary tokens of many windows in evaluation mode, float32 (n_windows, 16, S, width); input in millivolts."""
-    encoder.eval()
-    device = encoder.summary_token.device
-    parts = [encoder(torch.from_numpy(np.ascontiguousarray(signals[i : i + batch])).to(device)).cpu().numpy()
-             for i in range(0, len(signals), batch)]
-    return np.concatenate(parts)

@@ -17,9 +17,6 @@ from .features import band_power
 from .montage import eegpt_channels, make_info
 from .recordings import RecordingError, SourceError, Trial
 
-UV_TO_MV = 1e-3  # EEGPT was trained on millivolts; Windows are kept in microvolts and scaled here and nowhere else
-MV_TO_UV = 1e3
-
 
 @dataclass(frozen=True)
 class PreprocessParams:
@@ -254,51 +251,3 @@ def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str]
 def read_index(path: Path) -> pd.DataFrame:
     """The index table of windows, with the types that every stage relies on."""
     return pd.read_csv(path, dtype={"subject": str, "bad_channels": str}, keep_default_na=True)
-
-
-def fit_scale(windows: Windows, fit_rows: np.ndarray, subjects: list[str]) -> dict[str, np.ndarray]:
-    """Amplitude of each channel of each subject: the only subject statistics that the encoder's input uses.
-
-    Parameters
-    ----------
-    windows : Windows
-        All windows.
-    fit_rows : ndarray of int
-        Rows that statistics may be taken from: a split's ``fit_rows``, never test windows unless the split says it is
-        transductive.
-    subjects : list of str
-        Whom to give a scale; a subject without fit rows gets that of the population.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (n_channels,)
-        Robust standard deviation in microvolts (median absolute value / 0.6745).
-    """
-    owner = windows.index["subject"].to_numpy()
-    per_window = np.stack([np.median(np.abs(windows.data[row]), axis=1) / 0.6745 for row in fit_rows])
-    population = np.median(per_window, axis=0)
-    scales = {}
-    for subject in subjects:
-        own = per_window[owner[fit_rows] == subject]
-        scales[subject] = np.median(own, axis=0) if len(own) else population
-    return scales
-
-
-def encoder_input(signal_uv: np.ndarray, scale_uv: np.ndarray, target_uv: float = 10.0) -> np.ndarray:
-    """Scale windows to a common amplitude and to the encoder's unit.
-
-    Parameters
-    ----------
-    signal_uv : ndarray, shape (..., n_channels, n_samples)
-        Microvolts.
-    scale_uv : ndarray, shape (n_channels,)
-        The subject's amplitude of each channel.
-    target_uv : float
-        Amplitude that a channel has after scaling, microvolts.
-
-    Returns
-    -------
-    ndarray, float32
-        Millivolts.
-    """
-    return (signal_uv * (target_uv * UV_TO_MV / scale_uv)[:, None]).astype(np.float32)

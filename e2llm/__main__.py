@@ -1,0 +1,118 @@
+"""The command line: ``e2llm run | sweep | simulate | report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import __version__
+
+_SIMULATE_HELP = "Write a simulated twin of SEED-VII: the same files, known effects. An equal one is left as it is."
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .pipeline import parse_assignments, run_pipeline
+
+    run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name)
+    print(f"{run.name}: finished, see {run.path / 'report.html'}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from .pipeline import parse_assignments, sweep
+
+    grid = parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in map(_halves, arguments.grid))
+    table = sweep(arguments.profile, grid, arguments.name, parse_assignments(arguments.parameter))
+    print(table.to_string(index=False))
+    return 1 if "error" in table else 0
+
+
+def _halves(text: str) -> tuple[str, str, str]:
+    return text.partition("=")
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from .simulate import TwinParams, simulate, truth_folder
+
+    given = {key: value for key, value in vars(arguments).items() if key not in ("action", "out", "jobs")}
+    params = TwinParams(**given)  # only what was given: the defaults are the class's own
+    root = simulate(arguments.out, params, n_jobs=arguments.jobs)
+    print(f"{root}: a twin of SEED-VII, {params.subjects} subjects; what it was made from is in {truth_folder(root)}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import build
+    from .runs import Run, check_name, runs_folder
+
+    if not (runs_folder() / check_name(arguments.name)).is_dir():
+        known = ", ".join(sorted(path.parent.name for path in runs_folder().glob("*/manifest.json"))) or "none"
+        raise ValueError(f"There is no run {arguments.name!r} in {runs_folder()}. Known runs: {known}.")
+    print(build(Run.open(arguments.name)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="e2llm", description="Research kit of E²-LLM: its notebooks from a terminal.")
+    parser.add_argument("--version", action="version", version=f"e2llm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    pipeline = argparse.ArgumentParser(add_help=False)
+    pipeline.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
+    pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
+    pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
+
+    command = commands.add_parser("run", parents=[pipeline], help="run all notebooks into runs/NAME")
+    command.set_defaults(action=_run)
+
+    command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")
+    command.add_argument("-g", "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key")
+    command.set_defaults(action=_sweep)
+
+    command = commands.add_parser(
+        "simulate", help="write a twin of SEED-VII", argument_default=argparse.SUPPRESS, description=_SIMULATE_HELP
+    )
+    command.add_argument("out", type=Path, help="folder to make")
+    command.add_argument("--preset", help="how strong the effects are")
+    command.add_argument("--subjects", type=int)
+    command.add_argument("--sessions", type=int, help="1 to 4")
+    command.add_argument("--clips", type=int, help="in a session, 1 to 20")
+    command.add_argument("--seconds", type=float, nargs=2, metavar=("MIN", "MAX"), help="of a clip")
+    command.add_argument(
+        "--no-duration-shortcut", dest="duration_shortcut", action="store_false", help="clip lengths differ by person"
+    )
+    command.add_argument(
+        "--no-drift-shortcut", dest="drift_shortcut", action="store_false", help="nothing drifts within a session"
+    )
+    command.add_argument("--seed", type=int)
+    command.add_argument("--jobs", type=int, default=2, help="subjects written at a time (2)")
+    command.set_defaults(action=_simulate)
+
+    command = commands.add_parser("report", help="write report.html of a run again")
+    command.add_argument("name")
+    command.set_defaults(action=_report)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 done, 1 a notebook failed, 2 the request cannot be met, 130 stopped by Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    from .pipeline import PipelineError
+    from .recordings import SourceError
+    from .runs import StageMissing
+
+    try:
+        return arguments.action(arguments)
+    except PipelineError as error:
+        message, code = error, 1
+    except (ValueError, SourceError, StageMissing, FileExistsError, FileNotFoundError) as error:
+        message, code = error, 2
+    except KeyboardInterrupt:
+        message, code = "Stopped. The same command goes on from here: stages that are finished are skipped.", 130
+    print(f"e2llm: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

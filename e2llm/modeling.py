@@ -1,0 +1,285 @@
+"""E2-LLM in the manner of a Hugging Face multimodal model: encoder, projector, language model.
+
+``text with <|eeg|> placeholders -> token embeddings; placeholders <- projector(EEG tokens) -> language model``
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from .encoder import EEGPT, N_PATCHES, EEGPTConfig
+from .language import EEG_TOKEN, IGNORE, LanguageModelError, load_language_model
+
+
+class E2LLMConfig(PreTrainedConfig):
+    """Configuration of E2-LLM.
+
+    Parameters
+    ----------
+    text_config : dict or PreTrainedConfig
+        Of the language model.
+    language_model : str
+        Where its weights come from (hub id, folder, GGUF file); they are never saved with this model.
+    encoder : dict, optional
+        Fields of :class:`e2llm.encoder.EEGPTConfig` plus ``ch_names``.
+    eeg_width : int
+        Width of one time patch of the encoder's output, all summary tokens together.
+    eeg_tokens : int
+        EEG tokens a segment takes in the prompt; divides the 16 time patches.
+    projector_hidden : int
+        Hidden width of the projector; 0 means that of the language model.
+    eeg_token_id : int
+        Id of the placeholder.
+    """
+
+    model_type = "e2llm"
+
+    def __init__(self, text_config=None, language_model: str = "", encoder: dict | None = None, eeg_width: int = 2048,
+                 eeg_tokens: int = N_PATCHES, projector_hidden: int = 0, eeg_token_id: int = 0, **kwargs) -> None:
+        if isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        if N_PATCHES % eeg_tokens:
+            raise ValueError(f"eeg_tokens must divide the {N_PATCHES} time patches of a segment, got {eeg_tokens}.")
+        self.text_config = text_config
+        self.language_model, self.encoder = language_model, encoder
+        self.eeg_width, self.eeg_tokens, self.eeg_token_id = eeg_width, eeg_tokens, eeg_token_id
+        self.projector_hidden = projector_hidden
+        super().__init__(**kwargs)
+
+    def get_text_config(self, *_: object, **__: object):
+        """The language model's configuration, which generation reads."""
+        return self.text_config or self
+
+    def to_dict(self) -> dict:
+        """As JSON-ready dict."""
+        out = super().to_dict()
+        out["text_config"] = self.text_config.to_dict() if self.text_config is not None else None
+        return out
+
+
+class Projector(nn.Module):
+    """From time patches of EEG to tokens of the language model: LayerNorm and a two-layer MLP."""
+
+    def __init__(self, eeg_width: int, text_width: int, hidden: int, eeg_tokens: int) -> None:
+        super().__init__()
+        self.eeg_tokens = eeg_tokens
+        self.norm = nn.LayerNorm(eeg_width)
+        self.fc1 = nn.Linear(eeg_width, hidden)
+        self.fc2 = nn.Linear(hidden, text_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(segments, 16, eeg_width) to (segments, eeg_tokens, text_width): neighbouring time patches are averaged."""
+        segments, n_time, width = features.shape
+        pooled = features.view(segments, self.eeg_tokens, n_time // self.eeg_tokens, width).mean(dim=2)
+        return self.fc2(nn.functional.gelu(self.fc1(self.norm(pooled))))
+
+
+class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """EEG segments and text in, text out.
+
+    Made by :meth:`join` from its parts, or by :meth:`from_pretrained` from a folder that :meth:`save_pretrained` wrote.
+    """
+
+    config_class = E2LLMConfig
+    base_model_prefix = ""
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: E2LLMConfig, language_model: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        text = config.text_config
+        self.language_model = language_model if language_model is not None else AutoModelForCausalLM.from_config(text)
+        self.projector = Projector(config.eeg_width, text.hidden_size, config.projector_hidden or text.hidden_size, config.eeg_tokens)
+        self.encoder = None
+        if config.encoder:
+            fields = dict(config.encoder)
+            ch_names = fields.pop("ch_names")
+            self.encoder = EEGPT(EEGPTConfig(**fields), ch_names)
+        self.generation_config = self.language_model.generation_config
+
+    @classmethod
+    def join(cls, language_model, tokenizer, source: str, encoder: EEGPT | None, eeg_width: int, eeg_tokens: int, seed: int):
+        """Join a loaded language model and an encoder by a fresh projector.
+
+        Parameters
+        ----------
+        language_model, tokenizer
+            From :func:`e2llm.language.load_language_model`.
+        source : str
+            Where they came from; ``from_pretrained`` will look there.
+        encoder : EEGPT or None
+            None when only precomputed tokens will be given.
+        eeg_width, eeg_tokens : int
+            See :class:`E2LLMConfig`.
+        seed : int
+            Of the projector's weights.
+        """
+        fields = {**asdict(encoder.config), "ch_names": encoder.ch_names} if encoder is not None else None
+        config = E2LLMConfig(language_model.config, source, fields, eeg_width, eeg_tokens,
+                             eeg_token_id=tokenizer.convert_tokens_to_ids(EEG_TOKEN))
+        torch.manual_seed(seed)
+        model = cls(config, language_model)
+        if encoder is not None:
+            model.encoder.load_state_dict(encoder.state_dict())
+        # Start at the size of the word embeddings, so that the frozen language model hears EEG at a normal volume.
+        embeddings = language_model.get_input_embeddings().weight
+        with torch.no_grad():
+            model.projector.fc2.weight.mul_(embeddings.std() / model.projector.fc2.weight.std().clamp_min(1e-8))
+            model.projector.fc2.bias.zero_()
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def put_eeg_at_placeholders(self, input_ids: Tensor, eeg_features: Tensor) -> Tensor:
+        """Token embeddings with every placeholder replaced by its projected EEG token, in order.
+
+        Parameters
+        ----------
+        input_ids : Tensor, shape (batch, length)
+            With ``eeg_tokens`` placeholders for each segment.
+        eeg_features : Tensor, shape (segments, 16, eeg_width)
+            All segments of the batch, row by row, in the order of the text.
+
+        Raises
+        ------
+        ValueError
+            If the number of placeholders is not that of the segments' tokens.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)
+        at = input_ids == self.config.eeg_token_id
+        wanted = eeg_features.shape[0] * self.config.eeg_tokens
+        if int(at.sum()) != wanted:
+            raise ValueError(f"The text has {int(at.sum())} EEG placeholders, {eeg_features.shape[0]} segments need {wanted}.")
+        tokens = self.projector(eeg_features.to(self.projector.fc1.weight.dtype)).to(embeddings.dtype)
+        return embeddings.masked_scatter(at.unsqueeze(-1), tokens.flatten(0, 1))
+
+    def encode(self, signal_mv: Tensor) -> Tensor:
+        """EEG features of segments (segments, channels, 1024), millivolts, by the model's own encoder."""
+        if self.encoder is None:
+            raise ValueError("This model was saved without an encoder: give eeg_features, or save it with one.")
+        return self.encoder(signal_mv).flatten(2)
+
+    def forward(self, input_ids: Tensor | None = None, eeg_features: Tensor | None = None, signal_mv: Tensor | None = None,
+                attention_mask: Tensor | None = None, labels: Tensor | None = None, inputs_embeds: Tensor | None = None,
+                **kwargs) -> CausalLMOutputWithPast:
+        """Language-model output; give EEG as precomputed ``eeg_features`` or as ``signal_mv``."""
+        if signal_mv is not None:
+            eeg_features = self.encode(signal_mv)
+        if inputs_embeds is None and eeg_features is not None:
+            inputs_embeds, input_ids = self.put_eeg_at_placeholders(input_ids, eeg_features), None
+        return self.language_model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                                   labels=labels, **kwargs)
+
+    def prepare_inputs_for_generation(self, input_ids, eeg_features=None, signal_mv=None, is_first_iteration=False, **kwargs):
+        """EEG enters with the prompt only; later steps read it from the cache."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        first = is_first_iteration or not kwargs.get("use_cache", True)
+        return {**inputs, "eeg_features": eeg_features if first else None, "signal_mv": signal_mv if first else None}
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Weights that belong to this model: projector and encoder, never the language model."""
+        return {key: value.contiguous() for key, value in self.state_dict().items() if key.startswith(("projector.", "encoder."))}
+
+    def save_pretrained(self, save_directory, **_: object) -> None:
+        """Write configuration, projector and encoder; the frozen language model is named, not copied."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        save_file(self.own_state(), folder / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, folder, language_model: str | None = None, dtype: str = "float32", **_: object):
+        """Load a folder of :meth:`save_pretrained`; the language model comes from where the configuration says.
+
+        Parameters
+        ----------
+        folder : path
+            Written by :meth:`save_pretrained`.
+        language_model : str, optional
+            Take the language model from here instead (the same model at another place).
+
+        Raises
+        ------
+        LanguageModelError
+            If the folder or its language model cannot be loaded.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise LanguageModelError(f"{folder} holds no config.json: give a folder that save_pretrained wrote.")
+        config = E2LLMConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        source = language_model or config.language_model
+        if not language_model and not Path(source).is_absolute() and (folder / source).is_dir():
+            source = str(folder / source)  # relative to the folder itself, so that a run folder can be moved
+        loaded, _tokenizer = load_language_model(source, dtype)
+        model = cls(config, loaded)
+        state = load_file(folder / "model.safetensors")
+        report = model.load_state_dict(state, strict=False)
+        lost = [key for key in report.missing_keys if key.startswith(("projector.", "encoder."))] + list(report.unexpected_keys)
+        if lost:
+            raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {lost[:5]}.")
+        return model.eval()
+
+
+class E2LLMProcessor:
+    """Chat messages with text and EEG parts to model inputs.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the language model; knows the EEG token and has a chat template.
+    eeg_tokens : int
+        Placeholders that one segment takes.
+    """
+
+    def __init__(self, tokenizer, eeg_tokens: int) -> None:
+        self.tokenizer, self.eeg_tokens = tokenizer, eeg_tokens
+
+    def prompt(self, messages: list[dict], thinking: bool) -> str:
+        """Text of the messages up to the assistant's turn; with ``thinking`` off an empty thought is given."""
+        flat = [{"role": message["role"], "content": self._flatten(message["content"])} for message in messages]
+        return self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+
+    def _flatten(self, content: str | list[dict]) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(EEG_TOKEN * self.eeg_tokens if part["type"] == "eeg" else part["text"] for part in content)
+
+    @staticmethod
+    def windows(messages: list[dict]) -> list[int]:
+        """Window ids of the EEG parts, in the order of the text."""
+        return [part["window"] for message in messages if not isinstance(message["content"], str)
+                for part in message["content"] if part["type"] == "eeg"]
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids without added special tokens (the chat template has them)."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def training_example(self, messages: list[dict], response: str, thinking: bool) -> dict:
+        """Ids and labels of one item: only the assistant's response carries loss."""
+        prompt = self.ids(self.prompt(messages, thinking))
+        answer = [*self.ids(response), self.tokenizer.eos_token_id]
+        return {"input_ids": prompt + answer, "labels": [IGNORE] * len(prompt) + answer, "windows": self.windows(messages)}
+
+    def pad(self, rows: list[list[int]], side: str, value: int | None = None) -> tuple[Tensor, Tensor]:
+        """Pad id lists to one length on ``side``; returns ids and attention mask."""
+        value = self.tokenizer.pad_token_id if value is None else value
+        length = max(len(row) for row in rows)
+        ids, mask = np.full((len(rows), length), value), np.zeros((len(rows), length), dtype=np.int64)
+        for i, row in enumerate(rows):
+            where = slice(length - len(row), None) if side == "left" else slice(0, len(row))
+            ids[i, where], mask[i, where] = row, 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -1,0 +1,400 @@
+"""Run folders: what a pipeline leaves behind, what is still valid, and what has to be made again.
+
+A run is the folder ``runs/<name>/``; a stage is a folder in it. ``stage.json`` is written last and by
+renaming, so a stage either is whole or does not exist::
+
+    run = Run.open("tiny")
+    stage = run.stage("encoder", {"epochs": 10}, needs=("windows",))
+    if not stage.done:
+        stage.begin()  # keeps the checkpoints of the same work cut off earlier, removes everything else
+        ...  # write files below stage.path
+        stage.finish({"accuracy": accuracy})
+    stage.metrics["accuracy"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+# Which notebook makes which stage.
+NOTEBOOKS = {
+    "windows": "01_preprocessing",
+    "encoder": "02_encoder",
+    "language_model": "03_alignment",
+    "projector": "03_alignment",
+    "adapter": "04_instruction_tuning",
+    "evaluation": "05_evaluation",
+}
+PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's own figures/ folder
+PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RESERVED = ("figures", "notebooks")  # folders of a run that are no stages
+_EDGE = 64 * 1024  # bytes read at each end of a file for a fingerprint
+
+
+class StageMissing(Exception):
+    """A stage that another one needs is not finished; the message says which notebook makes it."""
+
+
+def project_root() -> Path:
+    """Folder of the ``pyproject.toml`` that names e2llm, looked for upwards from here, then from the package."""
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            project = folder / "pyproject.toml"
+            if project.is_file() and re.search(r"""^name\s*=\s*["']e2llm["']""", project.read_text("utf-8"), re.M):
+                return folder
+    raise FileNotFoundError(f"No pyproject.toml that names e2llm in or above {Path.cwd()}: start inside the project.")
+
+
+def runs_folder() -> Path:
+    """Where runs lie: ``runs/`` of the project, or what ``E2LLM_RUNS`` names (relative to the project)."""
+    return project_root() / (os.environ.get("E2LLM_RUNS") or "runs")
+
+
+def in_kernel() -> bool:
+    """True in a notebook's kernel, whoever drives it."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def is_interactive() -> bool:
+    """True if somebody sits before this notebook, so that live widgets and bars make sense.
+
+    Jupyter sets ``JPY_SESSION_NAME`` for the kernels it serves; papermill and nbval do not. The pipeline also
+    sets ``E2LLM_BATCH``, for kernels started from within a notebook inherit the first.
+    """
+    return "JPY_SESSION_NAME" in os.environ and "E2LLM_BATCH" not in os.environ
+
+
+def check_name(name: str, what: str = "run") -> str:
+    """Return ``name`` if it can name a folder, raise ValueError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a {what}: use letters, digits, '.', '_', '-', a letter or digit first.")
+    return name
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name ``path`` once the block has ended without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}-{path.name}")  # hidden, same suffix: writers look at suffixes
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): remove the folder {path.parent} and make it again.") from error
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` with builtin types only; numpy scalars and arrays unwrapped, what JSON cannot say refused."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN; null is what other readers expect in its place
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}: give numbers, text, lists and dictionaries only.")
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _visible_files(folder: Path) -> list[tuple[str, Path]]:
+    """(relative name, path) of the files below ``folder`` in order of name, hidden ones left out."""
+    files = ((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    return sorted((name, path) for name, path in files if "/." not in f"/{name}")
+
+
+def folder_fingerprint(path: str | Path) -> str:
+    """sha256 over the name, size, first and last 64 KiB of each file of a data folder: short work for a large one.
+
+    Hidden files (``.DS_Store``, ``.ipynb_checkpoints``) do not count.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not a folder: give the folder that holds the data.")
+    total = hashlib.sha256()
+    for name, file_path in _visible_files(path):
+        size = file_path.stat().st_size
+        with file_path.open("rb") as file:
+            ends = hashlib.sha256(file.read(_EDGE))
+            file.seek(max(size - _EDGE, 0))
+            ends.update(file.read(_EDGE))
+        total.update(f"{json.dumps(name)} {size} {ends.hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and those that results depend on."""
+    from . import __version__
+
+    installed = {"python": platform.python_version(), "e2llm": __version__}
+    for package in PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed[package] = "not installed"
+    return installed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; make it by :meth:`Run.open`."""
+
+    name: str
+    path: Path
+    root: Path
+
+    @classmethod
+    def open(cls, name: str) -> Run:
+        """The run called ``name``, its folder made if need be."""
+        root, path = project_root(), runs_folder() / check_name(name)
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(name, path, root)
+
+    def stage(self, name: str, params: Mapping, needs: tuple[str, ...] = (), inputs: Mapping | None = None) -> Stage:
+        """One step of the run, told by what it is made from.
+
+        Parameters
+        ----------
+        name : str
+            Its folder in the run.
+        params, inputs : mapping
+            Everything that shapes its result: settings, and facts such as a :func:`folder_fingerprint`.
+        needs : tuple of str
+            Stages it reads. A change of their parameters or files makes this one stale.
+            :class:`StageMissing` if one is not finished, or was made from a stage that has changed since.
+        """
+        if isinstance(needs, str):  # its letters would pass for stages
+            raise TypeError(f"needs must be a tuple of stage names, got the text {needs!r}: write ({needs!r},).")
+        if check_name(name, "stage") in _RESERVED:
+            raise ValueError(f"{name!r} is a folder that every run has: give the stage another name.")
+        found = {need: self._needed(need, name) for need in needs}
+        return Stage(self, name, _plain(params, "params"), _plain(inputs or {}, "inputs"), found)
+
+    def finished(self, name: str) -> dict | None:
+        """The record (``stage.json``) of a stage that is whole and made from what is there now, or None."""
+        if not (path := self.path / name / "stage.json").is_file():
+            return None
+        record = _read_json(path)
+        for relative, facts in record["files"].items():
+            file = path.parent / relative
+            if not file.is_file() or file.stat().st_size != facts["size"]:
+                return None
+        for need, fingerprint in record["needs"].items():
+            upstream = self.finished(need)
+            if upstream is None or _fingerprint(upstream) != fingerprint:
+                return None
+        return record
+
+    def _needed(self, need: str, by: str) -> str:
+        record = self.finished(need)
+        if record is None:
+            stale = (self.path / need / "stage.json").is_file()
+            fact = "is out of date (its files or what it was made from have changed)" if stale else "is not finished"
+            raise StageMissing(f"The stage {by!r} needs {need!r}, which {fact} in {self.path}: {self._remedy(need)}")
+        return _fingerprint(record)
+
+    def _remedy(self, stage: str) -> str:
+        notebook = NOTEBOOKS.get(stage)
+        return f"run the notebook {notebook} with run_name = {self.name!r} first." if notebook else "make it first."
+
+    def refresh_manifest(self) -> None:
+        """Write ``manifest.json``: the records of all finished stages."""
+        names = (path.parent.name for path in self.path.glob("*/stage.json"))
+        records = {name: record for name in names if (record := self.finished(name)) is not None}
+        _write_json(self.path / "manifest.json", {"run": self.name, "stages": records})
+
+    def write_metrics(self, metrics: Mapping) -> Path:
+        """Write ``metrics.json``: results alone, so that equal runs write equal bytes.
+
+        No times, dates or paths belong in it (text that holds the project's path is refused); NaN becomes null.
+        """
+        metrics, path = _plain(metrics, "metrics"), self.path / "metrics.json"
+        if json.dumps(str(self.root))[1:-1] in json.dumps(metrics):
+            raise ValueError(f"Metrics hold the path {self.root}: give names relative to the project, for {path}.")
+        _write_json(path, metrics)
+        return path
+
+    def read_metrics(self) -> dict:
+        """What :meth:`write_metrics` wrote."""
+        if not (path := self.path / "metrics.json").is_file():
+            raise StageMissing(f"{path} is not there: {self._remedy('evaluation')}")
+        return _read_json(path)
+
+    def write_predictions(self, predictions: pd.DataFrame) -> Path:
+        """Write ``predictions.csv``, one row a prediction, floats unrounded."""
+        with replacing(self.path / "predictions.csv") as partial:
+            predictions.to_csv(partial, index=False, lineterminator="\n")
+        return self.path / "predictions.csv"
+
+    def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
+        """Save a figure as ``figures/<name>.png``, equal bytes for equal figures; ``name`` becomes its caption.
+
+        ``publish`` copies it to the project's ``figures/`` too, but only from the default run in the project's own
+        ``runs/``: trials and tests never change what the README shows.
+        """
+        path = self.path / "figures" / f"{check_name(name, 'figure')}.png"
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=90, metadata={"Software": None})
+        if publish and self.name == PUBLISHED_RUN and self.path.parent == self.root / "runs":
+            with replacing(self.root / "figures" / path.name) as partial:
+                shutil.copyfile(path, partial)
+        return path
+
+
+def _fingerprint(record: Mapping) -> str:
+    """What a stage hands downstream: its key and the content of its files."""
+    return _digest([record["key"], {name: facts["sha256"] for name, facts in record["files"].items()}])
+
+
+@dataclass
+class Stage:
+    """One step of a run; make it by :meth:`Run.stage`."""
+
+    run: Run
+    name: str
+    params: dict
+    inputs: dict
+    needs: dict[str, str]  # needed stage: its fingerprint
+    _begun: float | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the stage; there once it has begun."""
+        return self.run.path / self.name
+
+    @property
+    def key(self) -> str:
+        """Hash of everything this stage is made from."""
+        return _digest({"stage": self.name, "params": self.params, "inputs": self.inputs, "needs": self.needs})
+
+    @property
+    def done(self) -> bool:
+        """True if the stage was finished from exactly these parameters and inputs, and its files are all there."""
+        record = self.run.finished(self.name)
+        return record is not None and record["key"] == self.key
+
+    @property
+    def metrics(self) -> dict:
+        """Exact metrics of the finished stage."""
+        if not self.done:
+            raise StageMissing(f"The stage {self.name!r} in {self.path} is not finished: it has no metrics yet.")
+        return _read_json(self.path / "stage.json")["metrics"]
+
+    def begin(self) -> Stage:
+        """Make the folder ready: checkpoints of the same work, cut off earlier, stay; anything else goes."""
+        if self.done:
+            raise RuntimeError(f"{self.path} is finished: use it, or remove the folder to make it again.")
+        part, whole = self.path / "stage.part.json", self.path / "stage.json"
+        begun = _read_json(part) if part.is_file() and not whole.exists() else {}
+        attempts = begun.get("attempts", 0) if begun.get("key") == self.key else 0
+        if attempts == 0 and self.path.exists():
+            whole.unlink(missing_ok=True)  # first, so that a removal cut off never looks like work done
+            part.unlink(missing_ok=True)
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_json(part, {"key": self.key, "params": self.params, "attempts": attempts + 1})
+        self.run.refresh_manifest()
+        self._begun = time.perf_counter()
+        return self
+
+    def finish(self, metrics: Mapping | None = None, **facts: Any) -> Stage:
+        """Declare the stage whole: hash its files, write ``stage.json``, drop its checkpoints.
+
+        ``metrics`` are kept unrounded (NaN becomes null); ``facts`` are anything else worth keeping, such as
+        recordings that could not be used.
+        """
+        if self._begun is None:
+            raise RuntimeError(f"finish() before begin() for {self.path}.")
+        files = {}
+        for name, path in _visible_files(self.path):
+            if not re.fullmatch(r"stage[^/]*\.json|checkpoints/.*", name):
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                files[name] = {"sha256": digest, "size": path.stat().st_size}
+        record = {
+            "stage": self.name, "key": self.key, "params": self.params, "inputs": self.inputs, "needs": self.needs,
+            "files": files, "metrics": _plain(metrics or {}, "metrics"), "facts": _plain(facts, "facts"),
+            "versions": versions(), "attempts": _read_json(self.path / "stage.part.json")["attempts"],
+            "seconds": round(time.perf_counter() - self._begun, 3),  # of the last attempt
+        }  # fmt: skip
+        _write_json(self.path / "stage.json", record)
+        (self.path / "stage.part.json").unlink()
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self.run.refresh_manifest()
+        return self
+
+    def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
+        """Same as :meth:`Run.figure`."""
+        return self.run.figure(figure, name, publish)
+
+
+class Progress(AbstractContextManager):
+    """How far a long step is: ``progress.json`` in the run's folder for others to poll, a bar if somebody watches.
+
+    ``total`` is the number of steps, ``label`` says what they are steps of; ``with Progress(...)`` closes it.
+    """
+
+    def __init__(self, run: Run, total: int, label: str) -> None:
+        self._path, self._total, self._label, self._written = run.path / "progress.json", total, label, -math.inf
+        self._bar = None
+        if is_interactive() or (sys.stderr.isatty() and not in_kernel()):
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, desc=label)
+
+    def update(self, step: int, **facts: Any) -> None:
+        """Tell that ``step`` steps are done, and facts such as ``loss=0.7``."""
+        if self._bar is not None:
+            self._bar.set_postfix(facts, refresh=False)
+            self._bar.update(step - self._bar.n)
+        if time.monotonic() - self._written >= 0.5 or step >= self._total:
+            state = {"label": self._label, "step": step, "total": self._total, "facts": _plain(facts, "facts")}
+            _write_json(self._path, state)
+            self._written = time.monotonic()
+
+    def close(self, *_: object) -> None:
+        """End the bar and remove the file: what is done is no longer in progress."""
+        if self._bar is not None:
+            self._bar.close()
+        self._path.unlink(missing_ok=True)
+
+    __exit__ = close

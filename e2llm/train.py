@@ -1,0 +1,258 @@
+"""Training of every stage on ``transformers.Trainer``: resume, several devices and bf16 come with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from .calibration import Equaliser
+from .language import IGNORE
+from .modeling import E2LLMProcessor
+from .tasks import DIRECT_KINDS, Item
+
+
+@dataclass(frozen=True)
+class FitParams:
+    """Schedule of one training.
+
+    Parameters
+    ----------
+    steps, batch_size : int
+        Optimiser steps, and samples in each.
+    lr : float
+        Peak learning rate; linear warm-up over ``warmup`` (share of the steps), then cosine to 0.
+    weight_decay : float
+        Of AdamW.
+    seed : int
+        Of sample order, dropout and new weights.
+    save_steps : int
+        A cut-off training resumes from the last multiple of it.
+    bf16 : bool
+        Train in bfloat16 where the device can.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    seed: int = 0
+    save_steps: int = 200
+    bf16: bool = False
+
+
+class Samples(Dataset):
+    """Samples in the order in which training will see them, so that a resumed run sees the same ones."""
+
+    def __init__(self, order: np.ndarray, get: Callable[[int], object]) -> None:
+        self.order, self.get = order, get
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> object:
+        return self.get(int(self.order[i]))
+
+
+class _StageTrainer(Trainer):
+    """Trainer that keeps the given order and logs the terms of a loss beside their sum."""
+
+    terms: tuple[str, ...] = ()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        self._last = {name: float(outputs[name].detach()) for name in self.terms if name in outputs}
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict, start_time: float | None = None) -> None:
+        super().log({**logs, **getattr(self, "_last", {})} if "loss" in logs else logs, start_time)
+
+
+class _Report(TrainerCallback):
+    """Tells a progress function every step."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self.tell = tell
+
+    def on_step_end(self, args, state, control, **_: object) -> None:
+        recent = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
+        self.tell(state.global_step, **({} if recent is None else {"loss": round(recent, 3)}))
+
+
+def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
+        groups: list[dict] | None = None, terms: tuple[str, ...] = (), tell: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
+
+    Parameters
+    ----------
+    model : Module
+        Parameters with ``requires_grad`` are trained.
+    samples : Samples
+        At least ``steps * batch_size`` of them.
+    collate : callable
+        List of samples to the keyword arguments of ``model.forward``.
+    params : FitParams
+        Schedule.
+    folder : Path
+        Checkpoints; the caller removes it when the stage is finished.
+    groups : list of dict, optional
+        Optimiser groups with own learning rates; default all trainable parameters at ``params.lr``.
+    terms : tuple of str
+        Loss terms in the model's output to log.
+    tell : callable, optional
+        ``tell(step, **facts)`` after each step.
+
+    Returns
+    -------
+    DataFrame
+        Columns step, loss and the terms.
+    """
+    set_seed(params.seed)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(groups or [{"params": trainable}], lr=params.lr, weight_decay=params.weight_decay)
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
+        lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
+        logging_steps=max(1, params.steps // 20), save_strategy="steps", save_steps=params.save_steps, save_total_limit=1,
+        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
+        log_level="error")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
+    trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate, optimizers=(optimizer, schedule))
+    trainer.terms = terms
+    trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
+    if tell is not None:
+        trainer.add_callback(_Report(tell))
+    last = get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
+    model.train()
+    trainer.train(resume_from_checkpoint=last)
+    model.eval()
+    history = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    return history[["step", "loss", *[name for name in terms if name in history]]]
+
+
+def _cosine(steps: int, warmup: int) -> Callable[[int], float]:
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1.0 + float(np.cos(np.pi * (step - warmup) / max(1, steps - warmup))))
+
+    return factor
+
+
+def mixed_order(labels: np.ndarray, owners: np.ndarray, rows: np.ndarray, params: FitParams) -> np.ndarray:
+    """Rows for every batch: classes in equal shares, and within a class as many different people as possible.
+
+    Mixing people makes "same emotion, other person" the positive pair of the contrastive loss.
+    """
+    rng = np.random.default_rng(params.seed)
+    pools = {label: {who: rows[(labels[rows] == label) & (owners[rows] == who)] for who in np.unique(owners[rows])}
+             for label in np.unique(labels[rows])}
+    order = []
+    for _ in range(params.steps):
+        batch = []
+        classes = list(rng.permutation(list(pools)))
+        for i in range(params.batch_size):
+            pool = pools[classes[i % len(classes)]]
+            people = [who for who in pool if len(pool[who])]
+            batch.append(rng.choice(pool[people[rng.integers(len(people))]]))
+        order += list(rng.permutation(batch))
+    return np.array(order)
+
+
+def signal_collate(data: np.ndarray, equalise: Equaliser, owners: np.ndarray, labels: np.ndarray, spectral: np.ndarray) -> Callable:
+    """Batches of stage 1: equalised signal in millivolts, labels and spectral targets of some rows."""
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        return {"signal_mv": equalise(data[rows], owners[rows]), "labels": torch.from_numpy(labels[rows]),
+                "spectral": torch.from_numpy(spectral[rows]).float()}
+
+    return collate
+
+
+@torch.no_grad()
+def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, owners: np.ndarray, rows: np.ndarray, path: Path,
+                batch: int = 64, tell: Callable[..., None] | None = None) -> np.ndarray:
+    """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
+
+    Returns
+    -------
+    ndarray, shape (len(rows), 16, token_width)
+        Memory-mapped from ``path``.
+    """
+    model.eval()
+    out = None
+    for start in range(0, len(rows), batch):
+        some = rows[start : start + batch]
+        tokens = model(equalise(data[some], owners[some])).flatten(2).numpy()
+        if out is None:
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
+        out[start : start + len(some)] = tokens
+        if tell is not None:
+            tell(start + len(some))
+    out.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.ndarray:
+    """A shuffled order of items in which the items of a batch are of similar length (less padding)."""
+    rng = np.random.default_rng(params.seed)
+    lengths, need = np.asarray(lengths), params.steps * params.batch_size
+    drawn = np.concatenate([rng.permutation(len(lengths)) for _ in range(-(-need // len(lengths)))])[:need]
+    order = []
+    for block in np.array_split(drawn, max(1, need // (params.batch_size * bucket))):
+        block = block[np.argsort(lengths[block], kind="stable")]
+        batches = [block[i : i + params.batch_size] for i in range(0, len(block), params.batch_size)]
+        order += [batches[i] for i in rng.permutation(len(batches))]
+    return np.concatenate(order)
+
+
+def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, position: dict[int, int]) -> Callable:
+    """Batches of stages 2 and 3: ids, labels, mask and the EEG tokens of the windows in the text, in its order.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n_rows, 16, token_width)
+        Encoder tokens; None for text alone.
+    position : dict of int to int
+        Row of ``features`` of each window id.
+    """
+
+    def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+        ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
+        labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        windows = [position[window] for example in examples for window in example["windows"]]
+        if windows:
+            batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
+        return batch
+
+    return collate
+
+
+def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: float, seed: int) -> list[dict]:
+    """Training examples of items; of the kinds that can do without a thought, a share has one."""
+    rng = np.random.default_rng(seed)
+    share = np.array([thinking_share if item.kind in DIRECT_KINDS else 1.0 for item in items])
+    thinking = rng.uniform(size=len(items)) < share
+    return [processor.training_example(item.messages, item.response(bool(think)), bool(think))
+            for item, think in zip(items, thinking, strict=True)]
+
+
+def trainable(model: nn.Module, *prefixes: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Freeze everything but the parameters whose name starts with a prefix, and yield those."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
+        if parameter.requires_grad:
+            yield name, parameter

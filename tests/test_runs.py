@@ -1,0 +1,280 @@
+"""A stage is whole or it does not exist, and it is made again exactly when something it was made from changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from e2llm import report, runs
+from e2llm.runs import Progress, Run, StageMissing, folder_fingerprint, project_root
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "e2llm"\n')
+    for variable in ("E2LLM_RUNS", "E2LLM_BATCH", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return Run.open("tiny")
+
+
+def make(run: Run, name: str, params: dict | None = None, needs=(), content: str = "data", **kwargs) -> runs.Stage:
+    stage = run.stage(name, params or {}, needs, **kwargs).begin()
+    (stage.path / "data.txt").write_text(content)
+    return stage.finish({"accuracy": 1 / 3})
+
+
+def test_the_root_is_found_from_a_folder_below(run, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "pyproject.toml").write_text('[project]\nname = "another"\n')
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert project_root() == tmp_path
+
+
+def test_runs_may_lie_elsewhere(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("E2LLM_RUNS", "trials/runs")
+    assert Run.open("a").path == tmp_path / "trials" / "runs" / "a"
+    monkeypatch.setenv("E2LLM_RUNS", "")
+    assert Run.open("a").path == tmp_path / "runs" / "a"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", ".hidden", "-p"])
+def test_names_that_are_no_folder_are_refused(run, name):
+    with pytest.raises(ValueError, match="cannot name a run"):
+        Run.open(name)
+
+
+def test_a_finished_stage_is_done_for_equal_requests_only(run):
+    make(run, "windows", {"seconds": 4, "bands": (1, 2)}, inputs={"data": "abc"})
+    assert run.stage("windows", {"bands": [1, 2], "seconds": np.int64(4)}, inputs={"data": "abc"}).done
+    assert not run.stage("windows", {"seconds": 5, "bands": (1, 2)}, inputs={"data": "abc"}).done
+    assert not run.stage("windows", {"seconds": 4, "bands": (1, 2)}, inputs={"data": "abd"}).done
+
+
+def test_metrics_come_back_exactly(run):
+    make(run, "windows")
+    assert run.stage("windows", {}).metrics == {"accuracy": 1 / 3}
+    with pytest.raises(StageMissing, match="has no metrics yet"):
+        run.stage("windows", {"other": 1}).metrics  # noqa: B018
+
+
+@pytest.mark.parametrize("change", [{"params": {"seconds": 5}}, {"content": "other"}])
+def test_a_change_upstream_makes_downstream_stale(run, change):
+    make(run, "windows")
+    make(run, "encoder", needs=("windows",))
+    make(run, "projector", needs=("encoder",))
+    if "content" in change:  # equal parameters, other bytes: only a removed folder can be made again
+        (run.path / "windows" / "data.txt").unlink()
+    make(run, "windows", **change)
+    assert not run.stage("encoder", {}, ("windows",)).done
+    with pytest.raises(StageMissing, match="'encoder', which is out of date.* 02_encoder with run_name = 'tiny'"):
+        run.stage("projector", {}, ("encoder",))
+    assert list(json.loads((run.path / "manifest.json").read_text())["stages"]) == ["windows"]
+
+
+def test_an_equal_stage_made_again_leaves_downstream_valid(run):
+    make(run, "windows")
+    make(run, "encoder", needs=("windows",))
+    (run.path / "windows" / "data.txt").unlink()
+    make(run, "windows")
+    assert run.stage("encoder", {}, ("windows",)).done
+
+
+def test_a_missing_stage_says_what_to_run(run):
+    with pytest.raises(StageMissing) as error:
+        run.stage("encoder", {}, ("windows",))
+    for fact in ("'encoder'", "'windows'", "is not finished", "01_preprocessing", "run_name = 'tiny'"):
+        assert fact in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("longer than before")])
+def test_a_damaged_stage_is_not_done_and_starts_afresh(run, damage):
+    stage = make(run, "windows")
+    damage(stage.path / "data.txt")
+    assert not stage.done
+    (stage.path / "leftover").write_text("x")
+    stage.begin()
+    assert sorted(path.name for path in stage.path.iterdir()) == ["stage.part.json"]
+
+
+def test_a_cut_off_stage_keeps_its_checkpoints_for_the_same_work_only(run):
+    checkpoint = run.path / "encoder" / "checkpoints" / "step-5"
+    run.stage("encoder", {"lr": 0.1}).begin()
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("weights")
+    run.stage("encoder", {"lr": 0.1}).begin()
+    assert checkpoint.exists()
+    run.stage("encoder", {"lr": 0.2}).begin()
+    assert not checkpoint.exists()
+
+
+def test_finish_records_files_and_drops_checkpoints(run):
+    stage = run.stage("encoder", {"lr": 0.1}).begin()
+    for name in ("checkpoints/step-5", "weights/a.bin", ".hidden"):
+        (stage.path / name).parent.mkdir(exist_ok=True)
+        (stage.path / name).write_text("abc")
+    stage.finish({"loss": np.float32(0.5), "auc": float("nan")}, failed=["3.mat"])
+    record = json.loads((stage.path / "stage.json").read_text())
+    assert list(record["files"]) == ["weights/a.bin"] and record["files"]["weights/a.bin"]["size"] == 3
+    assert record["metrics"] == {"loss": 0.5, "auc": None} and record["facts"] == {"failed": ["3.mat"]}
+    assert {"torch", "mne", "python", "e2llm"} <= set(record["versions"])
+    assert not (stage.path / "checkpoints").exists() and not (stage.path / "stage.part.json").exists()
+
+
+def test_begin_never_throws_finished_work_away(run):
+    stage = make(run, "windows")
+    with pytest.raises(RuntimeError, match="is finished"):
+        stage.begin()
+    with pytest.raises(RuntimeError, match=r"finish\(\) before begin\(\)"):
+        run.stage("encoder", {}).finish()
+
+
+def test_a_process_killed_while_finishing_leaves_no_stage(run):
+    script = """
+        import os, signal
+        from e2llm import runs
+        stage = runs.Run.open("tiny").stage("windows", {}).begin()
+        (stage.path / "data.txt").write_text("data")
+        runs.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        stage.finish()
+    """
+    package = str(Path(runs.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package}
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (run.path / "windows" / "data.txt").exists() and not (run.path / "windows" / "stage.json").exists()
+    assert not run.stage("windows", {}).done
+    assert run.stage("windows", {}).begin().finish().done
+
+
+def test_a_failing_write_leaves_the_file_as_it_was(run):
+    path = run.write_metrics({"accuracy": 0.5})
+    with pytest.raises(TypeError, match=r"metrics.model is a object"):
+        run.write_metrics({"model": object()})
+    assert run.read_metrics() == {"accuracy": 0.5}
+    with pytest.raises(ZeroDivisionError), runs.replacing(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert run.read_metrics() == {"accuracy": 0.5}
+    assert [file.name for file in run.path.iterdir()] == ["metrics.json"]
+
+
+def test_metrics_are_the_same_bytes_whatever_the_order_and_hold_no_path(run):
+    first = run.write_metrics({"b": 1, "a": {"y": 0.1, "x": None}}).read_bytes()
+    assert run.write_metrics({"a": {"x": None, "y": 0.1}, "b": 1}).read_bytes() == first
+    with pytest.raises(ValueError, match="Metrics hold the path"):
+        run.write_metrics({"samples": [f"see {run.path}"]})
+
+
+def test_missing_metrics_say_what_to_run(run):
+    with pytest.raises(StageMissing, match="05_evaluation with run_name = 'tiny'"):
+        run.read_metrics()
+
+
+def test_predictions_keep_every_digit(run):
+    table = pd.DataFrame({"window": [1, 2], "p": [1 / 3, 2 / 3]})
+    pd.testing.assert_frame_equal(pd.read_csv(run.write_predictions(table), float_precision="round_trip"), table)
+
+
+def test_stages_with_impossible_names_or_parameters_are_refused(run):
+    with pytest.raises(ValueError, match="another name"):
+        run.stage("figures", {})
+    with pytest.raises(TypeError, match=r"write \('windows',\)"):
+        run.stage("encoder", {}, "windows")
+    with pytest.raises(TypeError, match=r"params.a\[0\] is a set"):
+        run.stage("encoder", {"a": [set()]})
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_fingerprint_sees_both_ends_of_large_files(tmp_path, place):
+    (tmp_path / "sub").mkdir()
+    file, content = tmp_path / "sub" / "1.mat", bytearray(300_000)
+    file.write_bytes(content)
+    before = folder_fingerprint(tmp_path)
+    (tmp_path / ".DS_Store").write_text("x")
+    os.utime(file, (1, 1))
+    assert folder_fingerprint(tmp_path) == before
+    content[place] = 1
+    file.write_bytes(content)
+    assert folder_fingerprint(tmp_path) != before
+
+
+def test_a_fingerprint_sees_names_sizes_and_missing_folders(tmp_path):
+    (tmp_path / "1.mat").write_bytes(bytes(300_000))
+    before = folder_fingerprint(tmp_path)
+    (tmp_path / "1.mat").rename(tmp_path / "2.mat")
+    renamed = folder_fingerprint(tmp_path)
+    (tmp_path / "2.mat").write_bytes(bytes(300_001))
+    assert len({before, renamed, folder_fingerprint(tmp_path)}) == 3
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        folder_fingerprint(tmp_path / "nowhere")
+
+
+def drawing() -> Figure:
+    figure = Figure()
+    figure.subplots().plot([1, 3, 2])
+    return figure
+
+
+def test_figures_are_equal_bytes_and_only_the_default_run_publishes(run, tmp_path, monkeypatch):
+    first = run.figure(drawing(), "confusion").read_bytes()
+    assert run.stage("windows", {}).figure(drawing(), "confusion").read_bytes() == first
+    assert b"Software" not in first and not (tmp_path / "figures").exists()
+    Run.open("other").figure(drawing(), "confusion", publish=True)
+    monkeypatch.setenv("E2LLM_RUNS", "trials")
+    Run.open("tiny").figure(drawing(), "confusion", publish=True)
+    assert not (tmp_path / "figures").exists()
+    run.figure(drawing(), "confusion", publish=True)
+    assert (tmp_path / "figures" / "confusion.png").read_bytes() == first
+
+
+def test_progress_writes_seldom_and_prints_nothing_in_batch(run, capfd):
+    with Progress(run, 1000, "training") as progress:
+        progress.update(1, loss=np.float32(0.5))
+        first = (run.path / "progress.json").read_text()
+        assert json.loads(first) == {"label": "training", "step": 1, "total": 1000, "facts": {"loss": 0.5}}
+        progress.update(2)
+        assert (run.path / "progress.json").read_text() == first
+        progress.update(1000)
+        assert json.loads((run.path / "progress.json").read_text())["step"] == 1000
+    assert not (run.path / "progress.json").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_kernel_is_interactive_unless_in_a_batch(run, monkeypatch):
+    assert not runs.is_interactive()
+    monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
+    assert runs.is_interactive()
+    monkeypatch.setenv("E2LLM_BATCH", "1")
+    assert not runs.is_interactive()
+
+
+def test_the_report_escapes_what_models_write_and_needs_no_network(run):
+    make(run, "windows", {"protocol": "cross-subject"})
+    run.figure(drawing(), "02_confusion-matrix")
+    run.write_metrics(
+        {
+            "tables": {"emotion<b>": [{"model": "E2-LLM", "accuracy %": 0.4567, "kappa": 0.12345, "n": 12345, "p": None}]},
+            "samples": [{"question": "Which emotion?", "answer": "<script>alert(1)</script>", "truth": "happy"}],
+        }
+    )
+    html = report.build(run).read_text(encoding="utf-8")
+    assert "<script" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "Emotion&lt;b&gt;" in html
+    for text in (">45.7<", ">0.123<", ">12345<", ">–<", "Confusion matrix", "data:image/png;base64,", "cross-subject", "torch"):
+        assert text in html
+    assert "http" not in html
+
+
+def test_a_run_without_results_has_a_report_that_says_so(run):
+    html = report.build(run).read_text(encoding="utf-8")
+    assert "no tables of results" in html and "no finished stage" in html
