@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
@@ -35,13 +36,14 @@ class ScratchParams:
     layers: int = 4
     heads: int = 4
     max_positions: int = 1024
+    init_std: float = 0.1  # wide for its size: narrow models that start at 0.02 need many more steps
 
 
 def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE tokenizer with Qwen3's turn and thinking tokens, trained on ``texts``."""
     tokenizer = Tokenizer(models.BPE())
     # Words with their leading space, single digits and single marks: no token crosses a word.
-    split = pre_tokenizers.Split(Regex(r" ?\p{L}+|\p{N}|\n+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
+    split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK, EEG_TOKEN]
@@ -59,8 +61,59 @@ def make_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParam
         vocab_size=len(tokenizer), hidden_size=params.hidden_size, intermediate_size=3 * params.hidden_size,
         num_hidden_layers=params.layers, num_attention_heads=params.heads, num_key_value_heads=params.heads // 2,
         head_dim=params.hidden_size // params.heads, max_position_embeddings=params.max_positions,
-        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return Qwen3ForCausalLM(config)
+        tie_word_embeddings=True, initializer_range=params.init_std, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model = Qwen3ForCausalLM(config)
+    lookup_init(model)
+    return model
+
+
+@torch.no_grad()
+def lookup_init(model: Qwen3ForCausalLM) -> None:
+    """Start a fresh Qwen3 with one induction head: "what came after this word before?" (Olsson et al. 2022, arXiv 2209.11895).
+
+    The circuit forms by itself in any language model, but late; comparing segments needs it from the first minutes on.
+    Everything set here stays trainable. The residual stream is laid out as ``[constant | word | previous word | free]``;
+    layer 0, head 0 attends one token back and copies its word; layer 1, head 0 looks for the token whose previous
+    word is the present one, and says its word.
+
+    Parameters
+    ----------
+    model : Qwen3ForCausalLM
+        Changed in place; needs two or more layers.
+    """
+    width, head = model.config.hidden_size, model.config.head_dim
+    n_word = 2 * width // 3
+    word, previous = slice(1, 1 + n_word), slice(1 + n_word, 1 + n_word + head)
+    if previous.stop > width or model.config.num_hidden_layers < 2:
+        raise ValueError(f"lookup_init needs two layers and a width of at least {previous.stop}, got {width}.")
+    embedding = model.get_input_embeddings().weight
+    embedding[:, 0], embedding[:, 1 + n_word :] = 5 * model.config.initializer_range, 0.0
+    read = nn.init.orthogonal_(torch.empty(head, n_word))
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    half = head // 2
+    # Rotary pairs turn by 1, 0.46, … radians a token. Keys turned back by one token peak at distance one.
+    turn = model.model.rotary_emb.inv_freq[:3]
+    for layer in model.model.layers:  # quiet at first, so that the words themselves can be read in the stream
+        layer.self_attn.o_proj.weight.mul_(0.1)
+        layer.mlp.down_proj.weight.mul_(0.1)
+    for projection in (first.q_proj, first.k_proj, second.q_proj, second.k_proj, first.v_proj, second.v_proj):
+        projection.weight[:head] = 0.0
+    for projection in (first.o_proj, second.o_proj):
+        projection.weight[:, :head] = 0.0
+    first.q_proj.weight[:3, 0] = 1.0
+    first.k_proj.weight[:3, 0], first.k_proj.weight[half : half + 3, 0] = turn.cos(), turn.sin()
+    first.q_norm.weight.fill_(2.0)
+    first.k_norm.weight.fill_(2.0)
+    first.v_proj.weight[:head, word] = read
+    first.o_proj.weight[previous, :head] = torch.eye(head)
+    # Slow pairs hardly turn within a prompt, so they can compare words at any distance.
+    slow = [i for i in range(head) if i % half >= 5]
+    second.q_proj.weight[slow, word] = read[slow]
+    second.k_proj.weight[slow, previous] = torch.eye(head)[slow]
+    second.q_norm.weight.fill_(1.5)
+    second.k_norm.weight.fill_(1.5)
+    second.v_proj.weight[:head, word] = read
+    second.o_proj.weight[word, :head] = read.T * 2.0
 
 
 def load_language_model(name: str, dtype: str = "float32"):

@@ -236,6 +236,7 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
         papermill.execute_notebook(
             notebook, target, parameters=dict(parameters), cwd=notebook.parent, progress_bar=False, log_output=False,
             autosave_cell_every=5, execution_timeout=cell_timeout,
+            extra_arguments=["--log-level=50"],  # the kernel's own log; what cells say comes as messages
         )  # fmt: skip
     except PapermillExecutionError as error:
         fact = f"cell [{error.exec_count}] raised {error.ename}: {' '.join(str(error.evalue).split())}"

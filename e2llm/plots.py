@@ -34,11 +34,8 @@ REGION_COLOURS = dict(zip(REGIONS, PALETTE, strict=False))
 MARKERS = "os^DvPX"  # a second cue beside the colour
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
-POWER_UNIT = "dB re 1 µV²/Hz"
-MIN_MAP_CHANNELS = 4  # a scalp map interpolates between channels: fewer span no surface
-# Centre and radius in metres of the head that e2llm.montage places channels on: FPZ and OZ lie near its equator.
-HEAD_SPHERE = (0.0, 0.026, 0.04, 0.105)
-BAND_SYMBOLS = {"delta": "δ", "theta": "θ", "alpha": "α", "beta": "β", "gamma": "γ"}
+HEAD_CENTRE = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
+BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 
 
 def use_style() -> None:
@@ -69,20 +66,17 @@ def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, cl
                   ch_names: Sequence[str], seconds: float = 4.0) -> Figure:
     """The same ``seconds`` of up to twelve channels before and after cleaning, at one scale.
 
-    Parameters
-    ----------
-    raw_uv, clean_uv : ndarray, shape (n_channels, n_samples)
-        Microvolts; both begin at the same moment.
+    Both signals are (n_channels, n_samples) in microvolts and begin at the same moment.
     """
     rows = _shown_rows(ch_names)
     names = [ch_names[row] for row in rows]
-    panels = [("raw", np.asarray(raw_uv)[rows, : int(seconds * raw_sfreq)], raw_sfreq),
-              ("cleaned", np.asarray(clean_uv)[rows, : int(seconds * clean_sfreq)], clean_sfreq)]
-    spacing = max(_trace_spacing(signal) for _, signal, _ in panels)
-    figure, axes = _panels((11, 0.6 + 0.36 * len(rows)), 1, 2)
-    for ax, (name, signal, sfreq) in zip(axes, panels, strict=True):
-        _traces(ax, signal, sfreq, names, spacing)
-        ax.set_title(f"{name}, {sfreq:g} Hz")
+    raw, cleaned = raw_uv[rows, : int(seconds * raw_sfreq)], clean_uv[rows, : int(seconds * clean_sfreq)]
+    spacing = max(_trace_spacing(raw), _trace_spacing(cleaned))
+    figure, (left, right) = _panels((11, 0.6 + 0.36 * len(rows)), 1, 2)
+    _traces(left, raw, raw_sfreq, names, spacing)
+    _traces(right, cleaned, clean_sfreq, names, spacing)
+    left.set_title(f"raw, {raw_sfreq:g} Hz")
+    right.set_title(f"cleaned, {clean_sfreq:g} Hz")
     figure.suptitle("The same seconds before and after cleaning")
     return figure
 
@@ -90,13 +84,8 @@ def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, cl
 def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
     """Mean spectrum of each group of windows, with the range that holds 95 % of its windows.
 
-    A window's spectrum is Welch's (2 s segments), averaged over channels as power; mean and range over windows are
-    taken in decibels.
-
-    Parameters
-    ----------
-    signal_by_name : dict of str to ndarray, shape (n_windows, n_channels, n_samples)
-        Microvolts.
+    Every group is (n_windows, n_channels, n_samples) in microvolts. A window's spectrum is Welch's (2 s segments),
+    averaged over channels as power; mean and range over windows are taken in decibels.
     """
     figure, ax = _panels((8, 4))
     for i, (name, signal) in enumerate(signal_by_name.items()):
@@ -113,23 +102,23 @@ def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> 
 
 def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], title: str) -> Figure:
     """One window (n_channels, n_samples) in microvolts: traces, where alpha and beta are strong, spectrum by region."""
-    signal = np.asarray(signal_uv)
     regions = region_indices(list(ch_names))
     region = {row: name for name, members in regions.items() for row in members}
     figure, axes = plt.subplot_mosaic([["traces", "alpha", "beta"], ["traces", "spectrum", "spectrum"]],
                                       figsize=(12, 5.6), width_ratios=[2.4, 1, 1], layout="constrained")
     rows = _shown_rows(ch_names)
     colours = [REGION_COLOURS.get(region.get(row), "0.3") for row in rows]
-    _traces(axes["traces"], signal[rows], sfreq, [ch_names[row] for row in rows], _trace_spacing(signal[rows]), colours)
+    shown = signal_uv[rows]
+    _traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], _trace_spacing(shown), colours)
     axes["traces"].set_title(f"{len(rows)} of {len(ch_names)} channels")
 
-    level = _decibels(band_power(signal[None], sfreq)[0])
+    level = _decibels(band_power(signal_uv[None], sfreq)[0])
     level -= level.mean(axis=0)  # shows where a band is strong, not how strong it is
     maps = {f"{band} power": level[:, list(BANDS).index(band)] for band in ("alpha", "beta")}
     _scalp_maps(figure, [axes["alpha"], axes["beta"]], maps, ch_names, "dB re mean of channels")
 
     ax = axes["spectrum"]
-    frequencies, density = _welch(signal, sfreq)
+    frequencies, density = _welch(signal_uv, sfreq)
     for name, members in regions.items():
         ax.plot(frequencies, _decibels(density[members].mean(axis=0)), color=REGION_COLOURS[name], label=name)
     _frequency_axis(ax, sfreq)
@@ -170,8 +159,7 @@ def _traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str],
 
 def _welch(signal_uv: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray]:
     """Frequencies in Hz and power density in µV²/Hz along the last axis, 1 to 50 Hz."""
-    signal = np.asarray(signal_uv)
-    frequencies, density = welch(signal, fs=sfreq, nperseg=min(int(2 * sfreq), signal.shape[-1]), axis=-1)
+    frequencies, density = welch(signal_uv, fs=sfreq, nperseg=min(int(2 * sfreq), signal_uv.shape[-1]), axis=-1)
     shown = (frequencies >= 1) & (frequencies <= 50)
     return frequencies[shown], density[..., shown]
 
@@ -186,10 +174,10 @@ def _frequency_axis(ax: Axes, sfreq: float) -> None:
     top = min(50.0, sfreq / 2)
     shown = [(band, low, min(high, top)) for band, (low, high) in BANDS.items() if low < top]
     for band, low, high in shown:
-        ax.text((low + high) / 2, 1.01, BAND_SYMBOLS[band], ha="center", color="0.35", transform=ax.get_xaxis_transform())
+        ax.text((low + high) / 2, 1.01, BAND_SYMBOLS[band], ha="center", transform=ax.get_xaxis_transform())
     for _, low, high in shown[::2]:
         ax.axvspan(low, high, color="0.5", alpha=0.1, linewidth=0, zorder=0)
-    ax.set(xlabel="frequency (Hz)", ylabel=f"power ({POWER_UNIT})", xlim=(1, top))
+    ax.set(xlabel="frequency (Hz)", ylabel="power (dB re 1 µV²/Hz)", xlim=(1, top))
 
 
 def topographies(values: dict[str, np.ndarray], ch_names: Sequence[str], unit: str, title: str,
@@ -233,20 +221,28 @@ def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Se
 def _scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequence[str], unit: str,
                 vlim: tuple[float, float] | None = None) -> None:
     """Draw one map per axes, titled with its key, and one colour bar for all of them."""
-    if len(ch_names) < MIN_MAP_CHANNELS:
+    if len(ch_names) < 4:  # fewer span no surface to interpolate over
         for ax, name in zip(axes, values, strict=True):
-            ax.set(title=str(name), xticks=[], yticks=[])
+            ax.set_title(str(name))
+            ax.set_axis_off()
             ax.text(0.5, 0.5, f"no map of\n{len(ch_names)} channels", transform=ax.transAxes, ha="center", va="center")
         return
-    info = make_info(list(ch_names), 256.0)  # the rate plays no part in a map
+    positions = _map_positions(ch_names)
     cmap, vlim = _colour_scale(np.stack(list(values.values())), vlim)
     for ax, (name, value) in zip(axes, values.items(), strict=True):
-        mne.viz.plot_topomap(np.asarray(value, float), info, axes=ax, cmap=cmap, vlim=vlim, contours=4, show=False,
-                             sphere=HEAD_SPHERE)
+        mne.viz.plot_topomap(np.asarray(value, float), positions, axes=ax, cmap=cmap, vlim=vlim, contours=4, show=False,
+                             sphere=1.1)
         ax.set_title(str(name))
-    bar = figure.colorbar(ScalarMappable(Normalize(*vlim), cmap), ax=axes, shrink=0.8, aspect=18, label=unit)
-    bar.locator = MaxNLocator(5)
-    bar.update_ticks()
+    shades = ScalarMappable(Normalize(*vlim), cmap)
+    figure.colorbar(shades, ax=axes, shrink=0.8, aspect=18, label=unit, ticks=MaxNLocator(5))
+
+
+def _map_positions(ch_names: Sequence[str]) -> np.ndarray:
+    """Channels seen from above, (n_channels, 2): the distance from the vertex is the polar angle, 1 at the equator."""
+    info = make_info(list(ch_names), 256.0)  # the rate plays no part
+    x, y, z = (np.stack([channel["loc"][:3] for channel in info["chs"]]) - HEAD_CENTRE).T
+    angle, direction = np.arctan2(np.hypot(x, y), z) / (np.pi / 2), np.arctan2(y, x)
+    return np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
 
 
 def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[str, tuple[float, float]]:
@@ -261,12 +257,9 @@ def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -
 def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
     """Windows by label (rows of ``table``) and part of the split (columns): ``pd.crosstab(index["label"], part)``."""
     figure, ax = _panels((max(6.0, 0.45 * table.size + 1.5), 3.6))
-    width = 0.85 / table.shape[1]
-    for i, part in enumerate(table.columns):
-        at = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * width
-        bars = ax.bar(at, table[part], width * 0.95, color=PALETTE[i % 10], label=str(part))
+    table.plot.bar(ax=ax, rot=0, width=0.85, color=PALETTE[: table.shape[1]], edgecolor="white")
+    for bars in ax.containers:
         ax.bar_label(bars, fontsize=8, padding=1)
-    ax.set_xticks(np.arange(len(table)), [str(label) for label in table.index])
     ax.set(title=title, ylabel="windows (count)", xlabel="label")
     ax.margins(y=0.12)
     _legend_beside(ax, "part")
@@ -284,28 +277,21 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         known = losses[name].notna()
         look = _look(i) | ({"marker": ""} if known.all() else {})
         ax.plot(history["step"][known], losses[name][known], label=str(name), linewidth=1.4, markersize=5, **look)
-    logarithmic = not (losses <= 0).any(axis=None)
-    ax.set(title="Training", xlabel="step", ylabel="loss (log scale)" if logarithmic else "loss",
-           yscale="log" if logarithmic else "linear")
+    scale = "linear" if (losses <= 0).any(axis=None) else "log"
+    ax.set(title="Training", xlabel="step", ylabel=f"loss ({scale} scale)", yscale=scale)
     _legend_beside(ax)
     return figure
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Confusion matrix; every row is shown in percent of its true label.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (n_labels, n_labels)
-        Counts, true label by answer. A row without counts stays empty.
-    """
+    """Counts (true label, answer), each row in percent of its true label; a row without counts stays empty."""
     counts = np.asarray(matrix, float)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     size = 0.62 * len(labels) + 1.6
     figure, ax = _panels((size + 1.4, size))
-    names = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
-    _heat_map(figure, ax, percent, names, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
+    rows = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
+    _heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
     ax.set(title=title, xlabel="answer", ylabel="true label")
     return figure
 
@@ -316,8 +302,8 @@ def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> F
     limit = float(np.nanmax(np.abs(matrix))) or 1.0
     figure, ax = _panels((0.65 * len(labels) + 2.4, min(8.0, 0.34 * len(matrix) + 1.6)))
     few = len(matrix) <= 16
-    _heat_map(figure, ax, matrix, [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))], labels, "RdBu_r",
-              (-limit, limit), "cosine similarity", "{:.2f}" if few else "")
+    rows = [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))]
+    _heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
     ax.set(title=title, xlabel="label word", ylabel="EEG token")
     return figure
 
@@ -330,23 +316,17 @@ def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str],
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    if cell:
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                dark = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5  # perceived brightness
-                ax.text(j, i, cell.format(value), ha="center", va="center", color="white" if dark else "black")
+    for (i, j), value in np.ndenumerate(values):
+        if cell and np.isfinite(value):
+            dark = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5  # perceived brightness
+            ax.text(j, i, cell.format(value), ha="center", va="center", color="white" if dark else "black")
     figure.colorbar(image, ax=ax, label=unit, shrink=0.9)
 
 
 def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], title: str) -> Figure:
-    """First two principal components of two embeddings of the same windows, side by side.
+    """First two principal components of the same windows before and after training, (n_windows, n_features) each.
 
-    Parameters
-    ----------
-    before, after : ndarray, shape (n_windows, n_features)
-        Embeddings before and after training; they may differ in ``n_features``.
-    colours : sequence of str
-        What colours each window: its label, or its subject.
+    ``colours`` names what each window is coloured by: its label, or its subject.
     """
     names = list(dict.fromkeys(colours))
     owner = np.array([names.index(name) for name in colours])
@@ -356,8 +336,8 @@ def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], ti
         points = pca.fit_transform(np.asarray(vectors, float))
         for i, name in enumerate(names):
             ax.scatter(*points[owner == i].T, s=24, alpha=0.75, linewidth=0, label=name, **_look(i))
-        first, second = (f"PC {k + 1} ({share:.0%} of variance)" for k, share in enumerate(pca.explained_variance_ratio_))
-        ax.set(title=when, xlabel=first, ylabel=second)
+        first, second = 100 * pca.explained_variance_ratio_
+        ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
     _legend_beside(ax)
     figure.suptitle(title)
     return figure
@@ -383,20 +363,17 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
     ax.vlines(100 * known["chance"], known.index - 0.3, known.index + 0.3, "0.25", "dashed", label="chance")
     ax.set_yticks(table.index, table["name"])
     ax.set(title=title, xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
+    ax.grid(axis="x", color="0.9", zorder=0)
     _legend_beside(ax)
     return figure
 
 
 def probabilities(probs: dict[str, float], title: str) -> Figure:
     """Probability of each answer as a share (0 to 1), the likeliest at the top."""
-    ranked = sorted(probs.items(), key=lambda item: -item[1])
-    figure, ax = _panels((6.5, 0.34 * len(ranked) + 1.1))
-    percent = [100 * value for _, value in ranked]
-    bars = ax.barh([name for name, _ in ranked], percent, color=[PALETTE[0]] + ["0.7"] * (len(ranked) - 1))
+    names = sorted(probs, key=probs.get, reverse=True)
+    figure, ax = _panels((6.5, 0.34 * len(names) + 1.1))
+    bars = ax.barh(names, [100 * probs[name] for name in names], color=[PALETTE[0]] + ["0.7"] * (len(names) - 1))
     ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
     ax.invert_yaxis()
-    ax.set(title=title, xlabel="probability (%)", xlim=(0, 108))
-    ax.set_xticks(range(0, 101, 20))
+    ax.set(title=title, xlabel="probability (%)", xlim=(0, 108), xticks=range(0, 101, 20))
     return figure

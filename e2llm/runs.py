@@ -224,6 +224,13 @@ class Run:
                 return None
         return record
 
+    def require(self, name: str) -> dict:
+        """The record of a finished stage; :class:`StageMissing` says which notebook makes it if it is not there."""
+        record = self.finished(name)
+        if record is None:
+            raise StageMissing(f"The stage {name!r} is not finished in {self.path}: {self._remedy(name)}")
+        return record
+
     def _needed(self, need: str, by: str) -> str:
         record = self.finished(need)
         if record is None:

@@ -26,7 +26,7 @@ LETTERS = "ABCD"
 MIN_GAP = {"valence": 0.2, "arousal": 0.2, "intensity": 0.25}  # closer segments have no clear order and make no item
 _MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 MAX_CLAIMS = 3
-DIRECT_KINDS = frozenset({"predict", "describe", "scenario", "recall"})  # also trained without a thought; the others always think
+DIRECT_KINDS = frozenset({"predict", "describe", "scenario"})  # also trained without a thought; the others always think
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Segment:
         """Content part of a message: the window, or words that stand in for it."""
         if self.window is not None:
             return {"type": "eeg", "window": int(self.window)}
-        return {"type": "text", "text": f"[{', '.join([self.state, *map(str, self.claims)])}]"}
+        return {"type": "text", "text": f"[ {', '.join([self.state, *map(str, self.claims)])} ]"}
 
     def value(self, axis: str, label_set: LabelSet) -> float:
         """Place on the axis valence, arousal or intensity."""
@@ -159,7 +159,7 @@ def _note(segment: Segment, axis: str) -> str:
 
 
 def _notes(segments: list[Segment], axis: str = "") -> str:
-    return ", ".join(f"{_note(segment, axis)} {letter}" for letter, segment in zip(LETTERS, segments, strict=False)) + "."
+    return "Notes: " + ", ".join(f"{_note(segment, axis)} {letter}" for letter, segment in zip(LETTERS, segments, strict=False)) + "."
 
 
 def _listing(segments: list[Segment]) -> list[str | Segment]:
@@ -228,7 +228,7 @@ def choose(segment: Segment, texts: list[str], labels: list[str], label_set: Lab
     target = labels.index(segment.label)
     listing = " ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, texts, strict=False))
     fits = ", ".join(f"{label} {letter}" for letter, label in zip(LETTERS, labels, strict=False))
-    thought = f"{fits}. The segment shows {segment.label} {LETTERS[target]}."
+    thought = f"Notes: {fits}. The segment shows {segment.label} {LETTERS[target]}."
     return _item("zero_choose" if zero_shot else "choose", 3 if zero_shot else 0, [segment, f" {_pick(list(_CHOOSE), rng)} {listing}"], thought, LETTERS[target], list(LETTERS[: len(texts)]))
 
 
@@ -341,13 +341,20 @@ class ItemBuilder:
         return scenario_question(label, self._scenario(label, False), self.label_set, self.rng)
 
 
-def _recall(label_set: LabelSet, rng: np.random.Generator) -> Item:
-    """A drill of the one skill that every comparison needs: which letter stood beside this label?"""
-    n = int(rng.integers(2, 5))
-    labels = [label_set.labels[i] for i in rng.permutation(len(label_set))[:n]]
-    target = int(rng.integers(n))
-    notes = ", ".join(f"{label} {letter}" for label, letter in zip(labels, LETTERS, strict=False))
-    return _item("recall", 0, [f"{notes}. Where is {labels[target]}?"], "", f"{labels[target]} {LETTERS[target]}", [])
+def _drill(label_set: LabelSet, rng: np.random.Generator, n_words: int = 20) -> Item:
+    """Say random words again: the quickest way for a fresh language model to learn to look things up in its context.
+
+    Copying needs the circuit ("what came after this word before?") that every comparison of segments needs too.
+    """
+    words = [*label_set.labels, *map(str, range(10)), *REGIONS, *BANDS, *LETTERS, "low", "high", "more", "fits", "shows"]
+    chosen = " ".join(words[i] for i in rng.choice(len(words), size=n_words, replace=False))
+    return _item("drill", 0, [f"Notes: {chosen}"], "", f"Notes: {chosen}", [])
+
+
+def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
+    """Copying drills, the first lesson of a language model made on the spot."""
+    rng = np.random.default_rng(seed)
+    return [_drill(label_set, rng) for _ in range(n)]
 
 
 def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
@@ -360,7 +367,6 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     makers = [builder.predict, builder.describe]
     if label_set.has_affect:
         makers += [builder.scenario, builder.scenario, builder.compare, builder.rank, builder.match, builder.choose]
-        makers += 3 * [lambda: _recall(label_set, rng)]
     return [makers[i % len(makers)]() for i in range(n)]
 
 

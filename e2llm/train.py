@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from .calibration import Equaliser
 from .language import IGNORE
@@ -122,10 +123,11 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     set_seed(params.seed)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(groups or [{"params": trainable}], lr=params.lr, weight_decay=params.weight_decay)
+    logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
-        logging_steps=max(1, params.steps // 20), save_strategy="steps", save_steps=params.save_steps, save_total_limit=1,
+        logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no", save_steps=params.save_steps, save_total_limit=1,
         report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
         log_level="error")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
@@ -244,7 +246,7 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
 def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: float, seed: int) -> list[dict]:
     """Training examples of items; of the kinds that can do without a thought, a share has one."""
     rng = np.random.default_rng(seed)
-    share = np.array([thinking_share if item.kind in DIRECT_KINDS else 1.0 for item in items])
+    share = np.array([(thinking_share if item.kind in DIRECT_KINDS else 1.0) if item.thought else 0.0 for item in items])
     thinking = rng.uniform(size=len(items)) < share
     return [processor.training_example(item.messages, item.response(bool(think)), bool(think))
             for item, think in zip(items, thinking, strict=True)]

@@ -77,7 +77,7 @@ def test_a_change_upstream_makes_downstream_stale(run, change):
         (run.path / "windows" / "data.txt").unlink()
     make(run, "windows", **change)
     assert not run.stage("encoder", {}, ("windows",)).done
-    with pytest.raises(StageMissing, match="'encoder', which is out of date.* 02_encoder with run_name = 'tiny'"):
+    with pytest.raises(StageMissing, match=r"'encoder', which is out of date.* 02_encoder with run_name = 'tiny'"):
         run.stage("projector", {}, ("encoder",))
     assert list(json.loads((run.path / "manifest.json").read_text())["stages"]) == ["windows"]
 
@@ -183,7 +183,7 @@ def test_missing_metrics_say_what_to_run(run):
 
 def test_predictions_keep_every_digit(run):
     table = pd.DataFrame({"window": [1, 2], "p": [1 / 3, 2 / 3]})
-    pd.testing.assert_frame_equal(pd.read_csv(run.write_predictions(table), float_precision="round_trip"), table)
+    pd.testing.assert_frame_equal(pd.read_csv(run.write_predictions(table)), table, check_exact=True)
 
 
 def test_stages_with_impossible_names_or_parameters_are_refused(run):
@@ -262,15 +262,12 @@ def test_a_kernel_is_interactive_unless_in_a_batch(run, monkeypatch):
 def test_the_report_escapes_what_models_write_and_needs_no_network(run):
     make(run, "windows", {"protocol": "cross-subject"})
     run.figure(drawing(), "02_confusion-matrix")
-    run.write_metrics(
-        {
-            "tables": {"emotion<b>": [{"model": "E2-LLM", "accuracy %": 0.4567, "kappa": 0.12345, "n": 12345, "p": None}]},
-            "samples": [{"question": "Which emotion?", "answer": "<script>alert(1)</script>", "truth": "happy"}],
-        }
-    )
+    rows = [{"model": "E2-LLM", "accuracy %": 0.4567, "kappa": 0.12345, "n": 12345, "p": None}]
+    sample = {"question": "Which emotion?", "answer": "<script>alert(1)</script>", "truth": "happy"}
+    run.write_metrics({"tables": {"emotion<b>": rows}, "samples": [sample]})
     html = report.build(run).read_text(encoding="utf-8")
     assert "<script" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "Emotion&lt;b&gt;" in html
-    for text in (">45.7<", ">0.123<", ">12345<", ">–<", "Confusion matrix", "data:image/png;base64,", "cross-subject", "torch"):
+    for text in (">45.7<", ">0.123<", ">12345<", ">–<", "Confusion matrix", "image/png;base64", "cross-subject"):
         assert text in html
     assert "http" not in html
 

@@ -1,0 +1,171 @@
+"""Asking a trained model: closed-set scoring, generation, and the controls without EEG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .metrics import Score, accuracy
+from .modeling import E2LLMProcessor
+from .tasks import Item, parse_answer
+
+CONTROLS = ("shuffled EEG", "no EEG")
+
+
+@dataclass
+class Listener:
+    """A trained model together with what it needs to hear windows.
+
+    Parameters
+    ----------
+    model
+        E2-LLM, adapter merged or not.
+    processor : E2LLMProcessor
+        Its processor.
+    features : ndarray, shape (n_rows, 16, token_width)
+        Frozen encoder tokens.
+    position : dict of int to int
+        Row of ``features`` of each window id.
+    """
+
+    model: torch.nn.Module
+    processor: E2LLMProcessor
+    features: np.ndarray
+    position: dict[int, int]
+
+    def inputs(self, items: list[Item], thinking: bool) -> dict[str, torch.Tensor]:
+        """Left-padded prompts with their EEG tokens."""
+        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking)) for item in items]
+        ids, mask = self.processor.pad(prompts, "left")
+        windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
+        features = torch.from_numpy(np.stack([self.features[row] for row in windows])) if windows else None
+        return {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+
+
+def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> list[list[int]]:
+    """Positions of items in batches of similar size."""
+    order = sorted(range(len(items)), key=lambda i: size(items[i]))
+    return [order[i : i + batch] for i in range(0, len(order), batch)]
+
+
+@torch.no_grad()
+def generate(listener: Listener, items: list[Item], thinking: bool = True, max_new_tokens: int = 96, batch: int = 128) -> list[str]:
+    """Greedy free text for every item, special tokens of the thought kept, end-of-turn removed."""
+    texts = [""] * len(items)
+    tokenizer = listener.processor.tokenizer
+    for chosen in _in_batches(items, lambda item: len(item.windows), batch):
+        inputs = {k: v for k, v in listener.inputs([items[i] for i in chosen], thinking).items() if v is not None}
+        out = listener.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False,
+                                      pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        for i, row in zip(chosen, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
+            texts[i] = tokenizer.decode(row[:end], skip_special_tokens=False)
+    return texts
+
+
+@torch.no_grad()
+def score_options(listener: Listener, items: list[Item], batch: int = 64, per_token: bool = False) -> list[np.ndarray]:
+    """Log-probability of every option of every item, without a thought; the prompt is read once for all options.
+
+    Parameters
+    ----------
+    listener : Listener
+        Who answers.
+    items : list of Item
+        With closed sets of options.
+    per_token : bool
+        Divide by the number of tokens, for options of different length.
+
+    Returns
+    -------
+    list of ndarray, shape (n_options,)
+        Natural log-probabilities, end of turn included.
+    """
+    scores: list[np.ndarray] = [np.empty(0)] * len(items)
+    by_count: dict[int, list[int]] = {}
+    for i, item in enumerate(items):
+        by_count.setdefault(len(item.options), []).append(i)
+    for n_options, members in by_count.items():
+        for start in range(0, len(members), batch):
+            chosen = members[start : start + batch]
+            logs, lengths = _score_batch(listener, [items[i] for i in chosen], n_options)
+            for i, row, length in zip(chosen, logs, lengths, strict=True):
+                scores[i] = row / length if per_token else row
+    return scores
+
+
+def _score_batch(listener: Listener, items: list[Item], n_options: int) -> tuple[np.ndarray, np.ndarray]:
+    processor = listener.processor
+    prompt = listener.inputs(items, thinking=False)
+    first = listener.model(**{k: v for k, v in prompt.items() if v is not None}, use_cache=True,
+                           position_ids=_positions(prompt["attention_mask"]))
+    cache = first.past_key_values
+    cache.batch_repeat_interleave(n_options)
+    options = [[*processor.ids(option), processor.tokenizer.eos_token_id] for item in items for option in item.options]
+    ids, mask = processor.pad(options, "right")
+    full = torch.cat([prompt["attention_mask"].repeat_interleave(n_options, dim=0), mask], dim=1)
+    second = listener.model(input_ids=ids, attention_mask=full, past_key_values=cache,
+                            position_ids=_positions(full)[:, -ids.shape[1] :], use_cache=True)
+    # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
+    logits = torch.cat([first.logits[:, -1:].repeat_interleave(n_options, dim=0), second.logits[:, :-1]], dim=1).float()
+    chosen = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1) * mask
+    return chosen.sum(1).view(-1, n_options).numpy(), mask.sum(1).view(-1, n_options).numpy()
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp_min(0)
+
+
+def probabilities(scores: list[np.ndarray]) -> np.ndarray:
+    """Option probabilities, normalised over the closed set, shape (n_items, n_options)."""
+    stacked = np.stack(scores)
+    stacked = np.exp(stacked - stacked.max(axis=1, keepdims=True))
+    return stacked / stacked.sum(axis=1, keepdims=True)
+
+
+def shuffled(listener: Listener, index: pd.DataFrame, seed: int) -> Listener:
+    """The same model, hearing for every window another window of the same person, drawn at random."""
+    rng = np.random.default_rng(seed)
+    windows = np.array(sorted(listener.position))
+    owners = index["subject"].to_numpy()[windows]
+    heard = dict(listener.position)
+    for who in np.unique(owners):
+        own = windows[owners == who]
+        for window, other in zip(own, rng.permutation(own), strict=True):
+            heard[int(window)] = listener.position[int(other)]
+    return replace(listener, position=heard)
+
+
+def without_eeg(items: list[Item]) -> list[Item]:
+    """The same questions with the EEG left out."""
+    def strip(message: dict) -> dict:
+        return {**message, "content": [part for part in message["content"] if part["type"] != "eeg"]}
+
+    return [replace(item, messages=[strip(message) for message in item.messages]) for item in items]
+
+
+def answer(listener: Listener, items: list[Item]) -> tuple[list[str | None], list[str]]:
+    """Answers of the model and its texts: descriptions are scored, everything else is said after a thought."""
+    if items and items[0].kind == "describe":
+        best = [int(np.argmax(row)) for row in score_options(listener, items, per_token=True)]
+        return [item.options[i] for item, i in zip(items, best, strict=True)], [""] * len(items)
+    texts = generate(listener, items)
+    return [parse_answer(text, item.options) for text, item in zip(texts, items, strict=True)], texts
+
+
+def score_items(listener: Listener, items: list[Item], seed: int = 0) -> tuple[Score, list[str | None], list[str]]:
+    """Accuracy of one kind of items with its chance level and interval; an unreadable answer is wrong."""
+    answers, texts = answer(listener, items)
+    correct = np.array([given == item.answer for given, item in zip(answers, items, strict=True)])
+    chance = np.array([1.0 / len(item.options) for item in items])
+    return accuracy(correct, chance, np.array([item.subject for item in items]), seed), answers, texts
+
+
+def with_controls(listener: Listener, items: list[Item], index: pd.DataFrame, seed: int = 0) -> dict[str, tuple[Score, list, list]]:
+    """One kind of items heard, with shuffled EEG and with no EEG."""
+    return {"EEG": score_items(listener, items, seed), "shuffled EEG": score_items(shuffled(listener, index, seed), items, seed),
+            "no EEG": score_items(listener, without_eeg(items), seed)}

@@ -1,0 +1,98 @@
+"""Scores with what it takes to believe them: chance level and a bootstrap interval over subjects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
+
+N_BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score, its 95 % interval over subjects and its chance level."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
+    n: int
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the interval lies above chance."""
+        return self.low > self.chance
+
+    @property
+    def contains_chance(self) -> bool:
+        """Whether the interval contains chance."""
+        return self.low <= self.chance <= self.high
+
+    def row(self, name: str, **more: object) -> dict:
+        """Row of a table of scores."""
+        return {"name": name, **more, "score": self.value, "low": self.low, "high": self.high, "chance": self.chance, "n": self.n}
+
+
+def _resampled_subjects(owners: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the subjects, and how often each is drawn in every bootstrap sample (n_bootstrap, n_subjects)."""
+    names, codes = np.unique(owners, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    return codes, rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=N_BOOTSTRAP)
+
+
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, owners: np.ndarray, n_classes: int, seed: int = 0) -> Score:
+    """Balanced accuracy with an interval from resampling whole subjects.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray of int, shape (n,)
+        Class indices; -1 in ``predicted`` is an answer that could not be read, and wrong.
+    owners : ndarray, shape (n,)
+        Subject of every window.
+    n_classes : int
+        Number of classes; chance is one over it.
+    """
+    codes, draws = _resampled_subjects(owners, seed)
+    n_subjects = draws.shape[1]
+    hits, totals = np.zeros((n_subjects, n_classes)), np.zeros((n_subjects, n_classes))
+    np.add.at(totals, (codes, truth), 1)
+    np.add.at(hits, (codes, truth), truth == predicted)
+    with np.errstate(invalid="ignore"):
+        resampled = np.nanmean((draws @ hits) / (draws @ totals), axis=1)
+        value = float(np.nanmean(hits.sum(0) / totals.sum(0)))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Score(value, float(low), float(high), 1.0 / n_classes, len(truth))
+
+
+def accuracy(correct: np.ndarray, chance: np.ndarray, owners: np.ndarray, seed: int = 0) -> Score:
+    """Accuracy of items whose options differ in number, with an interval from resampling whole subjects.
+
+    Parameters
+    ----------
+    correct : ndarray of bool, shape (n,)
+        Whether each answer is right.
+    chance : ndarray of float, shape (n,)
+        One over the number of options of each item.
+    owners : ndarray, shape (n,)
+        Subject of every item.
+    """
+    codes, draws = _resampled_subjects(owners, seed)
+    right = np.bincount(codes, weights=correct.astype(float), minlength=draws.shape[1])
+    total = np.bincount(codes, minlength=draws.shape[1])
+    low, high = np.quantile((draws @ right) / (draws @ total), [0.025, 0.975])
+    return Score(float(correct.mean()), float(low), float(high), float(np.mean(chance)), len(correct))
+
+
+def classification(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
+    """Balanced accuracy, Cohen's kappa, macro and weighted F1 by scikit-learn."""
+    labels = list(range(n_classes))
+    f1 = {average: float(f1_score(truth, predicted, labels=labels, average=average, zero_division=0)) for average in ("macro", "weighted")}
+    return {"balanced_accuracy": float(balanced_accuracy_score(truth, predicted)), "kappa": float(cohen_kappa_score(truth, predicted)),
+            "macro_f1": f1["macro"], "weighted_f1": f1["weighted"]}
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Confusion matrix, rows are the truth."""
+    return confusion_matrix(truth, predicted, labels=list(range(n_classes)))

@@ -1,0 +1,326 @@
+"""The stages of a run, one function each: what it reads, what it leaves, and when it may be skipped.
+
+Notebooks call these; everything they need comes from the run folder and the parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from .calibration import Baseline, Equaliser
+from .emotions import LabelSet
+from .encoder import EEGPT, EEGPTConfig, EmotionEncoder, HeadParams, eegpt_config
+from .features import EvidenceNames, evidence, group_entropy, scalp_groups
+from .language import ScratchParams, load_language_model, make_language_model, make_tokenizer
+from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from .preprocess import PreprocessParams, Windows, preprocess
+from .recordings import open_source
+from .runs import Progress, Run, Stage, folder_fingerprint
+from .splits import Split, make_split
+from .tasks import Item, ItemBuilder, Segment, real_segments, text_items, write_items
+from .train import (
+    FitParams,
+    Samples,
+    encode_rows,
+    examples_of,
+    fit,
+    item_collate,
+    item_order,
+    mixed_order,
+    signal_collate,
+    trainable,
+)
+from .weights import load_released_weights, physiological_init
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Windows of a run with everything that a split lets one know of them."""
+
+    windows: Windows
+    label_set: LabelSet
+    split: Split
+    equalise: Equaliser
+    z: np.ndarray  # (n_windows, n_evidence) against each person's own level
+    evidence_names: EvidenceNames
+    spectral: np.ndarray  # (n_windows, n_groups * n_bands), the same for scalp groups
+    labels: np.ndarray  # class indices
+    owners: np.ndarray  # subject names
+
+    def segments(self, rows: np.ndarray) -> list[Segment]:
+        """Segments of some windows with their measured claims."""
+        return real_segments(self.windows.index, rows, self.z, self.evidence_names)
+
+    def builder(self, part: str, seed: int) -> ItemBuilder:
+        """Builder of items from one part of the split."""
+        return ItemBuilder(self.segments(getattr(self.split, part)), self.label_set, seed)
+
+
+def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2) -> Stage:
+    """Preprocess a data source into the run's ``windows`` stage; finished work with the same inputs is kept."""
+    source = open_source(kind, data_root, subjects=subjects)
+    stage = run.stage("windows", {"source": kind, "subjects": subjects, **asdict(params)}, inputs={"data": folder_fingerprint(data_root)})
+    if not stage.done:
+        stage.begin()
+        skipped = preprocess(source, stage.path / "signal", params, n_jobs)
+        label_set = asdict(source.label_set)
+        (stage.path / "labels.json").write_text(json.dumps(label_set, indent=1))
+        stage.finish({"windows": len(Windows.open(stage.path / "signal"))}, skipped=skipped)
+    return stage
+
+
+def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
+    """Windows of a run under a protocol.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished ``windows`` stage.
+    protocol : dict, optional
+        Arguments of :func:`e2llm.splits.make_split`; default those that the encoder stage was trained with.
+    """
+    if protocol is None:
+        protocol = run.require("encoder")["params"]["protocol"]
+    folder = run.path / "windows"
+    run.require("windows")
+    windows = Windows.open(folder / "signal")
+    stored = json.loads((folder / "labels.json").read_text())
+    label_set = LabelSet(**{**stored, "labels": tuple(stored["labels"])})
+    split = make_split(windows.index, **protocol)
+    owners = windows.index["subject"].to_numpy(dtype=object)
+    power = np.asarray(windows.power)
+    values, names = evidence(power, windows.ch_names)
+    groups = group_entropy(power, scalp_groups(windows.ch_names))
+    labels = np.array([label_set.index(label) for label in windows.index["label"]])
+    return Corpus(windows, label_set, split, Equaliser.fit(power, owners, split, windows.sfreq),
+                  Baseline.fit(values, owners, split).z(values, owners), names,
+                  np.clip(Baseline.fit(groups, owners, split).z(groups, owners), -4, 4).astype(np.float32), labels, owners)
+
+
+def new_encoder(corpus: Corpus, size: EEGPTConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
+    """An encoder from released weights, or from physiology when ``weights`` is empty; and a sentence on how."""
+    torch.manual_seed(seed)
+    encoder = EEGPT(size, corpus.windows.ch_names)
+    if weights:
+        return encoder, f"{Path(weights).name}: {load_released_weights(encoder, weights)}"
+    physiological_init(encoder)
+    return encoder, "physiological start (no released weights given)"
+
+
+def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams, head: HeadParams) -> Stage:
+    """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers."""
+    config = eegpt_config(size, **size_changes)
+    wanted = {"protocol": protocol, "encoder": asdict(config), "weights": weights, "fit": asdict(params), "head": asdict(head)}
+    stage = run.stage("encoder", wanted, needs=("windows",))
+    if stage.done:
+        return stage
+    stage.begin()
+    encoder, origin = new_encoder(corpus, config, weights, params.seed)
+    rows = corpus.split.used
+    before = _pooled_tokens(encoder, corpus, rows)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
+    with Progress(run, params.steps, "stage 1") as progress:
+        order = mixed_order(corpus.labels, corpus.owners, corpus.split.train, params)
+        collate = signal_collate(corpus.windows.data, corpus.equalise, corpus.owners, corpus.labels, corpus.spectral)
+        history = fit(model, Samples(order, lambda row: row), collate, params, stage.path / "checkpoints",
+                      terms=("ce", "supcon", "spectral"), tell=progress.update)
+    history.to_csv(stage.path / "history.csv", index=False)
+    save_file(model.state_dict(), stage.path / "encoder.safetensors")
+    tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.owners, rows, stage.path / "tokens.npy")
+    after = model.pooled(torch.from_numpy(tokens.reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
+    logits = model.classifier(after).detach().numpy()
+    np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
+    stage.finish({"final_loss": float(history["loss"].iloc[-1])}, origin=origin)
+    return stage
+
+
+@torch.no_grad()
+def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Mean token of every window by an untrained encoder: the picture before training."""
+    encoder.eval()
+    data, owners = corpus.windows.data, corpus.owners
+    parts = [encoder(corpus.equalise(data[some], owners[some])).mean(1).flatten(1).numpy()
+             for some in np.array_split(rows, max(1, len(rows) // batch))]
+    return np.concatenate(parts)
+
+
+def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
+    """The trained encoder of a run with its head."""
+    stored = run.require("encoder")["params"]
+    encoder = EEGPT(EEGPTConfig(**stored["encoder"]), corpus.windows.ch_names)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**stored["head"]))
+    model.load_state_dict(load_file(run.path / "encoder" / "encoder.safetensors"))
+    return model.eval()
+
+
+def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
+    """Frozen encoder tokens of a run, memory-mapped, and the row of each window id."""
+    folder = run.path / "encoder"
+    rows = np.load(folder / "answers.npz")["rows"]
+    return np.load(folder / "tokens.npy", mmap_mode="r"), {int(row): i for i, row in enumerate(rows)}
+
+
+def item_text(item: Item) -> str:
+    """Plain text of an item without EEG, for a tokenizer to learn from."""
+    return "".join(part.get("text", "") for part in item.messages[0]["content"]) + f" {item.response(True)}"
+
+
+def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, params: FitParams) -> Stage:
+    """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
+
+    The text holds no EEG, no zero-shot scenario and no zero-shot question form.
+    """
+    is_scratch = name == "scratch"
+    wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
+    if is_scratch:
+        wanted |= {"scratch": asdict(scratch), "n_items": n_items, "fit": asdict(params)}
+    stage = run.stage("language_model", wanted)
+    if stage.done:
+        return stage
+    stage.begin()
+    if is_scratch:
+        items = text_items(corpus.label_set, n_items, params.seed)
+        tokenizer = make_tokenizer([item_text(item) for item in items], scratch.vocab_size)
+        model = make_language_model(tokenizer, scratch, params.seed)
+        processor = E2LLMProcessor(tokenizer, 1)
+        examples = examples_of(items, processor, 0.5, params.seed)
+        with Progress(run, params.steps, "language") as progress:
+            order = item_order([len(example["input_ids"]) for example in examples], params)
+            history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, None, {}), params,
+                          stage.path / "checkpoints", tell=progress.update)
+        model.save_pretrained(stage.path / "model")
+        tokenizer.save_pretrained(stage.path / "model")
+        history.to_csv(stage.path / "history.csv", index=False)
+        parameters = sum(p.numel() for p in model.parameters())
+    else:
+        model, tokenizer = load_language_model(name, dtype)
+        parameters = sum(p.numel() for p in model.parameters())
+    (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype}))
+    stage.finish({"parameters": parameters, "vocabulary": len(tokenizer)})
+    return stage
+
+
+def open_language(run: Run):
+    """Language model and tokenizer of a run, and where they come from."""
+    run.require("language_model")
+    folder = run.path / "language_model"
+    source = json.loads((folder / "source.json").read_text())
+    name = str(folder / "model") if source["name"] == "model" else source["name"]
+    return *load_language_model(name, source["dtype"]), name
+
+
+def train_projector(language, tokenizer, source: str, items: list[Item], tokens: np.ndarray, position: dict[int, int],
+                    eeg_tokens: int, params: FitParams, folder: Path, tell=None) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
+    """Alignment: only the projector learns, so that the frozen language model says the description of a segment."""
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens, params.seed)
+    processor = E2LLMProcessor(tokenizer, eeg_tokens)
+    list(trainable(model, "projector."))
+    examples = examples_of(items, processor, 0.0, params.seed)
+    order = item_order([len(example["input_ids"]) for example in examples], params)
+    history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, tokens, position), params, folder, tell=tell)
+    return model, history
+
+
+def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, params: FitParams) -> Stage:
+    """Stage 2: cross-modal alignment with encoder and language model frozen."""
+    stage = run.stage("projector", {"eeg_tokens": eeg_tokens, "n_items": n_items, "fit": asdict(params)}, needs=("encoder", "language_model"))
+    if stage.done:
+        return stage
+    stage.begin()
+    items = alignment_items(corpus, "train", n_items, params.seed)
+    write_items(items, stage.path / "items.jsonl")
+    language, tokenizer, source = open_language(run)
+    tokens, position = load_tokens(run)
+    with Progress(run, params.steps, "stage 2") as progress:
+        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, params,
+                                         stage.path / "checkpoints", progress.update)
+    save_file(model.own_state(), stage.path / "projector.safetensors")
+    history.to_csv(stage.path / "history.csv", index=False)
+    stage.finish({"final_loss": float(history["loss"].iloc[-1])})
+    return stage
+
+
+def alignment_items(corpus: Corpus, part: str, n: int, seed: int) -> list[Item]:
+    """Descriptions of segments, and their labels: what alignment makes the language model say."""
+    builder = corpus.builder(part, seed)
+    return [*builder.draw("describe", n // 2), *builder.draw("predict", n - n // 2)]
+
+
+def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
+    """The model after stage 2."""
+    eeg_tokens = run.require("projector")["params"]["eeg_tokens"]
+    language, tokenizer, source = open_language(run)
+    tokens, _ = load_tokens(run)
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens, 0)
+    model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
+    return model.eval(), E2LLMProcessor(tokenizer, eeg_tokens)
+
+
+@dataclass(frozen=True)
+class AdapterParams:
+    """LoRA on the language model, and the projector's own learning rate."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    projector_lr: float = 1e-3
+
+
+LORA_TARGETS = r"language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item], tokens: np.ndarray,
+                  position: dict[int, int], adapter: AdapterParams, params: FitParams, folder: Path, tell=None) -> tuple[PeftModel, pd.DataFrame]:
+    """Instruction tuning: LoRA on the language model, the projector trained on."""
+    torch.manual_seed(params.seed)
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=LORA_TARGETS, modules_to_save=["projector"])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    peft = get_peft_model(model, config)
+    named = [(name, p) for name, p in peft.named_parameters() if p.requires_grad]
+    groups = [{"params": [p for name, p in named if "lora_" in name]},
+              {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
+    examples = examples_of(items, processor, 0.5, params.seed)
+    order = item_order([len(example["input_ids"]) for example in examples], params)
+    history = fit(peft, Samples(order, examples.__getitem__), item_collate(processor, tokens, position), params, folder, groups=groups, tell=tell)
+    return peft, history
+
+
+def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed: int) -> list[Item]:
+    """Items of the kinds that this source serves; kinds it cannot serve are left out by its label set, not by chance."""
+    builder = corpus.builder(part, seed)
+    return [item for kind, n in per_kind.items() if kind in builder.kinds() for item in builder.draw(kind, n)]
+
+
+def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], adapter: AdapterParams, params: FitParams) -> Stage:
+    """Stage 3: instruction tuning with chain of thought."""
+    stage = run.stage("adapter", {"per_kind": per_kind, "adapter": asdict(adapter), "fit": asdict(params)}, needs=("projector",))
+    if stage.done:
+        return stage
+    stage.begin()
+    items = instruction_items(corpus, "train", per_kind, params.seed)
+    write_items(items, stage.path / "items.jsonl")
+    model, processor = open_aligned(run)
+    tokens, position = load_tokens(run)
+    with Progress(run, params.steps, "stage 3") as progress:
+        peft, history = train_adapter(model, processor, items, tokens, position, adapter, params, stage.path / "checkpoints", progress.update)
+    peft.save_pretrained(stage.path / "lora")
+    history.to_csv(stage.path / "history.csv", index=False)
+    stage.finish({"final_loss": float(history["loss"].iloc[-1]), "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)})
+    return stage
+
+
+def open_instructed(run: Run) -> tuple[torch.nn.Module, E2LLMProcessor]:
+    """The model after stage 3, its adapter merged."""
+    run.require("adapter")
+    model, processor = open_aligned(run)
+    peft = PeftModel.from_pretrained(model, str(run.path / "adapter" / "lora"))
+    return peft.merge_and_unload().eval(), processor

@@ -1,0 +1,273 @@
+"""Every figure says what it shows: titles, units and names, and the numbers stand where they belong."""
+
+import warnings
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from e2llm import plots
+from e2llm.effects import BANDS
+from e2llm.montage import SEED_CHANNELS, eegpt_channels
+
+CHANNELS = eegpt_channels(list(SEED_CHANNELS))
+LABELS = ["happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"]
+SFREQ = 256.0
+
+
+@pytest.fixture(autouse=True)
+def no_warning_and_no_leak():
+    """Every function draws exactly one figure, without a warning, and it can be closed."""
+    assert not plt.get_fignums()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert len(plt.get_fignums()) <= 1
+    plt.close("all")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def windows(rng, n, alpha):
+    """Noise of 5 µV, and 10 Hz of the amplitude that ``alpha`` gives each channel."""
+    rhythm = np.sin(2 * np.pi * 10 * np.arange(1024) / SFREQ)
+    return rng.normal(0, 5, (n, len(alpha), 1024)) + np.asarray(alpha)[:, None] * rhythm
+
+
+def title_of(figure: Figure) -> str:
+    return figure.get_suptitle() or figure.axes[0].get_title()
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def legend(ax) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def colour_bars(figure: Figure) -> list:
+    return [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+
+
+def maps(figure: Figure) -> list:
+    return [ax for ax in figure.axes if ax.images and ax.get_label() != "<colorbar>"]
+
+
+def test_use_style_sets_the_resolution():
+    with plt.rc_context():
+        plots.use_style()
+        assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
+
+
+def test_raw_and_clean_share_one_scale_and_the_same_seconds(rng):
+    raw, cleaned = rng.normal(0, 20, (62, 2000)), rng.normal(0, 5, (62, 2560))
+    figure = plots.raw_and_clean(raw, 200.0, cleaned, 256.0, SEED_CHANNELS, seconds=4.0)
+    left, right = figure.axes
+    assert (left.get_title(), right.get_title()) == ("raw, 200 Hz", "cleaned, 256 Hz")
+    assert left.get_xlim() == right.get_xlim() == (0, 4) and left.get_xlabel() == "time (s)"
+    assert left.get_ylim() == right.get_ylim()
+    assert texts(left) == texts(right) == ["100 µV"]
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == list(plots.SHOWN_CHANNELS)
+    # The first trace is that channel's own signal, in microvolts.
+    drawn, own = left.lines[0].get_ydata(), raw[SEED_CHANNELS.index(names[0]), :800]
+    np.testing.assert_allclose(drawn, own - np.median(own))
+    # The scale bar is as long as it says.
+    assert np.ptp(left.lines[-1].get_ydata()) == pytest.approx(100)
+
+
+def test_traces_of_a_small_cap_with_other_channels(rng):
+    raw, cleaned = rng.normal(size=(3, 800)), rng.normal(size=(3, 1024))
+    figure = plots.raw_and_clean(raw, 200.0, cleaned, 256.0, ["PZ", "Fp1", "CZ"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["PZ", "Fp1", "CZ"]
+
+
+def test_a_flat_signal_can_be_drawn():
+    zeros = np.zeros((len(CHANNELS), 1024))
+    assert title_of(plots.window_view(zeros, SFREQ, CHANNELS, "flat")) == "flat"
+
+
+def test_spectra_show_the_rhythm_that_is_there(rng):
+    groups = {"rest": windows(rng, 6, alpha=[0] * 8), "eyes closed": windows(rng, 6, alpha=[20] * 8)}
+    figure = plots.spectra(groups, SFREQ, "Rest")
+    ax = figure.axes[0]
+    assert title_of(figure) == "Rest"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("frequency (Hz)", "power (dB re 1 µV²/Hz)")
+    assert legend(ax) == ["rest (n = 6)", "eyes closed (n = 6)"]
+    assert texts(ax) == list("δθαβγ")
+    rest, closed = ax.lines
+    assert closed.get_xdata()[np.argmax(closed.get_ydata())] == pytest.approx(10)
+    # 5 µV white noise has 25 µV² spread evenly over 128 Hz.
+    assert np.median(rest.get_ydata()) == pytest.approx(10 * np.log10(25 / 128), abs=0.5)
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() < rest.get_ydata().min() and band.max() > rest.get_ydata().max()
+
+
+def test_topographies_share_one_colour_bar(rng):
+    figure = plots.topographies({band: rng.normal(size=len(CHANNELS)) for band in BANDS}, CHANNELS, "dB", "Bands")
+    assert [ax.get_title() for ax in maps(figure)] == list(BANDS)
+    assert title_of(figure) == "Bands"
+    (bar,) = colour_bars(figure)
+    assert bar.get_ylabel() == "dB"
+    limits = {image.get_clim() for ax in maps(figure) for image in ax.images}
+    assert len(limits) == 1  # one scale for all
+    low, high = limits.pop()
+    assert -low == high and bar.get_ylim() == (low, high)  # symmetric about zero
+
+
+def test_amounts_get_a_sequential_map_and_limits_can_be_given(rng):
+    values = {"alpha": np.linspace(1, 4, len(CHANNELS))}
+    assert maps(plots.topographies(values, CHANNELS, "µV", "Alpha"))[0].images[0].get_cmap().name == "viridis"
+    plt.close("all")
+    figure = plots.topographies(values, CHANNELS, "µV", "Alpha", vlim=(-2, 5))
+    image = maps(figure)[0].images[0]
+    assert image.get_clim() == (-2, 5) and image.get_cmap().name == "RdBu_r"
+
+
+def test_a_map_puts_channels_where_they_are():
+    at = dict(zip(CHANNELS, plots._map_positions(CHANNELS), strict=True))
+    assert np.hypot(*at["CZ"]) < 0.15
+    for name, (x, y) in {"FPZ": (0, 1), "OZ": (0, -1), "T7": (-1, 0), "T8": (1, 0)}.items():
+        np.testing.assert_allclose(at[name], (x, y), atol=0.2)
+
+
+def test_emotion_topographies_are_a_grid_of_label_and_band(rng):
+    values = rng.normal(size=(len(LABELS), len(BANDS), len(CHANNELS)))
+    figure = plots.emotion_topographies(values, LABELS, CHANNELS, "dB re mean over labels")
+    grid = maps(figure)
+    assert len(grid) == 35
+    assert [ax.get_title().split("\n")[0] for ax in grid[:5]] == list(BANDS) and grid[0].get_title() == "delta\n1-4 Hz"
+    assert [texts(ax)[0] for ax in grid[::5]] == LABELS
+    assert [bar.get_ylabel() for bar in colour_bars(figure)] == ["dB re mean over labels"]
+    assert title_of(figure)
+
+
+def test_bar_of_counts_writes_every_count():
+    table = pd.DataFrame({"train": [30, 20], "test": [7, 9]}, index=["happy", "sad"])
+    ax = plots.bar_of_counts(table, "Windows").axes[0]
+    assert ax.get_title() == "Windows" and ax.get_ylabel() == "windows (count)"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["happy", "sad"]
+    assert legend(ax) == ["train", "test"]
+    assert [bar.get_height() for bar in ax.patches] == [30, 20, 7, 9]
+    assert texts(ax) == ["30", "20", "7", "9"]
+
+
+def test_loss_curves_draw_what_was_measured():
+    history = pd.DataFrame({"step": [1, 2, 3], "loss": [3.0, 2.0, 1.0], "validation": [np.nan, 2.5, np.nan]})
+    ax = plots.loss_curves(history).axes[0]
+    assert ax.get_title() and ax.get_xlabel() == "step" and ax.get_ylabel() == "loss (log scale)"
+    assert ax.get_yscale() == "log" and legend(ax) == ["loss", "validation"]
+    loss, validation = ax.lines
+    np.testing.assert_array_equal(loss.get_xydata(), [[1, 3], [2, 2], [3, 1]])
+    np.testing.assert_array_equal(validation.get_xydata(), [[2, 2.5]])
+    assert validation.get_marker() and not loss.get_marker()  # a single point is visible
+
+
+def test_a_loss_that_reaches_zero_is_drawn_on_a_linear_axis():
+    ax = plots.loss_curves(pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.0]})).axes[0]
+    assert ax.get_yscale() == "linear" and ax.get_ylabel() == "loss (linear scale)"
+
+
+def test_confusion_is_in_percent_of_each_row():
+    figure = plots.confusion([[3, 1, 0], [5, 5, 0], [0, 0, 0]], ["happy", "sad", "fear"], "Test")
+    ax = figure.axes[0]
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("Test", "answer", "true label")
+    cells = {tuple(map(int, text.get_position()[::-1])): text.get_text() for text in ax.texts}
+    assert cells == {(0, 0): "75", (0, 1): "25", (0, 2): "0", (1, 0): "50", (1, 1): "50", (1, 2): "0"}
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["happy (n = 4)", "sad (n = 10)", "fear (n = 0)"]
+    assert colour_bars(figure)[0].get_ylabel() == "share of the true label (%)"
+
+
+def test_text_on_a_heat_map_contrasts_with_its_cell():
+    ax = plots.confusion([[1, 0], [0, 1]], ["a", "b"], "t").axes[0]
+    shades = {text.get_text(): to_rgb(text.get_color()) for text in ax.texts}
+    assert shades == {"100": (0, 0, 0), "0": (1, 1, 1)}  # cividis: yellow for 100, dark blue for 0
+
+
+def test_token_similarity_is_symmetric_about_zero():
+    figure = plots.token_similarity([[0.5, -0.25], [0.1, 0.0]], ["happy", "sad"], "Tokens")
+    ax = figure.axes[0]
+    assert ax.images[0].get_clim() == (-0.5, 0.5)
+    assert texts(ax) == ["0.50", "-0.25", "0.10", "0.00"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("label word", "EEG token", "Tokens")
+    assert colour_bars(figure)[0].get_ylabel() == "cosine similarity"
+
+
+def test_many_tokens_are_drawn_without_cell_text(rng):
+    ax = plots.token_similarity(rng.normal(size=(64, 7)), LABELS, "Tokens").axes[0]
+    assert not ax.texts and ax.get_yticklabels()[5].get_text() == "5" and ax.get_yticklabels()[6].get_text() == ""
+
+
+def test_embeddings_show_every_window_in_its_colour(rng):
+    owner = [LABELS[i % 7] for i in range(70)]
+    after = 10 * np.eye(7)[[LABELS.index(name) for name in owner]][:, :2] + rng.normal(size=(70, 2)) * 1e-3
+    figure = plots.embeddings(rng.normal(size=(70, 12)), after, owner, "Windows")
+    left, right = figure.axes
+    assert title_of(figure) == "Windows" and (left.get_title(), right.get_title()) == ("before", "after")
+    assert right.get_xlabel().startswith("PC 1 (") and right.get_ylabel().endswith("% of variance)")
+    assert legend(right) == LABELS
+    assert [len(points.get_offsets()) for points in right.collections] == [10] * 7
+    assert right.collections[0].get_offsets().std(axis=0).max() < 0.01  # a tight class stays tight
+    assert len({tuple(points.get_facecolor()[0]) for points in right.collections}) == 7
+
+
+def test_scores_put_dots_intervals_and_chance_in_percent():
+    table = pd.DataFrame({"name": ["recognition", "valence", "free text"], "score": [0.45, 0.7, 0.2],
+                          "low": [0.4, 0.6, np.nan], "high": [0.55, 0.75, np.nan], "chance": [1 / 7, 0.5, np.nan],
+                          "group": ["EEG", "EEG", "text"]})
+    ax = plots.scores(table, "Scores").axes[0]
+    assert ax.get_title() == "Scores" and ax.get_xlabel() == "score (%)" and ax.get_xlim() == (0, 100)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(table["name"])
+    assert ax.yaxis_inverted()  # the first row on top
+    eeg, text = ax.containers
+    np.testing.assert_allclose(eeg.lines[0].get_xydata(), [[45, 0], [70, 1]])
+    np.testing.assert_allclose(text.lines[0].get_xydata(), [[20, 2]])
+    np.testing.assert_allclose([segment[:, 0] for segment in eeg.lines[2][0].get_segments()], [[40, 55], [60, 75]])
+    (chance,) = [marks for marks in ax.collections if marks.get_label() == "chance"]
+    np.testing.assert_allclose([segment[0, 0] for segment in chance.get_segments()], [100 / 7, 50])
+    assert set(legend(ax)) == {"chance", "EEG", "text"}
+
+
+def test_scores_without_groups_name_only_chance():
+    table = pd.DataFrame({"name": ["a"], "score": [0.5], "low": [0.4], "high": [0.6], "chance": [0.5]}, index=[7])
+    ax = plots.scores(table, "Scores").axes[0]
+    assert legend(ax) == ["chance"]
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_xydata(), [[50, 0]])
+
+
+def test_probabilities_are_ranked_and_in_percent():
+    ax = plots.probabilities({"sad": 0.25, "happy": 0.7, "fear": 0.05}, "Answer").axes[0]
+    assert ax.get_title() == "Answer" and ax.get_xlabel() == "probability (%)" and ax.yaxis_inverted()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["happy", "sad", "fear"]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([70, 25, 5])
+    assert texts(ax) == ["70.0", "25.0", "5.0"]
+
+
+def test_window_view_shows_where_alpha_is_strong(rng):
+    occipital = np.array([30.0 if name in ("O1", "OZ", "O2") else 0.0 for name in CHANNELS])
+    signal = windows(rng, 1, alpha=occipital)[0]
+    figure = plots.window_view(signal, SFREQ, CHANNELS, "subject 1")
+    assert title_of(figure) == "subject 1"
+    by_title = {ax.get_title(): ax for ax in figure.axes}
+    assert {"12 of 58 channels", "alpha power", "beta power", "Spectrum by region"} <= set(by_title)
+    assert len(maps(figure)) == 2 and colour_bars(figure)[0].get_ylabel() == "dB re mean of channels"
+    back, front = np.array_split(by_title["alpha power"].images[0].get_array(), 2)
+    assert np.nanmean(back) > np.nanmean(front) + 1  # row 0 of a map is its bottom, the back of the head
+    spectra = {line.get_label(): line.get_ydata() for line in by_title["Spectrum by region"].lines}
+    assert max(spectra, key=lambda region: spectra[region].max()) == "occipital"
+
+
+def test_window_view_of_too_few_channels_says_so(rng):
+    figure = plots.window_view(windows(rng, 1, alpha=[0, 0])[0], SFREQ, ["C3", "C4"], "two")
+    assert not maps(figure) and any("no map of\n2 channels" in texts(ax) for ax in figure.axes)
