@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .language import END_THINK
 from .metrics import Score, accuracy
 from .modeling import E2LLMProcessor
 from .tasks import Item, parse_answer
-
-CONTROLS = ("shuffled EEG", "no EEG")
-
 
 @dataclass
 class Listener:
@@ -37,9 +35,11 @@ class Listener:
     features: np.ndarray
     position: dict[int, int]
 
-    def inputs(self, items: list[Item], thinking: bool) -> dict[str, torch.Tensor]:
-        """Left-padded prompts with their EEG tokens."""
-        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking)) for item in items]
+    def inputs(self, items: list[Item], thinking: bool, said: list[str] | None = None) -> dict[str, torch.Tensor]:
+        """Left-padded prompts with their EEG tokens; ``said`` is what the assistant has said so far."""
+        said = said or [""] * len(items)
+        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking) + text)
+                   for item, text in zip(items, said, strict=True)]
         ids, mask = self.processor.pad(prompts, "left")
         windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
         features = torch.from_numpy(np.stack([self.features[row] for row in windows])) if windows else None
@@ -68,8 +68,8 @@ def generate(listener: Listener, items: list[Item], thinking: bool = True, max_n
 
 
 @torch.no_grad()
-def score_options(listener: Listener, items: list[Item], batch: int = 64, per_token: bool = False) -> list[np.ndarray]:
-    """Log-probability of every option of every item, without a thought; the prompt is read once for all options.
+def score_options(listener: Listener, items: list[Item], said: list[str] | None = None, batch: int = 64, per_token: bool = False) -> list[np.ndarray]:
+    """Log-probability of every option of every item; the prompt is read once for all options.
 
     Parameters
     ----------
@@ -77,6 +77,8 @@ def score_options(listener: Listener, items: list[Item], batch: int = 64, per_to
         Who answers.
     items : list of Item
         With closed sets of options.
+    said : list of str, optional
+        Thoughts that the options follow; default none, and the prompt says not to think.
     per_token : bool
         Divide by the number of tokens, for options of different length.
 
@@ -92,15 +94,16 @@ def score_options(listener: Listener, items: list[Item], batch: int = 64, per_to
     for n_options, members in by_count.items():
         for start in range(0, len(members), batch):
             chosen = members[start : start + batch]
-            logs, lengths = _score_batch(listener, [items[i] for i in chosen], n_options)
+            thoughts = None if said is None else [said[i] for i in chosen]
+            logs, lengths = _score_batch(listener, [items[i] for i in chosen], thoughts, n_options)
             for i, row, length in zip(chosen, logs, lengths, strict=True):
                 scores[i] = row / length if per_token else row
     return scores
 
 
-def _score_batch(listener: Listener, items: list[Item], n_options: int) -> tuple[np.ndarray, np.ndarray]:
+def _score_batch(listener: Listener, items: list[Item], said: list[str] | None, n_options: int) -> tuple[np.ndarray, np.ndarray]:
     processor = listener.processor
-    prompt = listener.inputs(items, thinking=False)
+    prompt = listener.inputs(items, thinking=said is not None, said=said)
     first = listener.model(**{k: v for k, v in prompt.items() if v is not None}, use_cache=True,
                            position_ids=_positions(prompt["attention_mask"]))
     cache = first.past_key_values
@@ -148,24 +151,40 @@ def without_eeg(items: list[Item]) -> list[Item]:
     return [replace(item, messages=[strip(message) for message in item.messages]) for item in items]
 
 
-def answer(listener: Listener, items: list[Item]) -> tuple[list[str | None], list[str]]:
-    """Answers of the model and its texts: descriptions are scored, everything else is said after a thought."""
-    if items and items[0].kind == "describe":
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to items of one kind: its choices, its free texts, and which of these could be read."""
+
+    chosen: list[str]
+    texts: list[str]
+    parsed: list[str | None]
+
+    @property
+    def parse_rate(self) -> float:
+        """Share of the free texts whose answer is exactly one of the options."""
+        return float(np.mean([answer is not None for answer in self.parsed]))
+
+
+def answer(listener: Listener, items: list[Item]) -> Answers:
+    """Let the model think aloud, then take the most probable of the options.
+
+    Every answer is a choice from the closed set, so chance is well defined; the free text, and whether it can be read,
+    is reported beside it. Long options (descriptions) are compared per token, without a thought.
+    """
+    if items[0].kind == "describe":
         best = [int(np.argmax(row)) for row in score_options(listener, items, per_token=True)]
-        return [item.options[i] for item, i in zip(items, best, strict=True)], [""] * len(items)
+        chosen = [item.options[i] for item, i in zip(items, best, strict=True)]
+        return Answers(chosen, [""] * len(items), list(chosen))
     texts = generate(listener, items)
-    return [parse_answer(text, item.options) for text, item in zip(texts, items, strict=True)], texts
+    thoughts = [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n" for text in texts]
+    best = [int(np.argmax(row)) for row in score_options(listener, items, thoughts)]
+    return Answers([item.options[i] for item, i in zip(items, best, strict=True)], texts,
+                   [parse_answer(text, item.options) for text, item in zip(texts, items, strict=True)])
 
 
-def score_items(listener: Listener, items: list[Item], seed: int = 0) -> tuple[Score, list[str | None], list[str]]:
-    """Accuracy of one kind of items with its chance level and interval; an unreadable answer is wrong."""
-    answers, texts = answer(listener, items)
-    correct = np.array([given == item.answer for given, item in zip(answers, items, strict=True)])
+def score_items(listener: Listener, items: list[Item], seed: int = 0) -> tuple[Score, Answers]:
+    """Accuracy of one kind of items with its chance level and interval over subjects."""
+    given = answer(listener, items)
+    correct = np.array([choice == item.answer for choice, item in zip(given.chosen, items, strict=True)])
     chance = np.array([1.0 / len(item.options) for item in items])
-    return accuracy(correct, chance, np.array([item.subject for item in items]), seed), answers, texts
-
-
-def with_controls(listener: Listener, items: list[Item], index: pd.DataFrame, seed: int = 0) -> dict[str, tuple[Score, list, list]]:
-    """One kind of items heard, with shuffled EEG and with no EEG."""
-    return {"EEG": score_items(listener, items, seed), "shuffled EEG": score_items(shuffled(listener, index, seed), items, seed),
-            "no EEG": score_items(listener, without_eeg(items), seed)}
+    return accuracy(correct, chance, np.array([item.subject for item in items]), seed), given

@@ -32,8 +32,8 @@ class ScratchParams:
     """Size of a Qwen3 made on the spot."""
 
     vocab_size: int = 3072
-    hidden_size: int = 128
-    layers: int = 4
+    hidden_size: int = 96
+    layers: int = 3
     heads: int = 4
     max_positions: int = 1024
     init_std: float = 0.1  # wide for its size: narrow models that start at 0.02 need many more steps

@@ -190,6 +190,15 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         first = is_first_iteration or not kwargs.get("use_cache", True)
         return {**inputs, "eeg_features": eeg_features if first else None, "signal_mv": signal_mv if first else None}
 
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
+        """Several answers to a prompt (beams, samples): each of them hears all segments of its prompt, in their order."""
+        eeg = {name: kwargs.pop(name) for name in ("eeg_features", "signal_mv") if kwargs.get(name) is not None}
+        if eeg and expand_size > 1:
+            counts = ((input_ids == self.config.eeg_token_id).sum(dim=1) // self.config.eeg_tokens).tolist()
+            eeg = {name: torch.cat([segments for row in value.split(counts) for segments in [row] * expand_size]) for name, value in eeg.items()}
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        return input_ids, {**kwargs, **eeg}
+
     def own_state(self) -> dict[str, Tensor]:
         """Weights that belong to this model: projector and encoder, never the language model."""
         return {key: value.contiguous() for key, value in self.state_dict().items() if key.startswith(("projector.", "encoder."))}

@@ -28,6 +28,8 @@ SYNONYMS = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
 # CB1 and CB2 are in no standard montage; on the cap they sit just below PO7 and PO8, close to PO9 and PO10.
 _STAND_INS = {"CB1": "PO9", "CB2": "PO10"}
+# Earlobes and mastoids are reference sites: in the standard montage, but not on the scalp.
+_REFERENCES = ("A1", "A2", "M1", "M2")
 
 REGIONS: dict[str, tuple[str, ...]] = {
     "frontal": tuple("FP1 FPZ FP2 AF7 AF3 AF4 AF8 F7 F5 F3 F1 FZ F2 F4 F6 F8".split()),
@@ -53,7 +55,7 @@ def canonical(name: str) -> str:
 def _standard_positions() -> dict[str, dict[str, np.ndarray]]:
     """Positions by canonical name, with the fiducials that place them in the head."""
     positions = mne.channels.make_standard_montage("colin27_1005").get_positions()
-    named = {canonical(name): xyz for name, xyz in positions["ch_pos"].items()}
+    named = {canonical(name): xyz for name, xyz in positions["ch_pos"].items() if name not in _REFERENCES}
     named.update({name: named[stand_in] for name, stand_in in _STAND_INS.items()})
     fiducials = {point: positions[point] for point in ("nasion", "lpa", "rpa")}
     return {"ch_pos": named, "fiducials": fiducials}

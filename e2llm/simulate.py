@@ -314,12 +314,11 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     """
     params, root = params or TwinParams(), Path(root)
     truth = truth_folder(root)
-    wanted = {**asdict(params), "seconds": list(params.seconds), "effects": asdict(params.effects_preset())}
-    wanted["effects"]["intensity"] = list(wanted["effects"]["intensity"])
+    description = yaml.safe_dump({**asdict(params), "effects": asdict(params.effects_preset())}, sort_keys=False)
     if root.exists():
         if not (truth / "twin.yaml").is_file():
             raise FileExistsError(f"{root} exists and is not a finished twin: give another folder, or remove it first.")
-        if yaml.safe_load((truth / "twin.yaml").read_text()) != wanted:
+        if yaml.safe_load((truth / "twin.yaml").read_text()) != yaml.safe_load(description):
             raise FileExistsError(f"{root} is a twin with other parameters (see {truth / 'twin.yaml'}): give another folder.")
         return root
     partial = root.with_name(root.name + ".part")
@@ -333,7 +332,7 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     effects = np.stack([part.pop("effects") for part in parts])
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     np.savez_compressed(truth / "truth.npz", person_effects=effects, **joined)
-    (truth / "twin.yaml").write_text(yaml.safe_dump(wanted, sort_keys=False))
+    (truth / "twin.yaml").write_text(description)
     partial.rename(root)
     return root
 

@@ -6,7 +6,7 @@ Notebooks call these; everything they need comes from the run folder and the par
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from .preprocess import PreprocessParams, Windows, preprocess
 from .recordings import open_source
 from .runs import Progress, Run, Stage, folder_fingerprint
 from .splits import Split, make_split
-from .tasks import Item, ItemBuilder, Segment, real_segments, text_items, write_items
+from .tasks import Item, ItemBuilder, Segment, drill_items, imagined_segments, real_segments, text_items, write_items
 from .train import (
     FitParams,
     Samples,
@@ -135,7 +135,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
     tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.owners, rows, stage.path / "tokens.npy")
-    after = model.pooled(torch.from_numpy(tokens.reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
+    after = model.pooled(torch.from_numpy(np.array(tokens).reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
     logits = model.classifier(after).detach().numpy()
     np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
     stage.finish({"final_loss": float(history["loss"].iloc[-1])}, origin=origin)
@@ -173,7 +173,7 @@ def item_text(item: Item) -> str:
     return "".join(part.get("text", "") for part in item.messages[0]["content"]) + f" {item.response(True)}"
 
 
-def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, params: FitParams) -> Stage:
+def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int, params: FitParams) -> Stage:
     """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
 
     The text holds no EEG, no zero-shot scenario and no zero-shot question form.
@@ -181,19 +181,22 @@ def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: Scra
     is_scratch = name == "scratch"
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
     if is_scratch:
-        wanted |= {"scratch": asdict(scratch), "n_items": n_items, "fit": asdict(params)}
+        wanted |= {"scratch": asdict(scratch), "n_items": n_items, "drill_steps": drill_steps, "fit": asdict(params)}
     stage = run.stage("language_model", wanted)
     if stage.done:
         return stage
     stage.begin()
     if is_scratch:
-        items = text_items(corpus.label_set, n_items, params.seed)
+        drills = drill_items(corpus.label_set, drill_steps * params.batch_size, params.seed)
+        items = [*drills, *text_items(corpus.label_set, n_items, params.seed)]
         tokenizer = make_tokenizer([item_text(item) for item in items], scratch.vocab_size)
         model = make_language_model(tokenizer, scratch, params.seed)
         processor = E2LLMProcessor(tokenizer, 1)
         examples = examples_of(items, processor, 0.5, params.seed)
         with Progress(run, params.steps, "language") as progress:
-            order = item_order([len(example["input_ids"]) for example in examples], params)
+            lengths = [len(example["input_ids"]) for example in examples[len(drills) :]]
+            lesson = item_order(lengths, replace(params, steps=params.steps - drill_steps))
+            order = np.concatenate([np.arange(len(drills)), len(drills) + lesson])
             history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, None, {}), params,
                           stage.path / "checkpoints", tell=progress.update)
         model.save_pretrained(stage.path / "model")
@@ -218,20 +221,20 @@ def open_language(run: Run):
 
 
 def train_projector(language, tokenizer, source: str, items: list[Item], tokens: np.ndarray, position: dict[int, int],
-                    eeg_tokens: int, params: FitParams, folder: Path, tell=None) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
+                    eeg_tokens: int, noise: float, params: FitParams, folder: Path, tell=None) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
     """Alignment: only the projector learns, so that the frozen language model says the description of a segment."""
     model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens, params.seed)
     processor = E2LLMProcessor(tokenizer, eeg_tokens)
     list(trainable(model, "projector."))
     examples = examples_of(items, processor, 0.0, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)
-    history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, tokens, position), params, folder, tell=tell)
+    history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, tokens, position, noise), params, folder, tell=tell)
     return model, history
 
 
-def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, params: FitParams) -> Stage:
+def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, noise: float, params: FitParams) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen."""
-    stage = run.stage("projector", {"eeg_tokens": eeg_tokens, "n_items": n_items, "fit": asdict(params)}, needs=("encoder", "language_model"))
+    stage = run.stage("projector", {"eeg_tokens": eeg_tokens, "n_items": n_items, "noise": noise, "fit": asdict(params)}, needs=("encoder", "language_model"))
     if stage.done:
         return stage
     stage.begin()
@@ -240,7 +243,7 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, params: FitPa
     language, tokenizer, source = open_language(run)
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 2") as progress:
-        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, params,
+        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise, params,
                                          stage.path / "checkpoints", progress.update)
     save_file(model.own_state(), stage.path / "projector.safetensors")
     history.to_csv(stage.path / "history.csv", index=False)
@@ -272,6 +275,7 @@ class AdapterParams:
     alpha: int = 32
     dropout: float = 0.05
     projector_lr: float = 1e-3
+    noise: float = 0.5  # added to the encoder's tokens in training
 
 
 LORA_TARGETS = r"language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -290,7 +294,7 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
     examples = examples_of(items, processor, 0.5, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)
-    history = fit(peft, Samples(order, examples.__getitem__), item_collate(processor, tokens, position), params, folder, groups=groups, tell=tell)
+    history = fit(peft, Samples(order, examples.__getitem__), item_collate(processor, tokens, position, adapter.noise), params, folder, groups=groups, tell=tell)
     return peft, history
 
 
@@ -300,13 +304,23 @@ def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed:
     return [item for kind, n in per_kind.items() if kind in builder.kinds() for item in builder.draw(kind, n)]
 
 
-def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], adapter: AdapterParams, params: FitParams) -> Stage:
-    """Stage 3: instruction tuning with chain of thought."""
-    stage = run.stage("adapter", {"per_kind": per_kind, "adapter": asdict(adapter), "fit": asdict(params)}, needs=("projector",))
+def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
+    """Text-only items about scenarios, so that instruction tuning does not unlearn what text has taught."""
+    if not n:
+        return []
+    builder = ItemBuilder(imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1)), corpus.label_set, seed + 1)
+    return [builder.scenario() if i % 2 else builder.choose() for i in range(n)]
+
+
+def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:
+    """Stage 3: instruction tuning with chain of thought; ``replay`` text-only items keep what the text has taught."""
+    replay = replay if corpus.label_set.has_affect else 0
+    settings = {"per_kind": per_kind, "replay": replay, "adapter": asdict(adapter), "fit": asdict(params)}
+    stage = run.stage("adapter", settings, needs=("projector",))
     if stage.done:
         return stage
     stage.begin()
-    items = instruction_items(corpus, "train", per_kind, params.seed)
+    items = instruction_items(corpus, "train", per_kind, params.seed) + replay_items(corpus, replay, params.seed)
     write_items(items, stage.path / "items.jsonl")
     model, processor = open_aligned(run)
     tokens, position = load_tokens(run)

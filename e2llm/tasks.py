@@ -23,7 +23,8 @@ from .language import END_THINK, THINK
 from .montage import REGIONS
 
 LETTERS = "ABCD"
-MIN_GAP = {"valence": 0.2, "arousal": 0.2, "intensity": 0.25}  # closer segments have no clear order and make no item
+INTENSITIES = ("weak", "moderate", "strong")  # thirds of the 0-1 scale
+MIN_GAP = {"valence": 0.2, "arousal": 0.2, "intensity": 1}  # closer segments have no clear order and make no item
 _MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 MAX_CLAIMS = 3
 DIRECT_KINDS = frozenset({"predict", "describe", "scenario"})  # also trained without a thought; the others always think
@@ -53,13 +54,13 @@ class Segment:
 
     @property
     def state(self) -> str:
-        """Label and, where the source has it, intensity from 0 to 9: "fear 7"."""
-        return self.label if np.isnan(self.intensity) else f"{self.label} {self.intensity_digit}"
+        """Label and, where the source has it, intensity: "fear strong"."""
+        return self.label if np.isnan(self.intensity) else f"{self.label} {INTENSITIES[self.intensity_level]}"
 
     @property
-    def intensity_digit(self) -> int:
-        """Intensity in tenths, 0 to 9."""
-        return min(9, int(10 * self.intensity))
+    def intensity_level(self) -> int:
+        """Third of the intensity scale: 0 weak, 1 moderate, 2 strong."""
+        return min(2, int(3 * self.intensity))
 
     def part(self) -> dict:
         """Content part of a message: the window, or words that stand in for it."""
@@ -69,7 +70,7 @@ class Segment:
 
     def value(self, axis: str, label_set: LabelSet) -> float:
         """Place on the axis valence, arousal or intensity."""
-        return self.intensity if axis == "intensity" else getattr(label_set, axis)[self.label]
+        return self.intensity_level if axis == "intensity" else getattr(label_set, axis)[self.label]
 
 
 def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
@@ -155,7 +156,7 @@ def _conclusion(segment: Segment, label_set: LabelSet) -> str:
 
 def _note(segment: Segment, axis: str) -> str:
     """What a thought keeps of one of several segments: its intensity if that is asked for, else its label."""
-    return str(segment.intensity_digit) if axis == "intensity" else segment.label
+    return INTENSITIES[segment.intensity_level] if axis == "intensity" else segment.label
 
 
 def _notes(segments: list[Segment], axis: str = "") -> str:
@@ -346,7 +347,7 @@ def _drill(label_set: LabelSet, rng: np.random.Generator, n_words: int = 20) -> 
 
     Copying needs the circuit ("what came after this word before?") that every comparison of segments needs too.
     """
-    words = [*label_set.labels, *map(str, range(10)), *REGIONS, *BANDS, *LETTERS, "low", "high", "more", "fits", "shows"]
+    words = [*label_set.labels, *INTENSITIES, *REGIONS, *BANDS, *LETTERS, "low", "high", "more", "fits", "shows"]
     chosen = " ".join(words[i] for i in rng.choice(len(words), size=n_words, replace=False))
     return _item("drill", 0, [f"Notes: {chosen}"], "", f"Notes: {chosen}", [])
 
@@ -366,7 +367,7 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed)
     makers = [builder.predict, builder.describe]
     if label_set.has_affect:
-        makers += [builder.scenario, builder.scenario, builder.compare, builder.rank, builder.match, builder.choose]
+        makers += [builder.scenario, builder.scenario, builder.scenario, builder.compare, builder.rank, builder.match, builder.choose]
     return [makers[i % len(makers)]() for i in range(n)]
 
 

@@ -220,7 +220,7 @@ def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.nda
     return np.concatenate(order)
 
 
-def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, position: dict[int, int]) -> Callable:
+def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, position: dict[int, int], noise: float = 0.0) -> Callable:
     """Batches of stages 2 and 3: ids, labels, mask and the EEG tokens of the windows in the text, in its order.
 
     Parameters
@@ -229,6 +229,9 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         Encoder tokens; None for text alone.
     position : dict of int to int
         Row of ``features`` of each window id.
+    noise : float
+        Standard deviation of noise added to the tokens: a frozen encoder knows its training windows too well, and a
+        language model that only ever hears them so clear learns to trust what test windows cannot give.
     """
 
     def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
@@ -237,7 +240,8 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
-            batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
+            heard = torch.from_numpy(np.stack([features[row] for row in windows]))
+            batch["eeg_features"] = heard + noise * torch.randn_like(heard)
         return batch
 
     return collate

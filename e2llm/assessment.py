@@ -1,0 +1,251 @@
+"""The evaluation of a run: three tiers, controls, baselines, ceiling and ablation, as tables and metrics.json."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from .baselines import linear_baseline, oracle
+from .encoder import EEGPTConfig
+from .evaluate import Listener, generate, probabilities, score_items, score_options, shuffled, without_eeg
+from .metrics import Score, balanced_accuracy, classification
+from .modeling import E2LLMForConditionalGeneration
+from .runs import Run
+from .stages import (
+    AdapterParams,
+    Corpus,
+    alignment_items,
+    instruction_items,
+    load_tokens,
+    new_encoder,
+    open_aligned,
+    open_corpus,
+    open_instructed,
+    open_language,
+    replay_items,
+    train_adapter,
+    train_projector,
+)
+from .tasks import Item, parse_answer, predict
+from .train import FitParams, encode_rows
+
+TIER_2 = ("describe", "compare", "rank", "match")
+TIER_3 = ("zero_predict", "zero_match", "zero_choose")
+SOURCES = ("EEG", "shuffled EEG", "no EEG")
+
+
+def prediction_items(corpus: Corpus, rows: np.ndarray, seed: int) -> list[Item]:
+    """One tier-1 question for every given window, in their order."""
+    rng = np.random.default_rng(seed)
+    return [predict(segment, corpus.label_set, rng) for segment in corpus.segments(rows)]
+
+
+def head_answers(run: Run, rows: np.ndarray) -> np.ndarray:
+    """Class indices that the stage-1 head gives to windows."""
+    with np.load(run.path / "encoder" / "answers.npz") as stored:
+        place = {int(row): i for i, row in enumerate(stored["rows"])}
+        return stored["logits"][[place[int(row)] for row in rows]].argmax(axis=1)
+
+
+def closed_set(listener: Listener, items: list[Item]) -> np.ndarray:
+    """Probabilities of the labels for tier-1 items, scored without a thought."""
+    return probabilities(score_options(listener, items))
+
+
+def _row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> dict:
+    test = corpus.split.test
+    score = balanced_accuracy(corpus.labels[test], predicted, corpus.owners[test], len(corpus.label_set))
+    more = classification(corpus.labels[test], predicted, len(corpus.label_set))
+    return score.row(name, group=group) | {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")}
+
+
+def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """Basic prediction: the model, its controls, the stage-1 head, the baselines and, on a twin, the oracle.
+
+    Returns
+    -------
+    table : DataFrame
+        Score, interval, chance and further metrics of each.
+    predictions : DataFrame
+        One row a test window.
+    said : dict
+        Free text after a thought: parse rate, accuracy, texts.
+    """
+    test, labels = corpus.split.test, list(corpus.label_set.labels)
+    items = prediction_items(corpus, test, seed)
+    index = corpus.windows.index.iloc[test]
+    heard = closed_set(listener, items)
+    answers = {"LLM": heard.argmax(axis=1),
+               "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, seed), items).argmax(axis=1),
+               "LLM, no EEG": closed_set(listener, without_eeg(items)).argmax(axis=1),
+               "stage-1 head": head_answers(run, test)}
+    for calibrated, name in ((False, "entropy + logistic regression"), (True, "the same, calibrated")):
+        answers[name] = linear_baseline(corpus.windows.power, corpus.labels, corpus.owners, corpus.split, calibrated)
+    texts = generate(listener, items)
+    parsed = [parse_answer(text, labels) for text in texts]
+    answers["LLM, free text"] = np.array([labels.index(a) if a is not None else -1 for a in parsed])
+    if truth is not None:
+        answers["oracle"] = oracle(truth, index["subject"], index["clip"], index["window"])
+    groups = {"LLM": "model", "LLM, free text": "model", "stage-1 head": "model", "oracle": "ceiling"}
+    order = ["oracle", "entropy + logistic regression", "the same, calibrated", "stage-1 head", "LLM", "LLM, free text",
+             "LLM, shuffled EEG", "LLM, no EEG"]
+    table = pd.DataFrame([_row(corpus, name, answers[name], groups.get(name, "control" if "EEG" in name else "baseline"))
+                          for name in order if name in answers])
+    predictions = index[["id", "subject", "session", "clip", "window", "label"]].reset_index(drop=True)
+    for name, given in answers.items():
+        predictions[name] = [labels[i] if i >= 0 else "" for i in given]
+    for i, label in enumerate(labels):
+        predictions[f"p({label})"] = heard[:, i]
+    said = {"parse_rate": float(np.mean([a is not None for a in parsed])), "texts": texts, "parsed": parsed, "items": items}
+    return table, predictions, said
+
+
+def tiers_2_and_3(corpus: Corpus, listener: Listener, n_items: int, seed: int) -> tuple[pd.DataFrame, dict[str, tuple]]:
+    """Every multi-task and zero-shot kind that the source serves, heard and under both controls.
+
+    Returns
+    -------
+    table : DataFrame
+        One row for each kind and source of EEG, with parse rate.
+    examples : dict
+        First item, answer and text of each kind, for people to read.
+    """
+    builder, rows, examples = corpus.builder("test", seed), [], {}
+    for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builder.kinds()):
+        items = builder.draw(kind, n_items)
+        variants = {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, seed), items),
+                    "no EEG": (listener, without_eeg(items))}
+        for source in SOURCES:
+            score, given = score_items(*variants[source], seed)
+            rows.append(score.row(kind, tier=items[0].tier, group=source) | {"parsed": given.parse_rate})
+            if source == "EEG":
+                examples[kind] = (items[0], given.chosen[0], given.texts[0])
+    return pd.DataFrame(rows), examples
+
+
+def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
+    """Train and score one ablated variant; a process of its own, so that two run at a time."""
+    torch.set_num_threads(1)
+    run = Run.open(run_name)
+    corpus = open_corpus(run)
+    folder = run.path / "evaluation" / "checkpoints" / arm.replace(" ", "_")
+    stage_1, stage_2, stage_3 = (run.require(name)["params"] for name in ("encoder", "projector", "adapter"))
+    fit_2, fit_3 = FitParams(**stage_2["fit"]), FitParams(**stage_3["fit"])
+    tokens, position = load_tokens(run)
+    if arm == "without stage 1":
+        encoder, _ = new_encoder(corpus, EEGPTConfig(**stage_1["encoder"]), stage_1["weights"], stage_1["fit"]["seed"])
+        folder.mkdir(parents=True, exist_ok=True)
+        tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.owners, corpus.split.used, folder / "tokens.npy")
+    model, processor = open_aligned(run)
+    if arm == "without stage 1":
+        language, tokenizer, source = open_language(run)
+        items = alignment_items(corpus, "train", stage_2["n_items"], fit_2.seed)
+        model, _ = train_projector(language, tokenizer, source, items, tokens, position, stage_2["eeg_tokens"], stage_2["noise"], fit_2,
+                                   folder / "projector")
+    elif arm == "without stage 2":
+        language, tokenizer, source = open_language(run)
+        model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stage_2["eeg_tokens"], fit_2.seed)
+    if arm != "without stage 3":
+        items = instruction_items(corpus, "train", stage_3["per_kind"], fit_3.seed) + replay_items(corpus, stage_3["replay"], fit_3.seed)
+        peft, _ = train_adapter(model, processor, items, tokens, position, AdapterParams(**stage_3["adapter"]), fit_3, folder / "adapter")
+        model = peft.merge_and_unload()
+    listener = Listener(model.eval(), processor, tokens, position)
+    return ablation_rows(arm, corpus, listener, n_items, seed)
+
+
+def ablation_rows(arm: str, corpus: Corpus, listener: Listener, n_items: int, seed: int) -> list[dict]:
+    """Tier-1 closed set, and one kind each of tier 2 and 3, of one variant."""
+    test = corpus.split.test
+    predicted = closed_set(listener, prediction_items(corpus, test, seed)).argmax(axis=1)
+    scores: dict[str, Score] = {"predict": balanced_accuracy(corpus.labels[test], predicted, corpus.owners[test], len(corpus.label_set))}
+    builder = corpus.builder("test", seed)
+    for kind in (kind for kind in ("match", "zero_match") if kind in builder.kinds()):
+        scores[kind] = score_items(listener, builder.draw(kind, n_items), seed)[0]
+    return [score.row(kind, group=arm) for kind, score in scores.items()]
+
+
+def ablation(run: Run, corpus: Corpus, listener: Listener, n_items: int, seed: int, n_jobs: int = 2) -> pd.DataFrame:
+    """The full model beside variants that lack one stage, everything else equal."""
+    arms = ("without stage 1", "without stage 2", "without stage 3")
+    rows = Parallel(n_jobs=n_jobs)(delayed(_arm)(run.name, arm, n_items, seed) for arm in arms)
+    return pd.DataFrame([*ablation_rows("all stages", corpus, listener, n_items, seed), *(row for arm in rows for row in arm)])
+
+
+def samples(said: dict, examples: dict[str, tuple], n: int = 3) -> list[dict]:
+    """Answers for people to read: some of tier 1 (right and wrong), one of each other kind."""
+    right = [i for i, item in enumerate(said["items"]) if said["parsed"][i] == item.answer]
+    wrong = [i for i, item in enumerate(said["items"]) if said["parsed"][i] != item.answer]
+    chosen = [(said["items"][i], said["texts"][i]) for i in right[: n - 1] + wrong[:1]]
+    chosen += [(item, text or f"(scored) {given}") for item, given, text in examples.values()]
+    return [{"question": _question(item), "answer": text, "truth": item.answer} for item, text in chosen]
+
+
+def _question(item: Item) -> str:
+    parts = item.messages[0]["content"]
+    return "".join("⟨EEG⟩" if part["type"] == "eeg" else part["text"] for part in parts).strip()
+
+
+def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, seed: int) -> dict[str, pd.DataFrame]:
+    """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
+
+    Parameters
+    ----------
+    run : Run
+        With all stages finished.
+    truth : Path or None
+        Ground-truth folder of a twin, for the oracle.
+    n_items : int
+        Items of each kind of tiers 2 and 3.
+    with_ablation : bool
+        Also train the variants that lack a stage.
+
+    Returns
+    -------
+    dict of DataFrame
+        ``tier_1``, ``tiers_2_and_3`` and, if asked for, ``ablation``.
+    """
+    settings = {"n_items": n_items, "ablation": with_ablation, "oracle": truth is not None, "seed": seed}
+    stage = run.stage("evaluation", settings, needs=("encoder", "adapter"))
+    if not stage.done:
+        stage.begin()
+        model, processor = open_instructed(run)
+        listener = Listener(model, processor, *load_tokens(run))
+        first, predictions, said = tier_1(run, corpus, listener, truth, seed)
+        others, examples = tiers_2_and_3(corpus, listener, n_items, seed)
+        tables = {"tier_1": first, "tiers_2_and_3": others}
+        if with_ablation:
+            tables["ablation"] = ablation(run, corpus, listener, n_items, seed)
+        for name, table in tables.items():
+            table.to_csv(stage.path / f"{name}.csv", index=False)
+        predictions.to_csv(stage.path / "predictions.csv", index=False)
+        stage.finish({"parse_rate": said["parse_rate"], "samples": samples(said, examples)})
+    return publish(run, corpus)
+
+
+def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
+    """Write what people read of a finished evaluation: ``metrics.json`` and ``predictions.csv``; return its tables."""
+    record = run.require("evaluation")
+    folder = run.path / "evaluation"
+    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
+    split = corpus.split
+    facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "normalisation": split.normalisation,
+             "transductive": split.transductive, "train windows": len(split.train), "val windows": len(split.val),
+             "test windows": len(split.test), "test subjects": len(np.unique(corpus.owners[split.test]))}
+    run.write_metrics({"facts": facts, "parse_rate": record["metrics"]["parse_rate"], "samples": record["metrics"]["samples"],
+                       "tables": {name: table.to_dict("records") for name, table in tables.items()}})
+    run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
+    return tables
+
+
+def score_of(table: pd.DataFrame, name: str, group: str | None = None) -> Score:
+    """One row of a table of scores; KeyError if there is none."""
+    rows = table[(table["name"] == name) & ((group is None) | (table["group"] == group))]
+    if rows.empty:
+        raise KeyError(f"No row '{name}'{'' if group is None else f' of {group}'} in the table.")
+    row = rows.iloc[0]
+    return replace(Score(0, 0, 0, 0, 0), value=row["score"], low=row["low"], high=row["high"], chance=row["chance"], n=int(row["n"]))

@@ -1,0 +1,44 @@
+"""Twins that the tests share: one with four folds' worth of clips, one as small as the layout allows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from e2llm.preprocess import Windows, preprocess
+from e2llm.recordings import SeedVII
+from e2llm.simulate import TwinParams, simulate
+
+
+@pytest.fixture(scope="session")
+def twin_params() -> TwinParams:
+    """Three people, all four sessions, three of the four folds: enough for every protocol. Do not change its files."""
+    return TwinParams(subjects=3, sessions=4, clips=15, seconds=(8.2, 9.0))
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory, twin_params) -> Path:
+    """Folder of a twin; read only."""
+    return simulate(tmp_path_factory.mktemp("data") / "twin", twin_params, n_jobs=1)
+
+
+@pytest.fixture(scope="session")
+def windows(tmp_path_factory, twin) -> Windows:
+    """Windows of the twin, preprocessed with the default parameters; read only."""
+    folder = tmp_path_factory.mktemp("run") / "windows"
+    assert preprocess(SeedVII(twin), folder, n_jobs=1) == {}
+    return Windows.open(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_twin(tmp_path_factory) -> Path:
+    """Folder of a twin of three people and two clips; read only."""
+    return simulate(tmp_path_factory.mktemp("data") / "tiny", TwinParams(3, 1, 2, (8.2, 9.0)), n_jobs=1)
+
+
+@pytest.fixture
+def own_twin(tiny_twin, tmp_path) -> Path:
+    """A copy of the tiny twin, without its ground truth, that a test may damage."""
+    return Path(shutil.copytree(tiny_twin, tmp_path / "SEED-VII"))

@@ -1,0 +1,377 @@
+"""EEG enters where the placeholders stand, in order, and a saved model answers the same anywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from e2llm.encoder import EEGPT, N_PATCHES, PATCH, eegpt_config
+from e2llm.language import (
+    EEG_TOKEN,
+    IGNORE,
+    LanguageModelError,
+    ScratchParams,
+    load_language_model,
+    make_language_model,
+    make_tokenizer,
+)
+from e2llm.modeling import E2LLMConfig, E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.stages import LORA_TARGETS
+
+TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows fear 7, unpleasant and activated. happy sad neutral"]
+CHANNELS = ["FZ", "CZ", "OZ"]
+EEG_TOKENS, WIDTH = 4, 64
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(TEXTS, 320)
+
+
+@pytest.fixture(scope="module")
+def language_folder(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language")
+    model = make_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512), seed=0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def join(tokenizer, language_folder):
+    def make(eeg_tokens: int = EEG_TOKENS, encoder: EEGPT | None = None, seed: int = 0, source: str | None = None):
+        language, _ = load_language_model(str(language_folder))
+        source = source or str(language_folder)
+        return E2LLMForConditionalGeneration.join(language, tokenizer, source, encoder, WIDTH, eeg_tokens, seed).eval()
+
+    return make
+
+
+@pytest.fixture
+def model(join):
+    return join()
+
+
+@pytest.fixture
+def processor(tokenizer):
+    return E2LLMProcessor(tokenizer, EEG_TOKENS)
+
+
+def small_encoder() -> EEGPT:
+    torch.manual_seed(3)
+    return EEGPT(eegpt_config("tiny1"), CHANNELS).eval()
+
+
+def eeg(n: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(n, N_PATCHES, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def asking(*parts: str | int) -> list[dict]:
+    """Messages of a question; numbers are windows."""
+    content = [{"type": "eeg", "window": p} if isinstance(p, int) else {"type": "text", "text": p} for p in parts]
+    return [{"role": "user", "content": content}]
+
+
+QUESTIONS = [asking(5, " Which segment is more pleasant?"), asking("A: ", 9, " B: ", 2, " more pleasant?"), asking("neutral sad?")]
+
+
+def padded(processor, side: str, questions=QUESTIONS):
+    return processor.pad([processor.ids(processor.prompt(messages, True)) for messages in questions], side)
+
+
+def project_by_hand(model, features: np.ndarray) -> np.ndarray:
+    """Mean of neighbouring patches, LayerNorm, two layers with GELU."""
+    p = {name: value.detach().double().numpy() for name, value in model.projector.named_parameters()}
+    per = N_PATCHES // model.config.eeg_tokens
+    rows = []
+    for k in range(model.config.eeg_tokens):
+        x = np.mean([features[k * per + i] for i in range(per)], axis=0)
+        x = (x - x.mean()) / np.sqrt(x.var() + 1e-5) * p["norm.weight"] + p["norm.bias"]
+        hidden = torch.from_numpy(p["fc1.weight"] @ x + p["fc1.bias"])
+        rows.append(p["fc2.weight"] @ torch.nn.functional.gelu(hidden).numpy() + p["fc2.bias"])
+    return np.stack(rows)
+
+
+def embeddings_by_hand(model, ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    tokens = np.concatenate([project_by_hand(model, segment.double().numpy()) for segment in features])
+    table, out, used = model.get_input_embeddings().weight, [], 0
+    for row in ids.tolist():
+        line = []
+        for token in row:
+            if token == model.config.eeg_token_id:
+                line.append(torch.from_numpy(tokens[used]).float())
+                used += 1
+            else:
+                line.append(table[token])
+        out.append(torch.stack(line))
+    assert used == len(tokens)
+    return torch.stack(out)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("eeg_tokens", [1, 4, 16])
+def test_placeholders_become_eeg_in_order(join, tokenizer, side, eeg_tokens):
+    model, features = join(eeg_tokens), eeg(3)
+    ids, _ = padded(E2LLMProcessor(tokenizer, eeg_tokens), side)
+    assert (ids == model.config.eeg_token_id).sum(dim=1).tolist() == [eeg_tokens, 2 * eeg_tokens, 0]
+    placed = model.put_eeg_at_placeholders(ids, features)
+    torch.testing.assert_close(placed, embeddings_by_hand(model, ids, features), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_order_of_segments_matters(model, processor):
+    ids, mask = padded(processor, "left", QUESTIONS[1:2])
+    features = eeg(2)
+    one, other = (model(input_ids=ids, attention_mask=mask, eeg_features=f).logits[:, -1] for f in (features, features.flip(0)))
+    assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_wrong_number_of_segments_is_refused(model, processor, n):
+    ids, mask = padded(processor, "left")
+    with pytest.raises(ValueError, match=rf"text has 12 EEG placeholders, {n} segments need {4 * n}"):
+        model(input_ids=ids, attention_mask=mask, eeg_features=eeg(n))
+
+
+@pytest.mark.parametrize("eeg_tokens", [3, 5, 32])
+def test_eeg_tokens_must_divide_the_patches(eeg_tokens):
+    with pytest.raises(ValueError, match=f"divide the 16 time patches of a segment, got {eeg_tokens}"):
+        E2LLMConfig(eeg_tokens=eeg_tokens)
+
+
+def test_projected_eeg_is_as_loud_as_words(join):
+    words = join().get_input_embeddings().weight.std()
+    tokens = join().projector(eeg(50)).std()
+    assert 0.1 < tokens / words < 10
+
+
+@torch.no_grad()
+def greedy_by_hand(model, ids: torch.Tensor, features: torch.Tensor, n: int) -> list[int]:
+    """Everything is read again for every new token: no cache, no padding."""
+    embeddings, said = embeddings_by_hand(model, ids, features), []
+    for _ in range(n):
+        token = int(model.language_model(inputs_embeds=embeddings).logits[0, -1].argmax())
+        said.append(token)
+        if token == model.config.text_config.eos_token_id:
+            break
+        embeddings = torch.cat([embeddings, model.get_input_embeddings().weight[token].view(1, 1, -1)], dim=1)
+    return said
+
+
+def loosen(model, seed: int) -> None:
+    """Make what a fresh model says depend on all of its prompt."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.language_model.named_parameters():
+            if parameter.ndim == 2:
+                parameter.add_(0.2 * torch.randn_like(parameter) * (0.3 if "embed" in name else 1.0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generation_is_the_greedy_loop(model, processor, tokenizer, use_cache):
+    loosen(model, 0)
+    features = eeg(3)
+    ids, mask = padded(processor, "left", QUESTIONS[:2])
+    out = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, max_new_tokens=12, do_sample=False,
+                         use_cache=use_cache, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    assert torch.equal(out[:, : ids.shape[1]], ids)
+    segments = [features[:1], features[1:]]
+    for row in range(2):
+        alone, _ = padded(processor, "left", QUESTIONS[row : row + 1])
+        expected = greedy_by_hand(model, alone, segments[row], 12)
+        assert out[row, ids.shape[1] : ids.shape[1] + len(expected)].tolist() == expected
+        other = greedy_by_hand(model, alone, segments[row] + 3 * eeg(len(segments[row]), seed=9), 12)
+        assert other != expected  # what is said depends on the EEG
+
+
+@torch.no_grad()
+def test_several_answers_hear_the_same_segments(model, processor, tokenizer):
+    loosen(model, 0)
+    features = eeg(3)
+    ids, mask = padded(processor, "left", QUESTIONS[:2])
+    options = {"max_new_tokens": 6, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    once = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, do_sample=False, **options)
+    twice = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, do_sample=True, top_k=1,
+                           num_return_sequences=2, **options)
+    assert torch.equal(twice, once.repeat_interleave(2, dim=0))
+    beams = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, do_sample=False, num_beams=3, **options)
+    alone = model.generate(input_ids=ids[1:], attention_mask=mask[1:], eeg_features=features[1:], do_sample=False, num_beams=3,
+                           **options)
+    assert torch.equal(beams[1], alone[0])
+
+
+@torch.no_grad()
+def test_padding_changes_nothing_for_the_real_tokens(model, processor):
+    features, segments = eeg(3), [eeg(3)[:1], eeg(3)[1:], None]
+    rows = [processor.ids(processor.prompt(messages, True)) for messages in QUESTIONS]
+    for side in ("left", "right"):
+        ids, mask = processor.pad(rows, side)
+        assert mask.sum(dim=1).tolist() == [len(row) for row in rows]
+        logits = model(input_ids=ids, attention_mask=mask, eeg_features=features).logits
+        for row, own, real, heard in zip(logits, rows, mask.bool(), segments, strict=True):
+            alone = model(input_ids=torch.tensor([own]), eeg_features=heard).logits[0]
+            torch.testing.assert_close(row[real], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_response_carries_loss(processor, tokenizer):
+    messages = asking(7, " more pleasant? ", 8)
+    for thinking in (True, False):
+        example = processor.training_example(messages, "The segment shows fear 7.", thinking)
+        prompt = tokenizer(processor.prompt(messages, thinking), add_special_tokens=False)["input_ids"]
+        answer = tokenizer("The segment shows fear 7.<|im_end|>", add_special_tokens=False)["input_ids"]
+        assert example["input_ids"] == prompt + answer
+        assert example["labels"] == [IGNORE] * len(prompt) + answer
+        assert example["windows"] == [7, 8]
+
+
+def test_the_loss_is_that_of_the_response(model, processor):
+    example = processor.training_example(QUESTIONS[0], "fear", False)
+    ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
+    with torch.no_grad():
+        out = model(input_ids=ids, eeg_features=eeg(1), labels=labels)
+    log_probability = out.logits[0].log_softmax(-1)
+    at = [t for t in range(ids.shape[1]) if labels[0, t] != IGNORE]
+    assert float(out.loss) == pytest.approx(-np.mean([float(log_probability[t - 1, ids[0, t]]) for t in at]), rel=1e-4)
+
+
+def test_a_prompt_shows_what_will_be_read(processor):
+    text = processor.prompt(asking("A: ", 3, " B: ", 4), thinking=False)
+    assert text == (f"<|im_start|>user\nA: {EEG_TOKEN * 4} B: {EEG_TOKEN * 4}<|im_end|>\n"
+                    "<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert processor.windows(asking("A: ", 3, " B: ", 4)) == [3, 4]
+    assert processor.windows([{"role": "user", "content": "words alone"}]) == []
+    assert processor.prompt([{"role": "user", "content": "words alone"}], True).startswith("<|im_start|>user\nwords alone<|im_end|>")
+
+
+def test_windows_and_placeholders_stand_in_the_same_order_over_several_turns(processor):
+    turns = [*asking(3, "?"), {"role": "assistant", "content": "fear"}, *asking("And ", 1, "?")]
+    assert processor.windows(turns) == [3, 1]
+    assert processor.prompt(turns, True).count(EEG_TOKEN) == 8
+
+
+@torch.no_grad()
+def test_signals_and_their_features_give_the_same(join, processor):
+    encoder = small_encoder()
+    model, signal = join(encoder=encoder), 0.1 * torch.randn(3, len(CHANNELS), N_PATCHES * PATCH)
+    ids, mask = padded(processor, "left")
+    features = encoder(signal).flatten(2)
+    by_features = model(input_ids=ids, attention_mask=mask, eeg_features=features).logits
+    assert torch.equal(model(input_ids=ids, attention_mask=mask, signal_mv=signal).logits, by_features)
+    said = [model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, do_sample=False, **kind)
+            for kind in ({"signal_mv": signal}, {"eeg_features": features})]
+    assert torch.equal(*said)
+
+
+def test_signals_need_an_encoder(model, processor):
+    ids, mask = padded(processor, "left")
+    with pytest.raises(ValueError, match="without an encoder: give eeg_features"):
+        model(input_ids=ids, attention_mask=mask, signal_mv=torch.zeros(3, len(CHANNELS), N_PATCHES * PATCH))
+
+
+_READ = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+from e2llm.modeling import E2LLMForConditionalGeneration
+torch.set_num_threads(1)
+model = E2LLMForConditionalGeneration.from_pretrained(sys.argv[1])
+given = load_file(sys.argv[2])
+with torch.no_grad():
+    save_file({"logits": model(**given).logits, "encoded": model.encode(given["signal_mv"])}, sys.argv[3])
+"""
+
+
+@torch.no_grad()
+def test_a_saved_model_is_the_same_in_another_process(join, processor, tmp_path):
+    model = join(encoder=small_encoder(), seed=5)
+    ids, mask = padded(processor, "left")
+    given = {"input_ids": ids, "attention_mask": mask, "signal_mv": 0.1 * torch.randn(3, len(CHANNELS), N_PATCHES * PATCH)}
+    model.save_pretrained(tmp_path / "saved")
+    save_file(given, tmp_path / "given.safetensors")
+    stored = load_file(tmp_path / "saved" / "model.safetensors")
+    assert {key.split(".")[0] for key in stored} == {"projector", "encoder"}
+    assert {file.name for file in (tmp_path / "saved").iterdir()} == {"config.json", "model.safetensors"}
+    arguments = [str(tmp_path / name) for name in ("saved", "given.safetensors", "out.safetensors")]
+    subprocess.run([sys.executable, "-c", _READ, *arguments], check=True, timeout=120)
+    out = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(out["logits"], model(**given).logits)
+    assert torch.equal(out["encoded"], model.encode(given["signal_mv"]))
+
+
+@torch.no_grad()
+def test_a_saved_model_finds_its_language_model_beside_it_or_elsewhere(join, language_folder, processor, tmp_path):
+    model = join(source="language")
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["language_model"] == "language"
+    ids, mask = padded(processor, "left")
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": eeg(3)}
+    elsewhere = E2LLMForConditionalGeneration.from_pretrained(tmp_path, language_model=str(language_folder))
+    assert torch.equal(elsewhere(**given).logits, model(**given).logits)
+    (tmp_path / "language").symlink_to(language_folder)
+    assert torch.equal(E2LLMForConditionalGeneration.from_pretrained(tmp_path)(**given).logits, model(**given).logits)
+
+
+def test_folders_that_hold_no_whole_model_are_refused(join, tmp_path):
+    with pytest.raises(LanguageModelError, match="holds no config.json"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+    model = join()
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["projector.fc1.bias"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(LanguageModelError, match=r"does not fit its config\.json: \['projector\.fc1\.bias'\]"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_an_adapter_trains_saves_loads_and_merges(join, processor, tmp_path):
+    examples = [processor.training_example(messages, answer, False)
+                for messages, answer in zip(QUESTIONS[:2], ("fear", "A"), strict=True)]
+    ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
+    labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "eeg_features": eeg(3)}
+
+    base = join()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    torch.manual_seed(0)
+    peft = get_peft_model(base, LoraConfig(r=4, target_modules=LORA_TARGETS, modules_to_save=["projector"]))
+    trained = [name for name, p in peft.named_parameters() if p.requires_grad]
+    assert {("lora_" in name, "projector" in name) for name in trained} == {(True, False), (False, True)}
+    assert sum("lora_A" in name for name in trained) == 2 * 7  # seven maps in each of two layers
+    optimizer = torch.optim.Adam([p for p in peft.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(15):
+        loss = peft(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    peft.eval()
+    peft.save_pretrained(tmp_path)
+
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": eeg(3)}
+    with torch.no_grad():
+        expected = peft(**given).logits
+        loaded = PeftModel.from_pretrained(join(seed=1), str(tmp_path)).eval()  # another projector, until it is loaded
+        torch.testing.assert_close(loaded(**given).logits, expected, atol=1e-5, rtol=1e-5)
+        merged = loaded.merge_and_unload()
+        assert isinstance(merged, E2LLMForConditionalGeneration)
+        assert set(merged.state_dict()) == set(before)
+        torch.testing.assert_close(merged(**given).logits, expected, atol=1e-3, rtol=1e-3)
+        assert (join()(**given).logits - expected).abs().max() > 0.1
+        assert not torch.equal(merged.projector.fc1.weight, before["projector.fc1.weight"])
+        embedding = "language_model.model.embed_tokens.weight"
+        assert torch.equal(merged.state_dict()[embedding], before[embedding])

@@ -1,0 +1,122 @@
+"""Channel names of any cap find their place on the head and in the EEGPT vocabulary."""
+
+from __future__ import annotations
+
+import mne
+import numpy as np
+import pytest
+
+from e2llm.montage import (
+    EEGPT_UNTRAINED,
+    EEGPT_VOCABULARY,
+    FRONTAL_PAIRS,
+    REGIONS,
+    SEED_CHANNELS,
+    canonical,
+    eegpt_channels,
+    known_channels,
+    make_info,
+    region_indices,
+    region_of,
+)
+
+
+def positions(names: list[str]) -> np.ndarray:
+    return np.array([channel["loc"][:3] for channel in make_info(names, 200.0)["chs"]])
+
+
+def test_sizes_of_the_vocabularies():
+    assert len(set(SEED_CHANNELS)) == len(SEED_CHANNELS) == 62
+    assert len(set(EEGPT_VOCABULARY)) == len(EEGPT_VOCABULARY) == 62
+    trained = [name for name in EEGPT_VOCABULARY if name not in EEGPT_UNTRAINED]
+    assert len(trained) == 58
+    assert eegpt_channels(list(SEED_CHANNELS)) == trained
+    assert set(SEED_CHANNELS) - set(EEGPT_VOCABULARY) == {"CB1", "CB2"}
+
+
+def test_untrained_channels_only_on_request():
+    kept = eegpt_channels(list(SEED_CHANNELS), trained_only=False)
+    assert len(kept) == 60 and set(kept) & EEGPT_UNTRAINED == {"PO5", "PO6"}
+
+
+def test_the_order_is_the_vocabularys_whatever_the_cap():
+    assert eegpt_channels(["O2", "EEG T3-Ref", "Fp1", "ECG"]) == ["FP1", "T7", "O2"]
+
+
+def test_a_cap_without_known_names_is_refused():
+    with pytest.raises(ValueError, match=r"None of the channels \['A1', 'ECG'\].*rename"):
+        eegpt_channels(["A1", "ECG"])
+
+
+@pytest.mark.parametrize(("name", "standard"), [
+    ("T3", "T7"), ("T4", "T8"), ("T5", "P7"), ("T6", "P8"), ("Fp1", "FP1"), ("EEG T3-Ref", "T7"), ("EEG Fp1-LE", "FP1"),
+    ("EEG_Cz", "CZ"), ("eeg pz-avg", "PZ"), ("C3-A2", "C3"), ("C4-M1", "C4"), ("", ""),
+])
+def test_spellings(name, standard):
+    assert canonical(name) == standard
+
+
+def test_known_channels_keep_spelling_and_order():
+    assert known_channels(["EEG O2", "ECG", "EEG T3-Ref", "EEG A2-A1"]) == ["EEG O2", "EEG T3-Ref"]
+
+
+def test_unknown_channels_are_listed():
+    with pytest.raises(ValueError, match=r"\['ECG', 'HEO'\].*drop these channels or rename"):
+        make_info(["CZ", "ECG", "HEO"], 200.0)
+
+
+def test_reference_sites_are_not_on_the_scalp():
+    """MNE's montage places earlobes and mastoids; as channels they would distort the average reference."""
+    assert known_channels(["A1", "A2", "M1", "M2", "EEG A2-A1", "CZ"]) == ["CZ"]
+    with pytest.raises(ValueError, match="'M1'"):
+        make_info(["CZ", "M1"], 200.0)
+
+
+def test_left_is_left_and_front_is_front():
+    """Odd numbers lie left (x < 0), even right, F before O, and every pair is a mirror image to a few millimetres."""
+    xyz = dict(zip(SEED_CHANNELS, positions(list(SEED_CHANNELS)), strict=True))
+    for name, (x, _, _) in xyz.items():
+        digits = "".join(letter for letter in name if letter.isdigit())
+        if digits:
+            assert (x < 0) == (int(digits) % 2 == 1), name
+        else:
+            assert abs(x) < 0.005, name
+    assert xyz["FPZ"][1] > xyz["CZ"][1] > xyz["OZ"][1] and xyz["CZ"][2] > xyz["FPZ"][2]
+    for left, right in FRONTAL_PAIRS:
+        np.testing.assert_allclose(xyz[left] * [-1, 1, 1], xyz[right], atol=0.012)
+
+
+def test_positions_agree_with_another_template():
+    """Against the spherical template of another maker: the same directions within 20 degrees."""
+    other = {name.upper(): xyz for name, xyz in mne.channels.make_standard_montage("biosemi64").get_positions()["ch_pos"].items()}
+    shared = [name for name in SEED_CHANNELS if name in other]
+    assert len(shared) > 50
+    xyz = np.stack([positions(shared), np.array([other[name] for name in shared])])
+    xyz -= xyz[:, [shared.index("T7"), shared.index("T8")]].mean(axis=1, keepdims=True)  # from between the ears
+    ours, theirs = xyz / np.linalg.norm(xyz, axis=-1, keepdims=True)
+    assert np.degrees(np.arccos(np.clip((ours * theirs).sum(-1), -1, 1))).max() < 20
+
+
+def test_info_is_a_copy():
+    """Marking a channel bad in one recording leaves the next one clean."""
+    make_info(["CZ", "PZ"], 200.0)["bads"] = ["CZ"]
+    info = make_info(["CZ", "PZ"], 200.0)
+    assert info["bads"] == [] and info["sfreq"] == 200.0
+
+
+def test_cerebellar_stand_ins_lie_below_the_occipital_row():
+    xyz = dict(zip(["CB1", "PO7", "O1"], positions(["CB1", "PO7", "O1"]), strict=True))
+    assert xyz["CB1"][2] < min(xyz["PO7"][2], xyz["O1"][2])
+
+
+def test_every_channel_is_in_exactly_one_region():
+    for name in {*SEED_CHANNELS, *EEGPT_VOCABULARY}:
+        assert [region for region, members in REGIONS.items() if name in members] == [region_of(name)]
+    with pytest.raises(KeyError, match="ECG"):
+        region_of("ECG")
+
+
+def test_region_rows_leave_out_what_the_cap_lacks():
+    assert region_indices(["O1", "T3", "Fp1", "T4"]) == {"frontal": [2], "temporal": [1, 3], "occipital": [0]}
+    every = region_indices(list(SEED_CHANNELS))
+    assert sorted(sum(every.values(), [])) == list(range(62))
