@@ -57,7 +57,8 @@ def closed_set(listener: Listener, items: list[Item]) -> np.ndarray:
     return probabilities(score_options(listener, items))
 
 
-def _row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> dict:
+def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> dict:
+    """Row of the tier-1 table: score with interval and chance, kappa and F1 of the answers to the test windows."""
     test = corpus.split.test
     score = balanced_accuracy(corpus.labels[test], predicted, corpus.owners[test], len(corpus.label_set))
     more = classification(corpus.labels[test], predicted, len(corpus.label_set))
@@ -81,7 +82,7 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, see
     index = corpus.windows.index.iloc[test]
     heard = closed_set(listener, items)
     answers = {"LLM": heard.argmax(axis=1),
-               "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, seed), items).argmax(axis=1),
+               "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, seed + 1), items).argmax(axis=1),
                "LLM, no EEG": closed_set(listener, without_eeg(items)).argmax(axis=1),
                "stage-1 head": head_answers(run, test)}
     for calibrated, name in ((False, "entropy + logistic regression"), (True, "the same, calibrated")):
@@ -94,7 +95,7 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, see
     groups = {"LLM": "model", "LLM, free text": "model", "stage-1 head": "model", "oracle": "ceiling"}
     order = ["oracle", "entropy + logistic regression", "the same, calibrated", "stage-1 head", "LLM", "LLM, free text",
              "LLM, shuffled EEG", "LLM, no EEG"]
-    table = pd.DataFrame([_row(corpus, name, answers[name], groups.get(name, "control" if "EEG" in name else "baseline"))
+    table = pd.DataFrame([tier_1_row(corpus, name, answers[name], groups.get(name, "control" if "EEG" in name else "baseline"))
                           for name in order if name in answers])
     predictions = index[["id", "subject", "session", "clip", "window", "label"]].reset_index(drop=True)
     for name, given in answers.items():
@@ -118,7 +119,7 @@ def tiers_2_and_3(corpus: Corpus, listener: Listener, n_items: int, seed: int) -
     builder, rows, examples = corpus.builder("test", seed), [], {}
     for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builder.kinds()):
         items = builder.draw(kind, n_items)
-        variants = {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, seed), items),
+        variants = {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, seed + 1), items),
                     "no EEG": (listener, without_eeg(items))}
         for source in SOURCES:
             score, given = score_items(*variants[source], seed)
@@ -182,10 +183,11 @@ def samples(said: dict, examples: dict[str, tuple], n: int = 3) -> list[dict]:
     wrong = [i for i, item in enumerate(said["items"]) if said["parsed"][i] != item.answer]
     chosen = [(said["items"][i], said["texts"][i]) for i in right[: n - 1] + wrong[:1]]
     chosen += [(item, text or f"(scored) {given}") for item, given, text in examples.values()]
-    return [{"question": _question(item), "answer": text, "truth": item.answer} for item, text in chosen]
+    return [{"question": question_text(item), "answer": text, "truth": item.answer} for item, text in chosen]
 
 
-def _question(item: Item) -> str:
+def question_text(item: Item) -> str:
+    """The question of an item with a mark where its EEG stands."""
     parts = item.messages[0]["content"]
     return "".join("⟨EEG⟩" if part["type"] == "eeg" else part["text"] for part in parts).strip()
 
@@ -242,6 +244,13 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
     return tables
 
 
+def closed_set_answers(run: Run, corpus: Corpus) -> np.ndarray:
+    """Class indices that the language model of a finished evaluation gave to the test windows."""
+    run.require("evaluation")
+    given = pd.read_csv(run.path / "evaluation" / "predictions.csv")["LLM"]
+    return np.array([corpus.label_set.index(label) for label in given])
+
+
 def score_of(table: pd.DataFrame, name: str, group: str | None = None) -> Score:
     """One row of a table of scores; KeyError if there is none."""
     rows = table[(table["name"] == name) & ((group is None) | (table["group"] == group))]
@@ -249,3 +258,12 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None) -> Score:
         raise KeyError(f"No row '{name}'{'' if group is None else f' of {group}'} in the table.")
     row = rows.iloc[0]
     return replace(Score(0, 0, 0, 0, 0), value=row["score"], low=row["low"], high=row["high"], chance=row["chance"], n=int(row["n"]))
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of scores as people read it: percent, the interval in one column, no index in the way."""
+    percent = table[["score", "low", "high", "chance"]].mul(100).round(1)
+    interval = percent["low"].map("{:.1f}".format) + " – " + percent["high"].map("{:.1f}".format)
+    shown = table[[column for column in ("name", "group") if column in table]].assign(**{
+        "score %": percent["score"], "95 % interval": interval, "chance %": percent["chance"], "n": table["n"]})
+    return shown.set_index("name")

@@ -123,6 +123,32 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(-1) - 1).clamp_min(0)
 
 
+@torch.no_grad()
+def label_similarity(listener: Listener, rows_by_label: dict[str, list[int]]) -> np.ndarray:
+    """Cosine between the mean projected EEG token of each label's windows and the words of every label.
+
+    Both sides are centred on their mean first, so that what all tokens share does not count.
+
+    Parameters
+    ----------
+    rows_by_label : dict of str to list of int
+        Window ids of each label.
+
+    Returns
+    -------
+    ndarray, shape (n_labels, n_labels)
+        Rows are EEG, columns are words.
+    """
+    projector, processor = listener.model.projector, listener.processor
+    words = listener.model.get_input_embeddings().weight
+    heard = [projector(torch.from_numpy(np.stack([listener.features[listener.position[w]] for w in windows]))).mean(dim=(0, 1))
+             for windows in rows_by_label.values()]
+    said = [words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]
+    heard, said = torch.stack(heard).float(), torch.stack(said).float()
+    heard, said = heard - heard.mean(0), said - said.mean(0)
+    return torch.nn.functional.cosine_similarity(heard[:, None], said[None], dim=-1).numpy()
+
+
 def probabilities(scores: list[np.ndarray]) -> np.ndarray:
     """Option probabilities, normalised over the closed set, shape (n_items, n_options)."""
     stacked = np.stack(scores)

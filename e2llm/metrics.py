@@ -43,15 +43,17 @@ def _resampled_subjects(owners: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
     return codes, rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=N_BOOTSTRAP)
 
 
-def _levels(n_subjects: int) -> list[float]:
-    """Quantile levels of the expanded percentile interval (Hesterberg 2015, Am. Stat. 69:371, section 4.4).
+def _interval(resampled: np.ndarray, n_subjects: int) -> tuple[float, float]:
+    """Expanded percentile interval (Hesterberg 2015, Am. Stat. 69:371, section 4.4).
 
-    Plain percentiles are too narrow for few subjects; these reach further, as a t interval does.
+    Plain percentiles are too narrow for few subjects; these reach further, as a t interval does. One subject says
+    nothing about others, so its interval is 0 to 1.
     """
     if n_subjects < 2:
-        return [0.0, 1.0]
+        return 0.0, 1.0
     tail = norm.cdf(-np.sqrt(n_subjects / (n_subjects - 1)) * t.ppf(0.975, n_subjects - 1))
-    return [float(tail), float(1 - tail)]
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, owners: np.ndarray, n_classes: int, seed: int = 0) -> Score:
@@ -74,8 +76,7 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, owners: np.ndarr
     with np.errstate(invalid="ignore"):
         resampled = np.nanmean((draws @ hits) / (draws @ totals), axis=1)
         value = float(np.nanmean(hits.sum(0) / totals.sum(0)))
-    low, high = np.quantile(resampled, _levels(n_subjects))
-    return Score(value, float(low), float(high), 1.0 / n_classes, len(truth))
+    return Score(value, *_interval(resampled, n_subjects), 1.0 / n_classes, len(truth))
 
 
 def accuracy(correct: np.ndarray, chance: np.ndarray, owners: np.ndarray, seed: int = 0) -> Score:
@@ -93,8 +94,8 @@ def accuracy(correct: np.ndarray, chance: np.ndarray, owners: np.ndarray, seed: 
     codes, draws = _resampled_subjects(owners, seed)
     right = np.bincount(codes, weights=correct.astype(float), minlength=draws.shape[1])
     total = np.bincount(codes, minlength=draws.shape[1])
-    low, high = np.quantile((draws @ right) / (draws @ total), _levels(draws.shape[1]))
-    return Score(float(correct.mean()), float(low), float(high), float(np.mean(chance)), len(correct))
+    low, high = _interval((draws @ right) / (draws @ total), draws.shape[1])
+    return Score(float(correct.mean()), low, high, float(np.mean(chance)), len(correct))
 
 
 def classification(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:

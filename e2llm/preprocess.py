@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import mne
 import numpy as np
@@ -14,7 +16,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from .features import band_power
-from .montage import eegpt_channels, make_info
+from .montage import canonical, eegpt_channels, make_info
 from .recordings import RecordingError, SourceError, Trial
 
 
@@ -65,13 +67,15 @@ def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list
     Raises
     ------
     RecordingError
-        If the trial is shorter than one window, flat everywhere, or mostly bad channels.
+        If the trial has one channel only, is shorter than one window, flat everywhere, or mostly bad channels.
     """
     where = f"subject {trial.subject}, clip {trial.clip}"
     seconds = trial.signal.shape[1] / trial.sfreq
     if seconds < params.window_s:
         raise RecordingError(f"{where}: {seconds:.1f} s of signal is shorter than one window of {params.window_s:g} s; "
                              "drop the clip or shorten window_s.")
+    if len(trial.ch_names) < 2:
+        raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or more.")
     raw = mne.io.RawArray(trial.signal * 1e-6, make_info(list(trial.ch_names), trial.sfreq), verbose="error")
     flat = [name for name, x in zip(raw.ch_names, trial.signal, strict=True) if np.ptp(x) < 1e-3]
     if len(flat) == len(raw.ch_names):
@@ -79,8 +83,7 @@ def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list
     high = min(params.h_freq, trial.sfreq / 2 - params.h_trans)
     raw.filter(params.l_freq, high, h_trans_bandwidth=params.h_trans, verbose="error")
     raw.info["bads"] = flat
-    outlying = mne.preprocessing.find_bad_channels_lof(raw, threshold=params.lof_threshold, verbose="error")
-    bad = sorted(set(flat) | set(outlying))
+    bad = sorted({*flat, *_outlying(raw, params.lof_threshold)})
     if len(bad) > len(raw.ch_names) // 4:
         raise RecordingError(f"{where}: {len(bad)} of {len(raw.ch_names)} channels are bad ({', '.join(bad[:6])}, …); too many to repair.")
     raw.info["bads"] = bad
@@ -88,6 +91,14 @@ def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list
         raw.interpolate_bads(reset_bads=True, verbose="error")
     raw.set_eeg_reference("average", projection=False, verbose="error")
     return raw.resample(params.sfreq, verbose="error"), bad
+
+
+def _outlying(raw: mne.io.BaseRaw, threshold: float) -> list[str]:
+    """Channels unlike the third of the cap nearest to them: MNE's 20 neighbours for 62 channels, fewer on a small cap."""
+    n_good = len(raw.ch_names) - len(raw.info["bads"])
+    if n_good < 3:
+        return []
+    return mne.preprocessing.find_bad_channels_lof(raw, n_neighbors=n_good // 3, threshold=threshold, verbose="error")
 
 
 def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np.ndarray:
@@ -101,7 +112,7 @@ def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np
 
 def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
     """Write the windows of one recording to a part file; return the reason if it had to be skipped."""
-    part = folder / f"{recording.name}.csv"
+    part = _part(folder, recording.name, ".csv")
     if part.exists():  # written last, so the signal beside it is whole
         return None
     blocks, rows = [], []
@@ -114,11 +125,16 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
     except RecordingError as error:
         return str(error)
     windows = np.concatenate(blocks)
-    np.save(folder / f"{recording.name}.npy", windows)
-    np.save(folder / f"{recording.name}.power.npy", band_power(windows, params.sfreq))
+    np.save(_part(folder, recording.name, ".npy"), windows)
+    np.save(_part(folder, recording.name, ".power.npy"), band_power(windows, params.sfreq))
     pd.DataFrame(rows).to_csv(part.with_suffix(".tmp"), index=False)
     os.replace(part.with_suffix(".tmp"), part)
     return None
+
+
+def _part(folder: Path, name: str, suffix: str) -> Path:
+    """Part file of a recording, whose name may hold folders (``sub-01/eeg/run.edf``)."""
+    return folder / (quote(name, safe="") + suffix)
 
 
 def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
@@ -187,13 +203,13 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
     """
     params, folder = params or PreprocessParams(), Path(folder)
     partial = folder.with_name(folder.name + ".part")
-    stamp = f"{asdict(params)} {[recording.name for recording in source.recordings]}"
+    usable, skipped = _common_channels(source)
+    ch_names = eegpt_channels(usable, params.trained_only)
+    stamp = f"{source.root} {asdict(params)} {ch_names} {[recording.name for recording in source.recordings]}"
     if not (partial / "stamp").is_file() or (partial / "stamp").read_text() != stamp:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         (partial / "stamp").write_text(stamp)
-    usable, skipped = _common_channels(source)
-    ch_names = eegpt_channels(usable, params.trained_only)
     todo = [recording for recording in source.recordings if recording.name not in skipped]
     jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
     progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings", leave=False, disable=None)
@@ -209,17 +225,26 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
 
 
 def _common_channels(source) -> tuple[list[str], dict[str, str]]:
-    """Channels that every usable recording has, and the recordings that fail their check."""
-    common, skipped = None, {}
+    """Channels that every usable recording has, and the recordings that cannot be used.
+
+    A recording that fails its check is left out, and so is one that lacks most of the channels that most others have.
+    """
+    channels, skipped = {}, {}
     for recording in source.recordings:
         try:
             names = source.check(recording)
         except RecordingError as error:
             skipped[recording.name] = str(error)
             continue
-        names = list(getattr(source, "ch_names", names))
-        common = names if common is None else [name for name in common if name in names]
-    if not common:
+        channels[recording.name] = [canonical(name) for name in getattr(source, "ch_names", names)]
+    counts = Counter(name for names in channels.values() for name in names)
+    typical = {name for name, n in counts.items() if 2 * n > len(channels)}
+    for name, names in list(channels.items()):
+        if 2 * len(typical & set(names)) < len(typical):
+            skipped[name] = f"{name} lacks most channels of the other recordings (has {names[:6]}): rename its channels or drop it."
+            del channels[name]
+    common = [name for name in counts if all(name in names for names in channels.values())]
+    if not channels or not common:
         reason = next(iter(skipped.values()), "the recordings share no channel")
         raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
     return common, skipped
@@ -227,9 +252,9 @@ def _common_channels(source) -> tuple[list[str], dict[str, str]]:
 
 def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str], sfreq: float) -> None:
     """Join the parts into one memory-mapped array and an index, then rename the folder."""
-    index = pd.concat([read_index(partial / f"{name}.csv") for name in names], ignore_index=True)
+    index = pd.concat([read_index(_part(partial, name, ".csv")) for name in names], ignore_index=True)
     for suffix in ("", ".power"):
-        parts = [np.load(partial / f"{name}{suffix}.npy", mmap_mode="r") for name in names]
+        parts = [np.load(_part(partial, name, f"{suffix}.npy"), mmap_mode="r") for name in names]
         shape = (len(index), *parts[0].shape[1:])
         joined = np.lib.format.open_memmap(partial / f"data{suffix}.npy", mode="w+", dtype=np.float32, shape=shape)
         start = 0
@@ -239,7 +264,7 @@ def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str]
         joined.flush()
     for name in names:
         for suffix in (".csv", ".npy", ".power.npy"):
-            (partial / f"{name}{suffix}").unlink()
+            _part(partial, name, suffix).unlink()
     (partial / "stamp").unlink()
     pd.Series({"ch_names": ch_names, "sfreq": sfreq}).to_json(partial / "channels.json")
     index.insert(0, "id", np.arange(len(index)))
@@ -250,4 +275,5 @@ def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str]
 
 def read_index(path: Path) -> pd.DataFrame:
     """The index table of windows, with the types that every stage relies on."""
-    return pd.read_csv(path, dtype={"subject": str, "bad_channels": str}, keep_default_na=True)
+    text = {"subject": str, "label": str, "bad_channels": str}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"intensity": [""]})

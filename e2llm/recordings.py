@@ -25,6 +25,7 @@ SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
 )
 _SPELLINGS = {"happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
               "scared": "fear", "fearful": "fear"}
+_NUMBERS = ("double", "single", "int16", "int32")  # MATLAB classes that may hold a signal
 
 
 def clip_emotion(clip: int) -> str:
@@ -103,7 +104,7 @@ class SeedVII:
     def check(self, recording: Recording) -> list[str]:
         """Keys of the clips of one file; raises RecordingError with the fact if the file cannot be used."""
         try:
-            shapes = {key: shape for key, shape, _ in whosmat(recording.path)}
+            shapes = {key: (shape, kind) for key, shape, kind in whosmat(recording.path)}
         except NotImplementedError:
             raise RecordingError(f"{recording.path} is a MATLAB v7.3 file: save it again with '-v7'.") from None
         except Exception as error:
@@ -117,8 +118,9 @@ class SeedVII:
         for clip in clips:
             if int(clip) not in self.emotions:
                 raise RecordingError(f"{recording.path} has clip {clip}, which the stimuli order does not list: check the file.")
-            if len(shapes[clip]) != 2 or shapes[clip][0] != len(SEED_CHANNELS):
-                raise RecordingError(f"{recording.path}, clip {clip}: shape {shapes[clip]}, expected (62, samples); "
+            shape, kind = shapes[clip]
+            if len(shape) != 2 or shape[0] != len(SEED_CHANNELS) or kind not in _NUMBERS:
+                raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) of numbers; "
                                      "use the files of EEG_preprocessed as they were distributed.")
         self._check_save_info(recording.subject)
         return clips
@@ -141,7 +143,11 @@ class SeedVII:
         """Cross-check the labels of the spreadsheet with the folder names in save_info."""
         for path in sorted((self.root / "save_info").glob(f"{subject}_*_save_info.csv")):
             session = int(path.name.split("_")[2])
-            for place, movie in enumerate(pd.read_csv(path, header=None)[0]):
+            try:
+                movies = pd.read_csv(path, header=None)[0]
+            except Exception as error:
+                raise RecordingError(f"{path} is not a readable table ({error}): copy it again.") from None
+            for place, movie in enumerate(movies):
                 clip = (session - 1) * 20 + place + 1
                 shown = _emotion_of_movie(str(movie), path)
                 if shown != self.emotions.get(clip):
@@ -167,7 +173,10 @@ class SeedVII:
         path = self.root / "continuous_labels" / f"{subject}.mat"
         if not path.is_file():
             return {}
-        return {key: np.ravel(value).astype(float) for key, value in loadmat(path).items() if key.isdigit()}
+        try:
+            return {key: np.ravel(value).astype(float) for key, value in loadmat(path).items() if key.isdigit()}
+        except Exception as error:
+            raise RecordingError(f"{path} holds no readable intensities ({error}): copy it again.") from None
 
 
 def _emotion_of_movie(movie: str, path: Path) -> str:
@@ -231,9 +240,7 @@ class LabelledFolder:
         self.table_path = Path(table) if table else self.root / "labels.csv"
         if not self.table_path.is_file():
             raise SourceError(f"{self.table_path} is missing: write a table with columns file, subject, session, label.")
-        rows = pd.read_csv(self.table_path, dtype=str)
-        if missing := {"file", "subject", "session", "label"} - set(rows.columns):
-            raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}.")
+        rows = self._read_table()
         absent = [name for name in rows["file"] if not (self.root / name).is_file()]
         if absent:
             raise SourceError(f"{self.table_path} names {absent[:3]}, which are not in {self.root}: correct the table.")
@@ -242,6 +249,24 @@ class LabelledFolder:
         self.rows = rows.reset_index(drop=True)
         self.label_set = plain_labels(self.root.name, list(self.rows["label"]))
         self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in self.rows.itertuples()]
+
+    def _read_table(self) -> pd.DataFrame:
+        """The table as text; every cell that is used is filled, and the sessions are numbers."""
+        try:
+            rows = pd.read_csv(self.table_path, dtype=str, keep_default_na=False).fillna("")
+        except Exception as error:
+            raise SourceError(f"{self.table_path} is not a readable table ({error}): write it as comma-separated text.") from None
+        if missing := {"file", "subject", "session", "label"} - set(rows.columns):
+            raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them.")
+        for line, row in enumerate(rows.to_dict("records"), start=2):
+            empty = [name for name in ("file", "subject", "session", "label") if not row[name].strip()]
+            if empty or not row["session"].strip().isdigit():
+                what = f"{empty[0]} is empty" if empty else f"session is '{row['session']}', not a number"
+                raise SourceError(f"{self.table_path}, line {line}: {what}; correct the table.")
+        if (twice := rows["file"].duplicated()).any():
+            line = int(twice.to_numpy().argmax()) + 2
+            raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line - 2]} stands in an earlier line; one row a file.")
+        return rows
 
     def check(self, recording: Recording) -> list[str]:
         """EEG channels of one file that have a known position; raises RecordingError if it cannot be read."""
@@ -252,6 +277,9 @@ class LabelledFolder:
         names = known_channels(raw.ch_names)
         if not names:
             raise RecordingError(f"{recording.path} has no channel with a known 10-05 name (has {raw.ch_names[:6]}): rename them.")
+        places = [canonical(name) for name in names]
+        if doubled := sorted({place for place in places if places.count(place) > 1}):
+            raise RecordingError(f"{recording.path} has more than one channel at {', '.join(doubled)}: keep one of each.")
         return names
 
     def trials(self, recording: Recording) -> Iterator[Trial]:

@@ -178,7 +178,9 @@ def test_a_twin_that_was_cut_off_is_written_anew(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["twin", "twin-truth"]
 
 
-@pytest.mark.parametrize("wrong", [{"subjects": 0}, {"sessions": 5}, {"clips": 21}, {"seconds": (3.0, 9.0)}, {"seconds": (9.0, 8.0)}])
+@pytest.mark.parametrize("wrong", [
+    {"subjects": 0}, {"sessions": 5}, {"clips": 21}, {"seconds": (3.0, 9.0)}, {"seconds": (9.0, 8.0)},
+])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match="A twin has|Clip seconds must rise"):
         TwinParams(**wrong)

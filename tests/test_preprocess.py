@@ -1,0 +1,376 @@
+"""Windows are what MNE's filters promise, a bad recording costs only itself, and a run that was cut off goes on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from edfio import Edf, EdfSignal
+from scipy.io import loadmat, savemat
+from scipy.signal import butter, resample_poly, sosfiltfilt
+
+from e2llm.features import band_power
+from e2llm.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.preprocess import PreprocessParams, Windows, clean, cut_windows, preprocess
+from e2llm.recordings import LabelledFolder, SeedVII, SourceError, Trial, clip_emotion
+from e2llm.simulate import leadfield
+
+SMALL_CAP = tuple("FP1 FP2 F3 F4 F7 F8 T7 T8 C3 C4 P7 P8 P3 P4 O1 O2 FZ CZ PZ".split())
+
+
+def trial_of(signal: np.ndarray, ch_names=SEED_CHANNELS, sfreq: float = 200.0) -> Trial:
+    return Trial("1", 1, 1, "happy", signal.astype(np.float32), sfreq, tuple(ch_names))
+
+
+def spatial_noise(seconds: float, ch_names=SEED_CHANNELS, sfreq: int = 200, sensor_uv: float = 0.3) -> np.ndarray:
+    """Alpha-like noise of 30 cortical sources, 10 microvolts, as neighbouring channels share it."""
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(30, 3))
+    places[:, 2] = np.abs(places[:, 2])
+    fields = leadfield(0.7 * places / np.linalg.norm(places, axis=1, keepdims=True))
+    band = butter(2, [4, 20], "bandpass", fs=sfreq, output="sos")
+    sources = sosfiltfilt(band, rng.normal(size=(30, int(seconds * sfreq))))
+    signal = fields[[SEED_CHANNELS.index(name) for name in ch_names]] @ sources
+    return 10 * signal / signal.std() + rng.normal(0, sensor_uv, signal.shape)
+
+
+def amplitude(signal: np.ndarray, frequency: float, sfreq: float) -> np.ndarray:
+    """Amplitude of a sine by least squares, without the first and last second."""
+    signal = signal[..., int(sfreq) : -int(sfreq)]
+    angle = 2 * np.pi * frequency * np.arange(signal.shape[-1]) / sfreq
+    basis = np.stack([np.sin(angle), np.cos(angle), np.ones_like(angle)])
+    return np.hypot(*np.linalg.lstsq(basis.T, signal.T, rcond=None)[0][:2])
+
+
+def sines(frequency: float, sfreq: float = 200.0) -> np.ndarray:
+    """Ten microvolts in all channels, opposite in every second one, so that the average reference keeps them."""
+    signs = np.where(np.arange(62) % 2, 1.0, -1.0)[:, None]
+    noise = np.random.default_rng(0).normal(0, 0.01, (62, int(20 * sfreq)))
+    return 10 * signs * np.sin(2 * np.pi * frequency * np.arange(noise.shape[1]) / sfreq) + noise
+
+
+def cleaned(signal: np.ndarray, **kwargs) -> tuple[np.ndarray, list[str]]:
+    raw, bad = clean(trial_of(signal, **kwargs), PreprocessParams())
+    return raw.get_data(units="uV"), bad
+
+
+def run(root: Path, folder: Path, source=None, **kwargs) -> tuple[Windows, dict[str, str]]:
+    skipped = preprocess(source or SeedVII(root), folder, kwargs.pop("params", None), kwargs.pop("n_jobs", 1))
+    return Windows.open(folder), skipped
+
+
+def assert_same(one: Windows, two: Windows) -> None:
+    np.testing.assert_allclose(one.data, two.data, rtol=0, atol=1e-4)  # float32 sums; signals are tens of microvolts
+    np.testing.assert_allclose(one.power, two.power, rtol=1e-4)
+    pd.testing.assert_frame_equal(one.index, two.index)
+    assert one.ch_names == two.ch_names and one.sfreq == two.sfreq
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_twin, tmp_path_factory) -> Windows:
+    """Windows of the tiny twin in one go, in one process."""
+    return run(tiny_twin, tmp_path_factory.mktemp("straight") / "windows")[0]
+
+
+# --- the signal
+
+
+@pytest.mark.parametrize(("frequency", "low", "high"), [
+    (0.05, -np.inf, -20), (2, -0.5, 0.5), (10, -0.5, 0.5), (40, -0.5, 0.5), (50, -np.inf, -30), (60, -np.inf, -30),
+])
+def test_pass_band_is_kept_and_mains_are_stopped(frequency, low, high):
+    signal, bad = cleaned(sines(frequency))
+    gain = 20 * np.log10(amplitude(signal, frequency, 256.0).mean() / 10)
+    assert bad == [] and low < gain < high
+
+
+@pytest.mark.parametrize("sfreq", [128.0, 200.0, 256.0, 500.0])
+def test_resampling_keeps_a_sine_from_any_rate(sfreq):
+    signal, _ = cleaned(sines(10, sfreq), sfreq=sfreq)
+    assert signal.shape[1] == 20 * 256
+    spectrum = np.abs(np.fft.rfft(signal[0, 512:-512] * np.hanning(signal.shape[1] - 1024)))
+    assert np.fft.rfftfreq(signal.shape[1] - 1024, 1 / 256)[spectrum.argmax()] == pytest.approx(10, abs=0.07)
+    assert amplitude(signal, 10, 256.0).mean() == pytest.approx(10, rel=0.02)
+
+
+def test_against_filters_of_scipy():
+    """Inside the pass band, the cleaned signal is the average-referenced signal at the new rate."""
+    truth = spatial_noise(12)
+    signal, _ = cleaned(truth)
+    expected = resample_poly(truth - truth.mean(axis=0), 32, 25, axis=1)
+    middle = slice(512, -512)
+    correlation = [np.corrcoef(a[middle], b[middle])[0, 1] for a, b in zip(signal, expected, strict=True)]
+    assert min(correlation) > 0.99
+    assert signal[:, middle].std() == pytest.approx(expected[:, middle].std(), rel=0.03)
+
+
+def test_average_reference_over_the_whole_cap():
+    """All 62 channels take part, those that are dropped afterwards too."""
+    signal, _ = cleaned(spatial_noise(9) + 30 * np.random.default_rng(1).normal(size=1800))
+    assert np.abs(signal.mean(axis=0)).max() < 1e-9 and signal.std() > 3
+    kept = [SEED_CHANNELS.index(name) for name in eegpt_channels(list(SEED_CHANNELS))]
+    assert np.abs(signal[kept].mean(axis=0)).max() > 0.1
+
+
+@pytest.mark.parametrize("ch_names", [SEED_CHANNELS, SMALL_CAP], ids=["62", "19"])
+def test_a_loud_channel_is_interpolated(ch_names):
+    truth = spatial_noise(9, ch_names)
+    loud = truth.copy()
+    row = ch_names.index("C3")
+    loud[row] = np.random.default_rng(2).normal(0, 12 * truth.std(), truth.shape[1])
+    (expected, none), (repaired, bad) = (cleaned(signal, ch_names=ch_names) for signal in (truth, loud))
+    assert none == [] and bad == ["C3"]
+    untouched, _ = clean(trial_of(loud, ch_names), PreprocessParams(lof_threshold=1e9))
+    before, after = (np.corrcoef(signal[row], expected[row])[0, 1] for signal in (untouched.get_data(), repaired))
+    assert abs(before) < 0.3 and after > 0.8
+    others = [i for i in range(len(ch_names)) if i != row]
+    assert np.abs(repaired - expected)[others].max() < np.abs(untouched.get_data(units="uV") - expected)[others].max()
+
+
+def test_a_flat_channel_is_interpolated():
+    signal = spatial_noise(9)
+    signal[3] = 0.0
+    repaired, bad = cleaned(signal)
+    assert bad == [SEED_CHANNELS[3]] and repaired[3].std() > 1
+
+
+@pytest.mark.parametrize(("signal", "facts"), [
+    (np.zeros((62, 1800)), ["every channel is flat", "microvolts"]),
+    (np.full((62, 1800), 4e3), ["every channel is flat"]),
+    (spatial_noise(9) * 1e-6, ["every channel is flat", "check the unit"]),  # volts
+    (spatial_noise(3.9), ["3.9 s", "shorter than one window of 4 s", "shorten window_s"]),
+    (np.vstack([np.zeros((20, 1800)), spatial_noise(9)[20:]]), ["20 of 62 channels are bad", "too many to repair"]),
+], ids=["zeros", "constant", "volts", "short", "many bad"])
+def test_signals_that_cannot_be_used(signal, facts):
+    with pytest.raises(Exception, match="subject 1, clip 1") as caught:
+        cleaned(signal)
+    assert caught.type.__name__ == "RecordingError" and all(fact in str(caught.value) for fact in facts)
+
+
+def test_one_channel_is_no_cap():
+    with pytest.raises(Exception, match="one channel .CZ. has no average reference"):
+        cleaned(spatial_noise(9)[27:28], ch_names=["CZ"])
+
+
+@pytest.mark.parametrize(("seconds", "n"), [(4.0, 1), (7.99, 1), (8.0, 2), (9.0, 2)])
+def test_windows_are_consecutive_and_whole(seconds, n):
+    raw, _ = clean(trial_of(spatial_noise(seconds)), PreprocessParams())
+    windows = cut_windows(raw, ["OZ", "CZ"], 4.0)
+    assert windows.shape == (n, 2, 1024) and windows.dtype == np.float32
+    joined = windows.transpose(1, 0, 2).reshape(2, -1)
+    np.testing.assert_allclose(joined, raw.get_data(picks=["OZ", "CZ"], units="uV")[:, : n * 1024], rtol=1e-5, atol=1e-4)
+
+
+# --- windows on disk
+
+
+def test_windows_are_mapped_microvolts_with_an_index(tiny_twin, straight):
+    assert isinstance(straight.data, np.memmap) and straight.data.dtype == np.float32
+    assert straight.ch_names == eegpt_channels(list(SEED_CHANNELS)) and straight.sfreq == 256.0
+    assert straight.data.shape == (12, 58, 1024) and len(straight) == 12
+    assert 2 < np.median(straight.data.std(axis=-1)) < 60
+    np.testing.assert_allclose(straight.power, band_power(straight.data, 256.0), rtol=1e-6)
+    index = straight.index
+    assert index.columns.tolist() == ["id", "subject", "session", "clip", "window", "start_s", "label", "intensity", "clip_s",
+                                      "bad_channels"]
+    assert index["id"].tolist() == list(range(12)) and index["subject"].tolist() == list("111122223333")
+    assert index["start_s"].tolist() == [0, 4] * 6 and index["session"].eq(1).all()
+    assert index["label"].tolist() == [clip_emotion(clip) for clip in index["clip"]]
+    for row in index.itertuples():
+        clip = loadmat(tiny_twin / "EEG_preprocessed" / f"{row.subject}.mat")[str(row.clip)]
+        trace = loadmat(tiny_twin / "continuous_labels" / f"{row.subject}.mat")[str(row.clip)]
+        assert row.clip_s == clip.shape[1] / 200 and row.intensity == pytest.approx(trace[0, row.window])
+
+
+def test_a_window_is_its_stretch_of_the_clip(tiny_twin, straight):
+    """Found again in the raw file by correlation, at its own start and nowhere else."""
+    clip = loadmat(tiny_twin / "EEG_preprocessed" / "2.mat")["2"]
+    row = straight.index.query("subject == '2' and clip == 2 and window == 1").index[0]
+    signal = resample_poly(sosfiltfilt(butter(4, [0.5, 45], "bandpass", fs=200, output="sos"), clip - clip.mean(axis=0)), 32, 25, axis=1)
+    channel = SEED_CHANNELS.index("OZ")
+    shifts = np.arange(0, 1048, 8)
+    ours = straight.data[row, straight.ch_names.index("OZ")]
+    correlation = [np.corrcoef(ours, signal[channel, s : s + 1024])[0, 1] for s in shifts if s + 1024 <= signal.shape[1]]
+    assert shifts[int(np.argmax(correlation))] == 1024 and max(correlation) > 0.95
+
+
+def test_all_channels_of_the_vocabulary_and_other_windows(tiny_twin, tmp_path):
+    params = PreprocessParams(sfreq=128.0, window_s=2.0, trained_only=False)
+    windows, _ = run(tiny_twin, tmp_path / "windows", SeedVII(tiny_twin, subjects=1), params=params)
+    assert windows.data.shape == (8, 60, 256) and windows.index["start_s"].tolist() == [0, 2, 4, 6] * 2
+
+
+def test_unfinished_windows_are_not_opened(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no finished windows: run notebook 01"):
+        Windows.open(tmp_path)
+
+
+def test_result_does_not_depend_on_the_number_of_jobs(tiny_twin, tmp_path, straight):
+    assert_same(run(tiny_twin, tmp_path / "windows", n_jobs=2)[0], straight)
+
+
+def test_a_twin_under_another_name_gives_the_same_windows(own_twin, tmp_path, straight):
+    """Nothing looks at the folder's name or at the ground truth beside a twin."""
+    assert own_twin.name == "SEED-VII" and not own_twin.with_name("SEED-VII-truth").exists()
+    assert_same(run(own_twin, tmp_path / "windows")[0], straight)
+
+
+def test_a_folder_is_replaced_only_by_whole_windows(own_twin, tmp_path, straight):
+    """A second request overwrites the first, and a failing one leaves it alone."""
+    folder = tmp_path / "windows"
+    run(own_twin, folder, SeedVII(own_twin, subjects=1))
+    assert_same(run(own_twin, folder)[0], straight)
+    for path in (own_twin / "EEG_preprocessed").iterdir():
+        path.write_bytes(b"garbage")
+    with pytest.raises(SourceError, match="No recording of .* could be used; the first reason: .*1.mat is not a readable"):
+        run(own_twin, folder)
+    assert_same(Windows.open(folder), straight)
+
+
+# --- one bad recording
+
+
+def break_subject(root: Path, how: str) -> str:
+    """Damage the second subject; returns what the reason must say."""
+    path = root / "EEG_preprocessed" / "2.mat"
+    clips = {key: value for key, value in loadmat(path).items() if key.isdigit()}
+    if how == "garbage":
+        path.write_bytes(b"garbage")
+        return "not a readable .mat file"
+    if how == "nan":
+        clips["2"][5, 7] = np.nan
+    elif how == "short":
+        clips["2"] = clips["2"][:, :700]
+    elif how == "flat":
+        clips["1"][:] = 0.0
+    savemat(path, clips)
+    return {"nan": "1 samples are not finite", "short": "3.5 s of signal is shorter", "flat": "every channel is flat"}[how]
+
+
+@pytest.mark.parametrize("how", ["garbage", "nan", "short", "flat"])
+def test_a_bad_recording_costs_only_itself(own_twin, tmp_path, straight, how):
+    fact = break_subject(own_twin, how)
+    windows, skipped = run(own_twin, tmp_path / "windows")
+    assert list(skipped) == ["2.mat"] and fact in skipped["2.mat"]
+    rows = np.flatnonzero(straight.index["subject"] != "2")
+    expected = straight.index.iloc[rows].reset_index(drop=True).assign(id=np.arange(len(rows)))
+    assert_same(windows, replace(straight, data=straight.data[rows], power=straight.power[rows], index=expected))
+
+
+def test_windows_longer_than_every_clip(tiny_twin, tmp_path):
+    with pytest.raises(SourceError, match="could be used; the first reason: .*8.. s of signal is shorter than one window of 10 s"):
+        run(tiny_twin, tmp_path / "windows", params=PreprocessParams(window_s=10.0))
+    assert not (tmp_path / "windows").exists()
+
+
+# --- cut off and resumed
+
+
+class CutOff(Exception):
+    """Stands for a killed process."""
+
+
+class Watched(SeedVII):
+    """Notes which recordings are read, and dies at one of them."""
+
+    def __init__(self, root: Path, dies_at: str | None = None) -> None:
+        super().__init__(root)
+        self.read: list[str] = []
+        self.dies_at = dies_at
+
+    def trials(self, recording):
+        self.read.append(recording.name)
+        for trial in super().trials(recording):
+            yield trial
+            if recording.name == self.dies_at:
+                raise CutOff
+
+
+def test_a_run_that_was_cut_off_goes_on(tiny_twin, tmp_path, straight):
+    folder, parts = tmp_path / "windows", tmp_path / "windows.part"
+    with pytest.raises(CutOff):
+        run(tiny_twin, folder, Watched(tiny_twin, "3.mat"))
+    assert not folder.exists() and {"1.mat.csv", "2.mat.csv"} == {path.name for path in parts.glob("*.csv")}
+    (parts / "2.mat.csv").unlink()  # as if killed while the second part was written
+    (parts / "2.mat.npy").write_bytes((parts / "2.mat.npy").read_bytes()[:1000])
+    before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
+    source = Watched(tiny_twin, "3.mat")
+    with pytest.raises(CutOff):
+        run(tiny_twin, folder, source)
+    after = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
+    assert source.read == ["2.mat", "3.mat"]
+    assert after["2.mat.npy"] > before["2.mat.npy"]
+    assert all(after[name] == before[name] for name in ("1.mat.npy", "1.mat.power.npy", "1.mat.csv"))
+    source = Watched(tiny_twin)
+    windows, skipped = run(tiny_twin, folder, source)
+    assert source.read == ["3.mat"] and skipped == {} and not parts.exists()
+    assert_same(windows, straight)
+
+
+def test_parts_made_with_other_parameters_are_not_reused(tiny_twin, tmp_path, straight):
+    folder = tmp_path / "windows"
+    with pytest.raises(CutOff):
+        run(tiny_twin, folder, Watched(tiny_twin, "2.mat"), params=PreprocessParams(h_freq=20.0))
+    source = Watched(tiny_twin)
+    assert_same(run(tiny_twin, folder, source)[0], straight)
+    assert source.read == ["1.mat", "2.mat", "3.mat"]
+
+
+# --- a folder of other recordings
+
+
+def write_edf(path: Path, names, rows: slice | list = slice(None)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signal = spatial_noise(9, SMALL_CAP)[rows]
+    Edf([EdfSignal(x, 200, label=name, physical_dimension="uV") for name, x in zip(names, signal, strict=True)]).write(path)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three recordings in folders of their own, the second without C4."""
+    root = tmp_path / "mine"
+    for n in (1, 2, 3):
+        rows = [row for row, name in enumerate(SMALL_CAP) if n != 2 or name != "C4"]
+        write_edf(root / f"sub-{n}" / "run.edf", [f"EEG {SMALL_CAP[row]}-Ref" for row in rows], rows)
+    lines = ["file,subject,session,label", *(f"sub-{n}/run.edf,{n},1,{label}" for n, label in enumerate(["rest", "None", "rest"], 1))]
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root
+
+
+def test_recordings_in_subfolders_keep_the_channels_they_share(folder, tmp_path):
+    windows, skipped = run(folder, tmp_path / "windows", LabelledFolder(folder))
+    assert skipped == {} and windows.data.shape == (6, 18, 1024)
+    assert windows.ch_names == eegpt_channels([name for name in SMALL_CAP if name != "C4"])
+    assert windows.index["label"].tolist() == ["rest"] * 2 + ["None"] * 2 + ["rest"] * 2
+    assert windows.index["intensity"].isna().all() and windows.index["bad_channels"].eq("").all()
+
+
+def test_a_recording_of_other_channels_does_not_take_them_from_all(folder, tmp_path):
+    write_edf(folder / "sub-3" / "run.edf", ["AF7", "PO7"], slice(2))
+    windows, skipped = run(folder, tmp_path / "windows", LabelledFolder(folder))
+    assert list(skipped) == ["sub-3/run.edf"] and "lacks most channels" in skipped["sub-3/run.edf"]
+    assert windows.data.shape == (4, 18, 1024)
+
+
+def test_parts_are_made_again_when_the_shared_channels_change(folder, tmp_path):
+    """The first run dies with a broken file; repaired, that file has fewer channels than the finished parts."""
+    shutil.move(folder / "sub-2" / "run.edf", tmp_path / "repaired.edf")
+    (folder / "sub-2" / "run.edf").write_text("broken")
+    source = LabelledFolder(folder)
+    trials = source.trials
+
+    def die_at_the_third(recording):
+        if recording.subject == "3":
+            raise CutOff
+        return trials(recording)
+
+    source.trials = die_at_the_third
+    with pytest.raises(CutOff):
+        run(folder, tmp_path / "windows", source)
+    shutil.move(tmp_path / "repaired.edf", folder / "sub-2" / "run.edf")
+    windows, skipped = run(folder, tmp_path / "windows", LabelledFolder(folder))
+    assert skipped == {} and windows.data.shape == (6, 18, 1024)

@@ -1,0 +1,357 @@
+"""Items ask without giving the answer away, and what they say of a segment was measured in it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2_contingency, chisquare
+
+from e2llm import scenarios
+from e2llm.effects import BANDS
+from e2llm.emotions import SEED_VII, plain_labels
+from e2llm.features import LEVEL_THRESHOLD, EvidenceNames
+from e2llm.montage import REGIONS
+from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
+from e2llm.tasks import (
+    ItemBuilder,
+    drill_items,
+    imagined_segments,
+    parse_answer,
+    read_items,
+    real_segments,
+    text_items,
+    write_items,
+)
+
+NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
+TRAINING = ("predict", "describe", "compare", "rank", "match")
+HELD_OUT = ("zero_predict", "zero_match", "zero_choose")
+KINDS = (*TRAINING, *HELD_OUT)
+N = 350
+
+
+def make_index(labels=SEED_VII.labels, intensity: bool = True) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"subject": rng.choice(["1", "2", "3"], N), "clip": rng.integers(1, 81, N),
+                         "label": rng.choice(labels, N), "intensity": rng.uniform(size=N) if intensity else np.full(N, np.nan)})
+
+
+INDEX = make_index()
+Z = np.random.default_rng(1).normal(size=(N, len(NAMES.columns)))
+ROWS = np.arange(40, 260)
+
+
+def build(seed: int = 0, rows=ROWS) -> ItemBuilder:
+    return ItemBuilder(real_segments(INDEX, rows, Z, NAMES), SEED_VII, seed)
+
+
+def text_of(item) -> str:
+    """What stands in the question besides EEG."""
+    return "".join(part["text"] if part["type"] == "text" else "#" for message in item.messages for part in message["content"])
+
+
+def listed_windows(item) -> list[int]:
+    return [part["window"] for message in item.messages for part in message["content"] if part["type"] == "eeg"]
+
+
+def label_of(item) -> list[str]:
+    return [INDEX["label"][window] for window in listed_windows(item)]
+
+
+def scenario_owners() -> dict[str, str]:
+    return {text: label for label in SEED_VII.labels
+            for text in (*scenarios.training_scenarios(label), *scenarios.zero_shot_scenarios(label))}
+
+
+OWNERS = scenario_owners()
+
+
+def labels_in(text: str) -> set[str]:
+    return set(SEED_VII.labels) & set(re.findall("[a-z]+", text))
+
+
+def without_scenario(text: str) -> tuple[str, str]:
+    """A text that begins with a scenario, as (label of the scenario, rest)."""
+    found = max((scenario for scenario in OWNERS if text.startswith(scenario)), key=len)
+    return OWNERS[found], text.removeprefix(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_items_are_seeded(kind):
+    assert build(3).draw(kind, 20) == build(3).draw(kind, 20)
+    assert build(3).draw(kind, 20) != build(4).draw(kind, 20)
+
+
+def test_text_items_are_seeded():
+    assert text_items(SEED_VII, 40, 3) == text_items(SEED_VII, 40, 3) != text_items(SEED_VII, 40, 4)
+    assert drill_items(SEED_VII, 5, 3) == drill_items(SEED_VII, 5, 3) != drill_items(SEED_VII, 5, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_items_hold_only_windows_of_the_given_segments(kind):
+    seen = set()
+    for item in build().draw(kind, 300):
+        assert item.windows == listed_windows(item)
+        assert item.subject == INDEX["subject"][item.windows[0]]
+        seen |= set(item.windows)
+    assert seen <= set(ROWS.tolist()) and len(seen) > 100
+
+
+def make_corpus() -> Corpus:
+    part = np.random.default_rng(2).permutation(N)
+    split = SimpleNamespace(train=np.sort(part[:200]), val=np.sort(part[200:260]), test=np.sort(part[260:]))
+    windows = SimpleNamespace(index=INDEX)
+    return Corpus(windows, SEED_VII, split, None, Z, NAMES, None, None, INDEX["subject"].to_numpy())
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_items_of_a_part_hold_only_windows_of_it(part):
+    corpus = make_corpus()
+    items = instruction_items(corpus, part, dict.fromkeys(KINDS, 40), 0) + alignment_items(corpus, part, 80, 0)
+    used = {window for item in items for window in item.windows}
+    assert used <= set(getattr(corpus.split, part).tolist()) and len(used) > 50
+    assert all(not item.windows for item in replay_items(corpus, 20, 0))
+
+
+@pytest.mark.parametrize("kind", ["compare", "match", "zero_match", "zero_choose", "rank", "describe"])
+def test_the_right_option_stands_anywhere_with_equal_chance(kind):
+    items = build(5).draw(kind, 1500)
+    if kind == "rank":
+        items = [item for item in items if len(item.windows) == 3]
+        places = Counter(item.answer for item in items)
+        n_places = 6
+    else:
+        places = Counter(item.options.index(item.answer) for item in items)
+        n_places = {"compare": 2, "describe": 4}.get(kind, 3)
+    assert all(item.options.count(item.answer) == 1 for item in items)
+    assert len(places) == n_places and chisquare(list(places.values())).pvalue > 0.001
+
+
+def independent(pairs: list[tuple]) -> bool:
+    table = pd.crosstab(*map(np.array, zip(*pairs, strict=True)))
+    assert min(table.shape) > 1
+    return chi2_contingency(table).pvalue > 0.001
+
+
+@pytest.mark.parametrize("kind", ["predict", "describe", "compare"])
+def test_the_words_of_a_question_say_nothing_about_the_answer(kind):
+    items = build(6).draw(kind, 1500)
+    answers = [label_of(item)[0] for item in items] if kind == "describe" else [item.answer for item in items]
+    assert independent([(text_of(item), answer) for item, answer in zip(items, answers, strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["match", "zero_match"])
+def test_the_scenario_says_nothing_about_where_it_fits(kind):
+    parts = [(without_scenario(text_of(item)), item.answer) for item in build(6).draw(kind, 1500)]
+    assert independent([(label, answer) for (label, _), answer in parts])
+    if kind == "match":
+        assert independent([(form, answer) for (_, form), answer in parts])
+
+
+def test_the_question_of_a_ranking_says_nothing_about_the_order():
+    items = [item for item in build(6).draw("rank", 2500) if len(item.windows) == 3]
+    assert independent([(text_of(item), item.answer) for item in items])
+
+
+def test_the_scenarios_to_choose_from_say_nothing_about_the_choice():
+    items = build(6).draw("zero_choose", 1500)
+    shown = [re.findall(r"[ABC]: (.+?)(?= [ABC]: |$)", text_of(item)) for item in items]
+    assert all(len(set(map(OWNERS.get, texts))) == 3 and None not in map(OWNERS.get, texts) for texts in shown)
+    for place in range(3):
+        assert independent([(OWNERS[texts[place]], item.answer) for texts, item in zip(shown, items, strict=True)])
+
+
+def test_permuted_labels_change_no_question():
+    permuted = INDEX.assign(label=np.random.default_rng(8).permutation(INDEX["label"]))
+    for kind in ("predict", "describe", "zero_predict"):
+        texts = []
+        for index in (INDEX, permuted):
+            items = ItemBuilder(real_segments(index, ROWS, Z, NAMES), SEED_VII, 1).draw(kind, 1000)
+            texts.append(Counter(map(text_of, items)))
+        assert set(texts[0]) == set(texts[1])
+        if len(texts[0]) > 1:
+            assert chi2_contingency([[count[form] for form in sorted(texts[0])] for count in texts]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_question_about_eeg_names_a_label_or_a_measurement(kind):
+    words = {*SEED_VII.labels, *BANDS, *REGIONS, "asymmetry"}
+    for item in build(7).draw(kind, 300):
+        text = text_of(item)
+        if "choose" in kind or "match" in kind:
+            for scenario in OWNERS:
+                text = text.replace(scenario, "")
+        assert not words & set(re.findall(r"[a-z]+", text.lower())), text
+        assert text.count("#") == len(item.windows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_is_one_of_the_options(kind):
+    for item in build(9).draw(kind, 100):
+        assert item.answer in item.options
+        assert parse_answer(item.response(thinking=True), item.options) == item.answer
+        assert parse_answer(item.response(thinking=False), item.options) == item.answer
+        assert item.tier == (3 if kind in HELD_OUT else 1 if kind == "predict" else 2)
+
+
+def test_right_answers_of_one_segment_and_of_scenarios():
+    builder = build(10)
+    for kind in ("predict", "zero_predict"):
+        for item in builder.draw(kind, 100):
+            assert [item.answer] == label_of(item) and item.options == list(SEED_VII.labels)
+    for kind in ("match", "zero_match"):
+        for item in builder.draw(kind, 100):
+            wanted, labels = without_scenario(text_of(item))[0], label_of(item)
+            assert len(set(labels)) == 3 and labels["ABC".index(item.answer)] == wanted
+    for item in builder.draw("zero_choose", 100):
+        chosen = re.search(rf"{item.answer}: (.+?)(?= [ABC]: |$)", text_of(item)).group(1)
+        assert [OWNERS[chosen]] == label_of(item)
+    for item in builder.draw("describe", 100):
+        (label,) = label_of(item)
+        assert labels_in(item.answer) == {label}
+        others = [labels_in(option) for option in item.options if option != item.answer]
+        assert len(others) == 3 and {label} not in others and all(len(named) == 1 for named in others)
+
+
+def coordinate(window: int, axis: str) -> float:
+    return INDEX["intensity"][window] if axis == "intensity" else getattr(SEED_VII, axis)[INDEX["label"][window]]
+
+
+@pytest.mark.parametrize("kind", ["compare", "rank"])
+def test_orders_are_those_of_the_coordinates(kind):
+    axes, sizes = set(), set()
+    for item in build(11).draw(kind, 400):
+        values = {letter: coordinate(window, item.axis) for letter, window in zip("ABCD", item.windows, strict=False)}
+        order = " > ".join(sorted(values, key=values.get, reverse=True))
+        assert item.answer == (order if kind == "rank" else order[0])
+        gaps = np.diff(sorted(values.values()))
+        assert gaps.min() >= (0.2 if item.axis != "intensity" else 0.0) and gaps.min() > 0
+        axes.add(item.axis)
+        sizes.add(len(values))
+    assert axes == {"valence", "arousal", "intensity"} and sizes == ({3, 4} if kind == "rank" else {2})
+
+
+def test_the_question_asks_for_the_axis_that_orders_the_answer():
+    asked = {(word, item.axis) for item in build(11).draw("compare", 200)
+             for word in re.findall(r"pleasant|activated|stronger", text_of(item))}
+    assert asked == {("pleasant", "valence"), ("activated", "arousal"), ("stronger", "intensity")}
+
+
+def measured(window: int) -> list[str]:
+    """The three features farthest from typical, farthest first, as words."""
+    order = sorted(range(Z.shape[1]), key=lambda i: -abs(Z[window, i]))[:3]
+    return [f"{NAMES.columns[i]} {'high' if Z[window, i] > 0 else 'low'}" for i in order if abs(Z[window, i]) >= LEVEL_THRESHOLD]
+
+
+def claims_in(text: str) -> list[str]:
+    features = "|".join(NAMES.columns)
+    return re.findall(rf"(?:{features}) (?:low|high|typical)", text.lower())
+
+
+@pytest.mark.parametrize("kind", ["predict", "describe"])
+def test_claims_are_what_was_measured_most_salient_first(kind):
+    for item in build(12).draw(kind, 200):
+        assert claims_in(item.thought) == measured(item.windows[0])
+        if kind == "describe":
+            assert claims_in(item.answer) == measured(item.windows[0])
+
+
+def test_a_claim_needs_a_clear_measurement():
+    z = np.zeros((N, len(NAMES.columns)))
+    z[0, 4], z[0, 9], z[0, 2] = 0.71, -2.0, 0.69
+    z[1, :5] = (1.0, -3.0, 2.0, 4.0, -0.9)
+    strong, many, none = real_segments(INDEX, np.array([0, 1, 2]), z, NAMES)
+    assert [str(claim) for claim in strong.claims] == [f"{NAMES.columns[9]} low", f"{NAMES.columns[4]} high"]
+    assert [str(claim) for claim in many.claims] == [f"{NAMES.columns[3]} high", f"{NAMES.columns[1]} low", f"{NAMES.columns[2]} high"]
+    assert none.claims == ()
+
+
+def zero_shot_forms() -> set[str]:
+    builder = build(13)
+    forms = {text_of(item).replace("#", "").strip() for item in builder.draw("zero_predict", 50)}
+    for item in builder.draw("zero_match", 50):
+        forms.add(without_scenario(text_of(item))[1].split("A: #")[0].strip())
+    return forms
+
+
+def training_texts() -> list[str]:
+    corpus = make_corpus()
+    items = [*text_items(SEED_VII, 1400, 0), *instruction_items(corpus, "train", dict.fromkeys(TRAINING, 200), 0),
+             *alignment_items(corpus, "train", 100, 0), *replay_items(corpus, 200, 0), *drill_items(SEED_VII, 20, 0)]
+    return [" ".join([text_of(item), item.thought, item.answer, *item.options]) for item in items]
+
+
+def test_nothing_of_the_zero_shot_tier_is_trained_on():
+    forms, texts = zero_shot_forms(), training_texts()
+    held_out = {text for label in SEED_VII.labels for text in scenarios.zero_shot_scenarios(label)}
+    assert forms and all(len(form) > 15 for form in forms)
+    for text in texts:
+        assert not any(form in text for form in forms), text
+        assert not any(scenario in text for scenario in held_out), text
+    shown = " ".join(text_of(item) for kind in ("zero_match", "zero_choose") for item in build(14).draw(kind, 100))
+    assert sum(scenario in shown for scenario in held_out) > 10
+    assert not any(scenario in shown for label in SEED_VII.labels for scenario in scenarios.training_scenarios(label))
+
+
+def test_imagined_claims_say_nothing_about_the_label():
+    segments = imagined_segments(SEED_VII, 3000, np.random.default_rng(0))
+    assert independent([(segment.label, claim.level) for segment in segments for claim in segment.claims])
+    assert independent([(segment.label, claim.feature) for segment in segments for claim in segment.claims])
+    assert independent([(segment.label, len(segment.claims)) for segment in segments])
+
+
+def test_text_items_show_every_task_in_words():
+    items = text_items(SEED_VII, 140, 0)
+    assert {item.kind for item in items} == {*TRAINING, "scenario", "choose"}
+    assert not any(item.windows or "#" in text_of(item) for item in items)
+    for item in items:
+        if item.kind == "scenario":
+            assert without_scenario(text_of(item))[0] == item.answer
+
+
+def test_items_survive_a_file(tmp_path):
+    items = [*build().draw("match", 5), *build().draw("describe", 5), *text_items(SEED_VII, 20, 0)]
+    write_items(items, tmp_path / "items.jsonl")
+    assert read_items(tmp_path / "items.jsonl") == items
+    assert len((tmp_path / "items.jsonl").read_text().splitlines()) == 30
+
+
+@pytest.mark.parametrize("text, answer", [
+    ("fear", "fear"), ("Fear.", "fear"), (" FEAR \n", "fear"), ("<think>\nIt could be sad.\n</think>\n\nfear", "fear"),
+    ("<think>\nfear\n</think>\n\n", None), ("fear or sad", None), ("I think fear", None), ("fea", None), ("", None), ("7", None),
+    ("<think>\nfear", None), ("fear sad", None)])
+def test_only_exactly_an_option_is_an_answer(text, answer):
+    assert parse_answer(text, ["sad", "fear"]) == answer
+
+
+def test_orders_and_sentences_are_read_too():
+    assert parse_answer("b > a > c", ["A > B > C", "B > A > C"]) == "B > A > C"
+    assert parse_answer("B > A", ["A > B > C", "B > A > C"]) is None
+    assert parse_answer("the segment shows rest.", ["The segment shows rest.", "It moves."]) == "The segment shows rest."
+
+
+def test_labels_without_valence_serve_what_needs_none_and_say_why_not_the_rest():
+    rest = plain_labels("rest", ["resting", "counting"])
+    index = make_index(rest.labels, intensity=False)
+    builder = ItemBuilder(real_segments(index, ROWS, Z, NAMES), rest, 0)
+    assert set(builder.kinds()) == {"predict", "describe"}
+    for kind in ("predict", "describe"):
+        for item in builder.draw(kind, 30):
+            assert item.answer in item.options
+            whole = f"{text_of(item)} {item.thought} {item.answer}".lower()
+            assert "nan" not in re.findall(r"\w+", whole) and "pleasant" not in whole
+    for kind in ("compare", "rank", "match", "zero_match"):
+        with pytest.raises(ValueError, match=rf"'rest' cannot serve items of kind '{kind}' \(no valence.*predict, describe"):
+            builder.draw(kind, 1)
+    assert {item.kind for item in text_items(rest, 20, 0)} == {"predict", "describe"}
+    assert any("resting" in item.answer for item in text_items(rest, 20, 0) if item.kind == "describe")
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind 'riddle'"):
+        build().draw("riddle", 1)

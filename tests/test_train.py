@@ -1,0 +1,351 @@
+"""Training that is cut off goes on as if nothing had happened, and its batches are mixed as promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from e2llm.language import IGNORE, ScratchParams, make_language_model, make_tokenizer
+from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.stages import AdapterParams, train_adapter, train_projector
+from e2llm.tasks import Item
+from e2llm.train import (
+    FitParams,
+    Samples,
+    encode_rows,
+    examples_of,
+    fit,
+    item_collate,
+    item_order,
+    mixed_order,
+    signal_collate,
+    trainable,
+)
+
+PARAMS = FitParams(steps=12, batch_size=4, lr=0.05, seed=3, save_steps=5)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+class Small(nn.Module):
+    """A model with dropout, so that training depends on the random state too."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.4), nn.Linear(8, 1))
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        error = ((self.net(x)[:, 0] - y) ** 2).mean()
+        return {"loss": error, "error": error, "half": error / 2}
+
+
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+Y = X @ np.float32([1.0, -2.0, 0.5])
+
+
+def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+    return {"x": torch.from_numpy(X[rows]), "y": torch.from_numpy(Y[rows])}
+
+
+def samples(params: FitParams = PARAMS) -> Samples:
+    order = np.random.default_rng(1).integers(len(X), size=params.steps * params.batch_size)
+    return Samples(order, lambda row: row)
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    return [value.clone() for value in model.state_dict().values()]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+class Cut(Exception):
+    """Training was cut off."""
+
+
+def cut_at(last: int, steps: list[int]):
+    def tell(step: int, **_: object) -> None:
+        steps.append(step)
+        if step == last:
+            raise Cut
+
+    return tell
+
+
+def test_training_lowers_the_loss_and_reports_it(tmp_path):
+    model, told = Small(), []
+    before = weights(model)
+    history = fit(model, samples(), collate, PARAMS, tmp_path, terms=("half",), tell=lambda step, **facts: told.append((step, facts)))
+    assert not same(weights(model), before) and not model.training
+    assert torch.equal(model.frozen, torch.ones(2))
+    assert list(history.columns) == ["step", "loss", "half"] and history["step"].tolist() == list(range(1, 13))
+    assert history["loss"].iloc[-4:].mean() < 0.5 * history["loss"].iloc[:3].mean()
+    assert history["half"].to_numpy() == pytest.approx(history["loss"].to_numpy() / 2, abs=1e-4)
+    assert [step for step, _ in told] == list(range(1, 13)) and told[-1][1]["loss"] > 0
+
+
+def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
+    trained = []
+    for i, seed in enumerate((3, 3, 4)):
+        model = Small()
+        fit(model, samples(), collate, replace(PARAMS, seed=seed), tmp_path / str(i))
+        trained.append(weights(model))
+    assert same(trained[0], trained[1]) and not same(trained[0], trained[2])
+
+
+def test_the_samples_are_seen_in_their_order(tmp_path):
+    seen = []
+
+    def remember(rows: list[int]) -> dict[str, torch.Tensor]:
+        seen.extend(rows)
+        return collate(rows)
+
+    data = samples()
+    fit(Small(), data, remember, PARAMS, tmp_path)
+    assert seen == data.order.tolist()
+
+
+def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
+    whole, steps = Small(), []
+    history = fit(whole, samples(), collate, PARAMS, tmp_path / "whole", terms=("half",))
+    with pytest.raises(Cut):
+        fit(Small(), samples(), collate, PARAMS, tmp_path / "cut", tell=cut_at(8, steps))
+    resumed = Small(seed=99)  # what it starts from no longer matters
+    again = fit(resumed, samples(), collate, PARAMS, tmp_path / "cut", terms=("half",), tell=cut_at(-1, steps))
+    assert steps == [*range(1, 9), *range(6, 13)]  # from the last checkpoint, not from the start
+    assert same(weights(resumed), weights(whole))
+    assert again[["step", "loss"]].equals(history[["step", "loss"]])
+
+
+def test_a_checkpoint_cut_off_while_written_is_passed_over(tmp_path):
+    whole = Small()
+    fit(whole, samples(), collate, PARAMS, tmp_path / "whole")
+    with pytest.raises(Cut):
+        fit(Small(), samples(), collate, PARAMS, tmp_path / "cut", tell=cut_at(8, []))
+    (tmp_path / "cut" / "checkpoint-10").mkdir()
+    (tmp_path / "cut" / "checkpoint-10" / "model.safetensors").write_bytes(b"half")
+    resumed = Small(seed=99)
+    fit(resumed, samples(), collate, PARAMS, tmp_path / "cut")
+    assert same(weights(resumed), weights(whole))
+
+
+TEXTS = ["What does it show? happy sad", "Which is more pleasant? A: B:", "The segment shows sad."]
+ITEMS = [Item("predict", 1, [{"role": "user", "content": [{"type": "eeg", "window": 10 + i}, {"type": "text", "text": " What does it show?"}]}],
+              "Occipital alpha low.", ("happy", "sad")[i % 2], ["happy", "sad"], "1", "", [10 + i]) for i in range(8)]
+TOKENS = np.random.default_rng(2).normal(size=(8, 16, 12)).astype(np.float32)
+PLACE = {10 + i: i for i in range(8)}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(TEXTS, 300)
+
+
+def language(tokenizer):
+    return make_language_model(tokenizer, ScratchParams(300, hidden_size=64, layers=2, heads=4, max_positions=128), seed=0)
+
+
+TUNING = FitParams(steps=6, batch_size=2, lr=1e-2, seed=1, save_steps=2)
+
+
+def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
+    def train(folder: str, tell=None):
+        model, _ = train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, tell)
+        return model
+
+    whole, steps = train("whole"), []
+    with pytest.raises(Cut):
+        train("cut", cut_at(5, steps))
+    resumed = train("cut", cut_at(-1, steps))
+    assert steps == [1, 2, 3, 4, 5, 5, 6]
+    assert same(weights(resumed), weights(whole))
+    fresh = language(tokenizer).state_dict()
+    assert all(torch.equal(value, fresh[key]) for key, value in whole.language_model.state_dict().items())  # frozen
+
+
+def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
+    def train(folder: str, tell=None):
+        model = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, 0)
+        peft, _ = train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2), TUNING, tmp_path / folder, tell)
+        return peft
+
+    whole, steps = train("whole"), []
+    with pytest.raises(Cut):
+        train("cut", cut_at(5, steps))
+    resumed = train("cut", cut_at(-1, steps))
+    assert steps == [1, 2, 3, 4, 5, 5, 6]
+    assert same(weights(resumed), weights(whole))
+    adapters = [value for name, value in whole.named_parameters() if "lora_B" in name]
+    assert adapters and all(value.abs().max() > 0 for value in adapters)
+
+
+def corpus(n: int = 600, seed: int = 0):
+    """Labels and owners of windows, both of unequal frequency."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(4, size=n, p=[0.7, 0.1, 0.1, 0.1])
+    owners = rng.choice(np.array(["1", "2", "3", "4", "5"], dtype=object), size=n, p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    return labels, owners, np.sort(rng.choice(n, size=n // 2, replace=False))
+
+
+def test_every_batch_holds_every_class_equally_often_from_different_people():
+    labels, owners, rows = corpus()
+    params = FitParams(steps=30, batch_size=16, lr=0.1, seed=1)
+    order = mixed_order(labels, owners, rows, params)
+    assert order.shape == (480,) and set(order) <= set(rows)
+    for batch in order.reshape(30, 16):
+        assert Counter(labels[batch]) == {0: 4, 1: 4, 2: 4, 3: 4}
+        for label in range(4):
+            own = batch[labels[batch] == label]
+            available = len(set(owners[rows[labels[rows] == label]]))
+            assert len(set(owners[own])) == min(4, available)
+    shares = Counter(owners[order])
+    assert max(shares.values()) < 1.6 * min(shares.values())  # of the rows, one person has six times another's
+    assert any(labels[batch].tolist() != sorted(labels[batch]) for batch in order.reshape(30, 16))
+
+
+def test_classes_are_balanced_when_they_do_not_divide_the_batch():
+    labels, owners, rows = corpus()
+    order = mixed_order(labels, owners, rows, FitParams(steps=200, batch_size=6, lr=0.1))
+    for batch in order.reshape(200, 6):
+        assert sorted(Counter(labels[batch]).values()) == [1, 1, 2, 2]
+    shares = np.bincount(labels[order]) / len(order)
+    assert np.abs(shares - 0.25).max() < 0.03
+
+
+def test_orders_are_seeded():
+    labels, owners, rows = corpus()
+    params = FitParams(steps=5, batch_size=8, lr=0.1, seed=1)
+    assert np.array_equal(mixed_order(labels, owners, rows, params), mixed_order(labels, owners, rows, params))
+    assert not np.array_equal(mixed_order(labels, owners, rows, params), mixed_order(labels, owners, rows, replace(params, seed=2)))
+    lengths = list(range(50))
+    assert np.array_equal(item_order(lengths, params), item_order(lengths, params))
+    assert not np.array_equal(item_order(lengths, params), item_order(lengths, replace(params, seed=2)))
+
+
+@pytest.mark.parametrize("n, steps, batch", [(100, 25, 4), (100, 33, 8), (7, 5, 3), (400, 10, 8), (50, 1, 8)])
+def test_items_are_all_seen_before_any_is_seen_again(n, steps, batch):
+    lengths = np.random.default_rng(0).integers(5, 200, size=n).tolist()
+    order = item_order(lengths, FitParams(steps=steps, batch_size=batch, lr=0.1))
+    counts = np.bincount(order, minlength=n)
+    assert len(order) == steps * batch and counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("n, steps, batch", [(800, 100, 8), (700, 70, 10), (997, 37, 16)])
+def test_items_of_a_batch_are_of_similar_length(n, steps, batch):
+    lengths = np.random.default_rng(0).integers(5, 200, size=n)
+    params = FitParams(steps=steps, batch_size=batch, lr=0.1)
+    batches = lengths[item_order(lengths.tolist(), params)].reshape(steps, batch)
+    at_random = np.random.default_rng(1).permutation(np.resize(lengths, steps * batch)).reshape(steps, batch)
+    assert np.ptp(batches, axis=1).mean() < 0.25 * np.ptp(at_random, axis=1).mean()
+    # and short ones do not come first
+    assert abs(np.corrcoef(np.arange(steps), batches.mean(axis=1))[0, 1]) < 0.4
+
+
+def test_a_batch_of_items_is_padded_masked_and_hears_its_windows(tokenizer):
+    processor = E2LLMProcessor(tokenizer, 2)
+    questions = [[{"type": "eeg", "window": 14}, {"type": "text", "text": "?"}, {"type": "eeg", "window": 11}],
+                 [{"type": "text", "text": " What does it show happy sad happy sad?"}, {"type": "eeg", "window": 17}]]
+    examples = [processor.training_example([{"role": "user", "content": content}], "sad", False) for content in questions]
+    batch = item_collate(processor, TOKENS, PLACE)(examples)
+    lengths = [len(example["input_ids"]) for example in examples]
+    assert lengths[0] != lengths[1] and batch["input_ids"].shape == (2, max(lengths))
+    for row, example in enumerate(examples):
+        n = lengths[row]
+        assert batch["input_ids"][row, :n].tolist() == example["input_ids"]
+        assert batch["labels"][row, :n].tolist() == example["labels"]
+        assert (batch["labels"][row, n:] == IGNORE).all() and (batch["input_ids"][row, n:] == tokenizer.pad_token_id).all()
+        assert batch["attention_mask"][row].tolist() == [1] * n + [0] * (max(lengths) - n)
+    assert np.array_equal(batch["eeg_features"].numpy(), TOKENS[[4, 1, 7]])
+    text_alone = processor.training_example([{"role": "user", "content": "happy?"}], "sad", False)
+    assert "eeg_features" not in item_collate(processor, None, {})([text_alone])
+
+
+def test_noise_on_the_tokens_has_the_given_size(tokenizer):
+    processor = E2LLMProcessor(tokenizer, 2)
+    example = processor.training_example(ITEMS[0].messages, "sad", False)
+    noisy = item_collate(processor, TOKENS, PLACE, 0.5)([example] * 200)["eeg_features"].numpy() - TOKENS[0]
+    assert abs(noisy.mean()) < 0.02 and noisy.std() == pytest.approx(0.5, abs=0.02)
+    assert TOKENS[0].std() > 0.5 and not np.array_equal(noisy[0], noisy[1])
+
+
+def test_some_items_think_aloud_and_the_rest_answer_at_once(tokenizer):
+    processor = E2LLMProcessor(tokenizer, 2)
+    direct, always = [replace(ITEMS[0])] * 400, [replace(ITEMS[0], kind="rank")] * 20
+    never = [replace(ITEMS[0], thought="")] * 20
+
+    def said(example: dict) -> str:
+        return tokenizer.decode([token for token in example["labels"] if token != IGNORE], skip_special_tokens=False)
+
+    texts = [said(example) for example in examples_of([*direct, *always, *never], processor, 0.3, seed=0)]
+    assert set(texts) == {"<think>\nOccipital alpha low.\n</think>\n\nhappy<|im_end|>", "happy<|im_end|>"}
+    thinking = np.array(["<think>" in text for text in texts])
+    assert 0.2 < thinking[:400].mean() < 0.4
+    assert thinking[400:420].all() and not thinking[420:].any()
+
+
+def test_signals_of_a_batch_are_equalised_with_their_own_persons_gain():
+    data, owners = np.arange(24, dtype=np.float32).reshape(4, 2, 3), np.array(["a", "b", "a", "b"], dtype=object)
+    labels, spectral = np.array([0, 1, 2, 3]), np.arange(8.0).reshape(4, 2)
+
+    def equalise(signal, who):
+        return torch.from_numpy(signal) * torch.tensor([1.0 if name == "a" else 10.0 for name in who])[:, None, None]
+
+    batch = signal_collate(data, equalise, owners, labels, spectral)([3, 0])
+    assert torch.equal(batch["signal_mv"], torch.from_numpy(np.stack([10 * data[3], data[0]])))
+    assert batch["labels"].tolist() == [3, 0]
+    assert batch["spectral"].dtype == torch.float32 and batch["spectral"].tolist() == [[6.0, 7.0], [0.0, 1.0]]
+
+
+def test_tokens_on_disk_are_those_of_the_encoder(tmp_path):
+    class Doubling(nn.Module):
+        def forward(self, signal):
+            assert not self.training
+            return signal.unflatten(2, (3, 2)) * 2
+
+    data = np.random.default_rng(0).normal(size=(9, 4, 6)).astype(np.float32)
+    owners = np.array(["a"] * 9, dtype=object)
+    rows = np.array([1, 2, 5, 7, 8])
+    tokens = encode_rows(Doubling(), data, lambda signal, who: torch.from_numpy(signal), owners, rows, tmp_path / "t.npy", batch=2)
+    assert tokens.shape == (5, 4, 6) and isinstance(tokens, np.memmap)
+    assert np.array_equal(tokens, 2 * data[rows])
+
+
+def test_only_the_named_part_is_trained():
+    model = Small()
+    names = [name for name, _ in trainable(model, "net.2.")]
+    assert names == ["net.2.weight", "net.2.bias"]
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == names
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, warmup):
+    params, rates = FitParams(steps=8, batch_size=2, lr=0.4, warmup=warmup, weight_decay=0.0), []
+
+    class Line(nn.Module):
+        """Its weight moves by the learning rate: the first steps of Adam on a constant slope are of unit size."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            rates.append(float(self.w.detach()))
+            return {"loss": -self.w * 0.1}
+
+    model = Line()
+    fit(model, Samples(np.zeros(16), lambda row: row), lambda rows: {"x": torch.zeros(len(rows))}, params, tmp_path)
+    moved = np.diff([*rates, float(model.w.detach())])
+    n = int(8 * warmup)
+    expected = [0.4 * (i + 1) / (n + 1) for i in range(n)] + [0.2 * (1 + np.cos(np.pi * i / (8 - n))) for i in range(8 - n)]
+    assert moved == pytest.approx(expected, rel=1e-3, abs=1e-5)
