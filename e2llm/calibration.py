@@ -54,7 +54,8 @@ class Equaliser:
         if split.normalisation != "population":
             for i, name in enumerate(names):
                 own = log_power[owners[split.fit] == name]
-                gain[i] = np.exp(0.5 * (population - own.mean(axis=0)))
+                if len(own):
+                    gain[i] = np.exp(0.5 * (population - own.mean(axis=0)))
         return cls(gain, names, sfreq)
 
     def __call__(self, signal_uv: np.ndarray, owners: np.ndarray) -> torch.Tensor:
@@ -96,11 +97,12 @@ class Baseline:
 
     @classmethod
     def fit(cls, features: np.ndarray, owners: np.ndarray, split: Split) -> Baseline:
-        """Fit on the split's rows; with ``population`` normalisation everybody shares one baseline."""
+        """Fit on the split's rows; with ``population`` normalisation, or without rows of one's own, all rows are the baseline."""
         names = sorted(set(owners))
         fitted = features[split.fit]
         shared = split.normalisation == "population"
-        own = [fitted if shared else fitted[owners[split.fit] == name] for name in names]
+        own = [fitted[owners[split.fit] == name] for name in names]
+        own = [fitted if shared or not len(rows) else rows for rows in own]
         mean = np.stack([rows.mean(axis=0) for rows in own])
         sd = np.stack([rows.std(axis=0) for rows in own])
         return cls(mean, np.maximum(sd, 1e-6), names)

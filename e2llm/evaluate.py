@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .language import END_THINK
+from .language import EEG_TOKEN, END_THINK
 from .metrics import Score, accuracy
 from .modeling import E2LLMProcessor
 from .tasks import Item, parse_answer
@@ -54,13 +54,14 @@ def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> l
 
 @torch.no_grad()
 def generate(listener: Listener, items: list[Item], thinking: bool = True, max_new_tokens: int = 96, batch: int = 128) -> list[str]:
-    """Greedy free text for every item, special tokens of the thought kept, end-of-turn removed."""
+    """Greedy free text for every item, special tokens of the thought kept, end-of-turn removed; never an EEG placeholder."""
     texts = [""] * len(items)
     tokenizer = listener.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
         inputs = {k: v for k, v in listener.inputs([items[i] for i in chosen], thinking).items() if v is not None}
         out = listener.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False,
-                                      pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+                                      pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+                                      suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)])
         for i, row in zip(chosen, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
             texts[i] = tokenizer.decode(row[:end], skip_special_tokens=False)

@@ -9,6 +9,7 @@ from scipy.stats import norm, t
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
 
 N_BOOTSTRAP = 2000
+_ROUNDING = 1e-9  # a model that always says the same scores chance exactly; the mean of many 1/3 is not quite 1/3
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Score:
     @property
     def above_chance(self) -> bool:
         """Whether the interval lies above chance."""
-        return self.low > self.chance
+        return self.low > self.chance + _ROUNDING
 
     @property
     def contains_chance(self) -> bool:
         """Whether the interval contains chance."""
-        return self.low <= self.chance <= self.high
+        return self.low - _ROUNDING <= self.chance <= self.high + _ROUNDING
 
     def row(self, name: str, **more: object) -> dict:
         """Row of a table of scores."""

@@ -156,7 +156,7 @@ def audit(split: Split, index: pd.DataFrame) -> None:
     """Refuse a split that leaks.
 
     Checks that no clip of a subject stands on two sides, that subject- and clip-disjoint protocols are so,
-    that inductive normalisation touches no test window, and that every class stands on both sides.
+    that inductive normalisation touches no held-out clip, and that every class stands on both sides.
 
     Raises
     ------
@@ -172,10 +172,12 @@ def audit(split: Split, index: pd.DataFrame) -> None:
         _refuse_shared(trial, sides[left], sides[right], f"clips of one subject in {left} and {right}")
         if split.protocol in ("joint", "subjects"):
             _refuse_shared(index["subject"], sides[left], sides[right], f"subjects in {left} and {right}")
-        if split.protocol == "joint":
+        if split.protocol in ("joint", "clips"):
             _refuse_shared(index["clip"], sides[left], sides[right], f"clips in {left} and {right}")
     if not split.transductive and (shared := np.intersect1d(split.fit, split.test)).size:
         raise LeakError(f"Normalisation '{split.normalisation}' was fitted with test windows {shared[:5].tolist()}.")
+    for name in () if split.transductive else ("val", "test"):
+        _refuse_shared(trial, split.fit, sides[name], f"clips of one subject in normalisation and {name}")
     missing = set(index["label"].iloc[split.test]) ^ set(index["label"].iloc[split.train])
     if missing:
         raise LeakError(f"Labels {sorted(missing)} stand on only one side of train and test.")

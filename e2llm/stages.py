@@ -309,7 +309,7 @@ def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
     if not n:
         return []
     builder = ItemBuilder(imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1)), corpus.label_set, seed + 1)
-    return [builder.scenario() if i % 2 else builder.choose() for i in range(n)]
+    return [builder.scenario() if i % 2 else builder.choose() for i in range(n if builder.has_scenarios else 0)]
 
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:

@@ -70,7 +70,9 @@ class Segment:
 
     def value(self, axis: str, label_set: LabelSet) -> float:
         """Place on the axis valence, arousal or intensity."""
-        return self.intensity_level if axis == "intensity" else getattr(label_set, axis)[self.label]
+        if axis == "intensity":
+            return self.intensity if np.isnan(self.intensity) else self.intensity_level
+        return getattr(label_set, axis)[self.label]
 
 
 def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
@@ -259,21 +261,36 @@ class ItemBuilder:
         self.texts = texts
         self.by_label = {label: [s for s in segments if s.label == label] for label in label_set.labels}
         self.by_label = {label: found for label, found in self.by_label.items() if found}
+        self.most_in_order = max(map(self._in_order, MIN_GAP)) if label_set.has_affect else 0
+        self.has_scenarios = len(self.by_label) >= 3 and set(label_set.labels) <= set(scenarios.emotions())
+
+    def _in_order(self, axis: str) -> int:
+        """How many segments can have a clear order on an axis."""
+        chosen: list[float] = []
+        for value in sorted({value for segment in self.segments if not np.isnan(value := segment.value(axis, self.label_set))}):
+            if not chosen or value - chosen[-1] >= MIN_GAP[axis]:
+                chosen.append(value)
+        return len(chosen)
 
     def kinds(self) -> dict[str, Callable[[], Item]]:
         """The kinds that this source can serve; those about valence, arousal or scenarios need coordinates."""
-        plain = {"predict": self.predict, "describe": self.describe}
-        if not self.label_set.has_affect:
-            return plain
-        return {**plain, "compare": self.compare, "rank": self.rank, "match": self.match,
-                "zero_predict": self.zero_predict, "zero_match": self.zero_match, "zero_choose": self.zero_choose}
+        served = {"predict": self.predict, "describe": self.describe}
+        if self.most_in_order >= 2:
+            served["compare"] = self.compare
+        if self.most_in_order >= 3:
+            served["rank"] = self.rank
+        if self.label_set.has_affect:
+            served["zero_predict"] = self.zero_predict
+            if self.has_scenarios:
+                served |= {"match": self.match, "zero_match": self.zero_match, "zero_choose": self.zero_choose}
+        return served
 
     def draw(self, kind: str, n: int) -> list[Item]:
         """``n`` items of one kind; ValueError if this source cannot serve it."""
         known = self.kinds()
         if kind not in known:
-            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and arousal, "
-                             f"or unknown kind); it serves {', '.join(known)}.")
+            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and arousal, too "
+                             f"few labels, no scenarios, or unknown kind); it serves {', '.join(known)}.")
         return [known[kind]() for _ in range(n)]
 
     def _any(self, but: set[str] = frozenset()) -> Segment:
@@ -306,7 +323,7 @@ class ItemBuilder:
         return compare(group, axis, self.label_set, self.rng)
 
     def rank(self) -> Item:
-        group, axis = self._apart(3 + int(self.rng.uniform() < 0.25))
+        group, axis = self._apart(min(3 + int(self.rng.uniform() < 0.25), self.most_in_order))
         return rank(group, axis, self.label_set, self.rng)
 
     def _distinct(self, n: int) -> list[Segment]:
@@ -365,9 +382,12 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     """
     rng = np.random.default_rng(seed)
     builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed)
-    makers = [builder.predict, builder.describe]
-    if label_set.has_affect:
-        makers += [builder.scenario, builder.scenario, builder.scenario, builder.compare, builder.rank, builder.match, builder.choose]
+    makers, served = [builder.predict, builder.describe], builder.kinds()
+    if builder.has_scenarios:
+        makers += [builder.scenario] * 3
+    makers += [served[kind] for kind in ("compare", "rank", "match") if kind in served]
+    if builder.has_scenarios:
+        makers.append(builder.choose)
     return [makers[i % len(makers)]() for i in range(n)]
 
 

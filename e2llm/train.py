@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .calibration import Equaliser
@@ -52,7 +51,10 @@ class FitParams:
 
 
 class Samples(Dataset):
-    """Samples in the order in which training will see them, so that a resumed run sees the same ones."""
+    """Samples in the order in which training will see them, so that a resumed run sees the same ones.
+
+    Samples that are dicts are told their ``place`` in it: what is random about one may depend on nothing else.
+    """
 
     def __init__(self, order: np.ndarray, get: Callable[[int], object]) -> None:
         self.order, self.get = order, get
@@ -61,7 +63,8 @@ class Samples(Dataset):
         return len(self.order)
 
     def __getitem__(self, i: int) -> object:
-        return self.get(int(self.order[i]))
+        sample = self.get(int(self.order[i]))
+        return {**sample, "place": i} if isinstance(sample, dict) else sample
 
 
 class _StageTrainer(Trainer):
@@ -136,12 +139,17 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
     if tell is not None:
         trainer.add_callback(_Report(tell))
-    last = get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
     model.train()
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     model.eval()
     history = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     return history[["step", "loss", *[name for name in terms if name in history]]]
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer's state comes last."""
+    whole = [state.parent for state in Path(folder).glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def _cosine(steps: int, warmup: int) -> Callable[[int], float]:
@@ -161,14 +169,16 @@ def mixed_order(labels: np.ndarray, owners: np.ndarray, rows: np.ndarray, params
     rng = np.random.default_rng(params.seed)
     pools = {label: {who: rows[(labels[rows] == label) & (owners[rows] == who)] for who in np.unique(owners[rows])}
              for label in np.unique(labels[rows])}
+    people = {label: [who for who in pool if len(pool[who])] for label, pool in pools.items()}
     order = []
     for _ in range(params.steps):
         batch = []
         classes = list(rng.permutation(list(pools)))
+        turns = {label: rng.permutation(len(people[label])) for label in classes}
         for i in range(params.batch_size):
-            pool = pools[classes[i % len(classes)]]
-            people = [who for who in pool if len(pool[who])]
-            batch.append(rng.choice(pool[people[rng.integers(len(people))]]))
+            label, turn = classes[i % len(classes)], i // len(classes)
+            who = people[label][turns[label][turn % len(turns[label])]]
+            batch.append(rng.choice(pools[label][who]))
         order += list(rng.permutation(batch))
     return np.array(order)
 
@@ -213,7 +223,9 @@ def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.nda
     lengths, need = np.asarray(lengths), params.steps * params.batch_size
     drawn = np.concatenate([rng.permutation(len(lengths)) for _ in range(-(-need // len(lengths)))])[:need]
     order = []
-    for block in np.array_split(drawn, max(1, need // (params.batch_size * bucket))):
+    size = params.batch_size * bucket  # whole batches, so that those made here are those that training takes
+    for start in range(0, need, size):
+        block = drawn[start : start + size]
         block = block[np.argsort(lengths[block], kind="stable")]
         batches = [block[i : i + params.batch_size] for i in range(0, len(block), params.batch_size)]
         order += [batches[i] for i in rng.permutation(len(batches))]
@@ -241,10 +253,16 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
             heard = torch.from_numpy(np.stack([features[row] for row in windows]))
-            batch["eeg_features"] = heard + noise * torch.randn_like(heard)
+            if noise:  # by the place in the order alone: batches are made ahead, so a resumed run has another random state
+                heard = heard + noise * torch.cat([_normal(example["place"], len(example["windows"]), heard.shape[1:]) for example in examples])
+            batch["eeg_features"] = heard
         return batch
 
     return collate
+
+
+def _normal(seed: int, n: int, shape: torch.Size) -> torch.Tensor:
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: float, seed: int) -> list[dict]:

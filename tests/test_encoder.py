@@ -46,7 +46,10 @@ def noise(batch: int, n_channels: int = len(CHANNELS), seed: int = 1) -> torch.T
     return torch.randn(batch, n_channels, N_PATCHES * PATCH, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("size, width, summary_tokens", [("tiny1", 64, 1), ("tiny2", 64, 4), ("tiny3", 64, 4), ("little", 128, 4)])
+PUBLISHED = [("tiny1", 64, 1), ("tiny2", 64, 4), ("tiny3", 64, 4), ("little", 128, 4)]
+
+
+@pytest.mark.parametrize("size, width, summary_tokens", PUBLISHED)
 def test_shape_of_the_published_sizes(size, width, summary_tokens):
     with torch.no_grad():
         tokens = make(eegpt_config(size))(noise(8))

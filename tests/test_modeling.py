@@ -84,7 +84,8 @@ def asking(*parts: str | int) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-QUESTIONS = [asking(5, " Which segment is more pleasant?"), asking("A: ", 9, " B: ", 2, " more pleasant?"), asking("neutral sad?")]
+QUESTIONS = [asking(5, " Which segment is more pleasant?"), asking("A: ", 9, " B: ", 2, " more pleasant?"),
+             asking("neutral sad?")]
 
 
 def padded(processor, side: str, questions=QUESTIONS):
@@ -253,8 +254,9 @@ def test_a_prompt_shows_what_will_be_read(processor):
     assert text == (f"<|im_start|>user\nA: {EEG_TOKEN * 4} B: {EEG_TOKEN * 4}<|im_end|>\n"
                     "<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert processor.windows(asking("A: ", 3, " B: ", 4)) == [3, 4]
-    assert processor.windows([{"role": "user", "content": "words alone"}]) == []
-    assert processor.prompt([{"role": "user", "content": "words alone"}], True).startswith("<|im_start|>user\nwords alone<|im_end|>")
+    plain = [{"role": "user", "content": "words alone"}]
+    assert processor.windows(plain) == []
+    assert processor.prompt(plain, True).startswith("<|im_start|>user\nwords alone<|im_end|>")
 
 
 def test_windows_and_placeholders_stand_in_the_same_order_over_several_turns(processor):
@@ -325,7 +327,7 @@ def test_a_saved_model_finds_its_language_model_beside_it_or_elsewhere(join, lan
 
 
 def test_folders_that_hold_no_whole_model_are_refused(join, tmp_path):
-    with pytest.raises(LanguageModelError, match="holds no config.json"):
+    with pytest.raises(LanguageModelError, match=r"holds no config\.json"):
         E2LLMForConditionalGeneration.from_pretrained(tmp_path)
     model = join()
     model.save_pretrained(tmp_path)

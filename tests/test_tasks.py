@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from e2llm import scenarios
 from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII, plain_labels
+from e2llm.emotions import SEED_VII, LabelSet, plain_labels
 from e2llm.features import LEVEL_THRESHOLD, EvidenceNames
 from e2llm.montage import REGIONS
 from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
@@ -267,7 +267,8 @@ def test_a_claim_needs_a_clear_measurement():
     z[1, :5] = (1.0, -3.0, 2.0, 4.0, -0.9)
     strong, many, none = real_segments(INDEX, np.array([0, 1, 2]), z, NAMES)
     assert [str(claim) for claim in strong.claims] == [f"{NAMES.columns[9]} low", f"{NAMES.columns[4]} high"]
-    assert [str(claim) for claim in many.claims] == [f"{NAMES.columns[3]} high", f"{NAMES.columns[1]} low", f"{NAMES.columns[2]} high"]
+    first, second, third = (NAMES.columns[i] for i in (3, 1, 2))
+    assert [str(claim) for claim in many.claims] == [f"{first} high", f"{second} low", f"{third} high"]
     assert none.claims == ()
 
 
@@ -350,6 +351,27 @@ def test_labels_without_valence_serve_what_needs_none_and_say_why_not_the_rest()
             builder.draw(kind, 1)
     assert {item.kind for item in text_items(rest, 20, 0)} == {"predict", "describe"}
     assert any("resting" in item.answer for item in text_items(rest, 20, 0) if item.kind == "describe")
+
+
+def coordinates(labels: tuple[str, ...], values: tuple[float, ...]) -> LabelSet:
+    """Labels whose valence and arousal are the given values."""
+    return LabelSet("own", labels, dict(zip(labels, values, strict=True)), dict(zip(labels, values, strict=True)))
+
+
+@pytest.mark.parametrize("label_set, intensity, served", [
+    (coordinates(("high", "low"), (0.5, -0.5)), False, {"predict", "describe", "compare", "zero_predict"}),
+    (coordinates(("high", "low"), (0.5, -0.5)), True, {"predict", "describe", "compare", "rank", "zero_predict"}),
+    (coordinates(("high", "low"), (0.5, 0.45)), False, {"predict", "describe", "zero_predict"}),
+    (coordinates(("high", "middle", "low"), (0.5, 0.0, -0.5)), False, {"predict", "describe", "compare", "rank", "zero_predict"}),
+    (coordinates(("happy", "sad", "neutral"), (0.5, -0.5, 0.0)), False, set(KINDS))])
+def test_few_labels_serve_what_they_can(label_set, intensity, served):
+    index = make_index(label_set.labels, intensity)
+    builder = ItemBuilder(real_segments(index, ROWS, Z, NAMES), label_set, 0)
+    assert set(builder.kinds()) == served
+    for kind in served:
+        for item in builder.draw(kind, 30):
+            assert item.answer in item.options and "nan" not in re.findall(r"\w+", f"{item.thought} {item.answer}")
+    assert {item.kind for item in text_items(label_set, 40, 0)} >= {"predict", "describe"}
 
 
 def test_an_unknown_kind_is_refused():

@@ -84,15 +84,26 @@ def cut_at(last: int, steps: list[int]):
 
 
 def test_training_lowers_the_loss_and_reports_it(tmp_path):
-    model, told = Small(), []
-    before = weights(model)
-    history = fit(model, samples(), collate, PARAMS, tmp_path, terms=("half",), tell=lambda step, **facts: told.append((step, facts)))
-    assert not same(weights(model), before) and not model.training
+    params, model, told = replace(PARAMS, steps=40), Small(), []
+
+    def error() -> float:
+        with torch.no_grad():
+            return float(model.eval()(torch.from_numpy(X), torch.from_numpy(Y))["loss"])
+
+    before = error()
+    history = fit(model, samples(params), collate, params, tmp_path, terms=("half",),
+                  tell=lambda step, **facts: told.append((step, facts)))
+    assert not model.training and error() < 0.3 * before
     assert torch.equal(model.frozen, torch.ones(2))
-    assert list(history.columns) == ["step", "loss", "half"] and history["step"].tolist() == list(range(1, 13))
-    assert history["loss"].iloc[-4:].mean() < 0.5 * history["loss"].iloc[:3].mean()
+    assert list(history.columns) == ["step", "loss", "half"] and history["step"].tolist() == list(range(2, 41, 2))
+    assert history["loss"].iloc[-5:].mean() < history["loss"].iloc[:5].mean()
+    assert [step for step, _ in told] == list(range(1, 41)) and told[-1][1]["loss"] > 0
+
+
+def test_the_terms_of_a_loss_are_logged_beside_it(tmp_path):
+    history = fit(Small(), samples(), collate, PARAMS, tmp_path, terms=("half", "absent"))
+    assert list(history.columns) == ["step", "loss", "half"]
     assert history["half"].to_numpy() == pytest.approx(history["loss"].to_numpy() / 2, abs=1e-4)
-    assert [step for step, _ in told] == list(range(1, 13)) and told[-1][1]["loss"] > 0
 
 
 def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
@@ -141,8 +152,14 @@ def test_a_checkpoint_cut_off_while_written_is_passed_over(tmp_path):
 
 
 TEXTS = ["What does it show? happy sad", "Which is more pleasant? A: B:", "The segment shows sad."]
-ITEMS = [Item("predict", 1, [{"role": "user", "content": [{"type": "eeg", "window": 10 + i}, {"type": "text", "text": " What does it show?"}]}],
-              "Occipital alpha low.", ("happy", "sad")[i % 2], ["happy", "sad"], "1", "", [10 + i]) for i in range(8)]
+
+
+def question(window: int) -> list[dict]:
+    return [{"role": "user", "content": [{"type": "eeg", "window": window}, {"type": "text", "text": " What does it show?"}]}]
+
+
+LABELS = ["happy", "sad"]
+ITEMS = [Item("predict", 1, question(10 + i), "Occipital alpha low.", LABELS[i % 2], LABELS, "1", "", [10 + i]) for i in range(8)]
 TOKENS = np.random.default_rng(2).normal(size=(8, 16, 12)).astype(np.float32)
 PLACE = {10 + i: i for i in range(8)}
 
@@ -161,8 +178,8 @@ TUNING = FitParams(steps=6, batch_size=2, lr=1e-2, seed=1, save_steps=2)
 
 def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
     def train(folder: str, tell=None):
-        model, _ = train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, tell)
-        return model
+        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, eeg_tokens=4, noise=0.5,
+                               params=TUNING, folder=tmp_path / folder, tell=tell)[0]
 
     whole, steps = train("whole"), []
     with pytest.raises(Cut):
@@ -177,8 +194,8 @@ def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
 def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
     def train(folder: str, tell=None):
         model = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, 0)
-        peft, _ = train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2), TUNING, tmp_path / folder, tell)
-        return peft
+        return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2), TUNING,
+                             tmp_path / folder, tell)[0]
 
     whole, steps = train("whole"), []
     with pytest.raises(Cut):
@@ -225,12 +242,9 @@ def test_classes_are_balanced_when_they_do_not_divide_the_batch():
 
 def test_orders_are_seeded():
     labels, owners, rows = corpus()
-    params = FitParams(steps=5, batch_size=8, lr=0.1, seed=1)
-    assert np.array_equal(mixed_order(labels, owners, rows, params), mixed_order(labels, owners, rows, params))
-    assert not np.array_equal(mixed_order(labels, owners, rows, params), mixed_order(labels, owners, rows, replace(params, seed=2)))
-    lengths = list(range(50))
-    assert np.array_equal(item_order(lengths, params), item_order(lengths, params))
-    assert not np.array_equal(item_order(lengths, params), item_order(lengths, replace(params, seed=2)))
+    for make in (lambda params: mixed_order(labels, owners, rows, params), lambda params: item_order(list(range(50)), params)):
+        one, again, other = (make(FitParams(steps=5, batch_size=8, lr=0.1, seed=seed)) for seed in (1, 1, 2))
+        assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("n, steps, batch", [(100, 25, 4), (100, 33, 8), (7, 5, 3), (400, 10, 8), (50, 1, 8)])
@@ -274,7 +288,8 @@ def test_a_batch_of_items_is_padded_masked_and_hears_its_windows(tokenizer):
 def test_noise_on_the_tokens_has_the_given_size(tokenizer):
     processor = E2LLMProcessor(tokenizer, 2)
     example = processor.training_example(ITEMS[0].messages, "sad", False)
-    noisy = item_collate(processor, TOKENS, PLACE, 0.5)([example] * 200)["eeg_features"].numpy() - TOKENS[0]
+    data = Samples(np.zeros(200, dtype=int), [example].__getitem__)
+    noisy = item_collate(processor, TOKENS, PLACE, 0.5)([data[i] for i in range(200)])["eeg_features"].numpy() - TOKENS[0]
     assert abs(noisy.mean()) < 0.02 and noisy.std() == pytest.approx(0.5, abs=0.02)
     assert TOKENS[0].std() > 0.5 and not np.array_equal(noisy[0], noisy[1])
 
@@ -316,7 +331,8 @@ def test_tokens_on_disk_are_those_of_the_encoder(tmp_path):
     data = np.random.default_rng(0).normal(size=(9, 4, 6)).astype(np.float32)
     owners = np.array(["a"] * 9, dtype=object)
     rows = np.array([1, 2, 5, 7, 8])
-    tokens = encode_rows(Doubling(), data, lambda signal, who: torch.from_numpy(signal), owners, rows, tmp_path / "t.npy", batch=2)
+    path = tmp_path / "tokens.npy"
+    tokens = encode_rows(Doubling(), data, lambda signal, who: torch.from_numpy(signal), owners, rows, path, batch=2)
     assert tokens.shape == (5, 4, 6) and isinstance(tokens, np.memmap)
     assert np.array_equal(tokens, 2 * data[rows])
 

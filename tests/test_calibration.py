@@ -1,0 +1,209 @@
+"""Everybody's levels are made alike, from rows that the split allows and from no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.signal import butter, sosfiltfilt
+
+from e2llm.calibration import UV_TO_MV, Baseline, Equaliser
+from e2llm.effects import BANDS
+from e2llm.features import band_power
+from e2llm.splits import Split, make_split
+
+SFREQ = 256.0
+N_CHANNELS, N_BANDS = 3, len(BANDS)
+INDUCTIVE = ("calibration", "population")
+
+
+@pytest.fixture(scope="module")
+def index() -> pd.DataFrame:
+    """Three people, 20 clips, two windows each; the label is the clip's place in its block."""
+    rows = [(f"p{subject}", clip, "abcde"[clip % 5]) for subject in range(3) for clip in range(1, 21) for _ in range(2)]
+    return pd.DataFrame(rows, columns=["subject", "clip", "label"])
+
+
+@pytest.fixture(scope="module")
+def owners(index) -> np.ndarray:
+    return index["subject"].to_numpy(dtype=object)
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    """White windows of 10 microvolts: (120, 3, 1024)."""
+    return np.random.default_rng(0).normal(0, 10, (120, N_CHANNELS, 1024)).astype(np.float32)
+
+
+def split_of(index: pd.DataFrame, normalisation: str) -> Split:
+    return make_split(index, "joint", normalisation)
+
+
+def own_gains(owners: np.ndarray, seed: int = 1) -> np.ndarray:
+    """Amplitude factor of every window and channel, its person's own: between a half and two."""
+    factors = np.random.default_rng(seed).uniform(0.5, 2.0, (3, N_CHANNELS))
+    return factors[[int(name[1:]) for name in owners]][..., None].astype(np.float32)
+
+
+def fitted_levels(power: np.ndarray, owners: np.ndarray, split: Split) -> np.ndarray:
+    """Mean log power of every person over the rows that were fitted: (person, channel, band)."""
+    return np.stack([np.log(power[split.fit])[owners[split.fit] == name].mean(axis=0) for name in sorted(set(owners))])
+
+
+def spread(levels: np.ndarray) -> np.ndarray:
+    """Deviation of every person from the mean person, in shares of power."""
+    return np.abs(np.expm1(levels - levels.mean(axis=0)))
+
+
+def equalised(signal: np.ndarray, owners: np.ndarray, split: Split) -> tuple[torch.Tensor, Equaliser]:
+    equalise = Equaliser.fit(band_power(signal, SFREQ), owners, split, SFREQ)
+    return equalise(signal, owners), equalise
+
+
+# --- the equaliser
+
+
+@pytest.mark.parametrize("normalisation", ["calibration", "transductive"])
+def test_amplifiers_and_electrodes_are_made_alike(noise, index, owners, normalisation):
+    """Own gains of up to twice as much or half as much disappear to a few percent of power in every band."""
+    split, signal = split_of(index, normalisation), noise * own_gains(owners)
+    assert spread(fitted_levels(band_power(signal, SFREQ), owners, split)).max() > 0.5
+    output, _ = equalised(signal, owners, split)
+    after = fitted_levels(band_power(output.numpy() / UV_TO_MV, SFREQ), owners, split)
+    assert spread(after).max() < 0.05
+
+
+def test_a_person_keeps_what_changes_from_window_to_window(noise, index, owners):
+    """The filter is one for all windows of a person: a window of double amplitude stays double."""
+    split, signal = split_of(index, "calibration"), noise * own_gains(owners)
+    _, equalise = equalised(signal, owners, split)
+    one, double = equalise(signal[:4], owners[:4]), equalise(2 * signal[:4], owners[:4])
+    torch.testing.assert_close(double, 2 * one)
+    torch.testing.assert_close(equalise(signal[2:3], owners[2:3])[0], one[2])
+
+
+def test_own_spectra_are_made_alike(noise, index, owners):
+    """One person with four times the alpha power: the excess goes, the other bands stay as they were."""
+    alpha = sosfiltfilt(butter(4, [8, 14], "bandpass", fs=SFREQ, output="sos"), noise, axis=-1).astype(np.float32)
+    signal = noise + alpha * (owners == "p1")[:, None, None]
+    split = split_of(index, "calibration")
+    output, _ = equalised(signal, owners, split)
+    before, after = (spread(fitted_levels(band_power(x, SFREQ), owners, split)).mean(axis=(0, 1))
+                     for x in (signal, output.numpy() / UV_TO_MV))
+    band = list(BANDS).index("alpha")
+    assert before[band] > 0.4 and after[band] < 0.25 * before[band]
+    assert after.max() < 0.12
+
+
+def test_the_twins_people_become_alike(windows):
+    """Differences of level between people shrink to less than half in every band, to a third over all."""
+    split, owners = make_split(windows.index), windows.index["subject"].to_numpy(dtype=object)
+    power = np.asarray(windows.power)
+    output = Equaliser.fit(power, owners, split, windows.sfreq)(np.array(windows.data), owners).numpy() / UV_TO_MV
+    before, after = (spread(fitted_levels(x, owners, split)).mean(axis=(0, 1)) for x in (power, band_power(output, windows.sfreq)))
+    assert (after < 0.5 * before).all() and after.mean() < before.mean() / 3
+
+
+def test_microvolts_become_millivolts_once(noise, index, owners):
+    """Without own levels the filter is 1, and only the unit changes."""
+    split = split_of(index, "population")
+    output, equalise = equalised(noise * own_gains(owners), owners, split)
+    assert (equalise.gain == 1).all() and UV_TO_MV == 1e-3
+    expected = torch.from_numpy(noise * own_gains(owners)) / 1000
+    assert output.dtype == torch.float32 and output.shape == expected.shape
+    torch.testing.assert_close(output, expected, atol=1e-7, rtol=1e-4)
+
+
+def test_a_person_without_rows_gets_the_factor_one(noise, index, owners):
+    split = split_of(index, "calibration")
+    split = replace(split, fit=split.fit[owners[split.fit] != "p2"])
+    _, equalise = equalised(noise * own_gains(owners), owners, split)
+    assert (equalise.gain[2] == 1).all() and (equalise.gain[0] != 1).all()
+
+
+def test_an_unknown_person_is_refused(noise, index, owners):
+    _, equalise = equalised(noise, owners, split_of(index, "calibration"))
+    with pytest.raises(ValueError, match="p9"):
+        equalise(noise[:1], ["p9"])
+
+
+# --- the baseline
+
+
+def test_z_scores_are_standard_on_the_fitted_rows(index, owners):
+    features = np.random.default_rng(2).gamma(3, 2, (120, 4)) * own_gains(owners)[:, :1, 0] + 5
+    split = split_of(index, "calibration")
+    z = Baseline.fit(features, owners, split).z(features, owners)
+    for name in ("p0", "p1", "p2"):
+        own = z[split.fit][owners[split.fit] == name]
+        np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(own.std(axis=0), 1)
+
+
+def test_one_baseline_for_everybody_from_the_training_people(index, owners):
+    features = np.random.default_rng(3).normal(2, 3, (120, 4)) + 4 * own_gains(owners)[:, :1, 0]
+    split = split_of(index, "population")
+    baseline = Baseline.fit(features, owners, split)
+    assert (baseline.mean == features[split.train].mean(axis=0)).all()
+    z = baseline.z(features, owners)
+    np.testing.assert_allclose(z[split.train].mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(z[split.train].std(axis=0), 1)
+
+
+def test_a_person_without_rows_is_measured_against_all(index, owners):
+    features = np.random.default_rng(4).normal(2, 3, (120, 4))
+    split = split_of(index, "calibration")
+    split = replace(split, fit=split.fit[owners[split.fit] != "p2"])
+    baseline = Baseline.fit(features, owners, split)
+    np.testing.assert_allclose(baseline.mean[2], features[split.fit].mean(axis=0))
+    np.testing.assert_allclose(baseline.sd[2], features[split.fit].std(axis=0))
+
+
+def test_a_constant_feature_gives_no_infinity(index, owners):
+    features = np.ones((120, 2))
+    assert (Baseline.fit(features, owners, split_of(index, "calibration")).z(features, owners) == 0).all()
+
+
+# --- no statistics from test rows
+
+
+def with_other_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    changed = values.copy()
+    changed[rows] *= 7
+    return changed
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("normalisation", [*INDUCTIVE, "transductive"])
+def test_only_transductive_levels_know_held_out_windows(noise, index, owners, normalisation, part):
+    """Held-out windows made seven times as loud move neither gains nor baselines, unless the split says transductive."""
+    split = split_of(index, normalisation)
+    power = band_power(noise * own_gains(owners), SFREQ)
+    changed = with_other_rows(power, getattr(split, part))
+    gains = [Equaliser.fit(x, owners, split, SFREQ).gain for x in (power, changed)]
+    baselines = [Baseline.fit(x.reshape(120, -1), owners, split) for x in (power, changed)]
+    moved = [not np.array_equal(*gains), any(not np.array_equal(getattr(baselines[0], key), getattr(baselines[1], key))
+                                             for key in ("mean", "sd"))]
+    assert moved == [normalisation == "transductive"] * 2
+
+
+def test_calibration_rows_do_move_the_levels(noise, index, owners):
+    """So that the test above cannot pass because nothing moves them."""
+    split = split_of(index, "calibration")
+    power = band_power(noise, SFREQ)
+    own = split.fit[owners[split.fit] == owners[split.test[0]]][:4]
+    gains = [Equaliser.fit(x, owners, split, SFREQ).gain for x in (power, with_other_rows(power, own))]
+    assert not np.allclose(*gains)
+
+
+@pytest.mark.parametrize("normalisation", ["calibration", "population", "transductive"])
+def test_labels_play_no_part(noise, index, owners, normalisation):
+    """Labels exchanged among the rows leave gains and z-scores as they are."""
+    power = band_power(noise, SFREQ)
+    other = index.assign(label=index["label"].map(dict(zip("abcde", "bcdea", strict=True))))
+    splits = [split_of(table, normalisation) for table in (index, other)]
+    gains = [Equaliser.fit(power, owners, split, SFREQ).gain for split in splits]
+    np.testing.assert_array_equal(*gains)

@@ -1,0 +1,232 @@
+"""Scores of options equal reading each of them alone, and a control without EEG falls to chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from e2llm.emotions import plain_labels
+from e2llm.evaluate import Listener, answer, generate, probabilities, score_items, score_options, shuffled, without_eeg
+from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
+from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.tasks import Item, Segment, predict
+
+TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows sad and calm. happy resting counting moving"]
+WIDTH, EEG_TOKENS = 24, 2
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def processor() -> E2LLMProcessor:
+    return E2LLMProcessor(make_tokenizer(TEXTS, 320), EEG_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def listener(processor) -> Listener:
+    """A random model that hears windows 100 to 119."""
+    size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=256)
+    language = make_language_model(processor.tokenizer, size, 0)
+    model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0).eval()
+    features = np.random.default_rng(0).normal(size=(20, 16, WIDTH)).astype(np.float32)
+    return Listener(model, processor, features, {100 + i: i for i in range(20)})
+
+
+def item(parts: list, options: list[str], kind: str = "predict", subject: str = "1") -> Item:
+    """A question whose numbers are windows; its first option is right."""
+    content = [{"type": "eeg", "window": p} if isinstance(p, int) else {"type": "text", "text": p} for p in parts]
+    return Item(kind, 1, [{"role": "user", "content": content}], "", options[0], options, subject, "",
+                [p for p in parts if isinstance(p, int)])
+
+
+LONG = ["happy", "The segment shows sad and calm.", "resting counting"]
+ITEMS = [item([103, " Which?"], LONG), item(["A: ", 119, " B: ", 101, " Which segment is more pleasant?"], ["A", "B"]),
+         item(["A: ", 107, " B: ", 107, " C: ", 100, " more pleasant? sad"], LONG[::-1]), item([110], ["B", "A > B > C"]),
+         item(["Which?"], ["sad", "calm", "moving"])]
+
+
+@torch.no_grad()
+def one_by_one(listener: Listener, item: Item, said: str | None = None) -> np.ndarray:
+    """Log-probability of each option: the whole text is read for it alone, without cache or padding."""
+    processor, scores = listener.processor, []
+    prompt = processor.ids(processor.prompt(item.messages, thinking=said is not None) + (said or ""))
+    eeg = torch.stack([torch.from_numpy(listener.features[listener.position[w]]) for w in item.windows]) if item.windows else None
+    for option in item.options:
+        ids = [*prompt, *processor.ids(option), processor.tokenizer.eos_token_id]
+        logits = listener.model(input_ids=torch.tensor([ids]), eeg_features=eeg).logits[0].double()
+        total = 0.0
+        for t in range(len(prompt), len(ids)):
+            total += float(logits[t - 1, ids[t]] - torch.logsumexp(logits[t - 1], 0))
+        scores.append(total)
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_option_scores_are_those_of_each_option_alone(listener, batch):
+    for scores, asked in zip(score_options(listener, ITEMS, batch=batch), ITEMS, strict=True):
+        expected = one_by_one(listener, asked)
+        assert scores == pytest.approx(expected, abs=1e-4)
+        assert np.ptp(expected) > 0.01
+
+
+def test_option_scores_after_a_thought(listener):
+    said = [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in ("sad.", "The segment shows happy and calm, more.")]
+    said += ["", "calm", "A"]
+    for scores, asked, thought in zip(score_options(listener, ITEMS, said), ITEMS, said, strict=True):
+        assert scores == pytest.approx(one_by_one(listener, asked, thought), abs=1e-4)
+    one, other = (score_options(listener, ITEMS[:1], [thought])[0] for thought in ("sad", "calm"))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_options_of_different_length_can_be_compared_per_token(listener):
+    ids = listener.processor.ids
+    for scores, asked in zip(score_options(listener, ITEMS, per_token=True), ITEMS, strict=True):
+        assert scores == pytest.approx(one_by_one(listener, asked) / [len(ids(option)) + 1 for option in asked.options], abs=1e-4)
+
+
+def test_option_scores_depend_on_the_eeg(listener):
+    moved = replace(listener, position={**listener.position, 103: 15})
+    assert np.abs(score_options(moved, ITEMS[:1])[0] - score_options(listener, ITEMS[:1])[0]).max() > 1e-3
+
+
+def test_probabilities_are_normalised_over_the_options():
+    scores = [np.array([-1000.0, -1001.0, -1003.0]), np.array([-2.0, -2.0, -2.0])]
+    weights = np.exp([0.0, -1.0, -3.0])
+    assert probabilities(scores)[0] == pytest.approx(weights / weights.sum())
+    assert probabilities(scores)[1] == pytest.approx([1 / 3] * 3)
+
+
+def test_texts_stand_in_the_order_of_the_items(listener):
+    alone = [generate(listener, [asked], max_new_tokens=8)[0] for asked in ITEMS]
+    assert generate(listener, ITEMS, max_new_tokens=8, batch=2) == alone
+    assert len(set(alone)) > 1 and "<|im_end|>" not in "".join(alone)
+
+
+def test_a_model_says_words_only_never_eeg(listener):
+    """A placeholder in a thought would later be taken for another segment."""
+    language = listener.model.language_model
+    table, eeg = language.get_input_embeddings().weight, listener.model.config.eeg_token_id
+    before = table[eeg].clone()
+    inputs = listener.inputs(ITEMS[:1], thinking=True)
+    with torch.no_grad():
+        state = listener.model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
+        table[eeg] = 10 * state / state.norm()  # now the placeholder is the likeliest word of all
+        try:
+            assert int(listener.model(**inputs).logits[0, -1].argmax()) == eeg
+            assert EEG_TOKEN not in generate(listener, ITEMS[:1], max_new_tokens=8)[0]
+            assert answer(listener, ITEMS[:1]).chosen[0] in LONG
+        finally:
+            table[eeg] = before
+
+
+SUBJECTS, PER_SUBJECT, LABELS = 4, 60, plain_labels("rest", ["counting", "moving", "resting"])
+INDEX = pd.DataFrame({"subject": np.repeat([f"s{i}" for i in range(SUBJECTS)], PER_SUBJECT),
+                      "label": np.tile(LABELS.labels, SUBJECTS * PER_SUBJECT // 3)})
+N = len(INDEX)
+
+
+def silent(features: np.ndarray | None = None) -> Listener:
+    return Listener(None, None, features, {window: row for row, window in enumerate(range(10, N))})
+
+
+def test_shuffling_keeps_within_the_person_and_is_seeded():
+    plain = silent()
+    mixed = shuffled(plain, INDEX, 3)
+    assert shuffled(plain, INDEX, 3).position == mixed.position != shuffled(plain, INDEX, 4).position
+    assert plain.position == silent().position  # the listener itself still hears what it heard
+    assert set(mixed.position) == set(plain.position)
+    assert sorted(mixed.position.values()) == sorted(plain.position.values())
+    window_of = {row: window for window, row in plain.position.items()}
+    heard = {window: window_of[row] for window, row in mixed.position.items()}
+    assert all(INDEX["subject"][window] == INDEX["subject"][other] for window, other in heard.items())
+    assert np.mean([window == other for window, other in heard.items()]) < 0.1
+
+
+def test_without_eeg_leaves_the_words_and_no_window(listener):
+    bare = without_eeg(ITEMS)
+    for asked, left in zip(ITEMS, bare, strict=True):
+        words = [part for part in asked.messages[0]["content"] if part["type"] == "text"]
+        assert left.messages[0]["content"] == words
+        assert (left.answer, left.options, left.subject) == (asked.answer, asked.options, asked.subject)
+        assert E2LLMProcessor.windows(left.messages) == []
+    inputs = listener.inputs(bare, thinking=True)
+    assert inputs["eeg_features"] is None and not (inputs["input_ids"] == listener.model.config.eeg_token_id).any()
+    assert sum(len(E2LLMProcessor.windows(asked.messages)) for asked in ITEMS) == 7
+
+
+class Perfect(torch.nn.Module):
+    """Says the label that the first feature of the segment is the class index of; without EEG always the first label."""
+
+    def __init__(self, processor: E2LLMProcessor, thought: str = f"{THINK}\nI hear it.\n{END_THINK}\n\n") -> None:
+        super().__init__()
+        self.ids, self.eos, self.size = processor.ids, processor.tokenizer.eos_token_id, len(processor.tokenizer)
+        self.thought = thought
+
+    def classes(self, input_ids: torch.Tensor, eeg_features: torch.Tensor | None) -> list[int]:
+        return [0] * len(input_ids) if eeg_features is None else eeg_features[:, 0, 0].int().tolist()
+
+    def generate(self, input_ids, attention_mask, eeg_features=None, **_: object) -> torch.Tensor:
+        said = [[*self.ids(self.thought + LABELS.labels[c]), self.eos] for c in self.classes(input_ids, eeg_features)]
+        said = [row + [self.eos] * (max(map(len, said)) - len(row)) for row in said]
+        return torch.cat([input_ids, torch.tensor(said)], dim=1)
+
+    def forward(self, input_ids, attention_mask, eeg_features=None, past_key_values=None, **_: object):
+        cache = past_key_values or SimpleNamespace(classes=self.classes(input_ids, eeg_features))
+        cache.batch_repeat_interleave = lambda n: setattr(cache, "classes", [c for c in cache.classes for _ in range(n)])
+        logits = torch.zeros(*input_ids.shape, self.size)
+        for row, c in enumerate(cache.classes):
+            words = [*self.ids(LABELS.labels[c]), self.eos]
+            if past_key_values is None:
+                logits[row, -1, words[0]] = 20.0
+            for t, word in enumerate(words[1 : 1 + input_ids.shape[1]] if past_key_values else []):
+                logits[row, t, word] = 20.0
+        return SimpleNamespace(logits=logits, past_key_values=cache)
+
+
+@pytest.fixture
+def perfect(processor) -> tuple[Listener, list[Item]]:
+    features = np.zeros((N, 16, WIDTH), dtype=np.float32)
+    features[:, 0, 0] = [LABELS.index(label) for label in INDEX["label"]]
+    rng = np.random.default_rng(0)
+    segments = [Segment(i, label, float("nan"), (), who)
+                for i, (who, label) in enumerate(zip(INDEX["subject"], INDEX["label"], strict=True))]
+    items = [predict(segment, LABELS, rng) for segment in segments]
+    return Listener(Perfect(processor), processor, features, {i: i for i in range(N)}), items
+
+
+def test_a_perfect_model_is_right_and_its_controls_guess(perfect):
+    listener, items = perfect
+    score, given = score_items(listener, items)
+    assert (score.value, score.chance, score.n) == (1.0, pytest.approx(1 / 3), N) and score.above_chance
+    assert given.parsed == given.chosen == INDEX["label"].tolist() and given.parse_rate == 1.0
+    assert given.texts[1] == f"{THINK}\nI hear it.\n{END_THINK}\n\n{INDEX['label'][1]}"
+
+    mixed, _ = score_items(shuffled(listener, INDEX, 0), items)
+    assert abs(mixed.value - 1 / 3) < 0.1  # 240 answers: standard error 0.03
+    deaf, _ = score_items(listener, without_eeg(items))
+    assert deaf.value == pytest.approx(1 / 3) and deaf.contains_chance and not deaf.above_chance
+
+
+def test_answers_that_cannot_be_read_are_reported_and_a_choice_is_made_all_the_same(perfect):
+    listener, items = perfect
+    listener.model.thought = "well, "
+    score, given = score_items(listener, items)
+    assert given.parse_rate == 0.0 and given.parsed == [None] * N
+    assert score.value == 1.0
+
+
+def test_descriptions_are_chosen_without_a_thought(listener):
+    asked = [replace(question, kind="describe") for question in (ITEMS[0], ITEMS[2])]
+    given = answer(listener, asked)
+    for question, chosen in zip(asked, given.chosen, strict=True):
+        lengths = [len(listener.processor.ids(option)) + 1 for option in question.options]
+        assert chosen == question.options[int(np.argmax(one_by_one(listener, question) / lengths))]
+    assert given.texts == ["", ""]

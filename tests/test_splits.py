@@ -1,0 +1,230 @@
+"""No protocol leaks, the official folds are those of the dataset, and a planted leak is refused with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from e2llm.recordings import clip_emotion
+from e2llm.splits import NORMALISATIONS, PROTOCOLS, LeakError, Split, audit, make_split, official_fold
+
+PARTS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def index() -> pd.DataFrame:
+    """20 people, 80 clips, two windows each, in the order of a real index."""
+    rows = [(str(subject), (clip - 1) // 20 + 1, clip, window, clip_emotion(clip))
+            for subject in range(1, 21) for clip in range(1, 81) for window in range(2)]
+    return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "label"])
+
+
+@pytest.fixture
+def split(index) -> Split:
+    return make_split(index, "joint")
+
+
+def sides(index: pd.DataFrame, split: Split, column: str) -> dict[str, set]:
+    return {part: set(index[column].iloc[getattr(split, part)]) for part in PARTS}
+
+
+def overlaps(sets: dict[str, set]) -> bool:
+    return bool(sets["train"] & sets["test"] or sets["train"] & sets["val"] or sets["val"] & sets["test"])
+
+
+def rows_of(index: pd.DataFrame, **values) -> np.ndarray:
+    chosen = np.ones(len(index), dtype=bool)
+    for column, value in values.items():
+        chosen &= (index[column] == value).to_numpy()
+    return np.flatnonzero(chosen)
+
+
+# --- protocols
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(("protocol", "normalisation", "subject_disjoint", "clip_disjoint"), [
+    ("joint", "calibration", True, True), ("joint", "population", True, True), ("clips", "calibration", False, True),
+    ("subjects", "population", True, False), ("subjects", "transductive", True, False),
+])
+def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, subject_disjoint, clip_disjoint, fold):
+    split = make_split(index, protocol, normalisation, fold=fold)
+    rows = np.concatenate([split.train, split.val, split.test])
+    assert len(set(rows)) == len(rows) and min(map(len, (split.train, split.val, split.test))) > 0
+    assert overlaps(sides(index, split, "subject")) == (not subject_disjoint)
+    assert overlaps(sides(index, split, "clip")) == (not clip_disjoint)
+    trials = index.assign(trial=index["subject"] + "/" + index["clip"].astype(str))
+    assert not overlaps(sides(trials, split, "trial"))
+    assert all(len(labels) == 7 for labels in sides(index, split, "label").values())
+    np.testing.assert_array_equal(split.used, np.sort(rows))
+    if normalisation == "calibration":
+        assert not set(trials["trial"].iloc[split.fit]) & set(trials["trial"].iloc[np.append(split.val, split.test)])
+        assert set(index["subject"].iloc[split.fit]) == set(index["subject"])
+    if normalisation == "population":
+        np.testing.assert_array_equal(split.fit, split.train)
+    assert split.transductive == (normalisation == "transductive") and (len(split.fit) == len(index)) == split.transductive
+
+
+@pytest.mark.parametrize(("protocol", "n_groups"), [("joint", 3), ("subjects", 5), ("clips", 4)])
+def test_every_person_and_clip_is_tested_once(index, protocol, n_groups):
+    normalisation = "population" if protocol == "subjects" else "calibration"
+    tests = [make_split(index, protocol, normalisation, fold=fold).test for fold in range(n_groups)]
+    tested = np.concatenate(tests)
+    assert len(set(tested)) == len(tested)
+    if protocol != "joint":  # which tests each group on one fold of the clips only
+        assert len(tested) == len(index)
+    assert set(index["subject"].iloc[tested]) == set(index["subject"])
+
+
+def test_no_subject_of_joint_meets_a_clip_that_others_are_tested_on(index):
+    """Neither training nor calibration sees a test clip, whoever watched it."""
+    split = make_split(index, "joint", fold=2)
+    unseen = set(index["clip"].iloc[split.test])
+    assert not unseen & set(index["clip"].iloc[split.train]) and not unseen & set(index["clip"].iloc[split.fit])
+
+
+def test_official_folds():
+    """Three clips an emotion and two of neutral in each of four folds, five clips of every session."""
+    clips = np.arange(1, 81)
+    fold = official_fold(clips)
+    assert fold[:20].tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5 and (fold.reshape(4, 20) == fold[:20]).all()
+    for number in range(4):
+        labels = [clip_emotion(clip) for clip in clips[fold == number]]
+        assert len(labels) == 20
+        assert {label: labels.count(label) for label in set(labels)} == {
+            "happy": 3, "surprise": 3, "neutral": 2, "disgust": 3, "fear": 3, "sad": 3, "anger": 3}
+
+
+def test_subjects_are_grouped_by_number_not_by_spelling(index):
+    split = make_split(index, "subjects", "population", fold=0)
+    assert sides(index, split, "subject")["test"] == {"1", "6", "11", "16"}
+    assert sides(index, split, "subject")["val"] == {"2", "7", "12", "17"}
+
+
+def test_parts_by_window(index, split):
+    part = split.part_of(len(index))
+    assert all((part[getattr(split, name)] == name).all() for name in PARTS)
+    assert (part == "").sum() == len(index) - len(split.used)
+
+
+def test_the_order_of_rows_does_not_matter(index):
+    order = np.random.default_rng(0).permutation(len(index))
+    shuffled = index.iloc[order].reset_index(drop=True)
+    for protocol, normalisation in (("joint", "calibration"), ("subjects", "population"), ("clips", "calibration")):
+        one, two = make_split(index, protocol, normalisation), make_split(shuffled, protocol, normalisation)
+        for part in (*PARTS, "fit"):
+            assert set(order[getattr(two, part)]) == set(getattr(one, part))
+
+
+def test_the_twin_splits_by_every_protocol(windows):
+    """Three people are enough for all of them."""
+    for protocol, normalisation in (("joint", "calibration"), ("subjects", "population"), ("clips", "calibration")):
+        options = {"n_groups": 3} if protocol == "subjects" else {}
+        split = make_split(windows.index, protocol, normalisation, **options)
+        assert len(set(windows.index["label"].iloc[split.test])) == 7
+
+
+# --- what cannot be split
+
+
+def test_unknown_names(index):
+    with pytest.raises(ValueError, match=r"Unknown protocol 'random' \(known: joint, subjects, clips\)"):
+        make_split(index, "random")
+    with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, population, transductive\)"):
+        make_split(index, "joint", "zscore")
+    assert tuple(PROTOCOLS) == ("joint", "subjects", "clips") and len(NORMALISATIONS) == 3
+
+
+def test_held_out_subjects_have_nothing_to_calibrate_on(index):
+    with pytest.raises(ValueError, match="no clips to calibrate on: choose normalisation 'population', or 'transductive'"):
+        make_split(index, "subjects", "calibration")
+
+
+@pytest.mark.parametrize(("protocol", "n_groups"), [("joint", 2), ("subjects", 21), ("subjects", 1)])
+def test_too_few_subjects_or_groups(index, protocol, n_groups):
+    with pytest.raises(ValueError, match=f"20 subjects cannot make {n_groups} groups"):
+        make_split(index, protocol, "population", n_groups=n_groups)
+
+
+# --- planted leaks
+
+
+def test_a_clip_of_one_subject_on_two_sides(index, split):
+    """Window 0 in train, window 1 in test: the classic leak of shuffled windows."""
+    person = index["subject"].iloc[split.test[0]]
+    leaky = replace(split, protocol="random", train=np.append(split.train, split.test[0]), test=split.test[1:])
+    clip = index["clip"].iloc[split.test[0]]
+    where = rf"\['{person}/{clip}'\] \(rows \[{split.test[1]}\]"
+    with pytest.raises(LeakError, match=f"clips of one subject in train and test: {where}"):
+        audit(leaky, index)
+
+
+@pytest.mark.parametrize("pair", [("train", "test"), ("train", "val"), ("val", "test")])
+@pytest.mark.parametrize("protocol", ["joint", "subjects"])
+def test_a_subject_on_two_sides(index, protocol, pair):
+    split = make_split(index, protocol, "population")
+    left, right = pair
+    person, clip = index["subject"].iloc[getattr(split, right)[0]], index["clip"].iloc[getattr(split, left)[0]]
+    moved = rows_of(index, subject=person, clip=clip)
+    rest = {part: np.setdiff1d(getattr(split, part), moved) for part in PARTS}
+    assert len(moved) == 2
+    leaky = replace(split, fit=rest["train"], **{**rest, left: np.append(rest[left], moved)})
+    with pytest.raises(LeakError, match=f"Same subjects in {left} and {right}"):
+        audit(leaky, index)
+
+
+@pytest.mark.parametrize("pair", [("train", "test"), ("train", "val"), ("val", "test")])
+@pytest.mark.parametrize("protocol", ["joint", "clips"])
+def test_a_clip_on_two_sides_of_a_clip_disjoint_protocol(index, protocol, pair):
+    """Watched by different people: in the joint and the clips protocol even that is refused."""
+    split = make_split(index, protocol)
+    left, right = pair
+    clip = index["clip"].iloc[getattr(split, right)[0]]
+    if protocol == "joint":
+        moved = rows_of(index, subject=index["subject"].iloc[getattr(split, left)[0]], clip=clip)
+    else:
+        moved = rows_of(index, subject="7", clip=clip)
+    rest = {part: np.setdiff1d(getattr(split, part), moved) for part in PARTS}
+    leaky = replace(split, fit=np.setdiff1d(split.fit, moved), **{**rest, left: np.append(rest[left], moved)})
+    with pytest.raises(LeakError, match=rf"Same clips in {left} and {right}: \[{clip}\]"):
+        audit(leaky, index)
+
+
+@pytest.mark.parametrize("normalisation", ["calibration", "population"])
+def test_levels_fitted_with_test_windows(index, split, normalisation):
+    leaky = replace(split, normalisation=normalisation, fit=np.append(split.fit, split.test[:2]))
+    with pytest.raises(LeakError, match=rf"Normalisation '{normalisation}' was fitted with test windows \[{split.test[0]}, "):
+        audit(leaky, index)
+    audit(replace(leaky, normalisation="transductive"), index)  # which says so
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_levels_fitted_with_the_other_window_of_a_held_out_clip(index, split, part):
+    row = getattr(split, part)[0]
+    leaky = replace(split, fit=np.append(split.fit, row), **{part: getattr(split, part)[1:]})
+    with pytest.raises(LeakError, match=f"clips of one subject in normalisation and {part}"):
+        audit(leaky, index)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_that_stands_on_one_side_only(index, split, part):
+    rows = getattr(split, part)
+    without = rows[index["label"].iloc[rows].to_numpy() != "fear"]
+    with pytest.raises(LeakError, match=r"Labels \['fear'\] stand on only one side"):
+        audit(replace(split, **{part: without}), index)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_empty_part(index, split, part):
+    with pytest.raises(LeakError, match=f"the {part} part is empty"):
+        audit(replace(split, **{part: np.array([], dtype=int)}), index)
+
+
+def test_too_few_clips_for_the_folds(index):
+    """With five clips a session there is one fold only, hence nothing to train on."""
+    few = index[(index["clip"] - 1) % 20 < 5].reset_index(drop=True)
+    with pytest.raises((LeakError, ValueError), match="part is empty|no clips to calibrate on"):
+        make_split(few, "joint")
