@@ -107,7 +107,7 @@ def test_evidence_columns_are_what_they_are_called():
 
 def test_scalp_groups_part_the_cap():
     groups = scalp_groups(CHANNELS)
-    assert sorted(sum(groups.values(), [])) == list(range(58))
+    assert sorted(row for rows in groups.values() for row in rows) == list(range(58))
     members = {group: {CHANNELS[row] for row in rows} for group, rows in groups.items()}
     assert members["frontal middle"] == {"FPZ", "FZ"}
     assert members["temporal left"] == {"FT7", "T7", "TP7"} and members["temporal right"] == {"FT8", "T8", "TP8"}

@@ -19,7 +19,8 @@ from e2llm.preprocess import PreprocessParams, Windows, clean, cut_windows, prep
 from e2llm.recordings import LabelledFolder, SeedVII, SourceError, Trial, clip_emotion
 from e2llm.simulate import leadfield
 
-SMALL_CAP = tuple("FP1 FP2 F3 F4 F7 F8 T7 T8 C3 C4 P7 P8 P3 P4 O1 O2 FZ CZ PZ".split())
+TEN_TWENTY = "FP1 FP2 F3 F4 F7 F8 T7 T8 C3 C4 P7 P8 P3 P4 O1 O2 FZ CZ PZ"
+SMALL_CAP = tuple(TEN_TWENTY.split())
 
 
 def trial_of(signal: np.ndarray, ch_names=SEED_CHANNELS, sfreq: float = 200.0) -> Trial:
@@ -155,7 +156,7 @@ def test_signals_that_cannot_be_used(signal, facts):
 
 
 def test_one_channel_is_no_cap():
-    with pytest.raises(Exception, match="one channel .CZ. has no average reference"):
+    with pytest.raises(Exception, match=r"one channel .CZ. has no average reference"):
         cleaned(spatial_noise(9)[27:28], ch_names=["CZ"])
 
 
@@ -229,7 +230,7 @@ def test_a_folder_is_replaced_only_by_whole_windows(own_twin, tmp_path, straight
     assert_same(run(own_twin, folder)[0], straight)
     for path in (own_twin / "EEG_preprocessed").iterdir():
         path.write_bytes(b"garbage")
-    with pytest.raises(SourceError, match="No recording of .* could be used; the first reason: .*1.mat is not a readable"):
+    with pytest.raises(SourceError, match=r"No recording of .* could be used; the first reason: .*1.mat is not a readable"):
         run(own_twin, folder)
     assert_same(Windows.open(folder), straight)
 
@@ -265,7 +266,7 @@ def test_a_bad_recording_costs_only_itself(own_twin, tmp_path, straight, how):
 
 
 def test_windows_longer_than_every_clip(tiny_twin, tmp_path):
-    with pytest.raises(SourceError, match="first reason: .*8.. s of signal is shorter than one window of 10 s"):
+    with pytest.raises(SourceError, match=r"first reason: .*8.. s of signal is shorter than one window of 10 s"):
         run(tiny_twin, tmp_path / "windows", params=PreprocessParams(window_s=10.0))
     assert not (tmp_path / "windows").exists()
 

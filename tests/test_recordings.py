@@ -26,7 +26,7 @@ from e2llm.recordings import (
 EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
 STIMULI = "emotion_label_and_stimuli_order.xlsx"
 # The published order, written out: five emotions, mirrored, then both again.
-PUBLISHED = """
+PUBLISHED_ORDER = """
 happy neutral disgust sad anger anger sad disgust neutral happy
 happy neutral disgust sad anger anger sad disgust neutral happy
 anger sad fear neutral surprise surprise neutral fear sad anger
@@ -35,7 +35,8 @@ happy surprise disgust fear anger anger fear disgust surprise happy
 happy surprise disgust fear anger anger fear disgust surprise happy
 disgust sad fear surprise happy happy surprise fear sad disgust
 disgust sad fear surprise happy happy surprise fear sad disgust
-""".split()
+"""
+PUBLISHED = PUBLISHED_ORDER.split()
 
 
 def paragraph(caught: pytest.ExceptionInfo, *facts: str) -> None:

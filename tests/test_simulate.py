@@ -157,7 +157,7 @@ def test_an_equal_request_with_replaced_values_finds_its_twin(tmp_path):
 
 
 def test_a_twin_with_other_parameters_is_refused(tiny_twin):
-    with pytest.raises(FileExistsError, match="twin with other parameters .*twin.yaml.*give another folder"):
+    with pytest.raises(FileExistsError, match=r"twin with other parameters .*twin.yaml.*give another folder"):
         simulate(tiny_twin, TwinParams(3, 1, 2, (8.2, 9.0), seed=1), n_jobs=1)
 
 
@@ -182,12 +182,12 @@ def test_a_twin_that_was_cut_off_is_written_anew(tmp_path):
     {"subjects": 0}, {"sessions": 5}, {"clips": 21}, {"seconds": (3.0, 9.0)}, {"seconds": (9.0, 8.0)},
 ])
 def test_impossible_sizes_are_refused(wrong):
-    with pytest.raises(ValueError, match="A twin has|Clip seconds must rise"):
+    with pytest.raises(ValueError, match=r"A twin has|Clip seconds must rise"):
         TwinParams(**wrong)
 
 
 def test_unknown_preset_and_parameter_are_named_before_work_starts(tmp_path):
-    with pytest.raises(ValueError, match="Unknown preset 'hard' .*teaching"):
+    with pytest.raises(ValueError, match=r"Unknown preset 'hard' .*teaching"):
         simulate(tmp_path / "twin", replace(SMALL, preset="hard"))
     with pytest.raises(ValueError, match=r"Unknown effect parameter \['noise'\] \(known: effect_scale"):
         simulate(tmp_path / "twin", replace(SMALL, changes={"noise": 1.0}))
@@ -238,7 +238,7 @@ def test_topographies_are_referenced_scaled_and_linear_in_order():
 
 
 def test_a_source_outside_the_brain_is_refused():
-    with pytest.raises(ValueError, match="0.95 head radii .* outside the brain"):
+    with pytest.raises(ValueError, match=r"0.95 head radii .* outside the brain"):
         leadfield(np.array([[0.0, 0.5, 0.3], [0.0, 0.95, 0.0]]))
 
 

@@ -226,5 +226,5 @@ def test_an_empty_part(index, split, part):
 def test_too_few_clips_for_the_folds(index):
     """With five clips a session there is one fold only, hence nothing to train on."""
     few = index[(index["clip"] - 1) % 20 < 5].reset_index(drop=True)
-    with pytest.raises((LeakError, ValueError), match="part is empty|no clips to calibrate on"):
+    with pytest.raises((LeakError, ValueError), match=r"part is empty|no clips to calibrate on"):
         make_split(few, "joint")
