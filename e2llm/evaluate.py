@@ -43,7 +43,8 @@ class Listener:
         ids, mask = self.processor.pad(prompts, "left")
         windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
         features = torch.from_numpy(np.stack([self.features[row] for row in windows])) if windows else None
-        return {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+        given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+        return {name: value.to(self.model.device) for name, value in given.items() if value is not None}
 
 
 def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> list[list[int]]:
@@ -58,7 +59,7 @@ def generate(listener: Listener, items: list[Item], thinking: bool = True, max_n
     texts = [""] * len(items)
     tokenizer = listener.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
-        inputs = {k: v for k, v in listener.inputs([items[i] for i in chosen], thinking).items() if v is not None}
+        inputs = listener.inputs([items[i] for i in chosen], thinking)
         out = listener.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False,
                                       pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
                                       suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)])
@@ -105,19 +106,19 @@ def score_options(listener: Listener, items: list[Item], said: list[str] | None 
 def _score_batch(listener: Listener, items: list[Item], said: list[str] | None, n_options: int) -> tuple[np.ndarray, np.ndarray]:
     processor = listener.processor
     prompt = listener.inputs(items, thinking=said is not None, said=said)
-    first = listener.model(**{k: v for k, v in prompt.items() if v is not None}, use_cache=True,
+    first = listener.model(**prompt, use_cache=True,
                            position_ids=_positions(prompt["attention_mask"]))
     cache = first.past_key_values
     cache.batch_repeat_interleave(n_options)
     options = [[*processor.ids(option), processor.tokenizer.eos_token_id] for item in items for option in item.options]
-    ids, mask = processor.pad(options, "right")
+    ids, mask = (padded.to(listener.model.device) for padded in processor.pad(options, "right"))
     full = torch.cat([prompt["attention_mask"].repeat_interleave(n_options, dim=0), mask], dim=1)
     second = listener.model(input_ids=ids, attention_mask=full, past_key_values=cache,
                             position_ids=_positions(full)[:, -ids.shape[1] :], use_cache=True)
     # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
     logits = torch.cat([first.logits[:, -1:].repeat_interleave(n_options, dim=0), second.logits[:, :-1]], dim=1).float()
     chosen = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1) * mask
-    return chosen.sum(1).view(-1, n_options).numpy(), mask.sum(1).view(-1, n_options).numpy()
+    return chosen.sum(1).view(-1, n_options).cpu().numpy(), mask.sum(1).view(-1, n_options).cpu().numpy()
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:
@@ -142,12 +143,12 @@ def label_similarity(listener: Listener, rows_by_label: dict[str, list[int]]) ->
     """
     projector, processor = listener.model.projector, listener.processor
     words = listener.model.get_input_embeddings().weight
-    heard = [projector(torch.from_numpy(np.stack([listener.features[listener.position[w]] for w in windows]))).mean(dim=(0, 1))
+    heard = [projector(torch.from_numpy(np.stack([listener.features[listener.position[w]] for w in windows])).to(words.device)).mean(dim=(0, 1))
              for windows in rows_by_label.values()]
     said = [words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]
     heard, said = torch.stack(heard).float(), torch.stack(said).float()
     heard, said = heard - heard.mean(0), said - said.mean(0)
-    return torch.nn.functional.cosine_similarity(heard[:, None], said[None], dim=-1).numpy()
+    return torch.nn.functional.cosine_similarity(heard[:, None], said[None], dim=-1).cpu().numpy()
 
 
 def probabilities(scores: list[np.ndarray]) -> np.ndarray:

@@ -135,6 +135,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
     tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.owners, rows, stage.path / "tokens.npy")
+    model.cpu()
     after = model.pooled(torch.from_numpy(np.array(tokens).reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
     logits = model.classifier(after).detach().numpy()
     np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
@@ -314,6 +315,8 @@ def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:
     """Stage 3: instruction tuning with chain of thought; ``replay`` text-only items keep what the text has taught."""
+    if held_out := sorted(kind for kind in per_kind if kind.startswith("zero_")):
+        raise ValueError(f"{held_out} belong to the zero-shot tier: they must not be trained on.")
     replay = replay if corpus.label_set.has_affect else 0
     settings = {"per_kind": per_kind, "replay": replay, "adapter": asdict(adapter), "fit": asdict(params)}
     stage = run.stage("adapter", settings, needs=("projector",))

@@ -204,10 +204,10 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, owners:
         Memory-mapped from ``path``.
     """
     model.eval()
-    out = None
+    device, out = next(model.parameters()).device, None
     for start in range(0, len(rows), batch):
         some = rows[start : start + batch]
-        tokens = model(equalise(data[some], owners[some])).flatten(2).numpy()
+        tokens = model(equalise(data[some], owners[some]).to(device)).flatten(2).cpu().numpy()
         if out is None:
             out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
         out[start : start + len(some)] = tokens

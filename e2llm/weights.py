@@ -49,7 +49,11 @@ def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is missing: download the EEGPT weights there, or leave encoder_weights empty to start from scratch.")
-    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}): files that hold other "
+                         "objects are refused; convert it to safetensors where you trust it.") from error
     state = _encoder_keys(state.get("state_dict", state))
     own = encoder.state_dict()
     matched = [key for key in own if key in state and state[key].shape == own[key].shape]
