@@ -81,10 +81,10 @@ class Equaliser:
 
 
 def _band_weights(frequencies: np.ndarray) -> np.ndarray:
-    """Share of each band in the gain at each frequency, shape (bands, frequencies): linear between band centres."""
-    centres = [(low + high) / 2 for low, high in BANDS.values()]
-    identity = np.eye(len(centres), dtype=np.float32)
-    return np.stack([np.interp(frequencies, centres, row) for row in identity]).astype(np.float32)
+    """Share of each band in the gain at each frequency, shape (bands, frequencies): plateaus with ramps of 1 Hz at the edges."""
+    points = [edge for low, high in BANDS.values() for edge in (low + 0.5, high - 0.5)]
+    shares = np.repeat(np.eye(len(BANDS)), 2, axis=1)
+    return np.stack([np.interp(frequencies, points, row) for row in shares]).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list
     if bad:
         raw.interpolate_bads(reset_bads=True, verbose="error")
     raw.set_eeg_reference("average", projection=False, verbose="error")
-    return raw.resample(params.sfreq, verbose="error"), bad
+    return raw.resample(params.sfreq, method="polyphase", verbose="error"), bad
 
 
 def _outlying(raw: mne.io.BaseRaw, threshold: float) -> list[str]:

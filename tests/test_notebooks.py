@@ -87,6 +87,7 @@ def test_the_default_run_gives_what_the_readme_shows(finished_run):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_nbval_reproduces_the_committed_outputs(path, finished_run):
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200", "-q", "-p", "no:cacheprovider", str(path)]
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-4000:]
