@@ -73,7 +73,7 @@ class Equaliser:
         Tensor
             Same shape, millivolts.
         """
-        signal = torch.from_numpy(np.ascontiguousarray(signal_uv))
+        signal = torch.from_numpy(np.array(signal_uv, dtype=np.float32))  # a copy: memory-mapped windows are read-only
         who = [self.subjects.index(name) for name in owners]
         frequencies = np.fft.rfftfreq(signal.shape[-1], 1.0 / self.sfreq)
         curve = torch.from_numpy(self.gain[who]) @ torch.from_numpy(_band_weights(frequencies))

@@ -14,6 +14,7 @@ from .metrics import Score, accuracy
 from .modeling import E2LLMProcessor
 from .tasks import Item, parse_answer
 
+
 @dataclass
 class Listener:
     """A trained model together with what it needs to hear windows.

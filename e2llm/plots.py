@@ -41,7 +41,7 @@ BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 def use_style() -> None:
     """Set the size of text and figures for a notebook, once at its top."""
     plt.rcParams.update({
-        "figure.dpi": 80, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
+        "figure.dpi": 55, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
         "figure.titlesize": 12, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     })

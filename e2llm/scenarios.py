@@ -5,7 +5,7 @@ slots; zero-shot scenarios are handwritten situations that no frame can produce.
 """
 
 import random
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from itertools import product
 from string import Formatter
@@ -82,7 +82,7 @@ def _load() -> dict[str, dict[str, Any]]:
     return data
 
 
-@lru_cache(maxsize=None)
+@cache
 def _expand(emotion: str) -> tuple[str, ...]:
     entry = _entry(emotion)
     sentences = []

@@ -6,6 +6,9 @@ Notebooks call these; everything they need comes from the run folder and the par
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -279,6 +282,14 @@ class AdapterParams:
     noise: float = 0.5  # added to the encoder's tokens in training
 
 
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """peft reads an attribute that transformers renamed; nothing here can act on the warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
 LORA_TARGETS = r"language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -289,7 +300,8 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=LORA_TARGETS, modules_to_save=["projector"])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    peft = get_peft_model(model, config)
+    with _quiet_peft():
+        peft = get_peft_model(model, config)
     named = [(name, p) for name, p in peft.named_parameters() if p.requires_grad]
     groups = [{"params": [p for name, p in named if "lora_" in name]},
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
@@ -339,5 +351,6 @@ def open_instructed(run: Run) -> tuple[torch.nn.Module, E2LLMProcessor]:
     """The model after stage 3, its adapter merged."""
     run.require("adapter")
     model, processor = open_aligned(run)
-    peft = PeftModel.from_pretrained(model, str(run.path / "adapter" / "lora"))
+    with _quiet_peft():
+        peft = PeftModel.from_pretrained(model, str(run.path / "adapter" / "lora"))
     return peft.merge_and_unload().eval(), processor

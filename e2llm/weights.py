@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .encoder import EEGPT, PATCH, SFREQ, Block
 from .montage import EEGPT_VOCABULARY, make_info
 
+
 @dataclass(frozen=True)
 class KeyReport:
     """How a checkpoint fitted: counts are printed, never assumed."""
@@ -74,7 +75,7 @@ def _encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 # Where the summary tokens look at first: one scalp place for each head of each summary token.
-_PLACES = "FP1 FP2 F5 F6 FZ FC1 FC2 C3 C4 T7 T8 P3 P4 PZ O1 O2".split()
+_PLACES = ["FP1", "FP2", "F5", "F6", "FZ", "FC1", "FC2", "C3", "C4", "T7", "T8", "P3", "P4", "PZ", "O1", "O2"]
 _FREQUENCIES = (2.0, 6.0, 9.0, 11.0, 13.0, 17.0, 22.0, 28.0, 35.0, 42.0)  # Hz, denser where rhythms are narrow
 
 

@@ -58,7 +58,7 @@ def test_outputs_hold_no_error_warning_path_or_progress_bar(notebook):
 
 def test_a_lesson_shows_a_figure_and_stays_small(notebook):
     assert any("image/png" in output.get("data", {}) for cell in _code(notebook) for output in cell.outputs)
-    assert len(nbformat.writes(notebook)) < 450_000
+    assert len(nbformat.writes(notebook)) < 750_000
 
 
 @pytest.fixture(scope="session")
