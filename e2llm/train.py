@@ -204,7 +204,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, owners:
         Memory-mapped from ``path``.
     """
     model.eval()
-    device, out = next(model.parameters()).device, None
+    device, out = next(model.parameters(), torch.empty(0)).device, None
     for start in range(0, len(rows), batch):
         some = rows[start : start + batch]
         tokens = model(equalise(data[some], owners[some]).to(device)).flatten(2).cpu().numpy()

@@ -158,7 +158,7 @@ def test_without_eeg_leaves_the_words_and_no_window(listener):
         assert (left.answer, left.options, left.subject) == (asked.answer, asked.options, asked.subject)
         assert E2LLMProcessor.windows(left.messages) == []
     inputs = listener.inputs(bare, thinking=True)
-    assert inputs["eeg_features"] is None and not (inputs["input_ids"] == listener.model.config.eeg_token_id).any()
+    assert "eeg_features" not in inputs and not (inputs["input_ids"] == listener.model.config.eeg_token_id).any()
     assert sum(len(E2LLMProcessor.windows(asked.messages)) for asked in ITEMS) == 7
 
 
@@ -168,7 +168,7 @@ class Perfect(torch.nn.Module):
     def __init__(self, processor: E2LLMProcessor, thought: str = f"{THINK}\nI hear it.\n{END_THINK}\n\n") -> None:
         super().__init__()
         self.ids, self.eos, self.size = processor.ids, processor.tokenizer.eos_token_id, len(processor.tokenizer)
-        self.thought = thought
+        self.thought, self.device = thought, torch.device("cpu")
 
     def classes(self, input_ids: torch.Tensor, eeg_features: torch.Tensor | None) -> list[int]:
         return [0] * len(input_ids) if eeg_features is None else eeg_features[:, 0, 0].int().tolist()
