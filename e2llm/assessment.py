@@ -15,6 +15,7 @@ from .encoder import EEGPTConfig
 from .evaluate import Listener, generate, probabilities, score_items, score_options, shuffled, without_eeg
 from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
+from .questions import Item, predict
 from .runs import Run
 from .stages import (
     AdapterParams,
@@ -31,10 +32,10 @@ from .stages import (
     train_adapter,
     train_projector,
 )
-from .tasks import Item, parse_answer, predict
+from .tasks import parse_answer
 from .train import FitParams, encode_rows
 
-TIER_2 = ("describe", "compare", "rank", "match")
+TIER_2 = ("describe", "select", "compare", "rank", "match")
 TIER_3 = ("zero_predict", "zero_match", "zero_choose")
 SOURCES = ("EEG", "shuffled EEG", "no EEG")
 
@@ -242,6 +243,37 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
                        "tables": {name: table.to_dict("records") for name, table in tables.items()}})
     run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
     return tables
+
+
+def pooled(predictions: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tier-1 scores over the folds of a protocol: every person was tested in one of them.
+
+    Two people in a fold say little of others; together the folds resample all people.
+
+    Parameters
+    ----------
+    predictions : list of DataFrame
+        ``predictions.csv`` of runs that differ only in their fold.
+
+    Raises
+    ------
+    ValueError
+        If a window was tested in several of them, or the answers are not from the same label set and models.
+    """
+    columns = [list(table.columns) for table in predictions]
+    if any(names != columns[0] for names in columns):
+        raise ValueError("The folds do not hold answers of the same models and labels: pool runs that differ only in their fold.")
+    table = pd.concat(predictions, ignore_index=True)
+    if table.duplicated(["subject", "clip", "window"]).any():
+        raise ValueError("A window was tested in several folds: pool a protocol whose test parts are disjoint.")
+    labels = [name[2:-1] for name in columns[0] if name.startswith("p(")]
+    code = {label: i for i, label in enumerate(labels)}
+    truth, owners = table["label"].map(code).to_numpy(), table["subject"].astype(str).to_numpy()
+    rows = []
+    for name in columns[0][columns[0].index("label") + 1 : -len(labels)]:
+        given = table[name].map(code).fillna(-1).astype(int).to_numpy()
+        rows.append(balanced_accuracy(truth, given, owners, len(labels)).row(name) | {"subjects": len(np.unique(owners))})
+    return pd.DataFrame(rows)
 
 
 def closed_set_answers(run: Run, corpus: Corpus) -> np.ndarray:

@@ -12,7 +12,8 @@ import torch
 from .language import EEG_TOKEN, END_THINK
 from .metrics import Score, accuracy
 from .modeling import E2LLMProcessor
-from .tasks import Item, parse_answer
+from .questions import Item
+from .tasks import parse_answer
 
 
 @dataclass

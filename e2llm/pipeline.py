@@ -355,7 +355,29 @@ def sweep(
     table = _with_mean_and_sd(pd.DataFrame(rows), list(grid))
     with replacing(runs_folder() / f"{name or Path(profile).stem}-sweep.csv") as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
+    if "fold" in grid:
+        _pool_folds(rows, list(grid), name or Path(profile).stem)
     return table
+
+
+def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
+    """Tier 1 over all folds of each combination of the other keys, as ``<name>-pooled.csv``; combinations with a failed fold are left out."""
+    import pandas as pd
+
+    from .assessment import pooled
+
+    others = [key for key in swept if key != "fold"]
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(str(row[key]) for key in others), []).append(row)
+    tables = []
+    for same, members in groups.items():
+        if not any("error" in row for row in members):
+            answers = [pd.read_csv(runs_folder() / row["run"] / "predictions.csv", dtype={"subject": str}) for row in members]
+            tables.append(pooled(answers).assign(**dict(zip(others, same, strict=True)), folds=len(members)))
+    if tables:
+        with replacing(runs_folder() / f"{name}-pooled.csv") as partial:
+            pd.concat(tables, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
 
 
 def scalars(metrics: Mapping, prefix: str = "") -> dict[str, float]:

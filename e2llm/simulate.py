@@ -6,7 +6,10 @@ The twin lets everything run for everyone without the licensed data. What the si
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -254,8 +257,8 @@ def _write_subject(root: Path, params: TwinParams, subject: int) -> dict[str, np
                 _break_channel(signal, bad[session], clip_rng)
             signals[str(clip)], traces[str(clip)] = signal, trace[None, :]
             truth += [(clip, w, emotion, trace[w], latents[w]) for w in range(n_windows)]
-    savemat(root / "EEG_preprocessed" / f"{subject}.mat", signals)
-    savemat(root / "continuous_labels" / f"{subject}.mat", traces)
+    _save_mat(root / "EEG_preprocessed" / f"{subject}.mat", signals)
+    _save_mat(root / "continuous_labels" / f"{subject}.mat", traces)
     _write_save_info(root, params, subject, seconds, traces)
     clips, windows, emotions, intensities, latents = zip(*truth, strict=True)
     return {"subject": np.full(len(clips), subject), "clip": np.array(clips), "window": np.array(windows),
@@ -285,8 +288,27 @@ def _write_tables(root: Path, params: TwinParams) -> None:
         clips = range(session * 20 + 1, session * 20 + 21)
         rows.append([f"Session {session + 1} video index", *clips])
         rows.append(["Emotion", *(clip_emotion(clip).capitalize() for clip in clips)])
-    pd.DataFrame(rows).to_excel(root / "emotion_label_and_stimuli_order.xlsx", index=False, header=False)
-    pd.DataFrame(SEED_CHANNELS).to_excel(root / "Channel Order.xlsx", index=False, header=False)
+    _save_sheet(root / "emotion_label_and_stimuli_order.xlsx", pd.DataFrame(rows))
+    _save_sheet(root / "Channel Order.xlsx", pd.DataFrame(SEED_CHANNELS))
+
+
+def _save_mat(path: Path, content: dict[str, np.ndarray]) -> None:
+    """A .mat file whose header has no date: the same twin, the same bytes."""
+    savemat(path, content)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 5.0 MAT-file, simulated twin of SEED-VII".ljust(116))
+
+
+def _save_sheet(path: Path, table: pd.DataFrame) -> None:
+    """A spreadsheet without the time of its making."""
+    made = io.BytesIO()
+    table.to_excel(made, index=False, header=False)
+    with zipfile.ZipFile(made) as dated, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as undated:
+        for name in dated.namelist():
+            content = dated.read(name)
+            if name == "docProps/core.xml":
+                content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]+Z", b"2022-10-01T00:00:00Z", content)
+            undated.writestr(zipfile.ZipInfo(name, (2022, 10, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
 
 
 def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2) -> Path:

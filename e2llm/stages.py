@@ -25,10 +25,12 @@ from .features import EvidenceNames, evidence, group_entropy, scalp_groups
 from .language import ScratchParams, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from .preprocess import PreprocessParams, Windows, preprocess
+from .questions import Item
 from .recordings import open_source
 from .runs import Progress, Run, Stage, folder_fingerprint
+from .segments import Segment, imagined_segments, real_segments
 from .splits import Split, make_split
-from .tasks import Item, ItemBuilder, Segment, drill_items, imagined_segments, real_segments, text_items, write_items
+from .tasks import ItemBuilder, drill_items, text_items, write_items
 from .train import (
     FitParams,
     Samples,
@@ -318,11 +320,13 @@ def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed:
 
 
 def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
-    """Text-only items about scenarios, so that instruction tuning does not unlearn what text has taught."""
+    """Text-only items about scenarios and orders, so that instruction tuning does not unlearn what text has taught."""
     if not n:
         return []
-    builder = ItemBuilder(imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1)), corpus.label_set, seed + 1)
-    return [builder.scenario() if i % 2 else builder.choose() for i in range(n if builder.has_scenarios else 0)]
+    segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
+    builder = ItemBuilder(segments, corpus.label_set, seed + 1, ties=True)
+    makers = (builder.scenario, builder.choose, builder.rank)
+    return [makers[i % len(makers)]() for i in range(n if builder.has_scenarios else 0)]
 
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:

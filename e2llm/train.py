@@ -17,7 +17,8 @@ from transformers.utils import logging
 from .calibration import Equaliser
 from .language import IGNORE
 from .modeling import E2LLMProcessor
-from .tasks import DIRECT_KINDS, Item
+from .questions import Item
+from .tasks import DIRECT_KINDS
 
 
 @dataclass(frozen=True)

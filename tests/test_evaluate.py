@@ -14,7 +14,8 @@ from e2llm.emotions import plain_labels
 from e2llm.evaluate import Listener, answer, generate, probabilities, score_items, score_options, shuffled, without_eeg
 from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.tasks import Item, Segment, predict
+from e2llm.questions import Item, predict
+from e2llm.segments import Segment
 
 TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows sad and calm. happy resting counting moving"]
 WIDTH, EEG_TOKENS = 24, 2

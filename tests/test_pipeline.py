@@ -236,6 +236,25 @@ def test_a_sweep_averages_over_seeds_only(project, fake_execution):
     assert len(pd.read_csv(project / "runs" / "tiny-sweep.csv")) == 8
 
 
+def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypatch):
+    def with_answers(_, target, parameters, **__):
+        from e2llm.runs import Run
+
+        if target.name.startswith("02"):
+            fold, run = parameters["fold"], Run.open(parameters["run_name"])
+            run.write_metrics({"fold": fold})
+            answers = pd.DataFrame({"subject": [f"{fold}a", f"{fold}b"] * 2, "clip": [1, 1, 2, 2], "window": 0,
+                                    "label": ["x", "x", "y", "y"], "LLM": ["x", "x", "y", "x" if fold else "y"]})
+            run.write_predictions(answers.assign(**{"p(x)": 0.5, "p(y)": 0.5}))
+
+    write_notebook(project / "notebooks" / "02_folds.ipynb", 'run_name = "tiny"  # run\nfold = 0  # fold')
+    monkeypatch.setattr("papermill.execute_notebook", with_answers)
+    sweep("tiny", {"fold": [0, 1]}, "folds")
+    table = pd.read_csv(project / "runs" / "folds-pooled.csv").set_index("name")
+    assert table.loc["LLM", "score"] == pytest.approx(0.5 * (1 + 3 / 4))
+    assert table.loc["LLM", "subjects"] == 4 and table.loc["LLM", "folds"] == 2 and table.loc["LLM", "chance"] == 0.5
+
+
 def test_a_failed_run_does_not_stop_a_sweep(project, fake_execution, capsys):
     assert main(["sweep", "-g", "seed=0,13,2", "--name", "trial"]) == 1
     table = pd.read_csv(project / "runs" / "trial-sweep.csv").set_index("run")

@@ -32,6 +32,7 @@ from e2llm.effects import (
 from e2llm.emotions import SEED_VII
 from e2llm.montage import SEED_CHANNELS, region_of
 from e2llm.recordings import clip_emotion
+from e2llm.runs import folder_fingerprint
 from e2llm.simulate import TwinParams, clip_seconds, leadfield, simulate, truth_folder
 
 SFREQ = 200
@@ -168,6 +169,19 @@ def test_a_folder_that_is_no_twin_is_refused_untouched(tmp_path):
     with pytest.raises(FileExistsError, match="not a finished twin: give another folder"):
         simulate(root, SMALL, n_jobs=1)
     assert [path.name for path in root.iterdir()] == ["mine.txt"]
+
+
+def test_the_same_twin_is_the_same_bytes_at_any_time(tmp_path, monkeypatch):
+    import time
+
+    first = simulate(tmp_path / "first", replace(SMALL, subjects=1), n_jobs=1)
+    later = time.time() + 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    monkeypatch.setattr(time, "asctime", lambda *_: "another day")
+    second = simulate(tmp_path / "second", replace(SMALL, subjects=1), n_jobs=1)
+    assert folder_fingerprint(first) == folder_fingerprint(second)
+    for path in sorted(first.rglob("*.*")):
+        assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
 
 
 def test_a_twin_that_was_cut_off_is_written_anew(tmp_path):

@@ -16,20 +16,19 @@ from e2llm.effects import BANDS
 from e2llm.emotions import SEED_VII, LabelSet, plain_labels
 from e2llm.features import LEVEL_THRESHOLD, EvidenceNames
 from e2llm.montage import REGIONS
+from e2llm.segments import imagined_segments, real_segments
 from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
 from e2llm.tasks import (
     ItemBuilder,
     drill_items,
-    imagined_segments,
     parse_answer,
     read_items,
-    real_segments,
     text_items,
     write_items,
 )
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
-TRAINING = ("predict", "describe", "compare", "rank", "match")
+TRAINING = ("predict", "describe", "select", "compare", "rank", "match")
 HELD_OUT = ("zero_predict", "zero_match", "zero_choose")
 KINDS = (*TRAINING, *HELD_OUT)
 N = 350
@@ -118,7 +117,7 @@ def test_items_of_a_part_hold_only_windows_of_it(part):
     assert all(not item.windows for item in replay_items(corpus, 20, 0))
 
 
-@pytest.mark.parametrize("kind", ["compare", "match", "zero_match", "zero_choose", "rank", "describe"])
+@pytest.mark.parametrize("kind", ["select", "compare", "match", "zero_match", "zero_choose", "rank", "describe"])
 def test_the_right_option_stands_anywhere_with_equal_chance(kind):
     items = build(5).draw(kind, 1500)
     if kind == "rank":
@@ -166,6 +165,22 @@ def test_the_scenarios_to_choose_from_say_nothing_about_the_choice():
         assert independent([(OWNERS[texts[place]], item.answer) for texts, item in zip(shown, items, strict=True)])
 
 
+def words_to_select(item) -> list[str]:
+    return re.findall(r"[ABC]: (\w+)", text_of(item))
+
+
+WORD_OWNERS = {word: label for label in SEED_VII.labels for word in (label, *scenarios.feelings(label))}
+
+
+def test_the_words_to_select_from_say_nothing_about_the_choice():
+    items = build(6).draw("select", 1500)
+    shown = [words_to_select(item) for item in items]
+    assert all(len(set(map(WORD_OWNERS.get, words))) == 3 for words in shown)
+    for place in range(3):
+        assert independent([(WORD_OWNERS[words[place]], item.answer) for words, item in zip(shown, items, strict=True)])
+    assert len({word for words in shown for word in words}) > 40
+
+
 def test_permuted_labels_change_no_question():
     permuted = INDEX.assign(label=np.random.default_rng(8).permutation(INDEX["label"]))
     for kind in ("predict", "describe", "zero_predict"):
@@ -183,6 +198,8 @@ def test_no_question_about_eeg_names_a_label_or_a_measurement(kind):
     words = {*SEED_VII.labels, *BANDS, *REGIONS, "asymmetry"}
     for item in build(7).draw(kind, 300):
         text = text_of(item)
+        if kind == "select":  # its words are the options, the right one is anywhere
+            text = re.sub(r"[ABC]: \w+", "", text)
         if "choose" in kind or "match" in kind:
             for scenario in OWNERS:
                 text = text.replace(scenario, "")
@@ -211,11 +228,13 @@ def test_right_answers_of_one_segment_and_of_scenarios():
     for item in builder.draw("zero_choose", 100):
         chosen = re.search(rf"{item.answer}: (.+?)(?= [ABC]: |$)", text_of(item)).group(1)
         assert [OWNERS[chosen]] == label_of(item)
+    for item in builder.draw("select", 100):
+        assert [WORD_OWNERS[words_to_select(item)["ABC".index(item.answer)]]] == label_of(item)
     for item in builder.draw("describe", 100):
         (label,) = label_of(item)
         assert labels_in(item.answer) == {label}
         others = [labels_in(option) for option in item.options if option != item.answer]
-        assert len(others) == 3 and {label} not in others and all(len(named) == 1 for named in others)
+        assert len(set(map(frozenset, others))) == 3 and {label} not in others and all(len(named) == 1 for named in others)
 
 
 def coordinate(window: int, axis: str) -> float:
@@ -234,6 +253,18 @@ def test_orders_are_those_of_the_coordinates(kind):
         axes.add(item.axis)
         sizes.add(len(values))
     assert axes == {"valence", "arousal", "intensity"} and sizes == ({3, 4} if kind == "rank" else {2})
+
+
+def test_equals_are_ranked_in_words_alone_and_by_their_letters():
+    tied = [item for item in text_items(SEED_VII, 2000, 3) if item.kind == "rank"]
+    ranked = [re.findall(r"(\w+) ([ABCD])", item.thought.split(": ")[1].split(".")[0]) for item in tied]
+    equals = 0
+    for item, notes in zip(tied, ranked, strict=True):
+        value = {letter: getattr(SEED_VII, item.axis)[word] for word, letter in notes} if item.axis != "intensity" else {
+            letter: ("weak", "moderate", "strong").index(word) for word, letter in notes}
+        assert item.answer == " > ".join(sorted(sorted(value), key=lambda letter: -value[letter])), item
+        equals += len(set(value.values())) < len(value)
+    assert 0.2 < equals / len(tied) < 0.95
 
 
 def test_the_question_asks_for_the_axis_that_orders_the_answer():
@@ -277,6 +308,9 @@ def zero_shot_forms() -> set[str]:
     forms = {text_of(item).replace("#", "").strip() for item in builder.draw("zero_predict", 50)}
     for item in builder.draw("zero_match", 50):
         forms.add(without_scenario(text_of(item))[1].split("A: #")[0].strip())
+    for item in builder.draw("zero_choose", 50):
+        forms.add(text_of(item).replace("#", "").split("A: ")[0].strip())
+    assert len(forms) == 4 + 3 + 2
     return forms
 
 
@@ -308,7 +342,7 @@ def test_imagined_claims_say_nothing_about_the_label():
 
 def test_text_items_show_every_task_in_words():
     items = text_items(SEED_VII, 140, 0)
-    assert {item.kind for item in items} == {*TRAINING, "scenario", "choose"}
+    assert {item.kind for item in items} == {*TRAINING, "scenario", "choose"}  # "choose" has no EEG here
     assert not any(item.windows or "#" in text_of(item) for item in items)
     for item in items:
         if item.kind == "scenario":
@@ -340,16 +374,16 @@ def test_labels_without_valence_serve_what_needs_none_and_say_why_not_the_rest()
     rest = plain_labels("rest", ["resting", "counting"])
     index = make_index(rest.labels, intensity=False)
     builder = ItemBuilder(real_segments(index, ROWS, Z, NAMES), rest, 0)
-    assert set(builder.kinds()) == {"predict", "describe"}
-    for kind in ("predict", "describe"):
+    assert set(builder.kinds()) == {"predict", "describe", "select", "zero_predict"}
+    for kind in ("predict", "describe", "select"):
         for item in builder.draw(kind, 30):
-            assert item.answer in item.options
+            assert item.answer in item.options and (kind == "predict" or len(item.options) == 2)
             whole = f"{text_of(item)} {item.thought} {item.answer}".lower()
             assert "nan" not in re.findall(r"\w+", whole) and "pleasant" not in whole
     for kind in ("compare", "rank", "match", "zero_match"):
         with pytest.raises(ValueError, match=rf"'rest' cannot serve items of kind '{kind}' \(no valence.*predict, describe"):
             builder.draw(kind, 1)
-    assert {item.kind for item in text_items(rest, 20, 0)} == {"predict", "describe"}
+    assert {item.kind for item in text_items(rest, 20, 0)} == {"predict", "describe", "select"}
     assert any("resting" in item.answer for item in text_items(rest, 20, 0) if item.kind == "describe")
 
 
@@ -359,10 +393,10 @@ def coordinates(labels: tuple[str, ...], values: tuple[float, ...]) -> LabelSet:
 
 
 @pytest.mark.parametrize("label_set, intensity, served", [
-    (coordinates(("high", "low"), (0.5, -0.5)), False, {"predict", "describe", "compare", "zero_predict"}),
-    (coordinates(("high", "low"), (0.5, -0.5)), True, {"predict", "describe", "compare", "rank", "zero_predict"}),
-    (coordinates(("high", "low"), (0.5, 0.45)), False, {"predict", "describe", "zero_predict"}),
-    (coordinates(("high", "middle", "low"), (0.5, 0.0, -0.5)), False, {"predict", "describe", "compare", "rank", "zero_predict"}),
+    (coordinates(("high", "low"), (0.5, -0.5)), False, {"predict", "describe", "compare", "zero_predict", "select"}),
+    (coordinates(("high", "low"), (0.5, -0.5)), True, {"predict", "describe", "compare", "rank", "zero_predict", "select"}),
+    (coordinates(("high", "low"), (0.5, 0.45)), False, {"predict", "describe", "zero_predict", "select"}),
+    (coordinates(("high", "middle", "low"), (0.5, 0.0, -0.5)), False, {"predict", "describe", "compare", "rank", "zero_predict", "select"}),
     (coordinates(("happy", "sad", "neutral"), (0.5, -0.5, 0.0)), False, set(KINDS))])
 def test_few_labels_serve_what_they_can(label_set, intensity, served):
     index = make_index(label_set.labels, intensity)

@@ -12,8 +12,8 @@ from torch import nn
 
 from e2llm.language import IGNORE, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.questions import Item
 from e2llm.stages import AdapterParams, train_adapter, train_projector
-from e2llm.tasks import Item
 from e2llm.train import (
     FitParams,
     Samples,
