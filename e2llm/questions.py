@@ -95,7 +95,7 @@ _PREDICT = ("Which {noun} does this segment show?", "Name the {noun} in this EEG
             "Read the EEG and name the {noun}.", "Look at the segment. Which {noun} is it?", "This is the EEG of a person. What is the {noun}?",
             "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?", "Read this segment. What does the person feel?")
 _ZERO_PREDICT = ("This EEG segment shows a person. Which {noun} fits?", "Look at this EEG and say the {noun}.",
-                 "Which {noun} do you read in this segment?", "What does the EEG show: which {noun}?")
+                 "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
 _DESCRIBE = ("Describe this segment.", "What does this EEG segment show?", "Describe the state of this person.")
 _SELECT = ("Which word fits this segment?", "Choose the word that fits the segment.", "Which of these words does the segment show?")
 _COMPARE = ("Which segment is {more}?", "Which of the two segments is {more}?", "Compare the segments. Which is {more}?")

@@ -320,13 +320,12 @@ def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed:
 
 
 def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
-    """Text-only items about scenarios and orders, so that instruction tuning does not unlearn what text has taught."""
+    """Text-only items about scenarios, so that instruction tuning does not unlearn what text has taught."""
     if not n:
         return []
     segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
-    builder = ItemBuilder(segments, corpus.label_set, seed + 1, ties=True)
-    makers = (builder.scenario, builder.choose, builder.rank)
-    return [makers[i % len(makers)]() for i in range(n if builder.has_scenarios else 0)]
+    builder = ItemBuilder(segments, corpus.label_set, seed + 1)
+    return [builder.scenario() if i % 2 else builder.choose() for i in range(n if builder.has_scenarios else 0)]
 
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:

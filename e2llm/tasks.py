@@ -35,14 +35,10 @@ class ItemBuilder:
         Same seed, same items.
     texts : callable
         ``texts(label)`` gives the scenarios that may be used.
-    ties : bool
-        Also rank equals (first letter first). No question asks for that, but a model that hears two segments as the same
-        must still answer with an order.
     """
 
-    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int, texts: Callable[[str], list[str]] = scenarios.training_scenarios,
-                 ties: bool = False) -> None:
-        self.segments, self.label_set, self.ties = segments, label_set, ties
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int, texts: Callable[[str], list[str]] = scenarios.training_scenarios) -> None:
+        self.segments, self.label_set = segments, label_set
         self.rng = np.random.default_rng(seed)
         self.texts = texts
         self.by_label = {label: [s for s in segments if s.label == label] for label in label_set.labels}
@@ -94,14 +90,13 @@ class ItemBuilder:
         segment, *others = self._distinct(min(4, len(self.by_label)))
         return questions.description(segment, self.label_set, self.rng, others)
 
-    def _apart(self, n: int, ties: bool = False) -> tuple[list[Segment], str]:
-        """``n`` segments with clear order on a random axis that permits one; with ``ties`` some may be equal."""
+    def _apart(self, n: int) -> tuple[list[Segment], str]:
+        """``n`` segments with clear order on a random axis that permits one."""
         while True:
             axis = ("valence", "arousal", "intensity")[self.rng.integers(3)]
             group = [self._any() for _ in range(n)]
             values = sorted(segment.value(axis, self.label_set) for segment in group)
-            gaps = [b - a for a, b in itertools.pairwise(values)]
-            if any(gaps) and all(gap >= MIN_GAP[axis] or (ties and gap == 0) for gap in gaps):
+            if all(b - a >= MIN_GAP[axis] for a, b in itertools.pairwise(values)):
                 return group, axis
 
     def compare(self) -> Item:
@@ -109,7 +104,7 @@ class ItemBuilder:
         return questions.compare(group, axis, self.label_set, self.rng)
 
     def rank(self) -> Item:
-        group, axis = self._apart(min(3 + int(self.rng.uniform() < 0.25), self.most_in_order), self.ties)
+        group, axis = self._apart(min(3 + int(self.rng.uniform() < 0.25), self.most_in_order))
         return questions.rank(group, axis, self.label_set, self.rng)
 
     def _distinct(self, n: int) -> list[Segment]:
@@ -165,7 +160,7 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     No zero-shot scenario and no zero-shot question form is among them.
     """
     rng = np.random.default_rng(seed)
-    builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed, ties=True)
+    builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed)
     makers, served = [builder.predict, builder.describe], builder.kinds()
     if builder.has_scenarios:
         makers += [builder.scenario] * 3

@@ -255,18 +255,6 @@ def test_orders_are_those_of_the_coordinates(kind):
     assert axes == {"valence", "arousal", "intensity"} and sizes == ({3, 4} if kind == "rank" else {2})
 
 
-def test_equals_are_ranked_in_words_alone_and_by_their_letters():
-    tied = [item for item in text_items(SEED_VII, 2000, 3) if item.kind == "rank"]
-    ranked = [re.findall(r"(\w+) ([ABCD])", item.thought.split(": ")[1].split(".")[0]) for item in tied]
-    equals = 0
-    for item, notes in zip(tied, ranked, strict=True):
-        value = {letter: getattr(SEED_VII, item.axis)[word] for word, letter in notes} if item.axis != "intensity" else {
-            letter: ("weak", "moderate", "strong").index(word) for word, letter in notes}
-        assert item.answer == " > ".join(sorted(sorted(value), key=lambda letter: -value[letter])), item
-        equals += len(set(value.values())) < len(value)
-    assert 0.2 < equals / len(tied) < 0.95
-
-
 def test_the_question_asks_for_the_axis_that_orders_the_answer():
     asked = {(word, item.axis) for item in build(11).draw("compare", 200)
              for word in re.findall(r"pleasant|activated|stronger", text_of(item))}
