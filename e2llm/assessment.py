@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
+from .audit import Finding, audit, stamp
 from .baselines import linear_baseline, oracle
 from .encoder import EEGPTConfig
 from .evaluate import Listener, generate, probabilities, score_items, score_options, shuffled, without_eeg
@@ -17,6 +18,8 @@ from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
 from .questions import Item, predict
 from .runs import Run
+from .shortcuts import PROBES, neighbour_worth, probe
+from .splits import accepted_rules
 from .stages import (
     AdapterParams,
     Corpus,
@@ -32,7 +35,7 @@ from .stages import (
     train_adapter,
     train_projector,
 )
-from .tasks import parse_answer
+from .tasks import parse_answer, read_items
 from .train import FitParams, encode_rows
 
 TIER_2 = ("describe", "select", "compare", "rank", "match")
@@ -193,6 +196,14 @@ def question_text(item: Item) -> str:
     return "".join("⟨EEG⟩" if part["type"] == "eeg" else part["text"] for part in parts).strip()
 
 
+def examine(run: Run, corpus: Corpus) -> list[Finding]:
+    """Audit everything that is known of how the models of a run came about; see :func:`e2llm.audit.audit`."""
+    protocol = run.require("encoder")["params"]["protocol"]
+    items = [item for stage in ("projector", "adapter") for item in read_items(run.path / stage / "items.jsonl")]
+    return audit(corpus.split, corpus.windows.index, accept=accepted_rules(protocol["protocol"], protocol.get("accept_leaks", False)),
+                 power=np.asarray(corpus.windows.power), items=items, neighbour_worth=neighbour_worth(corpus.windows.index, corpus.split))
+
+
 def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, seed: int) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
@@ -212,21 +223,23 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
     dict of DataFrame
         ``tier_1``, ``tiers_2_and_3`` and, if asked for, ``ablation``.
     """
-    settings = {"n_items": n_items, "ablation": with_ablation, "oracle": truth is not None, "seed": seed}
+    settings = {"n_items": n_items, "ablation": with_ablation, "oracle": truth is not None, "probes": list(PROBES), "seed": seed}
     stage = run.stage("evaluation", settings, needs=("encoder", "adapter"))
     if not stage.done:
         stage.begin()
+        findings = examine(run, corpus)
         model, processor = open_instructed(run)
         listener = Listener(model, processor, *load_tokens(run))
         first, predictions, said = tier_1(run, corpus, listener, truth, seed)
         others, examples = tiers_2_and_3(corpus, listener, n_items, seed)
-        tables = {"tier_1": first, "tiers_2_and_3": others}
+        tables = {"tier_1": first, "shortcuts": probe(corpus.windows.index, corpus.split, seed), "tiers_2_and_3": others}
         if with_ablation:
             tables["ablation"] = ablation(run, corpus, listener, n_items, seed)
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         predictions.to_csv(stage.path / "predictions.csv", index=False)
-        stage.finish({"parse_rate": said["parse_rate"], "samples": samples(said, examples)})
+        stage.finish({"parse_rate": said["parse_rate"], "samples": samples(said, examples)},
+                     audit=[str(finding) for finding in findings] or ["nothing found"], stamp=stamp(findings))
     return publish(run, corpus)
 
 
@@ -236,8 +249,9 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
     folder = run.path / "evaluation"
     tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
     split = corpus.split
-    facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "normalisation": split.normalisation,
-             "transductive": split.transductive, "train windows": len(split.train), "val windows": len(split.val),
+    facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "what is unseen": split.statement, "normalisation": split.normalisation,
+             "transductive": split.transductive, "audit": record["facts"]["audit"], "stamp": record["facts"]["stamp"],
+             "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.owners[split.test]))}
     run.write_metrics({"facts": facts, "parse_rate": record["metrics"]["parse_rate"], "samples": record["metrics"]["samples"],
                        "tables": {name: table.to_dict("records") for name, table in tables.items()}})

@@ -61,7 +61,8 @@ def make_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParam
         vocab_size=len(tokenizer), hidden_size=params.hidden_size, intermediate_size=3 * params.hidden_size,
         num_hidden_layers=params.layers, num_attention_heads=params.heads, num_key_value_heads=params.heads // 2,
         head_dim=params.hidden_size // params.heads, max_position_embeddings=params.max_positions,
-        tie_word_embeddings=True, initializer_range=params.init_std, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+        tie_word_embeddings=True, initializer_range=params.init_std, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model = Qwen3ForCausalLM(config)
     lookup_init(model)
     return model

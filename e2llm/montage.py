@@ -8,13 +8,19 @@ import mne
 import numpy as np
 
 # Order of the SEED-VII recordings (its "Channel Order.xlsx").
-SEED_CHANNELS: tuple[str, ...] = tuple(
-    ["FP1", "FPZ", "FP2", "AF3", "AF4", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5", "FC3", "FC1", "FCZ", "FC2", "FC4", "FC6", "FT8", "T7", "C5", "C3", "C1", "CZ", "C2", "C4", "C6", "T8", "TP7", "CP5", "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "TP8", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8", "PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8", "CB1", "O1", "OZ", "O2", "CB2"]
+SEED_CHANNELS: tuple[str, ...] = (
+    "FP1", "FPZ", "FP2", "AF3", "AF4", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5", "FC3", "FC1",
+    "FCZ", "FC2", "FC4", "FC6", "FT8", "T7", "C5", "C3", "C1", "CZ", "C2", "C4", "C6", "T8", "TP7", "CP5", "CP3", "CP1",
+    "CPZ", "CP2", "CP4", "CP6", "TP8", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8", "PO7", "PO5", "PO3", "POZ",
+    "PO4", "PO6", "PO8", "CB1", "O1", "OZ", "O2", "CB2",
 )
 
 # The 62 names of the learned channel embedding of EEGPT (Wang et al., NeurIPS 2024), in its order.
-EEGPT_VOCABULARY: tuple[str, ...] = tuple(
-    ["FP1", "FPZ", "FP2", "AF7", "AF3", "AF4", "AF8", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5", "FC3", "FC1", "FCZ", "FC2", "FC4", "FC6", "FT8", "T7", "C5", "C3", "C1", "CZ", "C2", "C4", "C6", "T8", "TP7", "CP5", "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "TP8", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8", "PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8", "O1", "OZ", "O2"]
+EEGPT_VOCABULARY: tuple[str, ...] = (
+    "FP1", "FPZ", "FP2", "AF7", "AF3", "AF4", "AF8", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5",
+    "FC3", "FC1", "FCZ", "FC2", "FC4", "FC6", "FT8", "T7", "C5", "C3", "C1", "CZ", "C2", "C4", "C6", "T8", "TP7", "CP5",
+    "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "TP8", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8", "PO7", "PO5",
+    "PO3", "POZ", "PO4", "PO6", "PO8", "O1", "OZ", "O2",
 )
 # Rows of that embedding which no released weight ever saw in training.
 EEGPT_UNTRAINED = frozenset({"AF7", "AF8", "PO5", "PO6"})
@@ -28,11 +34,11 @@ _STAND_INS = {"CB1": "PO9", "CB2": "PO10"}
 _REFERENCES = ("A1", "A2", "M1", "M2")
 
 REGIONS: dict[str, tuple[str, ...]] = {
-    "frontal": tuple(["FP1", "FPZ", "FP2", "AF7", "AF3", "AF4", "AF8", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8"]),
-    "central": tuple(["FC5", "FC3", "FC1", "FCZ", "FC2", "FC4", "FC6", "C5", "C3", "C1", "CZ", "C2", "C4", "C6"]),
-    "temporal": tuple(["FT7", "FT8", "T7", "T8", "TP7", "TP8"]),
-    "parietal": tuple(["CP5", "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8"]),
-    "occipital": tuple(["PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8", "CB1", "O1", "OZ", "O2", "CB2"]),
+    "frontal": ("FP1", "FPZ", "FP2", "AF7", "AF3", "AF4", "AF8", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8"),
+    "central": ("FC5", "FC3", "FC1", "FCZ", "FC2", "FC4", "FC6", "C5", "C3", "C1", "CZ", "C2", "C4", "C6"),
+    "temporal": ("FT7", "FT8", "T7", "T8", "TP7", "TP8"),
+    "parietal": ("CP5", "CP3", "CP1", "CPZ", "CP2", "CP4", "CP6", "P7", "P5", "P3", "P1", "PZ", "P2", "P4", "P6", "P8"),
+    "occipital": ("PO7", "PO5", "PO3", "POZ", "PO4", "PO6", "PO8", "CB1", "O1", "OZ", "O2", "CB2"),
 }
 # Homologous pairs for frontal asymmetry, right minus left (Davidson 1988).
 FRONTAL_PAIRS: tuple[tuple[str, str], ...] = (("F3", "F4"), ("F7", "F8"), ("AF3", "AF4"), ("F5", "F6"), ("F1", "F2"))

@@ -103,7 +103,7 @@ def _outlying(raw: mne.io.BaseRaw, threshold: float) -> list[str]:
 
 def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np.ndarray:
     """Consecutive windows without overlap, float32 microvolts (window, channel, sample)."""
-    n_samples = int(round(window_s * raw.info["sfreq"]))
+    n_samples = round(window_s * raw.info["sfreq"])
     signal = raw.get_data(picks=ch_names, units="uV").astype(np.float32)
     n_windows = signal.shape[1] // n_samples
     signal = signal[:, : n_windows * n_samples].reshape(len(ch_names), n_windows, n_samples)

@@ -93,7 +93,8 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 _PREDICT = ("Which {noun} does this segment show?", "Name the {noun} in this EEG segment.", "What is the {noun} of this person?",
             "Read the EEG and name the {noun}.", "Look at the segment. Which {noun} is it?", "This is the EEG of a person. What is the {noun}?",
-            "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?", "Read this segment. What does the person feel?")
+            "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?",
+            "Read this segment. What does the person feel?")
 _ZERO_PREDICT = ("This EEG segment shows a person. Which {noun} fits?", "Look at this EEG and say the {noun}.",
                  "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
 _DESCRIBE = ("Describe this segment.", "What does this EEG segment show?", "Describe the state of this person.")
@@ -111,7 +112,8 @@ _SCENARIO = ("Which emotion fits this scenario?", "Name the emotion of this scen
 def predict(segment: Segment, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
     """Which of the labels does the segment show?"""
     question = _pick(_ZERO_PREDICT if zero_shot else _PREDICT, rng).format(noun=label_set.noun)
-    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"], _conclusion(segment, label_set), segment.label, list(label_set.labels))
+    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"], _conclusion(segment, label_set),
+                 segment.label, list(label_set.labels))
 
 
 def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator, others: list[Segment] | None = None) -> Item:

@@ -6,6 +6,7 @@ problems of its files before any signal is processed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,7 @@ def read_stimuli_order(path: Path) -> dict[int, str]:
     except Exception as error:
         raise SourceError(f"{path} is not a readable spreadsheet ({error}): copy it again.") from None
     emotions: dict[int, str] = {}
-    for indices, names in zip(rows[:-1], rows[1:], strict=True):
+    for indices, names in itertools.pairwise(rows):
         if not all(isinstance(i, int | float) and not pd.isna(i) for i in indices):
             continue
         for index, name in zip(indices, names, strict=True):

@@ -31,11 +31,25 @@ th, td { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: left
 td.number, th.number { text-align: right; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; }
 .sample { border-left: 4px solid #0072b2; margin: 1rem 0; padding: .2rem 1rem; background: #f5f8fa; }
+.stamp { background: #d55e00; color: #fff; font-weight: 700; padding: .5rem 1rem; }
 .sample dd { margin: 0 0 .5rem; white-space: pre-wrap; } dt { font-weight: 600; }
 </style>
 </head>
 <body>
 <h1>E²-LLM run “{{ name }}”</h1>
+
+{% if stamp %}
+<p class="stamp" role="alert">{{ stamp }}. These scores should not be believed.</p>
+{% endif %}
+{% if facts %}
+<h2>What was tested</h2>
+<div class="wide"><table>
+<tbody>
+{% for key, text in facts %}
+<tr><th scope="row">{{ key }}</th><td>{{ text }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
 
 <h2>Results</h2>
 {% for table in tables %}
@@ -123,6 +137,8 @@ def build(run: Run) -> Path:
     html = _PAGE.from_string(_TEMPLATE).render(
         name=run.name,
         tables=[_table(name, rows) for name, rows in metrics.get("tables", {}).items() if rows],
+        facts=[(key, _text(value)) for key, value in metrics.get("facts", {}).items() if key != "stamp"],
+        stamp=metrics.get("facts", {}).get("stamp", ""),
         samples=metrics.get("samples", []),
         figures=figures,
         stages=[_stage(name, record) for name, record in stages.items()],
@@ -171,8 +187,15 @@ def _table(name: str, rows: list[Mapping]) -> dict:
     }
 
 
+def _text(value: Any) -> str:
+    """A fact as people read it: sentences as they are, a list of them one after another, the rest as compact JSON."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return " ".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _stage(name: str, record: Mapping) -> dict:
     """What a reader asks of a stage: its facts, inputs and parameters, lists and mappings as compact text."""
     pairs = [pair for part in ("facts", "inputs", "params") for pair in record[part].items()]
-    rows = [(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for key, value in pairs]
+    rows = [(key, _text(value)) for key, value in pairs]
     return {"caption": f"{_caption(name)} ({record['seconds']:.0f} s)", "rows": rows}

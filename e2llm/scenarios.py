@@ -89,7 +89,7 @@ def _expand(emotion: str) -> tuple[str, ...]:
     for frame in entry["frames"]:
         names = _slot_names(frame)
         for words in product(*(entry["slots"][name] for name in names)):
-            sentences.append(frame.format(**dict(zip(names, words))))
+            sentences.append(frame.format(**dict(zip(names, words, strict=True))))
     return tuple(dict.fromkeys(sentences))  # distinct, and still in file order
 
 

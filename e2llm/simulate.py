@@ -246,7 +246,7 @@ def _write_subject(root: Path, params: TwinParams, subject: int) -> dict[str, np
         for place in range(params.clips):
             clip = session * 20 + place + 1
             clip_rng = np.random.default_rng([params.seed, 3, subject, clip])
-            n_times = int(round(seconds[clip - 1] * SFREQ))
+            n_times = round(float(seconds[clip - 1]) * SFREQ)
             n_windows = int(n_times / (WINDOW_S * SFREQ))
             film = np.random.default_rng([params.seed, 4, clip]).uniform(size=n_windows)
             trace = draw_intensity(film, preset, clip_rng)

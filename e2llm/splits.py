@@ -1,22 +1,20 @@
 """Named protocols: which windows train, which validate, which test, and which may calibrate a person.
 
-No protocol here ever puts windows of one clip on both sides of a subject's split, and :func:`audit` refuses a
-split that does, wherever it came from.
+A protocol is a parameter of every stage. All but one keep a person's clip on one side; ``random_windows`` exists as
+the cautionary tale, is refused unless its leaks are accepted by name, and says LEAKY wherever it appears.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from .audit import audit
+
 NORMALISATIONS = ("calibration", "population", "transductive")
-
-
-class LeakError(Exception):
-    """A split whose test score should not be believed; the message names the rows."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Split:
     Parameters
     ----------
     protocol : str
-        Name of the protocol.
+        Name of the protocol, a key of :data:`PROTOCOLS`.
     train, val, test : ndarray of int
         Rows of the index.
     fit : ndarray of int
@@ -45,9 +43,37 @@ class Split:
     normalisation: str
 
     @property
+    def traits(self) -> Protocol:
+        """What its protocol promises; a split of one's own making promises nothing."""
+        return PROTOCOLS.get(self.protocol, Protocol(dict, "a split without a named protocol"))
+
+    @property
     def transductive(self) -> bool:
         """Whether test windows (without their labels) took part in normalisation."""
         return self.normalisation == "transductive"
+
+    @property
+    def subject_disjoint(self) -> bool:
+        """Whether the protocol tests on people that training has not met."""
+        return self.traits.subject_disjoint
+
+    @property
+    def clip_disjoint(self) -> bool:
+        """Whether the protocol tests on clips that training has not met."""
+        return self.traits.clip_disjoint
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the protocol leaks by its design."""
+        return self.traits.leaky
+
+    @property
+    def statement(self) -> str:
+        """One sentence that stands beside every score."""
+        what = f"{'LEAKY: ' if self.leaky else ''}{self.traits.what}"
+        levels = {"calibration": "own levels from own clips outside validation and test", "population": "levels from the training part",
+                  "transductive": "TRANSDUCTIVE: own levels from all own windows, test windows included"}
+        return f"{what}; {levels[self.normalisation]}"
 
     @property
     def used(self) -> np.ndarray:
@@ -67,9 +93,14 @@ def official_fold(clip: np.ndarray) -> np.ndarray:
     return (np.asarray(clip) - 1) % 20 // 5
 
 
+def _by_number(names: Collection[str]) -> list[str]:
+    return sorted(names, key=lambda name: (len(name), name))
+
+
 def _subject_groups(index: pd.DataFrame, n_groups: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of test and validation subjects: every n-th subject, in the order of their names' numbers."""
-    subjects = sorted(index["subject"].unique(), key=lambda name: (len(name), name))
+    """Masks of test and validation subjects: every n-th subject, in the order of their names' numbers; 0 groups are as many as subjects."""
+    subjects = _by_number(index["subject"].unique())
+    n_groups = n_groups or len(subjects)
     if len(subjects) < n_groups or n_groups < 3:
         raise ValueError(f"{len(subjects)} subjects cannot make {n_groups} groups (three or more: test, validation, training).")
     group = {subject: i % n_groups for i, subject in enumerate(subjects)}
@@ -83,7 +114,7 @@ def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np
     Of the validation group only a third validates and the rest trains, so that few subjects still train well.
     """
     test_subject, val_group = _subject_groups(index, n_groups, fold)
-    val_names = sorted(index["subject"][val_group].unique(), key=lambda name: (len(name), name))
+    val_names = _by_number(index["subject"][val_group].unique())
     val_subject = index["subject"].isin(val_names[: max(1, len(val_names) // 3)]).to_numpy()
     clip_fold = official_fold(index["clip"])
     test_clip, val_clip = clip_fold == fold % 4, clip_fold == (fold + 1) % 4
@@ -93,23 +124,61 @@ def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np
 
 
 def subjects(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
-    """Whole subjects held out; their clips may have been seen by others."""
+    """Whole subjects held out; their clips may have been seen by others. ``n_groups=0`` leaves one subject out."""
     test_subject, val_subject = _subject_groups(index, n_groups, fold)
     return {"train": ~test_subject & ~val_subject, "val": val_subject, "test": test_subject,
             "calibration": np.zeros(len(index), dtype=bool)}
 
 
 def clips(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Official four folds within subject: same people, other clips."""
+    """Official four folds of the clips, all subjects pooled: same people, other clips."""
     clip_fold = official_fold(index["clip"])
     test, val = clip_fold == fold % 4, clip_fold == (fold + 1) % 4
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
-PROTOCOLS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"joint": joint, "subjects": subjects, "clips": clips}
+def within_subject(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
+    """Official four folds of one subject's clips: fold ``4 s + k`` is fold k of the s-th subject; others are left aside."""
+    subjects = _by_number(index["subject"].unique())
+    own = (index["subject"] == subjects[fold // 4 % len(subjects)]).to_numpy()
+    return {name: mask & own for name, mask in clips(index, fold % 4).items()}
 
 
-def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration", **options: int) -> Split:
+def random_windows(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
+    """The cautionary tale: windows dealt at random, so that every clip stands on both sides."""
+    group = np.random.default_rng(0).permutation(len(index)) % n_groups
+    test, val = group == fold % n_groups, group == (fold + 1) % n_groups
+    return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How windows are dealt, and what may be claimed of the scores."""
+
+    masks: Callable[..., dict[str, np.ndarray]]
+    what: str
+    subject_disjoint: bool = False
+    clip_disjoint: bool = False
+    leaks: tuple[str, ...] = ()  # rules of the auditor that it breaks by design
+
+    @property
+    def leaky(self) -> bool:
+        """Whether it leaks by design."""
+        return bool(self.leaks)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "joint": Protocol(joint, "people and clips both unseen", subject_disjoint=True, clip_disjoint=True),
+    "subjects": Protocol(subjects, "people unseen, clips seen by others", subject_disjoint=True),
+    "clips": Protocol(clips, "clips unseen, people seen", clip_disjoint=True),
+    "within_subject": Protocol(within_subject, "one person, other clips of the same sessions", clip_disjoint=True),
+    "random_windows": Protocol(random_windows, "windows dealt at random, every clip on both sides",
+                               leaks=("clip_on_both_sides", "normalisation_on_test")),
+}
+
+
+def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration", accept_leaks: bool = False,
+               **options: int) -> Split:
     """Split the windows by a named protocol and audit the result.
 
     Parameters
@@ -120,6 +189,8 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
         Key of :data:`PROTOCOLS`.
     normalisation : str
         One of :data:`NORMALISATIONS`; see :class:`Split`.
+    accept_leaks : bool
+        Take a protocol that leaks by design all the same; its scores are stamped.
     **options
         ``fold`` and ``n_groups`` of the protocol.
 
@@ -134,57 +205,27 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
         raise ValueError(f"Unknown protocol '{protocol}' (known: {', '.join(PROTOCOLS)}).")
     if normalisation not in NORMALISATIONS:
         raise ValueError(f"Unknown normalisation '{normalisation}' (known: {', '.join(NORMALISATIONS)}).")
-    masks = PROTOCOLS[protocol](index, **options)
-    owners = index["subject"].to_numpy()
-    if normalisation == "transductive":
-        fit = np.ones(len(index), dtype=bool)
-    elif normalisation == "population":
-        fit = masks["train"]
-    else:
-        fit = masks["calibration"]
-        without = sorted(set(owners[masks["test"] | masks["val"]]) - set(owners[fit]))
-        if without:
-            raise ValueError(f"Protocol '{protocol}' leaves subjects {without[:5]} no clips to calibrate on: choose "
-                             "normalisation 'population', or 'transductive' and say so.")
+    masks = PROTOCOLS[protocol].masks(index, **options)
+    fit = _calibration_rows(index, masks, protocol, normalisation)
     rows = {name: np.flatnonzero(mask) for name, mask in masks.items()}
-    split = Split(protocol, rows["train"], rows["val"], rows["test"], np.flatnonzero(fit), normalisation)
-    audit(split, index)
+    split = Split(protocol, rows["train"], rows["val"], rows["test"], fit, normalisation)
+    audit(split, index, accept=accepted_rules(protocol, accept_leaks))
     return split
 
 
-def audit(split: Split, index: pd.DataFrame) -> None:
-    """Refuse a split that leaks.
-
-    Checks that no clip of a subject stands on two sides, that subject- and clip-disjoint protocols are so,
-    that inductive normalisation touches no held-out clip, and that every class stands on both sides.
-
-    Raises
-    ------
-    LeakError
-        Naming the first offending rows.
-    """
-    sides = {name: getattr(split, name) for name in ("train", "val", "test")}
-    for name, rows in sides.items():
-        if len(rows) == 0:
-            raise LeakError(f"Protocol '{split.protocol}': the {name} part is empty.")
-    trial = index["subject"].astype(str) + "/" + index["clip"].astype(str)
-    for left, right in (("train", "test"), ("train", "val"), ("val", "test")):
-        _refuse_shared(trial, sides[left], sides[right], f"clips of one subject in {left} and {right}")
-        if split.protocol in ("joint", "subjects"):
-            _refuse_shared(index["subject"], sides[left], sides[right], f"subjects in {left} and {right}")
-        if split.protocol in ("joint", "clips"):
-            _refuse_shared(index["clip"], sides[left], sides[right], f"clips in {left} and {right}")
-    if not split.transductive and (shared := np.intersect1d(split.fit, split.test)).size:
-        raise LeakError(f"Normalisation '{split.normalisation}' was fitted with test windows {shared[:5].tolist()}.")
-    for name in () if split.transductive else ("val", "test"):
-        _refuse_shared(trial, split.fit, sides[name], f"clips of one subject in normalisation and {name}")
-    missing = set(index["label"].iloc[split.test]) ^ set(index["label"].iloc[split.train])
-    if missing:
-        raise LeakError(f"Labels {sorted(missing)} stand on only one side of train and test.")
+def accepted_rules(protocol: str, accept_leaks: bool) -> tuple[str, ...]:
+    """Rules of the auditor that are overridden: those a protocol breaks by design, if that is accepted."""
+    return PROTOCOLS[protocol].leaks if accept_leaks else ()
 
 
-def _refuse_shared(column: pd.Series, left: np.ndarray, right: np.ndarray, what: str) -> None:
-    shared = set(column.iloc[left]) & set(column.iloc[right])
-    if shared:
-        rows = [row for row in right if column.iloc[row] in shared][:5]
-        raise LeakError(f"Same {what}: {sorted(shared)[:3]} (rows {[int(row) for row in rows]}).")
+def _calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol: str, normalisation: str) -> np.ndarray:
+    if normalisation == "transductive":
+        return np.arange(len(index))
+    if normalisation == "population":
+        return np.flatnonzero(masks["train"])
+    owners, fit = index["subject"].to_numpy(), masks["calibration"]
+    without = _by_number(set(owners[masks["test"] | masks["val"]]) - set(owners[fit]))
+    if without:
+        raise ValueError(f"Protocol '{protocol}' leaves subjects {without[:5]} no clips to calibrate on: choose "
+                         "normalisation 'population', or 'transductive' and say so.")
+    return np.flatnonzero(fit)

@@ -120,7 +120,8 @@ def new_encoder(corpus: Corpus, size: EEGPTConfig, weights: str, seed: int) -> t
     return encoder, "physiological start (no released weights given)"
 
 
-def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams, head: HeadParams) -> Stage:
+def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams,
+                  head: HeadParams) -> Stage:
     """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers."""
     config = eegpt_config(size, **size_changes)
     wanted = {"protocol": protocol, "encoder": asdict(config), "weights": weights, "fit": asdict(params), "head": asdict(head)}
@@ -179,7 +180,8 @@ def item_text(item: Item) -> str:
     return "".join(part.get("text", "") for part in item.messages[0]["content"]) + f" {item.response(True)}"
 
 
-def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int, params: FitParams) -> Stage:
+def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int,
+                  params: FitParams) -> Stage:
     """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
 
     The text holds no EEG, no zero-shot scenario and no zero-shot question form.
@@ -240,7 +242,8 @@ def train_projector(language, tokenizer, source: str, items: list[Item], tokens:
 
 def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, noise: float, params: FitParams) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen."""
-    stage = run.stage("projector", {"eeg_tokens": eeg_tokens, "n_items": n_items, "noise": noise, "fit": asdict(params)}, needs=("encoder", "language_model"))
+    settings = {"eeg_tokens": eeg_tokens, "n_items": n_items, "noise": noise, "fit": asdict(params)}
+    stage = run.stage("projector", settings, needs=("encoder", "language_model"))
     if stage.done:
         return stage
     stage.begin()
@@ -299,7 +302,8 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
                   position: dict[int, int], adapter: AdapterParams, params: FitParams, folder: Path, tell=None) -> tuple[PeftModel, pd.DataFrame]:
     """Instruction tuning: LoRA on the language model, the projector trained on."""
     torch.manual_seed(params.seed)
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=LORA_TARGETS, modules_to_save=["projector"])
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=LORA_TARGETS,
+                        modules_to_save=["projector"])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with _quiet_peft():
@@ -309,7 +313,8 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
     examples = examples_of(items, processor, 0.5, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)
-    history = fit(peft, Samples(order, examples.__getitem__), item_collate(processor, tokens, position, adapter.noise), params, folder, groups=groups, tell=tell)
+    collate = item_collate(processor, tokens, position, adapter.noise)
+    history = fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, tell=tell)
     return peft, history
 
 

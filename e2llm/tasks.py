@@ -37,7 +37,8 @@ class ItemBuilder:
         ``texts(label)`` gives the scenarios that may be used.
     """
 
-    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int, texts: Callable[[str], list[str]] = scenarios.training_scenarios) -> None:
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int,
+                 texts: Callable[[str], list[str]] = scenarios.training_scenarios) -> None:
         self.segments, self.label_set = segments, label_set
         self.rng = np.random.default_rng(seed)
         self.texts = texts

@@ -131,7 +131,8 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
-        logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no", save_steps=params.save_steps, save_total_limit=1,
+        logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
+        save_steps=params.save_steps, save_total_limit=1,
         report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
         log_level="error")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))

@@ -114,7 +114,7 @@ def test_a_caller_cannot_change_the_cached_texts():
 
 @pytest.mark.parametrize("texts_of", [training_scenarios, zero_shot_scenarios, feelings, cues])
 def test_unknown_emotion_names_the_known_ones(texts_of):
-    with pytest.raises(ValueError, match="unknown emotion 'bored'; use one of: .*happy.*anger"):
+    with pytest.raises(ValueError, match=r"unknown emotion 'bored'; use one of: .*happy.*anger"):
         texts_of("bored")
 
 

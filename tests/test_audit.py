@@ -1,0 +1,211 @@
+"""The auditor refuses every planted leak for its own reason, and never a clean split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e2llm.audit import LeakError, audit, stamp
+from e2llm.recordings import clip_emotion
+from e2llm.splits import PROTOCOLS, Split, accepted_rules, make_split
+
+CLEAN = [("joint", "calibration"), ("joint", "population"), ("subjects", "population"), ("clips", "calibration"),
+         ("clips", "population"), ("within_subject", "calibration")]
+
+
+def make_index(subjects: int = 20, windows: int = 2) -> pd.DataFrame:
+    rows = [(str(subject), (clip - 1) // 20 + 1, clip, window, 4.0 * window, clip_emotion(clip))
+            for subject in range(1, subjects + 1) for clip in range(1, 81) for window in range(windows)]
+    return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "start_s", "label"])
+
+
+INDEX = make_index()
+POWER = np.random.default_rng(0).lognormal(sigma=0.5, size=(len(INDEX), 6, 5))
+JOINT = make_split(INDEX, "joint")
+
+
+def rules_of(split: Split, index: pd.DataFrame = INDEX, **known) -> set[str]:
+    with pytest.raises(LeakError) as refused:
+        audit(split, index, **known)
+    return {part.split(":")[0].split()[-1] for part in str(refused.value).split(". ") if ":" in part}
+
+
+def trial_rows(subject: str, clip: int) -> np.ndarray:
+    return np.flatnonzero((INDEX["subject"] == subject) & (INDEX["clip"] == clip))
+
+
+def item(*windows: int) -> SimpleNamespace:
+    return SimpleNamespace(windows=list(windows))
+
+
+def moved(split: Split, rows: np.ndarray, left: str) -> Split:
+    """The rows, wherever they stand, are moved to a part."""
+    rest = {part: np.setdiff1d(getattr(split, part), rows) for part in ("train", "val", "test", "fit")}
+    return replace(split, **{**rest, left: np.append(rest[left], rows)})
+
+
+# --- planted leaks, each with the rule that must speak
+
+
+def split_clip() -> Split:
+    first = trial_rows(INDEX["subject"][JOINT.test[0]], INDEX["clip"][JOINT.test[0]])[0]
+    return replace(JOINT, train=np.append(JOINT.train, first), test=np.setdiff1d(JOINT.test, [first]), protocol="own")
+
+
+def split_subject() -> Split:
+    split = make_split(INDEX, "subjects", "population")
+    rows = trial_rows(INDEX["subject"][split.test[0]], 7)
+    return replace(moved(split, rows, "train"), fit=np.setdiff1d(split.fit, rows))
+
+
+def split_stimulus() -> Split:
+    split = make_split(INDEX, "clips")
+    return moved(replace(split, fit=np.setdiff1d(split.fit, trial_rows("3", 1))), trial_rows("3", 1), "train")
+
+
+def copied(noise: float, gain: float = 1.0) -> np.ndarray:
+    power = POWER.copy()
+    power[JOINT.test[3]] = gain * power[JOINT.train[9]] * np.exp(noise * np.random.default_rng(1).normal(size=POWER.shape[1:]))
+    return power
+
+
+def other_label() -> pd.DataFrame:
+    return INDEX.assign(label=np.where(np.arange(len(INDEX)) == trial_rows("5", 33)[0], "sad", INDEX["label"]))
+
+
+def overlapping(overlap_s: float) -> pd.DataFrame:
+    """Every second window starts before the first one ends."""
+    return INDEX.assign(start_s=INDEX["window"] * (4.0 - overlap_s))
+
+
+def without(split: Split, part: str, label: str) -> Split:
+    rows = getattr(split, part)
+    return replace(split, **{part: rows[INDEX["label"].iloc[rows].to_numpy() != label]})
+
+
+TEST_PERSON = str(INDEX["subject"][JOINT.test[0]])
+LEAKS = {
+    "a window in train and in test": ("same_window", replace(JOINT, train=np.append(JOINT.train, JOINT.test[0]), protocol="own"), {}),
+    "a window twice in train": ("same_window", replace(JOINT, train=np.append(JOINT.train, JOINT.train[0])), {}),
+    "the windows of a clip dealt to train and test": ("clip_on_both_sides", split_clip(), {}),
+    "overlapping windows dealt to train and test": ("overlapping_windows", split_clip(), {"index": overlapping(2.0)}),
+    "a test subject's clip in train": ("subject_on_both_sides", split_subject(), {}),
+    "a test video watched by a training subject": ("stimulus_on_both_sides", split_stimulus(), {}),
+    "a test signal copied into train": ("duplicated_signal", JOINT, {"power": copied(0.0)}),
+    "a test signal in train with another gain": ("duplicated_signal", JOINT, {"power": copied(0.0, gain=3.0)}),
+    "a test signal in train with a little noise": ("duplicated_signal", JOINT, {"power": copied(0.001)}),
+    "levels fitted with test windows": ("normalisation_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[:1])), {}),
+    "levels fitted with the other window of a test clip": (
+        "normalisation_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[0]), test=JOINT.test[1:]), {}),
+    "population levels fitted on validation subjects": (
+        "normalisation_on_test", replace(JOINT, normalisation="population", fit=np.append(JOINT.train, JOINT.val)), {}),
+    "bad channels found over whole recordings": ("repair_on_test", make_split(INDEX, "clips"), {"repaired_over": "recording"}),
+    "bad channels found over the corpus": ("repair_on_test", JOINT, {"repaired_over": "corpus"}),
+    "an instruction item with a test window": ("items_reuse_test", JOINT, {"items": [item(JOINT.train[0]), item(JOINT.train[1], JOINT.test[5])]}),
+    "a few-shot example from validation": ("items_reuse_test", JOINT, {"items": [item(JOINT.val[0])]}),
+    "weights pretrained on a test subject": ("pretrained_on_test", JOINT, {"pretrained_on": {TEST_PERSON, "somebody else"}}),
+    "the epoch chosen on test": ("selected_on_test", JOINT, {"selected_on": "test"}),
+    "a class missing from train": ("missing_class", without(JOINT, "train", "fear"), {}),
+    "a class missing from test": ("missing_class", without(JOINT, "test", "sad"), {}),
+    "two labels in one clip": ("clip_with_several_labels", JOINT, {"index": other_label()}),
+    "no validation": ("empty_part", replace(JOINT, val=np.array([], dtype=int)), {}),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_planted_leak_is_refused_for_its_own_reason(leak):
+    rule, split, known = LEAKS[leak]
+    known = dict(known)
+    assert rule in rules_of(split, known.pop("index", INDEX), **known)
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_leak_can_be_overridden_by_name_and_then_stamps_the_report(leak):
+    rule, split, known = LEAKS[leak]
+    known = dict(known)
+    index = known.pop("index", INDEX)
+    findings = audit(split, index, accept=rules_of(split, index, **known), **known)
+    assert rule in stamp(findings) and stamp(findings).startswith("LEAKY: ")
+
+
+def test_a_refusal_names_reason_and_rows():
+    with pytest.raises(LeakError, match=rf"items_reuse_test: instruction items or examples hold test windows \(rows \[{JOINT.test[5]}\]\)"):
+        audit(JOINT, INDEX, items=[item(JOINT.test[5])])
+
+
+def test_an_unknown_scope_of_repair_is_a_mistake_not_a_pass():
+    with pytest.raises(ValueError, match=r"Unknown scope of channel repair 'person' \(known: clip, recording, corpus\)"):
+        audit(JOINT, INDEX, repaired_over="person")
+
+
+# --- clean splits
+
+
+def clean_known(split: Split) -> dict:
+    return {"power": POWER, "items": [item(*split.train[:3])], "pretrained_on": {"a stranger"}, "window_s": 4.0}
+
+
+@pytest.mark.parametrize(("protocol", "normalisation"), CLEAN)
+@pytest.mark.parametrize("fold", range(4))
+def test_clean_protocols_pass_with_everything_known(protocol, normalisation, fold):
+    split = make_split(INDEX, protocol, normalisation, fold=fold)
+    findings = audit(split, INDEX, **clean_known(split))
+    assert {finding.severity for finding in findings} <= {"warn"} and stamp(findings) == ""
+
+
+def test_leave_one_subject_out_tests_everybody_once():
+    tested = [make_split(INDEX, "subjects", "population", fold=fold, n_groups=0).test for fold in range(20)]
+    assert all(INDEX["subject"].iloc[rows].nunique() == 1 for rows in tested)
+    assert sorted(np.concatenate(tested)) == list(range(len(INDEX)))
+
+
+def test_within_subject_tests_every_clip_of_everybody_once():
+    splits = [make_split(INDEX, "within_subject", fold=fold) for fold in range(80)]
+    assert all(INDEX["subject"].iloc[split.used].nunique() == 1 for split in splits)
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(len(INDEX)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([pair for pair in CLEAN if pair[0] != "within_subject"]), st.integers(0, 11))
+def test_no_false_alarm_on_random_clean_splits(seed, protocol, fold):
+    """Random people, clips, window counts and signals, in random order; the protocol keeps its promises, so nothing is refused."""
+    rng = np.random.default_rng(seed)
+    index = make_index(int(rng.integers(6, 12)), windows=3)
+    index = index[rng.uniform(size=len(index)) < 0.7].sample(frac=1.0, random_state=int(seed % 2**31)).reset_index(drop=True)
+    split = make_split(index, *protocol, fold=fold)
+    power = rng.lognormal(sigma=rng.uniform(0.2, 1.0), size=(len(index), 6, 5))
+    items = [item(*rng.choice(split.train, 3)) for _ in range(20)]
+    findings = audit(split, index, power=power, items=items, pretrained_on={"x"})
+    assert not [finding for finding in findings if finding.severity == "refuse"]
+
+
+# --- warnings and the cautionary tale
+
+
+def test_transductive_normalisation_passes_but_says_so():
+    findings = audit(make_split(INDEX, "subjects", "transductive"), INDEX)
+    assert [finding.rule for finding in findings] == ["transductive"]
+    assert "TRANSDUCTIVE" in make_split(INDEX, "subjects", "transductive").statement
+
+
+def test_time_neighbours_are_a_warning_with_their_worth():
+    (warning,) = audit(make_split(INDEX, "clips", fold=1), INDEX, neighbour_worth=0.143)
+    assert warning.severity == "warn" and "+14.3 points over chance" in warning.reason
+    assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(warning.rows)]} == {5}  # clip 6 follows clip 5; clips 11-15 validate
+    assert len(warning.rows) == 20 * 4 and audit(make_split(INDEX, "clips", fold=0), INDEX) == []
+
+
+def test_random_windows_are_refused_unless_their_leaks_are_accepted():
+    with pytest.raises(LeakError, match="clip_on_both_sides"):
+        make_split(INDEX, "random_windows")
+    split = make_split(INDEX, "random_windows", accept_leaks=True)
+    findings = audit(split, INDEX, accept=accepted_rules("random_windows", True))
+    assert split.leaky and split.statement.startswith("LEAKY") and "clip_on_both_sides" in stamp(findings)
+    assert not any(PROTOCOLS[name].leaky for name, _ in CLEAN)
+    assert accepted_rules("random_windows", False) == () and accepted_rules("joint", True) == ()
