@@ -17,9 +17,10 @@ import mne
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.signal import welch
@@ -34,6 +35,7 @@ REGION_COLOURS = dict(zip(REGIONS, PALETTE, strict=False))
 MARKERS = "os^DvPX"  # a second cue beside the colour
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
+STEPS = 14  # colours of a scalp map
 HEAD_CENTRE = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
 BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 
@@ -230,8 +232,8 @@ def _scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequen
     positions = _map_positions(ch_names)
     cmap, vlim = _colour_scale(np.stack(list(values.values())), vlim)
     for ax, (name, value) in zip(axes, values.items(), strict=True):
-        mne.viz.plot_topomap(np.asarray(value, float), positions, axes=ax, cmap=cmap, vlim=vlim, contours=4, show=False,
-                             sphere=1.1)
+        mne.viz.plot_topomap(np.asarray(value, float), positions, axes=ax, cmap=cmap, vlim=vlim, contours=0, show=False,
+                             sphere=1.1, sensors=len(values) <= 8)
         ax.set_title(str(name))
     shades = ScalarMappable(Normalize(*vlim), cmap)
     figure.colorbar(shades, ax=axes, shrink=0.8, aspect=18, label=unit, ticks=MaxNLocator(5))
@@ -245,13 +247,13 @@ def _map_positions(ch_names: Sequence[str]) -> np.ndarray:
     return np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
 
 
-def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[str, tuple[float, float]]:
-    """Colour map and limits: diverging about zero for values on both sides of it, else sequential."""
+def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[Colormap, tuple[float, float]]:
+    """Colour map in steps (level lines are easier to compare, and small on disk) and limits: diverging about zero, else sequential."""
     low, high = vlim or (float(np.nanmin(values)), float(np.nanmax(values)))
     if low < 0 < high:
         limit = max(-low, high)
-        return "RdBu_r", vlim or (-limit, limit)
-    return "viridis", (low, high) if high > low else (low, low + 1.0)
+        return colormaps["RdBu_r"].resampled(STEPS), vlim or (-limit, limit)
+    return colormaps["viridis"].resampled(STEPS), (low, high) if high > low else (low, low + 1.0)
 
 
 def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
