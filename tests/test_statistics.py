@@ -1,0 +1,311 @@
+"""Statistics equal those of scikit-learn and SciPy, or a count by hand, and keep the error rates they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest, norm, wilcoxon
+from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss
+
+from e2llm import metrics, statistics
+from e2llm.metrics import Score, balanced_accuracy
+from e2llm.statistics import calibration, clustered_interval, compare_models, holm, label_permutation, over_seeds, per_class, per_subject, reliability
+
+SEVEN = np.linspace(-0.6, 0.4, 7)  # probit of being right, a class
+
+
+def crossed(seed: int, subject_sd: float, clip_sd: float, n_subjects: int = 20, clips_per_class: int = 4) -> tuple[np.ndarray, ...]:
+    """Truth, answers, subjects and clips of two to six windows, with normal effects of subjects, clips and their pairs on the probit."""
+    rng = np.random.default_rng([5, seed])
+    n_clips = 7 * clips_per_class
+    pair = np.repeat(np.arange(n_subjects * n_clips), rng.integers(2, 7, size=n_subjects * n_clips))
+    owners, clips = pair // n_clips, pair % n_clips
+    truth = clips % 7
+    effects = [rng.normal(0, sd, size)[rows] for sd, size, rows in
+               ((subject_sd, n_subjects, owners), (clip_sd, n_clips, clips), (0.4, n_subjects * n_clips, pair))]
+    right = SEVEN[truth] + sum(effects) + rng.normal(size=len(truth)) > 0
+    return truth, np.where(right, truth, (truth + 1) % 7), owners, clips
+
+
+def expected(subject_sd: float, clip_sd: float) -> float:
+    """Balanced accuracy that :func:`crossed` has on average over all subjects and clips there could be."""
+    return float(norm.cdf(SEVEN / np.sqrt(1 + subject_sd**2 + clip_sd**2 + 0.4**2)).mean())
+
+
+def test_classes_are_those_of_scikit_learn():
+    truth, predicted, _, _ = crossed(0, 0.5, 0.4)
+    predicted[::9] = -1
+    names = list("abcdefg")
+    table = per_class(truth, predicted, 7, names)
+    report = classification_report(truth, predicted, labels=range(7), target_names=names, output_dict=True)
+    for name in names:
+        assert table.loc[name].to_numpy() == pytest.approx([report[name][key] for key in ("precision", "recall", "f1-score", "support")])
+
+
+def test_classes_by_hand():
+    table = per_class(np.array([0, 0, 0, 1]), np.array([0, 1, -1, 1]), 3, ["sad", "calm", "never"])
+    assert table.loc["sad"].tolist() == pytest.approx([1, 1 / 3, 1 / 2, 3])
+    assert table.loc["calm"].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 1])
+    assert table.loc["never", ["precision", "recall", "f1"]].isna().all() and table.loc["never", "support"] == 0
+
+
+def test_subjects_are_scored_over_the_classes_they_have():
+    truth, predicted, owners, _ = crossed(1, 0.5, 0.4)
+    predicted[::9] = -1
+    kept = ~((owners == 3) & (truth > 1))
+    truth, predicted, owners = truth[kept], predicted[kept], owners[kept]
+    table = per_subject(truth, predicted, owners, 7)
+    assert table["n"].to_dict() == pd.Series(owners).value_counts().to_dict()
+    for name, score in table["balanced_accuracy"].items():
+        own = owners == name
+        assert score == pytest.approx(np.mean([np.mean(predicted[own & (truth == c)] == c) for c in np.unique(truth[own])]))
+        assert score == balanced_accuracy(truth[own], predicted[own], owners[own], 7).value
+    assert len(np.unique(truth[owners == 3])) == 2
+
+
+@pytest.mark.parametrize("broken", [
+    lambda truth, predicted, owners: (truth[1:], predicted, owners), lambda truth, predicted, owners: (truth + 1, predicted, owners),
+    lambda truth, predicted, owners: (truth, predicted - 2, owners), lambda truth, predicted, owners: (truth, predicted / 1, owners),
+    lambda truth, predicted, owners: (truth[:0], predicted[:0], owners[:0])])
+def test_arrays_that_do_not_fit_are_refused(broken):
+    truth, predicted, owners, _ = crossed(0, 0.5, 0.4)
+    truth, predicted, owners = broken(truth, predicted, owners)
+    with pytest.raises(ValueError, match=r"one length|whole numbers"):
+        per_subject(truth, predicted, owners, 7)
+    with pytest.raises(ValueError, match=r"one length|whole numbers"):
+        per_class(truth, predicted, 7, list("abcdefg"))
+    with pytest.raises(ValueError, match=r"one length|whole numbers"):
+        clustered_interval(truth, predicted, owners, owners, 7)
+
+
+def test_every_class_wants_a_name():
+    with pytest.raises(ValueError, match="length"):
+        per_class(np.array([0, 1]), np.array([0, 1]), 2, ["only"])
+
+
+def test_the_two_way_interval_comes_from_drawing_people_and_clips():
+    truth, predicted, owners, clips = crossed(2, 0.5, 0.8, n_subjects=12, clips_per_class=3)
+    predicted[::9] = -1
+    score = clustered_interval(truth, predicted, owners, clips, 7)
+    assert score.value == pytest.approx(balanced_accuracy_score(truth, np.where(predicted < 0, (truth + 1) % 7, predicted)))
+    assert (score.chance, score.n) == (1 / 7, len(truth))
+    rng, values = np.random.default_rng(3), []
+    cells = {(who, clip): np.flatnonzero((owners == who) & (clips == clip)) for who in range(12) for clip in range(21)}
+    for _ in range(1500):
+        people, films = rng.integers(12, size=12), rng.integers(21, size=21)
+        rows = np.concatenate([cells[who, clip] for who in people for clip in films])
+        right, asked = np.bincount(truth[rows], truth[rows] == predicted[rows], 7), np.bincount(truth[rows], minlength=7)
+        values.append(np.mean(right[asked > 0] / asked[asked > 0]))
+    assert [score.low, score.high] == pytest.approx(np.quantile(values, [0.01076, 1 - 0.01076]), abs=0.02)  # tails for twelve: see test_metrics
+    one_way = balanced_accuracy(truth, predicted, owners, 7)
+    assert score.high - score.low > 1.2 * (one_way.high - one_way.low)
+
+
+def test_the_two_way_interval_is_seeded_and_knows_when_it_knows_nothing():
+    data = crossed(2, 0.5, 0.4)
+    assert clustered_interval(*data, 7, seed=1) == clustered_interval(*data, 7, seed=1) != clustered_interval(*data, 7, seed=2)
+    truth, predicted, owners, clips = data
+    for groups in ((owners, np.zeros_like(clips)), (np.zeros_like(owners), clips)):
+        score = clustered_interval(truth, predicted, *groups, 7)
+        assert (score.low, score.high) == (0.0, 1.0)
+    named = np.array(list("abcdefghijklmnopqrst"))[owners]
+    assert clustered_interval(truth, predicted, named, clips, 7, seed=1) == clustered_interval(*data, 7, seed=1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_people_and_clips_in_equal_number_are_drawn_apart_and_empty_samples_left_out(monkeypatch):
+    draws, original = [], statistics._resampled_subjects
+    monkeypatch.setattr(statistics, "_resampled_subjects", lambda groups, seed: draws.append(original(groups, seed)) or draws[-1])
+    score = clustered_interval(np.zeros(3, dtype=int), np.array([0, 0, 1]), np.arange(3), np.arange(3), 2)
+    (_, people), (_, clips) = draws
+    assert abs(np.corrcoef(people[:, 0], clips[:, 0])[0, 1]) < 0.1
+    assert ((people * clips).sum(axis=1) == 0).any()  # samples without a window
+    assert (score.value, score.low, score.high) == (pytest.approx(2 / 3), 0.0, 1.0)
+
+
+def test_intervals_of_balanced_accuracy_hold_the_truth_nineteen_times_of_twenty(monkeypatch):
+    monkeypatch.setattr(metrics, "N_BOOTSTRAP", 1000)
+    held = 0
+    for seed in range(1000):
+        truth, predicted, owners, _ = crossed(seed, 0.5, 0.0)
+        score = balanced_accuracy(truth, predicted, owners, 7, seed=seed)
+        held += score.low <= expected(0.5, 0.0) <= score.high
+    assert 0.92 <= held / 1000 <= 0.97  # 0.945 when written
+
+
+def test_where_clips_differ_only_the_two_way_interval_holds_the_truth(monkeypatch):
+    monkeypatch.setattr(metrics, "N_BOOTSTRAP", 600)
+    held = np.zeros(2)
+    for seed in range(500):
+        truth, predicted, owners, clips = crossed(seed, 0.5, 0.4)
+        scores = clustered_interval(truth, predicted, owners, clips, 7, seed=seed), balanced_accuracy(truth, predicted, owners, 7, seed=seed)
+        held += [score.low <= expected(0.5, 0.4) <= score.high for score in scores]
+    assert 0.93 <= held[0] / 500 <= 0.99  # 0.96 with 1000 samples when written
+    assert held[1] / 500 < 0.93  # 0.894: its interval is for other people who see the same clips
+
+
+def test_holm_by_a_worked_example():
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04, and no adjusted p may fall below one before it
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0] and holm(np.array([0.2])).tolist() == [0.2]
+
+
+def scores_of_models(n: int = 16) -> pd.DataFrame:
+    rng = np.random.default_rng(8)
+    base = rng.uniform(0.2, 0.6, size=n)
+    models = {"linear": base, "better": base + rng.normal(0.1, 0.05, size=n), "like": base + rng.normal(0, 0.05, size=n), "same": base}
+    return pd.DataFrame(models, index=[f"s{i}" for i in range(n)])
+
+
+def test_models_are_compared_by_wilcoxon():
+    scores = scores_of_models()
+    table = compare_models(scores, "linear")
+    assert list(table.index) == ["better", "like", "same"] and (table["n"] == 16).all()
+    for name in ("better", "like"):
+        difference = scores[name] - scores["linear"]
+        assert table.loc[name, "p"] == pytest.approx(wilcoxon(difference).pvalue)
+        assert table.loc[name, "median_difference"] == pytest.approx(difference.median())
+    assert table.loc["same", ["median_difference", "p", "p_holm"]].tolist() == [0, 1, 1]
+    assert table["p_holm"].to_numpy() == pytest.approx(holm(table["p"]))
+    assert table.loc["better", "p_holm"] < 0.01 < table.loc["like", "p_holm"]
+
+
+def test_zeros_count_against_a_difference_and_rounding_does_not_make_them():
+    scores = pd.DataFrame({"a": np.full(10, 0.2)}).assign(b=lambda t: t["a"] + 0.1)
+    scores.loc[:3, "b"] = 0.1 + 0.1 + 1e-17
+    scores.loc[4:, "b"] = [0.3, 0.1 + 0.2, 0.3, 0.3, 0.3, 0.1]
+    p = compare_models(scores, "a").loc["b", "p"]
+    # four zeros; of six equal differences one is negative: with equal ranks that is the sign test, 2 * (1 + 6) / 2**6
+    assert p == pytest.approx(14 / 64)
+    ranked = pd.DataFrame({"a": np.zeros(8), "b": [0, 0, 0.1, 0.2, -0.3, 0.4, 0.5, 0.6]})
+    # two zeros take ranks 1 and 2, the negative one has 5: {}, {3}, {4}, {5} of 2**6 sets of ranks 3 to 8 sum to no more
+    assert compare_models(ranked, "a").loc["b", "p"] == pytest.approx(2 * 4 / 64)
+
+
+def test_a_score_that_is_missing_is_named():
+    scores = scores_of_models()
+    scores.loc["s4", "like"] = np.nan
+    with pytest.raises(ValueError, match="s4 has no finite score of model like"):
+        compare_models(scores, "linear")
+    with pytest.raises(ValueError, match="'absent'"):
+        compare_models(scores_of_models(), "absent")
+    with pytest.raises(ValueError, match="another model"):
+        compare_models(scores_of_models()[["linear"]], "linear")
+    twice = scores_of_models()
+    with pytest.raises(ValueError, match="different"):
+        compare_models(pd.concat([twice, twice]), "linear")
+
+
+def test_calibration_by_hand():
+    probabilities = np.array([[0.6, 0.4], [0.55, 0.45], [0.9, 0.1], [0.15, 0.85]])
+    truth = np.array([0, 1, 0, 1])
+    table = reliability(probabilities, truth, 5)
+    assert table["n"].tolist() == [0, 0, 2, 0, 2]
+    assert table.loc[2].tolist() == pytest.approx([0.4, 0.6, 0.575, 0.5, 2]) and table.loc[4].tolist() == pytest.approx([0.8, 1, 0.875, 1, 2])
+    assert table.loc[[0, 1, 3], ["confidence", "accuracy"]].isna().all(axis=None)
+    assert reliability(np.array([[0.5, 0.5], [0.75, 0.25]]), truth[:2], 4)["n"].tolist() == [0, 1, 1, 0]  # a bin holds the edge that closes it
+    found = calibration(probabilities, truth, 5)
+    assert found["expected_calibration_error"] == pytest.approx((0.075 + 0.125) / 2)
+    assert found["brier"] == pytest.approx(2 * (0.4**2 + 0.55**2 + 0.1**2 + 0.15**2) / 4)
+    assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.6, 0.45, 0.9, 0.85])))
+
+
+def test_probabilities_that_mean_what_they_say_have_no_calibration_error():
+    rng = np.random.default_rng(2)
+    honest = rng.dirichlet(np.full(7, 0.5), size=40_000)
+    truth = (honest.cumsum(axis=1) < rng.random((40_000, 1))).sum(axis=1).clip(max=6)
+    found = calibration(honest.astype(np.float32), truth)
+    assert found["expected_calibration_error"] < 0.01
+    assert found["log_loss"] == pytest.approx(log_loss(truth, honest), abs=1e-5)
+    assert found["brier"] == pytest.approx(np.mean(((honest - np.eye(7)[truth]) ** 2).sum(axis=1)), abs=1e-6)
+    sure = honest**3 / (honest**3).sum(axis=1, keepdims=True)
+    too_sure = calibration(sure, truth)
+    assert too_sure["expected_calibration_error"] > 0.1
+    assert too_sure["brier"] > found["brier"] and too_sure["log_loss"] > found["log_loss"]
+    assert reliability(honest, truth)["n"].sum() == 40_000
+
+
+def test_the_worst_answers_reach_the_end_of_the_scale():
+    worst = calibration(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), np.array([0, 0]))
+    assert worst["expected_calibration_error"] == 1 and worst["brier"] == 2 and np.isfinite(worst["log_loss"])
+
+
+@pytest.mark.parametrize("bad", [[[0.5, 0.4]], [[1.2, -0.2]], [[np.nan, 1.0]], [[1.0]], [0.5, 0.5]])
+def test_what_is_no_distribution_is_refused(bad):
+    for function in (calibration, reliability):
+        with pytest.raises(ValueError, match=r"sum to one|shape"):
+            function(np.array(bad), np.array([0]))
+
+
+def test_truth_must_fit_probabilities():
+    for truth in ([0, 2], [0], [-1, 0]):
+        with pytest.raises(ValueError, match=r"one length|whole numbers"):
+            calibration(np.full((2, 2), 0.5), np.array(truth))
+
+
+def evidence_of_clips(seed: int, effect: float = 0.0) -> tuple:
+    """Score, labels, owners and clips of a model whose evidence for each of three classes is shared by a clip's windows."""
+    rng = np.random.default_rng([6, seed])
+    pair = np.repeat(np.arange(6 * 9), rng.integers(1, 8, size=6 * 9))
+    owners, clips = pair // 9, pair % 9
+    labels = clips % 3
+    evidence = rng.normal(size=(6 * 9, 3))[pair] + 0.3 * rng.normal(size=(len(pair), 3)) + effect * np.eye(3)[labels]
+    return lambda given: evidence[np.arange(len(given)), given].mean(), labels, owners, clips
+
+
+def test_permutation_p_values_are_uniform_under_the_null_only_if_clips_stay_whole():
+    whole, singly = [], []
+    for seed in range(120):
+        score, labels, owners, clips = evidence_of_clips(seed)
+        whole.append(label_permutation(score, labels, owners, clips, n=99, seed=seed)["p"])
+        singly.append(label_permutation(score, labels, owners, np.arange(len(clips)), n=99, seed=seed)["p"])
+    assert kstest(whole, "uniform").pvalue > 0.05
+    assert kstest(singly, "uniform").pvalue < 0.01 and np.mean(np.array(singly) <= 0.05) > 0.1
+
+
+def test_a_true_effect_is_found_and_p_never_zero():
+    score, labels, owners, clips = evidence_of_clips(0, effect=3.0)
+    found = label_permutation(score, labels, owners, clips, n=199)
+    assert found["p"] == 1 / 200 and found["value"] == score(labels) > found["null_mean"] + 3 * found["null_sd"]
+    assert found == label_permutation(score, labels, owners, clips, n=199) != label_permutation(score, labels, owners, clips, n=199, seed=1)
+
+
+def test_labels_move_as_clips_and_stay_with_their_subject():
+    _, labels, owners, clips = evidence_of_clips(1)
+    shuffled = np.random.default_rng(0).permutation(len(labels))  # windows need not come in order
+    owners, clips = np.array(list("fbdace"))[owners[shuffled]], clips[shuffled]
+    labels = np.array(["fear", "joy", "calm"])[labels[shuffled]]
+    seen = []
+    label_permutation(lambda given: float(len(seen.append(given) or seen)), labels, owners, clips, n=30)
+    assert len({tuple(given) for given in seen}) == 31 and (seen[-1] == labels).all()
+    trial = pd.Series(owners) + "/" + pd.Series(clips).astype(str)
+    for given in seen:
+        table = pd.DataFrame({"trial": trial, "owner": owners, "label": given})
+        assert (table.groupby("trial")["label"].nunique() == 1).all()
+        assert (table.drop_duplicates("trial").groupby("owner")["label"].value_counts() == 3).all()
+
+
+def test_labels_that_cannot_be_permuted_are_refused():
+    score, labels, owners, clips = evidence_of_clips(0)
+    broken = labels.copy()
+    broken[np.argmax(np.bincount(owners * 9 + clips)[owners * 9 + clips] > 1)] += 1
+    with pytest.raises(ValueError, match="two labels"):
+        label_permutation(score, broken, owners, clips)
+    with pytest.raises(ValueError, match="nothing to permute"):
+        label_permutation(score, labels, labels, clips)
+    with pytest.raises(ValueError, match="NaN"):
+        label_permutation(score, labels, np.where(owners == 1, np.nan, owners), clips)
+    with pytest.raises(ValueError, match="length"):
+        label_permutation(score, labels, owners[1:], clips)
+    with pytest.raises(ValueError, match="finite"):
+        label_permutation(lambda given: np.nan, labels, owners, clips, n=2)
+    with pytest.raises(ValueError, match="Two or more"):
+        label_permutation(score, labels, owners, clips, n=0)
+
+
+def test_seeds():
+    scores = {seed: Score(value, 0, 1, 0.25, 9) for seed, value in enumerate([0.4, 0.5, 0.9])}
+    assert over_seeds(scores) == pytest.approx({"mean": 0.6, "sd": np.std([0.4, 0.5, 0.9], ddof=1), "min": 0.4, "max": 0.9})
+    with pytest.raises(ValueError, match="At least three"):
+        over_seeds({seed: scores[seed] for seed in (0, 1)})
