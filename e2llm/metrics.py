@@ -69,6 +69,38 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, owners: np.ndarr
     n_classes : int
         Number of classes; chance is one over it.
     """
+    value, resampled, n_subjects = _resampled_balanced_accuracy(truth, predicted, owners, n_classes, seed)
+    return Score(value, *_interval(resampled, n_subjects), 1.0 / n_classes, len(truth))
+
+
+def paired_difference(truth: np.ndarray, predicted: np.ndarray, reference: np.ndarray, owners: np.ndarray, n_classes: int,
+                      seed: int = 0) -> tuple[float, float, float]:
+    """Difference of two models' balanced accuracies on the same windows, with an interval from resampling whole subjects.
+
+    Both are scored on the same resampled people, so what these people have in common cancels.
+
+    Parameters
+    ----------
+    truth, predicted, reference : ndarray of int, shape (n,)
+        Class indices, of both models.
+    owners, n_classes, seed
+        As in :func:`balanced_accuracy`.
+
+    Returns
+    -------
+    tuple of float
+        ``predicted`` minus ``reference``, low, high; with one subject the interval is -1 to 1.
+    """
+    one, first, n_subjects = _resampled_balanced_accuracy(truth, predicted, owners, n_classes, seed)
+    other, second, _ = _resampled_balanced_accuracy(truth, reference, owners, n_classes, seed)
+    if n_subjects < 2:
+        return one - other, -1.0, 1.0
+    return one - other, *_interval(first - second, n_subjects)
+
+
+def _resampled_balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, owners: np.ndarray, n_classes: int,
+                                 seed: int) -> tuple[float, np.ndarray, int]:
+    """Balanced accuracy, its value in every bootstrap sample, and the number of subjects."""
     codes, draws = _resampled_subjects(owners, seed)
     n_subjects = draws.shape[1]
     hits, totals = np.zeros((n_subjects, n_classes)), np.zeros((n_subjects, n_classes))
@@ -77,7 +109,7 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, owners: np.ndarr
     with np.errstate(invalid="ignore"):
         resampled = np.nanmean((draws @ hits) / (draws @ totals), axis=1)
         value = float(np.nanmean(hits.sum(0) / totals.sum(0)))
-    return Score(value, *_interval(resampled, n_subjects), 1.0 / n_classes, len(truth))
+    return value, resampled, n_subjects
 
 
 def accuracy(correct: np.ndarray, chance: np.ndarray, owners: np.ndarray, seed: int = 0) -> Score:

@@ -1,0 +1,168 @@
+"""Controls destroy what they say and nothing else; what survives them is not the brain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.signal import csd, welch
+from sklearn.metrics import balanced_accuracy_score
+
+from e2llm.controls import (
+    SIGNAL_CONTROLS,
+    balanced_accuracy_of,
+    battery,
+    matched_noise,
+    permuted_channels,
+    phase_randomised,
+    shuffled_within_subject,
+)
+from e2llm.metrics import balanced_accuracy, paired_difference
+
+SFREQ, N_SAMPLES, N_CHANNELS = 128, 512, 4
+TIMES = np.arange(N_SAMPLES) / SFREQ
+
+
+def recorded(n_subjects: int = 8, n_clips: int = 12) -> tuple[np.ndarray, ...]:
+    """Two classes: 10 Hz is loud in channel 0 for class 1, in channel 1 for class 0; two windows a clip."""
+    rng = np.random.default_rng(0)
+    owners = np.repeat([str(s) for s in range(n_subjects)], 2 * n_clips)
+    clips = np.tile(np.repeat(np.arange(n_clips), 2), n_subjects)
+    truth = clips % 2
+    signals = rng.normal(size=(len(owners), N_CHANNELS, N_SAMPLES)) * np.linspace(0.5, 2.0, n_subjects)[owners.astype(int), None, None]
+    wave = np.sin(2 * np.pi * 10 * TIMES + rng.uniform(0, 2 * np.pi, size=(len(owners), 1)))
+    signals[np.arange(len(owners)), 1 - truth] += 1.2 * wave
+    return signals.astype(np.float32), truth, owners, clips
+
+
+SIGNALS, TRUTH, OWNERS, CLIPS = recorded()
+
+
+def alpha(signals: np.ndarray) -> np.ndarray:
+    frequencies, density = welch(signals, SFREQ, nperseg=256)
+    return density[..., (frequencies > 9) & (frequencies < 11)].sum(-1)
+
+
+def hears_power(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    power = alpha(signals)
+    return (power[:, 0] > power[:, 1]).astype(int)
+
+
+def cheats(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Knows the clips by heart and hears nothing."""
+    return TRUTH.copy()
+
+
+def table(**models) -> pd.DataFrame:
+    more = {"power": {"no EEG": np.zeros_like(TRUTH)}} if "power" in models else None
+    return battery(models, SIGNALS, TRUTH, OWNERS, CLIPS, 2, more, n_permutations=200).set_index(["name", "group"])
+
+
+# --- each control
+
+
+@pytest.mark.parametrize("name", SIGNAL_CONTROLS)
+def test_controls_are_seeded_keep_shape_and_leave_their_input_alone(name):
+    before = SIGNALS.copy()
+    one, two = (SIGNAL_CONTROLS[name](SIGNALS, OWNERS, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(SIGNALS, before)
+    assert one.shape == SIGNALS.shape and one.dtype == SIGNALS.dtype and not np.array_equal(one, SIGNALS)
+    assert not np.array_equal(one, SIGNAL_CONTROLS[name](SIGNALS, OWNERS, np.random.default_rng(4)))
+
+
+def test_shuffling_stays_within_a_person():
+    out = shuffled_within_subject(SIGNALS, OWNERS, np.random.default_rng(0))
+    for who in np.unique(OWNERS):
+        own = who == OWNERS
+        assert {w.tobytes() for w in out[own]} == {w.tobytes() for w in SIGNALS[own]}
+    assert np.mean([np.array_equal(a, b) for a, b in zip(out, SIGNALS, strict=True)]) < 0.2
+
+
+def test_noise_has_each_persons_spectrum_and_nothing_of_the_window():
+    many, owners = np.repeat(SIGNALS, 20, axis=0), np.repeat(OWNERS, 20)
+    out = matched_noise(many, owners, np.random.default_rng(0))
+    for who in ("0", "7"):
+        own = owners == who
+        wanted, got = (welch(x[own], SFREQ, nperseg=128)[1].mean(axis=0)[:, 2:-2] for x in (many, out))
+        np.testing.assert_allclose(got, wanted, rtol=0.25)
+        assert got.sum() == pytest.approx(wanted.sum(), rel=0.05)
+    correlation = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(out, many, strict=True)]
+    assert np.abs(np.mean(correlation)) < 0.02
+
+
+def test_surrogates_keep_spectra_and_lags_between_channels_and_lose_the_waveform():
+    out = phase_randomised(SIGNALS, OWNERS, np.random.default_rng(0))
+    np.testing.assert_allclose(np.abs(np.fft.rfft(out)), np.abs(np.fft.rfft(SIGNALS)), rtol=1e-3, atol=1e-2)
+    full = {"fs": SFREQ, "nperseg": N_SAMPLES, "window": "boxcar", "detrend": False}
+    np.testing.assert_allclose(csd(out[0, 0], out[0, 1], **full)[1], csd(SIGNALS[0, 0], SIGNALS[0, 1], **full)[1], rtol=1e-2, atol=1e-4)
+    correlation = [np.corrcoef(a[0], b[0])[0, 1] for a, b in zip(out, SIGNALS, strict=True)]
+    assert np.abs(np.mean(correlation)) < 0.1
+
+
+def test_all_windows_have_the_same_permutation():
+    out = permuted_channels(SIGNALS, OWNERS, np.random.default_rng(2))
+    order = [int(np.flatnonzero((SIGNALS[0] == channel).all(axis=1))[0]) for channel in out[0]]
+    assert sorted(order) == list(range(N_CHANNELS)) and order != list(range(N_CHANNELS))
+    np.testing.assert_array_equal(out, SIGNALS[:, order])
+
+
+# --- the battery
+
+
+def test_a_model_that_hears_falls_to_chance_where_it_should_and_only_there():
+    rows = table(power=hears_power).loc["power"]
+    assert rows.loc["EEG", "score"] > 0.85 and rows.loc["EEG", "p"] < 0.01
+    for control in ("shuffled EEG", "noise with matched spectrum", "no EEG"):
+        assert rows.loc[control, "low"] <= 0.5 <= rows.loc[control, "high"], control
+        assert rows.loc[control, "difference high"] < 0
+    assert rows.loc["phase-randomised", "difference"] == pytest.approx(0.0, abs=0.06)  # Welch segments see the window's edges
+    assert rows.loc["EEG", "score"] == pytest.approx(balanced_accuracy_score(TRUTH, hears_power(SIGNALS, OWNERS)))
+
+
+def test_a_model_that_does_not_hear_shows_by_what_survives():
+    rows = table(cheat=cheats).loc["cheat"]
+    assert (rows["score"] == 1.0).all() and (rows["difference"].dropna() == 0.0).all()
+
+
+def test_a_model_of_waveforms_loses_with_the_phases():
+    template = SIGNALS[:, 0].copy()
+
+    def hears_waveform(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        known = (signals[:, 0] * template).sum(axis=1) > 0.5 * (template**2).sum(axis=1)
+        return np.where(known, TRUTH, 0)
+
+    rows = table(waveform=hears_waveform).loc["waveform"]
+    assert rows.loc["EEG", "score"] == 1.0 and rows.loc["phase-randomised", "score"] < 0.6
+
+
+def test_same_seed_same_table():
+    pd.testing.assert_frame_equal(table(power=hears_power), table(power=hears_power))
+
+
+# --- paired differences
+
+
+def test_a_paired_difference_is_that_of_the_scores_and_its_interval_that_of_the_same_people():
+    rng = np.random.default_rng(5)
+    one = np.where(rng.uniform(size=len(TRUTH)) < 0.8, TRUTH, 1 - TRUTH)
+    other = np.where(rng.uniform(size=len(TRUTH)) < 0.05, 1 - one, one)
+    value, low, high = paired_difference(TRUTH, one, other, OWNERS, 2)
+    scores = [balanced_accuracy(TRUTH, given, OWNERS, 2) for given in (one, other)]
+    assert value == pytest.approx(scores[0].value - scores[1].value) and low <= value <= high
+    assert high - low < 0.8 * (scores[0].high - scores[0].low + scores[1].high - scores[1].low)
+    assert paired_difference(TRUTH, one, one, OWNERS, 2) == (0.0, 0.0, 0.0)
+
+
+def test_one_person_says_nothing_about_the_difference():
+    own = OWNERS == "0"
+    value, low, high = paired_difference(TRUTH[own], TRUTH[own], 1 - TRUTH[own], OWNERS[own], 2)
+    assert (value, low, high) == (1.0, -1.0, 1.0)
+
+
+def test_the_quick_score_is_scikit_learns():
+    rng = np.random.default_rng(2)
+    truth, predicted = rng.integers(0, 3, 200), rng.integers(0, 4, 200)
+    with pytest.warns(UserWarning, match="classes not in y_true"):
+        wanted = balanced_accuracy_score(truth, predicted)
+    assert balanced_accuracy_of(truth, predicted, 4) == pytest.approx(wanted)
