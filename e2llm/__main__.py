@@ -21,10 +21,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from .pipeline import parse_assignments, sweep
+    from .runs import runs_folder
 
     grid = parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in map(_halves, arguments.grid))
     table = sweep(arguments.profile, grid, arguments.name, parse_assignments(arguments.parameter))
     print(table.to_string(index=False))
+    if "fold" in grid:
+        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{arguments.name or Path(arguments.profile).stem}-pooled.csv'}")
     return 1 if "error" in table else 0
 
 
