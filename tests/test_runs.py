@@ -275,3 +275,12 @@ def test_the_report_escapes_what_models_write_and_needs_no_network(run):
 def test_a_run_without_results_has_a_report_that_says_so(run):
     html = report.build(run).read_text(encoding="utf-8")
     assert "no tables of results" in html and "no finished stage" in html
+
+
+def test_the_report_says_what_was_tested_and_stamps_what_leaks(run):
+    facts = {"what is unseen": "people and clips", "audit": ["time_neighbours: 3 clips.", "nothing <b>else</b>."], "test windows": 12}
+    run.write_metrics({"facts": {**facts, "stamp": ""}, "tables": {}})
+    html = report.build(run).read_text(encoding="utf-8")
+    assert "time_neighbours: 3 clips. nothing &lt;b&gt;else&lt;/b&gt;." in html and ">12<" in html and "should not be believed" not in html
+    run.write_metrics({"facts": {**facts, "stamp": "LEAKY: clip_on_both_sides"}, "tables": {}})
+    assert "LEAKY: clip_on_both_sides. These scores should not be believed." in report.build(run).read_text(encoding="utf-8")
