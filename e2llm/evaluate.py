@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -171,6 +172,25 @@ def shuffled(listener: Listener, index: pd.DataFrame, seed: int) -> Listener:
         for window, other in zip(own, rng.permutation(own), strict=True):
             heard[int(window)] = listener.position[int(other)]
     return replace(listener, position=heard)
+
+
+def with_mean_token(listener: Listener, rows: list[int]) -> Listener:
+    """The same model, hearing the mean of the given windows' tokens, whatever the window."""
+    mean = np.mean([listener.features[listener.position[row]] for row in rows], axis=0, keepdims=True)
+    return replace(listener, features=mean.astype(np.float32), position=dict.fromkeys(listener.position, 0))
+
+
+def with_random_projector(listener: Listener, seed: int) -> Listener:
+    """The same language model and EEG behind a projector that has learned nothing, at the volume of the trained one."""
+    model = copy.deepcopy(listener.model)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for layer in (model.projector.fc1, model.projector.fc2):
+            volume = layer.weight.std()
+            layer.reset_parameters()
+            layer.weight.mul_(volume / layer.weight.std())
+        model.projector.norm.reset_parameters()
+    return replace(listener, model=model)
 
 
 def without_eeg(items: list[Item]) -> list[Item]:

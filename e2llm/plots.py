@@ -370,6 +370,23 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def reliability(table: pd.DataFrame, title: str) -> Figure:
+    """Accuracy against confidence: on the diagonal a model is right as often as it says; dots grow with their windows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.statistics.reliability`: ``confidence`` and ``accuracy`` as shares, ``n`` windows in each bin.
+    """
+    table = table[table["n"] > 0]
+    figure, ax = _panels((4.2, 4.0))
+    ax.plot([0, 100], [0, 100], "--", color="0.5", label="as often as it says")
+    ax.scatter(100 * table["confidence"], 100 * table["accuracy"], s=20 + 400 * table["n"] / table["n"].sum(), color=PALETTE[0], zorder=3)
+    ax.set(title=title, xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.legend(loc="upper left")
+    return figure
+
+
 def probabilities(probs: dict[str, float], title: str) -> Figure:
     """Probability of each answer as a share (0 to 1), the likeliest at the top."""
     names = sorted(probs, key=probs.get, reverse=True)

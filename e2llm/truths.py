@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .baselines import linear_baseline
 from .metrics import balanced_accuracy
@@ -52,7 +51,8 @@ CLASSIFIERS: dict[str, Classifier] = {"entropy + logistic regression": calibrate
                                       **{name: _probe(name) for name in ("clip duration", "nearest in time", "position in session")}}
 
 
-def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, seed: int = 0) -> pd.DataFrame:
+def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, seed: int = 0,
+                    tell: Callable[..., None] | None = None) -> pd.DataFrame:
     """Score a model and the shortcut probes under each protocol, pooled over its folds.
 
     Parameters
@@ -63,6 +63,8 @@ def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, se
         Protocols. One that leaks by design is taken, and marked.
     seed : int
         Of the intervals.
+    tell : callable, optional
+        ``tell(step)`` after each setting.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, se
         ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``leaky``, ``statement``.
     """
     rows = []
-    for setting in tqdm(settings, desc="protocols", leave=False):
+    for step, setting in enumerate(settings, 1):
         splits = [make_split(corpus.windows.index, setting.protocol, setting.normalisation, accept_leaks=True, fold=fold,
                              n_groups=N_FOLDS[setting.protocol]) for fold in range(N_FOLDS[setting.protocol])]
         test = np.concatenate([split.test for split in splits])
@@ -78,4 +80,6 @@ def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, se
             answers = np.concatenate([classify(corpus, split) for split in splits])
             score = balanced_accuracy(corpus.labels[test], answers, corpus.owners[test], len(corpus.label_set), seed)
             rows.append(score.row(name, group=setting.name) | {"leaky": splits[0].leaky, "statement": splits[0].statement})
+        if tell is not None:
+            tell(step)
     return pd.DataFrame(rows)

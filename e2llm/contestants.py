@@ -1,0 +1,72 @@
+"""The models of a finished run as functions of signals, so that every one of them can be put under every control."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .assessment import closed_set, prediction_items
+from .baselines import linear_baseline
+from .controls import Answerer, battery
+from .encoder import EmotionEncoder
+from .evaluate import Listener, with_mean_token, with_random_projector, without_eeg
+from .features import band_power
+from .runs import Run
+from .stages import Corpus, load_encoder, load_tokens, open_instructed
+
+
+def linear(corpus: Corpus) -> Answerer:
+    """Calibrated differential entropy and logistic regression, trained on the training part."""
+
+    def answer(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        power = np.array(corpus.windows.power)
+        power[corpus.split.test] = band_power(signals, corpus.windows.sfreq)
+        return linear_baseline(power, corpus.labels, corpus.owners, corpus.split, calibrated=True)
+
+    return answer
+
+
+@torch.no_grad()
+def _encode(model: EmotionEncoder, corpus: Corpus, signals: np.ndarray, owners: np.ndarray, batch: int = 64) -> torch.Tensor:
+    """Summary tokens of signals, shape (n, 16, summary tokens, width)."""
+    device = next(model.parameters()).device
+    parts = [model.encoder(corpus.equalise(signals[i : i + batch], owners[i : i + batch]).to(device)) for i in range(0, len(signals), batch)]
+    return torch.cat(parts).cpu()
+
+
+def stage_1_head(model: EmotionEncoder, corpus: Corpus) -> Answerer:
+    """The encoder's own classifier."""
+
+    @torch.no_grad()
+    def answer(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return model.classifier(model.pooled(_encode(model, corpus, signals, owners))).argmax(dim=1).numpy()
+
+    return answer
+
+
+def language_model(listener: Listener, model: EmotionEncoder, corpus: Corpus, seed: int) -> Answerer:
+    """The language model's most probable label, without a thought."""
+    items, test = prediction_items(corpus, corpus.split.test, seed), corpus.split.test
+
+    def answer(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        tokens = _encode(model, corpus, signals, owners).flatten(2).numpy()
+        heard = Listener(listener.model, listener.processor, tokens, {int(row): i for i, row in enumerate(test)})
+        return closed_set(heard, items).argmax(axis=1)
+
+    return answer
+
+
+def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:
+    """Linear baseline, stage-1 head and language model of a finished run under every control; see :func:`e2llm.controls.battery`."""
+    model, (language, processor) = load_encoder(run, corpus), open_instructed(run)
+    listener = Listener(language, processor, *load_tokens(run))
+    test, items = corpus.split.test, prediction_items(corpus, corpus.split.test, seed)
+    within = {"no EEG": closed_set(listener, without_eeg(items)),
+              "mean token": closed_set(with_mean_token(listener, corpus.split.train.tolist()), items),
+              "random projector": closed_set(with_random_projector(listener, seed), items)}
+    models = {"entropy + logistic regression": linear(corpus), "stage-1 head": stage_1_head(model, corpus),
+              "LLM": language_model(listener, model, corpus, seed)}
+    more = {"LLM": {name: scores.argmax(axis=1) for name, scores in within.items()}}
+    return battery(models, np.array(corpus.windows.data[test]), corpus.labels[test], corpus.owners[test],
+                   corpus.windows.index["clip"].to_numpy()[test], len(corpus.label_set), more, seed)
