@@ -11,7 +11,18 @@ import pytest
 import torch
 
 from e2llm.emotions import plain_labels
-from e2llm.evaluate import Listener, answer, generate, probabilities, score_items, score_options, shuffled, without_eeg
+from e2llm.evaluate import (
+    Listener,
+    answer,
+    generate,
+    probabilities,
+    score_items,
+    score_options,
+    shuffled,
+    with_mean_token,
+    with_random_projector,
+    without_eeg,
+)
 from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from e2llm.questions import Item, predict
@@ -231,3 +242,25 @@ def test_descriptions_are_chosen_without_a_thought(listener):
         lengths = [len(listener.processor.ids(option)) + 1 for option in question.options]
         assert chosen == question.options[int(np.argmax(one_by_one(listener, question) / lengths))]
     assert given.texts == ["", ""]
+
+
+def test_the_mean_token_says_the_same_whatever_the_window(listener):
+    deaf = with_mean_token(listener, [100, 105, 110])
+    one, two = (score_options(deaf, [item([window, " Which?"], LONG)])[0] for window in (103, 119))
+    np.testing.assert_array_equal(one, two)
+    wanted = replace(listener, features=np.repeat(listener.features[[0, 5, 10]].mean(axis=0, keepdims=True), 20, axis=0))
+    np.testing.assert_allclose(one, score_options(wanted, [item([103, " Which?"], LONG)])[0], rtol=1e-5)
+
+
+def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(listener):
+    before = {name: value.clone() for name, value in listener.model.state_dict().items()}
+    other = with_random_projector(listener, 1)
+    assert all(torch.equal(value, before[name]) for name, value in listener.model.state_dict().items())
+    changed = {name for name, value in other.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("projector.") for name in changed)
+    for layer in ("fc1", "fc2"):
+        mine, theirs = (getattr(model.projector, layer).weight.detach().std() for model in (other.model, listener.model))
+        assert float(mine) == pytest.approx(float(theirs), rel=1e-4)
+    question = [item([103, " Which?"], LONG)]
+    assert not np.allclose(score_options(other, question)[0], score_options(listener, question)[0])
+    np.testing.assert_array_equal(score_options(other, question)[0], score_options(with_random_projector(listener, 1), question)[0])
