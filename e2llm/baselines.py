@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from .calibration import Baseline
 from .effects import Preset, oracle_probabilities
@@ -46,7 +47,8 @@ def linear_baseline(power: np.ndarray, labels: np.ndarray, owners: np.ndarray, s
     fitted = []
     for strength in STRENGTHS:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-        model.fit(features[split.train], labels[split.train])
+        with threadpool_limits(1):  # small matrices: threads that wait for each other take fifteen times as long
+            model.fit(features[split.train], labels[split.train])
         fitted.append((balanced_accuracy_score(labels[split.val], model.predict(features[split.val])), model))
     best = max(fitted, key=lambda pair: pair[0])[1]
     return best.predict(features[split.test])

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from .features import band_power
 from .montage import canonical, eegpt_channels, make_info
 from .recordings import RecordingError, SourceError, Trial
+from .runs import is_watched
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
         (partial / "stamp").write_text(stamp)
     todo = [recording for recording in source.recordings if recording.name not in skipped]
     jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
-    progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings", leave=False, disable=None)
+    progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings", leave=False,
+                    disable=not is_watched())
     for recording, reason in zip(todo, progress, strict=True):
         if reason is not None:
             skipped[recording.name] = reason

@@ -84,6 +84,11 @@ def is_interactive() -> bool:
     return "JPY_SESSION_NAME" in os.environ and "E2LLM_BATCH" not in os.environ
 
 
+def is_watched() -> bool:
+    """True if a progress bar has a reader: a person at a notebook, or a terminal outside any kernel."""
+    return is_interactive() or (sys.stderr.isatty() and not in_kernel())
+
+
 def check_name(name: str, what: str = "run") -> str:
     """Return ``name`` if it can name a folder, raise ValueError otherwise."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -383,7 +388,7 @@ class Progress(AbstractContextManager):
     def __init__(self, run: Run, total: int, label: str) -> None:
         self._path, self._total, self._label, self._written = run.path / "progress.json", total, label, -math.inf
         self._bar = None
-        if is_interactive() or (sys.stderr.isatty() and not in_kernel()):
+        if is_watched():
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=total, desc=label)
