@@ -62,7 +62,7 @@ class Case:
     split : Split
         The parts.
     index : DataFrame
-        One row a window: ``subject``, ``session``, ``clip``, ``label``; ``start_s`` if windows may overlap.
+        One row a window: ``subject``, ``clip``, ``label``; ``session`` if there are several, ``start_s`` if windows may overlap.
     window_s : float
         Length of a window in seconds.
     power : ndarray, shape (n_windows, n_channels, n_bands), optional
@@ -92,6 +92,8 @@ class Case:
     trial: pd.Series = field(init=False)
 
     def __post_init__(self) -> None:
+        if "session" not in self.index:  # a source may know none: then all of a person's clips are one
+            object.__setattr__(self, "index", self.index.assign(session=1))
         object.__setattr__(self, "parts", {name: np.asarray(getattr(self.split, name)) for name in ("train", "val", "test")})
         object.__setattr__(self, "trial", self.index["subject"].astype(str) + "/" + self.index["clip"].astype(str))
 
