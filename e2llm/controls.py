@@ -18,13 +18,18 @@ Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # signals (n, channel
 SignalControl = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
-def shuffled_within_subject(signals: np.ndarray, owners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every window becomes another window of the same person."""
-    source = np.arange(len(signals))
+def permutation_within(owners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For every window the row of another window of the same person, drawn at random; shape (n,)."""
+    source = np.arange(len(owners))
     for who in np.unique(owners):
         own = np.flatnonzero(owners == who)
         source[own] = rng.permutation(own)
-    return signals[source]
+    return source
+
+
+def shuffled_within_subject(signals: np.ndarray, owners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every window becomes another window of the same person."""
+    return signals[permutation_within(owners, rng)]
 
 
 def matched_noise(signals: np.ndarray, owners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -63,7 +68,6 @@ SIGNAL_CONTROLS: dict[str, SignalControl] = {
     "shuffled EEG": shuffled_within_subject, "noise with matched spectrum": matched_noise,
     "phase-randomised": phase_randomised, "permuted channels": permuted_channels,
 }
-AT_CHANCE = ("shuffled EEG", "noise with matched spectrum", "no EEG", "mean token", "random projector")  # what these leave is a leak
 
 
 def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarray, owners: np.ndarray, clips: np.ndarray, n_classes: int,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .controls import permutation_within
 from .language import EEG_TOKEN, END_THINK
 from .metrics import Score, accuracy
 from .modeling import E2LLMProcessor
@@ -163,15 +164,9 @@ def probabilities(scores: list[np.ndarray]) -> np.ndarray:
 
 def shuffled(listener: Listener, index: pd.DataFrame, seed: int) -> Listener:
     """The same model, hearing for every window another window of the same person, drawn at random."""
-    rng = np.random.default_rng(seed)
     windows = np.array(sorted(listener.position))
-    owners = index["subject"].to_numpy()[windows]
-    heard = dict(listener.position)
-    for who in np.unique(owners):
-        own = windows[owners == who]
-        for window, other in zip(own, rng.permutation(own), strict=True):
-            heard[int(window)] = listener.position[int(other)]
-    return replace(listener, position=heard)
+    source = permutation_within(index["subject"].to_numpy()[windows], np.random.default_rng(seed))
+    return replace(listener, position={int(window): listener.position[int(other)] for window, other in zip(windows, windows[source], strict=True)})
 
 
 def with_mean_token(listener: Listener, rows: list[int]) -> Listener:

@@ -176,17 +176,23 @@ def language(tokenizer):
 TUNING = FitParams(steps=6, batch_size=2, lr=1e-2, seed=1, save_steps=2)
 
 
-def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
-    def train(folder: str, tell=None):
-        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, eeg_tokens=4, noise=0.5,
-                               params=TUNING, folder=tmp_path / folder, tell=tell)[0]
-
+def trained_the_same_when_cut(train):
+    """Trains whole, then cut off and resumed; returns the whole one after comparing their weights."""
     whole, steps = train("whole"), []
     with pytest.raises(Cut):
         train("cut", cut_at(5, steps))
     resumed = train("cut", cut_at(-1, steps))
     assert steps == [1, 2, 3, 4, 5, 5, 6]
     assert same(weights(resumed), weights(whole))
+    return whole
+
+
+def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
+    def train(folder: str, tell=None):
+        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, eeg_tokens=4, noise=0.5,
+                               params=TUNING, folder=tmp_path / folder, tell=tell)[0]
+
+    whole = trained_the_same_when_cut(train)
     fresh = language(tokenizer).state_dict()
     assert all(torch.equal(value, fresh[key]) for key, value in whole.language_model.state_dict().items())  # frozen
 
@@ -197,12 +203,7 @@ def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
         return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2), TUNING,
                              tmp_path / folder, tell)[0]
 
-    whole, steps = train("whole"), []
-    with pytest.raises(Cut):
-        train("cut", cut_at(5, steps))
-    resumed = train("cut", cut_at(-1, steps))
-    assert steps == [1, 2, 3, 4, 5, 5, 6]
-    assert same(weights(resumed), weights(whole))
+    whole = trained_the_same_when_cut(train)
     adapters = [value for name, value in whole.named_parameters() if "lora_B" in name]
     assert adapters and all(value.abs().max() > 0 for value in adapters)
 
