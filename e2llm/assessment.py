@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,22 +13,21 @@ import torch
 from joblib import Parallel, delayed
 
 from .audit import Finding, audit, stamp
-from .baselines import linear_baseline, oracle
-from .encoder import EEGPTConfig
+from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline, oracle
 from .evaluate import Listener, generate, probabilities, score_items, score_options, shuffled, without_eeg
 from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
 from .questions import Item, predict
 from .runs import Run
-from .shortcuts import PROBES, neighbour_worth, probe
+from .shortcuts import PROBES, neighbour_worth, probe, session_worth
 from .splits import accepted_rules
 from .stages import (
     AdapterParams,
     Corpus,
     alignment_items,
+    frozen_encoder,
     instruction_items,
     load_tokens,
-    new_encoder,
     open_aligned,
     open_corpus,
     open_instructed,
@@ -35,12 +36,15 @@ from .stages import (
     train_adapter,
     train_projector,
 )
+from .statistics import calibration, clustered_interval, compare_models, per_subject
 from .tasks import parse_answer, read_items
 from .train import FitParams, encode_rows
 
 TIER_2 = ("describe", "select", "compare", "rank", "match")
 TIER_3 = ("zero_predict", "zero_match", "zero_choose")
 SOURCES = ("EEG", "shuffled EEG", "no EEG")
+BASELINES = (Recipe(LOGISTIC), Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"), Recipe(PROBE))
+RAW_BASELINE = Recipe(EEGNET, "z-score")  # half a minute of training: when asked for
 
 
 def prediction_items(corpus: Corpus, rows: np.ndarray, seed: int) -> list[Item]:
@@ -62,25 +66,34 @@ def closed_set(listener: Listener, items: list[Item]) -> np.ndarray:
 
 
 def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> dict:
-    """Row of the tier-1 table: score with interval and chance, kappa and F1 of the answers to the test windows."""
+    """Row of the tier-1 table: score with chance and both intervals, kappa and F1 of the answers to the test windows."""
+    test, n_classes = corpus.split.test, len(corpus.label_set)
+    truth, owners, clips = corpus.labels[test], corpus.owners[test], corpus.windows.index["clip"].to_numpy()[test]
+    more = classification(truth, predicted, n_classes)
+    wide = clustered_interval(truth, predicted, owners, clips, n_classes)
+    return (balanced_accuracy(truth, predicted, owners, n_classes).row(name, group=group) | {"clips low": wide.low, "clips high": wide.high}
+            | {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")})
+
+
+def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str = "LLM") -> pd.DataFrame:
+    """Every other model against a reference over the test subjects; see :func:`e2llm.statistics.compare_models`."""
     test = corpus.split.test
-    score = balanced_accuracy(corpus.labels[test], predicted, corpus.owners[test], len(corpus.label_set))
-    more = classification(corpus.labels[test], predicted, len(corpus.label_set))
-    return score.row(name, group=group) | {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")}
+    scores = pd.DataFrame({name: per_subject(corpus.labels[test], given, corpus.owners[test], len(corpus.label_set))["balanced_accuracy"]
+                           for name, given in answers.items()})
+    return compare_models(scores, reference).reset_index(names="name").assign(reference=reference)
 
 
-def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """Basic prediction: the model, its controls, the stage-1 head, the baselines and, on a twin, the oracle.
+class Tier1(NamedTuple):
+    """Basic prediction."""
 
-    Returns
-    -------
-    table : DataFrame
-        Score, interval, chance and further metrics of each.
-    predictions : DataFrame
-        One row a test window.
-    said : dict
-        Free text after a thought: parse rate, accuracy, texts.
-    """
+    table: pd.DataFrame  # score, intervals, chance and further metrics of each model
+    tests: pd.DataFrame  # paired tests of the other models against the language model
+    predictions: pd.DataFrame  # one row a test window
+    said: dict  # free text after a thought: parse rate, texts, labels read, items
+
+
+def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, recipes: Sequence[Recipe], seed: int) -> Tier1:
+    """Basic prediction: the model, its controls, the stage-1 head, the baselines and, on a twin, the oracle."""
     test, labels = corpus.split.test, list(corpus.label_set.labels)
     items = prediction_items(corpus, test, seed)
     index = corpus.windows.index.iloc[test]
@@ -89,16 +102,15 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, see
                "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, seed + 1), items).argmax(axis=1),
                "LLM, no EEG": closed_set(listener, without_eeg(items)).argmax(axis=1),
                "stage-1 head": head_answers(run, test)}
-    for calibrated, name in ((False, "entropy + logistic regression"), (True, "the same, calibrated")):
-        answers[name] = linear_baseline(corpus.windows.power, corpus.labels, corpus.owners, corpus.split, calibrated)
+    for recipe in recipes:
+        answers[recipe.name] = fit_baseline(recipe, corpus, corpus.split, frozen_encoder(run, corpus)).rows(test)
     texts = generate(listener, items)
     parsed = [parse_answer(text, labels) for text in texts]
     answers["LLM, free text"] = np.array([labels.index(a) if a is not None else -1 for a in parsed])
     if truth is not None:
         answers["oracle"] = oracle(truth, index["subject"], index["clip"], index["window"])
     groups = {"LLM": "model", "LLM, free text": "model", "stage-1 head": "model", "oracle": "ceiling"}
-    order = ["oracle", "entropy + logistic regression", "the same, calibrated", "stage-1 head", "LLM", "LLM, free text",
-             "LLM, shuffled EEG", "LLM, no EEG"]
+    order = ["oracle", *(recipe.name for recipe in recipes), "stage-1 head", "LLM", "LLM, free text", "LLM, shuffled EEG", "LLM, no EEG"]
     table = pd.DataFrame([tier_1_row(corpus, name, answers[name], groups.get(name, "control" if "EEG" in name else "baseline"))
                           for name in order if name in answers])
     predictions = index[["id", "subject", "session", "clip", "window", "label"]].reset_index(drop=True)
@@ -107,7 +119,7 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, see
     for i, label in enumerate(labels):
         predictions[f"p({label})"] = heard[:, i]
     said = {"parse_rate": float(np.mean([a is not None for a in parsed])), "texts": texts, "parsed": parsed, "items": items}
-    return table, predictions, said
+    return Tier1(table, comparisons(corpus, {name: answers[name] for name in order if name in answers}), predictions, said)
 
 
 def tiers_2_and_3(corpus: Corpus, listener: Listener, n_items: int, seed: int) -> tuple[pd.DataFrame, dict[str, tuple]]:
@@ -139,13 +151,13 @@ def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
     run = Run.open(run_name)
     corpus = open_corpus(run)
     folder = run.path / "evaluation" / "checkpoints" / arm.replace(" ", "_")
-    stage_1, stage_2, stage_3 = (run.require(name)["params"] for name in ("encoder", "projector", "adapter"))
+    stage_2, stage_3 = (run.require(name)["params"] for name in ("projector", "adapter"))
     fit_2, fit_3 = FitParams(**stage_2["fit"]), FitParams(**stage_3["fit"])
     tokens, position = load_tokens(run)
     if arm == "without stage 1":
-        encoder, _ = new_encoder(corpus, EEGPTConfig(**stage_1["encoder"]), stage_1["weights"], stage_1["fit"]["seed"])
+        encoder = frozen_encoder(run, corpus)
         folder.mkdir(parents=True, exist_ok=True)
-        tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.owners, corpus.split.used, folder / "tokens.npy")
+        tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, corpus.split.used, folder / "tokens.npy")
     model, processor = open_aligned(run)
     if arm == "without stage 1":
         language, tokenizer, source = open_language(run)
@@ -201,10 +213,11 @@ def examine(run: Run, corpus: Corpus) -> list[Finding]:
     protocol = run.require("encoder")["params"]["protocol"]
     items = [item for stage in ("projector", "adapter") for item in read_items(run.path / stage / "items.jsonl")]
     return audit(corpus.split, corpus.windows.index, accept=accepted_rules(protocol["protocol"], protocol.get("accept_leaks", False)),
-                 power=np.asarray(corpus.windows.power), items=items, neighbour_worth=neighbour_worth(corpus.windows.index, corpus.split))
+                 power=np.asarray(corpus.windows.power), items=items, neighbour_worth=neighbour_worth(corpus.windows.index, corpus.split),
+                 session_worth=session_worth(corpus.windows.index, corpus.split))
 
 
-def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, seed: int) -> dict[str, pd.DataFrame]:
+def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, with_eegnet: bool, seed: int) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
     Parameters
@@ -217,28 +230,34 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
         Items of each kind of tiers 2 and 3.
     with_ablation : bool
         Also train the variants that lack a stage.
+    with_eegnet : bool
+        Also train EEGNet on the raw windows.
 
     Returns
     -------
     dict of DataFrame
-        ``tier_1``, ``tiers_2_and_3`` and, if asked for, ``ablation``.
+        ``tier_1``, ``tests``, ``shortcuts``, ``tiers_2_and_3`` and, if asked for, ``ablation``.
     """
-    settings = {"n_items": n_items, "ablation": with_ablation, "oracle": truth is not None, "probes": list(PROBES), "seed": seed}
+    recipes = (*BASELINES, RAW_BASELINE) if with_eegnet else BASELINES
+    settings = {"n_items": n_items, "ablation": with_ablation, "baselines": [recipe.name for recipe in recipes],
+                "oracle": truth is not None, "probes": list(PROBES), "seed": seed}
     stage = run.stage("evaluation", settings, needs=("encoder", "adapter"))
     if not stage.done:
         stage.begin()
         findings = examine(run, corpus)
         model, processor = open_instructed(run)
         listener = Listener(model, processor, *load_tokens(run))
-        first, predictions, said = tier_1(run, corpus, listener, truth, seed)
+        first, tests, predictions, said = tier_1(run, corpus, listener, truth, recipes, seed)
         others, examples = tiers_2_and_3(corpus, listener, n_items, seed)
-        tables = {"tier_1": first, "shortcuts": probe(corpus.windows.index, corpus.split, seed), "tiers_2_and_3": others}
+        tables = {"tier_1": first, "tests": tests, "shortcuts": probe(corpus.windows.index, corpus.split, seed), "tiers_2_and_3": others}
         if with_ablation:
             tables["ablation"] = ablation(run, corpus, listener, n_items, seed)
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         predictions.to_csv(stage.path / "predictions.csv", index=False)
-        stage.finish({"parse_rate": said["parse_rate"], "samples": samples(said, examples)},
+        heard = predictions[[f"p({label})" for label in corpus.label_set.labels]].to_numpy()
+        sure = calibration(heard, corpus.labels[corpus.split.test])
+        stage.finish({"parse_rate": said["parse_rate"], "calibration": sure, "samples": samples(said, examples)},
                      audit=[str(finding) for finding in findings] or ["nothing found"], stamp=stamp(findings))
     return publish(run, corpus)
 
@@ -253,7 +272,7 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
              "transductive": split.transductive, "audit": record["facts"]["audit"], "stamp": record["facts"]["stamp"],
              "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.owners[split.test]))}
-    run.write_metrics({"facts": facts, "parse_rate": record["metrics"]["parse_rate"], "samples": record["metrics"]["samples"],
+    run.write_metrics({"facts": facts, **{key: record["metrics"][key] for key in ("parse_rate", "calibration", "samples")},
                        "tables": {name: table.to_dict("records") for name, table in tables.items()}})
     run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
     return tables
@@ -286,7 +305,9 @@ def pooled(predictions: list[pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for name in columns[0][columns[0].index("label") + 1 : -len(labels)]:
         given = table[name].map(code).fillna(-1).astype(int).to_numpy()
-        rows.append(balanced_accuracy(truth, given, owners, len(labels)).row(name) | {"subjects": len(np.unique(owners))})
+        wide = clustered_interval(truth, given, owners, table["clip"].to_numpy(), len(labels))
+        rows.append(balanced_accuracy(truth, given, owners, len(labels)).row(name)
+                    | {"clips low": wide.low, "clips high": wide.high, "subjects": len(np.unique(owners))})
     return pd.DataFrame(rows)
 
 
@@ -306,10 +327,21 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None) -> Score:
     return replace(Score(0, 0, 0, 0, 0), value=row["score"], low=row["low"], high=row["high"], chance=row["chance"], n=int(row["n"]))
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of scores as people read it: percent, the interval in one column, no index in the way."""
-    percent = table[["score", "low", "high", "chance"]].mul(100).round(1)
-    interval = percent["low"].map("{:.1f}".format) + " – " + percent["high"].map("{:.1f}".format)
-    shown = table[[column for column in ("name", "group") if column in table]].assign(**{
-        "score %": percent["score"], "95 % interval": interval, "chance %": percent["chance"], "n": table["n"]})
-    return shown.set_index("name")
+def readable(table: pd.DataFrame, shortcuts: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A table of scores as people read it: percent, an interval in one column, no index in the way.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Scores; where it has an interval over people and clips, that stands beside the one over people.
+    shortcuts : DataFrame, optional
+        Scores of the probes under the same split: the best of them stands beside every score.
+    """
+    shown = table[[column for column in ("name", "group") if column in table]].assign(**{"score %": table["score"].mul(100).round(1)})
+    for low, high, title in (("low", "high", "95 % interval"), ("clips low", "clips high", "people and clips")):
+        if low in table:
+            shown[title] = [f"{100 * a:.1f} – {100 * b:.1f}" for a, b in zip(table[low], table[high], strict=True)]
+    shown["chance %"] = table["chance"].mul(100).round(1)
+    if shortcuts is not None:
+        shown["best without EEG %"] = round(100 * shortcuts["score"].max(), 1)
+    return shown.assign(n=table["n"]).set_index("name")

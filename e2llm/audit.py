@@ -77,6 +77,8 @@ class Case:
         Part on which epoch, threshold or weights were chosen.
     neighbour_worth : float, optional
         Balanced accuracy above chance of copying the nearest training clip in time.
+    session_worth : float, optional
+        Balanced accuracy above chance of the most frequent training label of the session.
     """
 
     split: Split
@@ -88,6 +90,7 @@ class Case:
     repaired_over: str = "clip"
     selected_on: str = "val"
     neighbour_worth: float | None = None
+    session_worth: float | None = None
     parts: dict[str, np.ndarray] = field(init=False)
     trial: pd.Series = field(init=False)
 
@@ -254,9 +257,23 @@ def time_neighbours(case: Case) -> Iterator[Finding]:
                       f"(copying the nearest label: {worth})", tuple(trials["row"][beside]))
 
 
+def session_fingerprint(case: Case) -> Iterator[Finding]:
+    """Where sessions differ in their labels, whoever recognises a session by its electrodes knows something of the label."""
+    if case.split.normalisation == "session" or case.index.groupby("session")["label"].agg(frozenset).nunique() < 2:
+        return
+    recording = case.index["subject"].astype(str) + "/" + case.index["session"].astype(str)
+    sessions, rows = case.shared(recording, case.parts["train"], case.parts["test"])
+    if sessions:
+        worth = "not measured" if case.session_worth is None else f"{100 * case.session_worth:+.1f} points over chance"
+        reason = (f"{len(sessions)} sessions stand on both sides, show some labels more than others, and keep their own levels (guessing a "
+                  f"session's most frequent label: {worth}; normalisation 'session' takes the levels away)")
+        yield Finding("session_fingerprint", "warn", reason, rows)
+
+
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, duplicated_signal,
-    normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours)
+    normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours,
+    session_fingerprint)
 
 
 def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: object) -> list[Finding]:

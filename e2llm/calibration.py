@@ -1,6 +1,6 @@
-"""A person's own levels: equalising the encoder's input, and the baseline that evidence is measured against.
+"""A person's own levels: equalising the encoder's input, aligning channels, and the baseline that evidence is measured against.
 
-Both are fitted on the rows that a split allows (:attr:`e2llm.splits.Split.fit`) and use no label.
+All are fitted on the rows that a split allows (:attr:`e2llm.splits.Split.fit`) and use no label.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from .effects import BANDS
 from .splits import Split
 
+ALIGNMENTS = ("none", "z-score", "euclidean")
 UV_TO_MV = 1e-3  # EEGPT was trained on millivolts; windows are kept in microvolts and scaled here, nowhere else
 
 
@@ -85,6 +86,80 @@ def _band_weights(frequencies: np.ndarray) -> np.ndarray:
     points = [edge for low, high in BANDS.values() for edge in (low + 0.5, high - 0.5)]
     shares = np.repeat(np.eye(len(BANDS)), 2, axis=1)
     return np.stack([np.interp(frequencies, points, row) for row in shares]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """One linear map of the channels for each subject.
+
+    ``none`` leaves microvolts as they are. ``z-score`` gives every channel the variance 1. ``euclidean`` whitens: the mean
+    covariance of a subject's windows becomes the identity (He & Wu 2020, IEEE Trans. Biomed. Eng. 67:399).
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (n_subjects, n_channels, n_channels)
+        Maps.
+    subjects : list of str
+        Their names.
+    """
+
+    matrix: np.ndarray
+    subjects: list[str]
+
+    @classmethod
+    def fit(cls, data: np.ndarray, owners: np.ndarray, split: Split, alignment: str) -> Aligner:
+        """Fit on the split's rows; with ``population`` normalisation, or without rows of one's own, all rows are the reference.
+
+        Parameters
+        ----------
+        data : ndarray, shape (n_windows, n_channels, n_samples)
+            Microvolts; may be memory-mapped, it is read window by window.
+        owners : ndarray of str, shape (n_windows,)
+            Subject of every window.
+        alignment : str
+            One of :data:`ALIGNMENTS`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown alignment.
+        """
+        if alignment not in ALIGNMENTS:
+            raise ValueError(f"Unknown alignment '{alignment}' (known: {', '.join(ALIGNMENTS)}).")
+        names = sorted(set(owners))
+        if alignment == "none":
+            return cls(np.broadcast_to(np.eye(data.shape[1], dtype=np.float32), (len(names), *[data.shape[1]] * 2)), names)
+        own = [split.fit[owners[split.fit] == name] for name in names]
+        if split.normalisation == "population" or not all(map(len, own)):
+            everybody = _mean_covariance(data, split.fit)
+        alone = split.normalisation != "population"
+        covariances = [_mean_covariance(data, rows) if alone and len(rows) else everybody for rows in own]
+        to_map = _inverse_root if alignment == "euclidean" else _inverse_spread
+        return cls(np.stack([to_map(covariance) for covariance in covariances]).astype(np.float32), names)
+
+    def __call__(self, signal_uv: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Aligned signals (batch, n_channels, n_samples) of the given subjects; without a unit unless the alignment is ``none``."""
+        return self.matrix[[self.subjects.index(name) for name in owners]] @ np.asarray(signal_uv, dtype=np.float32)
+
+
+def _mean_covariance(data: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    total = np.zeros((data.shape[1], data.shape[1]))
+    for row in rows:
+        window = np.asarray(data[row], dtype=np.float64)
+        total += window @ window.T / window.shape[1]
+    return total / len(rows)
+
+
+def _inverse_root(covariance: np.ndarray, floor: float = 1e-8) -> np.ndarray:
+    """Symmetric inverse square root; directions without any variance (a repaired channel is a sum of others) stay empty."""
+    values, vectors = np.linalg.eigh(covariance)
+    whole = values > floor * values.max()
+    return (vectors[:, whole] / np.sqrt(values[whole])) @ vectors[:, whole].T
+
+
+def _inverse_spread(covariance: np.ndarray) -> np.ndarray:
+    spread = np.sqrt(np.diag(covariance))
+    return np.diag(np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0))
 
 
 @dataclass(frozen=True)

@@ -7,31 +7,19 @@ import pandas as pd
 import torch
 
 from .assessment import closed_set, prediction_items
-from .baselines import linear_baseline
+from .baselines import LOGISTIC, Recipe, fit_baseline
 from .controls import Answerer, battery
 from .encoder import EmotionEncoder
 from .evaluate import Listener, with_mean_token, with_random_projector, without_eeg
-from .features import band_power
 from .runs import Run
 from .stages import Corpus, load_encoder, load_tokens, open_instructed
 
 
-def linear(corpus: Corpus) -> Answerer:
-    """Calibrated differential entropy and logistic regression, trained on the training part."""
-
-    def answer(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        power = np.array(corpus.windows.power)
-        power[corpus.split.test] = band_power(signals, corpus.windows.sfreq)
-        return linear_baseline(power, corpus.labels, corpus.owners, corpus.split, calibrated=True)
-
-    return answer
-
-
 @torch.no_grad()
-def _encode(model: EmotionEncoder, corpus: Corpus, signals: np.ndarray, owners: np.ndarray, batch: int = 64) -> torch.Tensor:
+def _encode(model: EmotionEncoder, corpus: Corpus, signals: np.ndarray, whose: np.ndarray, batch: int = 64) -> torch.Tensor:
     """Summary tokens of signals, shape (n, 16, summary tokens, width)."""
     device = next(model.parameters()).device
-    parts = [model.encoder(corpus.equalise(signals[i : i + batch], owners[i : i + batch]).to(device)) for i in range(0, len(signals), batch)]
+    parts = [model.encoder(corpus.equalise(signals[i : i + batch], whose[i : i + batch]).to(device)) for i in range(0, len(signals), batch)]
     return torch.cat(parts).cpu()
 
 
@@ -39,8 +27,8 @@ def stage_1_head(model: EmotionEncoder, corpus: Corpus) -> Answerer:
     """The encoder's own classifier."""
 
     @torch.no_grad()
-    def answer(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return model.classifier(model.pooled(_encode(model, corpus, signals, owners))).argmax(dim=1).numpy()
+    def answer(signals: np.ndarray, whose: np.ndarray) -> np.ndarray:
+        return model.classifier(model.pooled(_encode(model, corpus, signals, whose))).argmax(dim=1).numpy()
 
     return answer
 
@@ -49,8 +37,8 @@ def language_model(listener: Listener, model: EmotionEncoder, corpus: Corpus, se
     """The language model's most probable label, without a thought."""
     items, test = prediction_items(corpus, corpus.split.test, seed), corpus.split.test
 
-    def answer(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        tokens = _encode(model, corpus, signals, owners).flatten(2).numpy()
+    def answer(signals: np.ndarray, whose: np.ndarray) -> np.ndarray:
+        tokens = _encode(model, corpus, signals, whose).flatten(2).numpy()
         heard = Listener(listener.model, listener.processor, tokens, {int(row): i for i, row in enumerate(test)})
         return closed_set(heard, items).argmax(axis=1)
 
@@ -65,8 +53,9 @@ def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:
     within = {"no EEG": closed_set(listener, without_eeg(items)),
               "mean token": closed_set(with_mean_token(listener, corpus.split.train.tolist()), items),
               "random projector": closed_set(with_random_projector(listener, seed), items)}
-    models = {"entropy + logistic regression": linear(corpus), "stage-1 head": stage_1_head(model, corpus),
+    recipe = Recipe(LOGISTIC, "z-score")
+    models = {recipe.name: fit_baseline(recipe, corpus, corpus.split), "stage-1 head": stage_1_head(model, corpus),
               "LLM": language_model(listener, model, corpus, seed)}
     more = {"LLM": {name: scores.argmax(axis=1) for name, scores in within.items()}}
     return battery(models, np.array(corpus.windows.data[test]), corpus.labels[test], corpus.owners[test],
-                   corpus.windows.index["clip"].to_numpy()[test], len(corpus.label_set), more, seed)
+                   corpus.windows.index["clip"].to_numpy()[test], len(corpus.label_set), more, seed, whose=corpus.whose[test])

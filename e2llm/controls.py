@@ -14,7 +14,7 @@ import pandas as pd
 from .metrics import balanced_accuracy, paired_difference
 from .statistics import label_permutation
 
-Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # signals (n, channels, samples) in microvolts, owners (n,) -> class indices (n,)
+Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # signals (n, channels, samples) in microvolts, whose levels (n,) -> class indices (n,)
 SignalControl = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -71,7 +71,8 @@ SIGNAL_CONTROLS: dict[str, SignalControl] = {
 
 
 def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarray, owners: np.ndarray, clips: np.ndarray, n_classes: int,
-            more: Mapping[str, Mapping[str, np.ndarray]] | None = None, seed: int = 0, n_permutations: int = 1000) -> pd.DataFrame:
+            more: Mapping[str, Mapping[str, np.ndarray]] | None = None, seed: int = 0, n_permutations: int = 1000,
+            whose: np.ndarray | None = None) -> pd.DataFrame:
     """Every model under every control, in one table.
 
     Parameters
@@ -92,6 +93,8 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
         Of surrogates, intervals and permutations.
     n_permutations : int
         Of the label null of the intact answers.
+    whose : ndarray, shape (n_windows,), optional
+        Whose levels windows are compared with (:meth:`e2llm.splits.Split.whose`); default ``owners``.
 
     Returns
     -------
@@ -99,13 +102,13 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
         ``name`` (model), ``group`` (EEG or the control), score with interval and chance, ``difference`` to EEG with its interval
         (paired, people resampled), and for EEG ``p``: how often labels permuted by clip score as high.
     """
-    rows = []
+    rows, whose = [], owners if whose is None else whose
     for name, answer in models.items():
-        intact = answer(signals, owners)
+        intact = answer(signals, whose)
         null = label_permutation(lambda labels, given=intact: balanced_accuracy_of(labels, given, n_classes), truth, owners, clips,
                                  n_permutations, seed)
         rows.append(balanced_accuracy(truth, intact, owners, n_classes, seed).row(name, group="EEG") | {"p": null["p"]})
-        answers = {control: answer(change(signals, owners, np.random.default_rng(seed)), owners) for control, change in SIGNAL_CONTROLS.items()}
+        answers = {control: answer(change(signals, owners, np.random.default_rng(seed)), whose) for control, change in SIGNAL_CONTROLS.items()}
         for control, given in {**answers, **(more or {}).get(name, {})}.items():
             fall, low, high = paired_difference(truth, given, intact, owners, n_classes, seed)
             rows.append(balanced_accuracy(truth, given, owners, n_classes, seed).row(name, group=control)

@@ -103,6 +103,12 @@ def neighbour_worth(index: pd.DataFrame, split: Split) -> float:
     return score.value - score.chance
 
 
+def session_worth(index: pd.DataFrame, split: Split) -> float:
+    """What recognising the session is worth: balanced accuracy of 'session prior' minus chance; parameters of :func:`probe`."""
+    score = _score(index, split, session_prior(index, split), seed=0)
+    return score.value - score.chance
+
+
 def _score(index: pd.DataFrame, split: Split, answers: np.ndarray, seed: int) -> Score:
     """Balanced accuracy of a probe's answers among all labels of the index."""
     labels = np.unique(index["label"].astype(str))

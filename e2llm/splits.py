@@ -14,7 +14,7 @@ import pandas as pd
 
 from .audit import audit
 
-NORMALISATIONS = ("calibration", "population", "transductive")
+NORMALISATIONS = ("calibration", "session", "population", "transductive")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Split:
         Rows whose signal, never whose label, may give a person's own levels.
     normalisation : str
         ``calibration``: a person's levels come from the person's own clips outside the validation and test
-        clips. ``population``: from the training subjects only. ``transductive``: from all of a person's
-        windows, the test windows included.
+        clips. ``session``: the same, for each session by itself, so that nothing can tell sessions apart by their
+        levels. ``population``: from the training subjects only. ``transductive``: from all of a person's windows,
+        the test windows included.
     """
 
     protocol: str
@@ -71,7 +72,8 @@ class Split:
     def statement(self) -> str:
         """One sentence that stands beside every score."""
         what = f"{'LEAKY: ' if self.leaky else ''}{self.traits.what}"
-        levels = {"calibration": "own levels from own clips outside validation and test", "population": "levels from the training part",
+        levels = {"calibration": "own levels from own clips outside validation and test",
+                  "session": "own levels of each session from own clips outside validation and test", "population": "levels from the training part",
                   "transductive": "TRANSDUCTIVE: own levels from all own windows, test windows included"}
         return f"{what}; {levels[self.normalisation]}"
 
@@ -79,6 +81,11 @@ class Split:
     def used(self) -> np.ndarray:
         """Rows of train, val and test, sorted."""
         return np.sort(np.concatenate([self.train, self.val, self.test]))
+
+    def whose(self, index: pd.DataFrame) -> np.ndarray:
+        """Whose levels each window is compared with: the subject's, or the subject's in one session; ndarray of str, shape (n_windows,)."""
+        owners = index["subject"].astype(str)
+        return (owners + "/" + index["session"].astype(str) if self.normalisation == "session" else owners).to_numpy(dtype=object)
 
     def part_of(self, n_windows: int) -> np.ndarray:
         """Name of the part that each window belongs to; empty for windows that the protocol leaves aside."""
@@ -223,7 +230,10 @@ def _calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protoco
         return np.arange(len(index))
     if normalisation == "population":
         return np.flatnonzero(masks["train"])
-    owners, fit = index["subject"].to_numpy(), masks["calibration"]
+    owners, fit = index["subject"].astype(str), masks["calibration"]
+    if normalisation == "session":
+        owners = owners + ", session " + index["session"].astype(str)
+    owners = owners.to_numpy()
     without = _by_number(set(owners[masks["test"] | masks["val"]]) - set(owners[fit]))
     if without:
         raise ValueError(f"Protocol '{protocol}' leaves subjects {without[:5]} no clips to calibrate on: choose "

@@ -59,6 +59,7 @@ class Corpus:
     spectral: np.ndarray  # (n_windows, n_groups * n_bands), the same for scalp groups
     labels: np.ndarray  # class indices
     owners: np.ndarray  # subject names
+    whose: np.ndarray  # whose levels a window is compared with (Split.whose)
 
     def segments(self, rows: np.ndarray) -> list[Segment]:
         """Segments of some windows with their measured claims."""
@@ -100,14 +101,14 @@ def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
     stored = json.loads((folder / "labels.json").read_text())
     label_set = LabelSet(**{**stored, "labels": tuple(stored["labels"])})
     split = make_split(windows.index, **protocol)
-    owners = windows.index["subject"].to_numpy(dtype=object)
+    owners, whose = windows.index["subject"].to_numpy(dtype=object), split.whose(windows.index)
     power = np.asarray(windows.power)
     values, names = evidence(power, windows.ch_names)
     groups = group_entropy(power, scalp_groups(windows.ch_names))
     labels = np.array([label_set.index(label) for label in windows.index["label"]])
-    return Corpus(windows, label_set, split, Equaliser.fit(power, owners, split, windows.sfreq),
-                  Baseline.fit(values, owners, split).z(values, owners), names,
-                  np.clip(Baseline.fit(groups, owners, split).z(groups, owners), -4, 4).astype(np.float32), labels, owners)
+    return Corpus(windows, label_set, split, Equaliser.fit(power, whose, split, windows.sfreq),
+                  Baseline.fit(values, whose, split).z(values, whose), names,
+                  np.clip(Baseline.fit(groups, whose, split).z(groups, whose), -4, 4).astype(np.float32), labels, owners, whose)
 
 
 def new_encoder(corpus: Corpus, size: EEGPTConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
@@ -118,6 +119,12 @@ def new_encoder(corpus: Corpus, size: EEGPTConfig, weights: str, seed: int) -> t
         return encoder, f"{Path(weights).name}: {load_released_weights(encoder, weights)}"
     physiological_init(encoder)
     return encoder, "physiological start (no released weights given)"
+
+
+def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
+    """The encoder of a run as it was before stage 1: it has seen no label of these recordings."""
+    stored = run.require("encoder")["params"]
+    return new_encoder(corpus, EEGPTConfig(**stored["encoder"]), stored["weights"], stored["fit"]["seed"])[0]
 
 
 def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams,
@@ -135,12 +142,12 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
     with Progress(run, params.steps, "stage 1") as progress:
         order = mixed_order(corpus.labels, corpus.owners, corpus.split.train, params)
-        collate = signal_collate(corpus.windows.data, corpus.equalise, corpus.owners, corpus.labels, corpus.spectral)
+        collate = signal_collate(corpus.windows.data, corpus.equalise, corpus.whose, corpus.labels, corpus.spectral)
         history = fit(model, Samples(order, lambda row: row), collate, params, stage.path / "checkpoints",
                       terms=("ce", "supcon", "spectral"), tell=progress.update)
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
-    tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.owners, rows, stage.path / "tokens.npy")
+    tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, rows, stage.path / "tokens.npy")
     model.cpu()
     after = model.pooled(torch.from_numpy(np.array(tokens).reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
     logits = model.classifier(after).detach().numpy()
@@ -153,8 +160,8 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
 def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 64) -> np.ndarray:
     """Mean token of every window by an untrained encoder: the picture before training."""
     encoder.eval()
-    data, owners = corpus.windows.data, corpus.owners
-    parts = [encoder(corpus.equalise(data[some], owners[some])).mean(1).flatten(1).numpy()
+    data, whose = corpus.windows.data, corpus.whose
+    parts = [encoder(corpus.equalise(data[some], whose[some])).mean(1).flatten(1).numpy()
              for some in np.array_split(rows, max(1, len(rows) // batch))]
     return np.concatenate(parts)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from .baselines import linear_baseline
+from .baselines import LOGISTIC, SVM, Recipe, fit_baseline
+from .encoder import EEGPT
 from .metrics import balanced_accuracy
 from .shortcuts import PROBES
 from .splits import Split, make_split
 from .stages import Corpus
+from .statistics import clustered_interval
 
 Classifier = Callable[[Corpus, Split], np.ndarray]  # class indices of split.test
-N_FOLDS = {"random_windows": 5, "clips": 4, "subjects": 5, "joint": 3}
+N_GROUPS = {"subjects": 5, "joint": 3}
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,52 @@ class Setting:
         """As the table shows it."""
         return f"{self.protocol}, {self.normalisation}"
 
-
-SETTINGS = (Setting("random_windows", "calibration"), Setting("clips", "calibration"), Setting("subjects", "transductive"),
-            Setting("subjects", "population"), Setting("joint", "calibration"), Setting("joint", "population"))
-
-
-def calibrated_linear(corpus: Corpus, split: Split) -> np.ndarray:
-    """Differential entropy against each person's own level, and logistic regression."""
-    return linear_baseline(corpus.windows.power, corpus.labels, corpus.owners, split, calibrated=True)
+    def splits(self, index: pd.DataFrame) -> list[Split]:
+        """All folds; one that leaks by design is taken, and marked."""
+        people = index["subject"].nunique()
+        n_folds = {"random_windows": 5, "clips": 4, "within_subject": 4 * people, **N_GROUPS}[self.protocol]
+        n_groups = N_GROUPS.get(self.protocol, n_folds)
+        return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, n_groups=n_groups) for fold in range(n_folds)]
 
 
-def _probe(name: str) -> Classifier:
+SETTINGS = (Setting("random_windows", "calibration"), Setting("clips", "calibration"), Setting("clips", "session"),
+            Setting("within_subject", "session"), Setting("subjects", "transductive"), Setting("subjects", "population"),
+            Setting("joint", "calibration"), Setting("joint", "population"))
+
+
+def baseline(recipe: Recipe, encoder: EEGPT | None = None) -> Classifier:
+    """A baseline as a classifier of any split; see :func:`e2llm.baselines.fit_baseline`."""
+
+    def classify(corpus: Corpus, split: Split) -> np.ndarray:
+        return fit_baseline(recipe, corpus, split, encoder).rows(split.test)
+
+    return classify
+
+
+def probe(name: str) -> Classifier:
+    """A shortcut probe as a classifier; see :mod:`e2llm.shortcuts`."""
+
     def classify(corpus: Corpus, split: Split) -> np.ndarray:
         return np.array([corpus.label_set.index(label) for label in PROBES[name](corpus.windows.index, split)])
 
     return classify
 
 
-CLASSIFIERS: dict[str, Classifier] = {"entropy + logistic regression": calibrated_linear,
-                                      **{name: _probe(name) for name in ("clip duration", "nearest in time", "position in session")}}
+MODELS: dict[str, Classifier] = {recipe.name: baseline(recipe) for recipe in (Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"))}
+SHORTCUTS: dict[str, Classifier] = {name: probe(name) for name in ("clip duration", "nearest in time", "position in session", "session prior")}
 
 
-def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, seed: int = 0,
-                    tell: Callable[..., None] | None = None) -> pd.DataFrame:
-    """Score a model and the shortcut probes under each protocol, pooled over its folds.
+def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] = MappingProxyType(MODELS | SHORTCUTS),
+                    settings: Sequence[Setting] = SETTINGS, seed: int = 0, tell: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Score models and shortcut probes under each protocol, pooled over its folds.
 
     Parameters
     ----------
     corpus : Corpus
         Windows of a run; its own split plays no part.
-    settings : tuple of Setting
+    classifiers : mapping
+        Name to what answers for the test rows of a split.
+    settings : sequence of Setting
         Protocols. One that leaks by design is taken, and marked.
     seed : int
         Of the intervals.
@@ -69,17 +88,21 @@ def under_protocols(corpus: Corpus, settings: tuple[Setting, ...] = SETTINGS, se
     Returns
     -------
     DataFrame
-        ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``leaky``, ``statement``.
+        ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``clips low`` and ``clips high``
+        (interval over people and clips), ``leaky``, ``statement``.
     """
     rows = []
+    clips = corpus.windows.index["clip"].to_numpy()
     for step, setting in enumerate(settings, 1):
-        splits = [make_split(corpus.windows.index, setting.protocol, setting.normalisation, accept_leaks=True, fold=fold,
-                             n_groups=N_FOLDS[setting.protocol]) for fold in range(N_FOLDS[setting.protocol])]
+        splits = setting.splits(corpus.windows.index)
         test = np.concatenate([split.test for split in splits])
-        for name, classify in CLASSIFIERS.items():
+        for name, classify in classifiers.items():
             answers = np.concatenate([classify(corpus, split) for split in splits])
-            score = balanced_accuracy(corpus.labels[test], answers, corpus.owners[test], len(corpus.label_set), seed)
-            rows.append(score.row(name, group=setting.name) | {"leaky": splits[0].leaky, "statement": splits[0].statement})
+            truth, owners, n_classes = corpus.labels[test], corpus.owners[test], len(corpus.label_set)
+            score = balanced_accuracy(truth, answers, owners, n_classes, seed)
+            wide = clustered_interval(truth, answers, owners, clips[test], n_classes, seed)
+            rows.append(score.row(name, group=setting.name) | {"clips low": wide.low, "clips high": wide.high, "leaky": splits[0].leaky,
+                                                               "statement": splits[0].statement})
         if tell is not None:
             tell(step)
     return pd.DataFrame(rows)

@@ -195,10 +195,19 @@ def test_transductive_normalisation_passes_but_says_so():
 
 
 def test_time_neighbours_are_a_warning_with_their_worth():
-    (warning,) = audit(make_split(INDEX, "clips", fold=1), INDEX, neighbour_worth=0.143)
+    (warning,) = audit(make_split(INDEX, "clips", "session", fold=1), INDEX, neighbour_worth=0.143)
     assert warning.severity == "warn" and "+14.3 points over chance" in warning.reason
     assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(warning.rows)]} == {5}  # clip 6 follows clip 5; clips 11-15 validate
-    assert len(warning.rows) == 20 * 4 and audit(make_split(INDEX, "clips", fold=0), INDEX) == []
+    assert len(warning.rows) == 20 * 4 and audit(make_split(INDEX, "clips", "session", fold=0), INDEX) == []
+
+
+def test_sessions_with_levels_of_their_own_are_a_warning_where_people_train_and_test():
+    (warning,) = audit(make_split(INDEX, "clips"), INDEX, session_worth=0.052)
+    assert (warning.rule, warning.severity) == ("session_fingerprint", "warn")
+    assert "80 sessions stand" in warning.reason and "+5.2 points over chance" in warning.reason
+    assert audit(make_split(INDEX, "clips", "session"), INDEX) == [] and audit(make_split(INDEX, "joint"), INDEX) == []
+    alike = INDEX.assign(session=1)  # one session shows every label: recognising it is worth nothing
+    assert "session_fingerprint" not in {finding.rule for finding in audit(make_split(alike, "clips"), alike)}
 
 
 def test_random_windows_are_refused_unless_their_leaks_are_accepted():

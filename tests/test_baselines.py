@@ -1,18 +1,27 @@
-"""The linear baseline finds what is there, nothing where nothing is, and looks at no test label."""
+"""Baselines find what is there, nothing where nothing is, and look at no test label."""
 
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from e2llm import baselines
-from e2llm.baselines import STRENGTHS, linear_baseline
+from e2llm.baselines import EEGNET, LOGISTIC, MARGINS, MODELS, PROBE, STRENGTHS, SVM, Recipe, fit_baseline
+from e2llm.calibration import ALIGNMENTS
+from e2llm.encoder import EEGPT, EEGPT_SIZES
+from e2llm.features import band_power
 from e2llm.splits import Split
+from e2llm.train import FitParams
+from e2llm.weights import physiological_init
 
 N_CLASSES, N_CHANNELS, N_BANDS = 3, 4, 5
 
@@ -24,82 +33,168 @@ def make_split(n: int, normalisation: str = "calibration", seed: int = 0) -> Spl
     return Split("clips", train, val, test, train, normalisation)
 
 
-def make_power(effect: float, n: int = 360, owner_spread: float = 0.0, seed: int = 1):
+def make_corpus(effect: float, n: int = 360, owner_spread: float = 0.0, seed: int = 1) -> SimpleNamespace:
     """Band power in which class ``c`` raises band ``c`` of channel 1 by ``effect``, in units of its spread."""
     rng = np.random.default_rng(seed)
     labels, who = rng.integers(N_CLASSES, size=n), rng.integers(3, size=n)
     log_power = rng.normal(size=(n, N_CHANNELS, N_BANDS)) + owner_spread * rng.normal(size=(3, N_CHANNELS, N_BANDS))[who]
     log_power[np.arange(n), 1, labels] += effect
-    return np.exp(log_power), labels, np.array(["1", "2", "3"], dtype=object)[who]
+    return as_corpus(np.exp(log_power), labels, np.array(["1", "2", "3"], dtype=object)[who])
 
 
-def scored(power, labels, owners, split, calibrated=False) -> float:
-    return balanced_accuracy_score(labels[split.test], linear_baseline(power, labels, owners, split, calibrated))
+def as_corpus(power, labels, owners, data=None, sfreq=256.0) -> SimpleNamespace:
+    windows = SimpleNamespace(index=pd.DataFrame({"subject": owners, "session": 1}), power=power, data=data, sfreq=sfreq)
+    return SimpleNamespace(windows=windows, labels=labels, owners=owners, label_set=range(N_CLASSES))
 
 
-def test_a_planted_effect_is_found():
-    power, labels, owners = make_power(effect=3.0)
-    assert scored(power, labels, owners, make_split(len(labels))) > 0.85
+def answers(corpus, split, alignment="none", model=LOGISTIC, encoder=None) -> np.ndarray:
+    return fit_baseline(Recipe(model, alignment), corpus, split, encoder).rows(split.test)
 
 
-def test_noise_is_answered_at_chance():
+def scored(corpus, split, alignment="none", model=LOGISTIC, encoder=None) -> float:
+    return balanced_accuracy_score(corpus.labels[split.test], answers(corpus, split, alignment, model, encoder))
+
+
+@pytest.mark.parametrize("model", [LOGISTIC, SVM])
+def test_a_planted_effect_is_found(model):
+    corpus = make_corpus(effect=3.0)
+    assert scored(corpus, make_split(len(corpus.labels)), model=model) > 0.85
+
+
+@pytest.mark.parametrize("model", [LOGISTIC, SVM])
+def test_noise_is_answered_at_chance(model):
     scores = []
     for seed in range(8):
-        power, labels, owners = make_power(effect=0.0, seed=seed)
-        scores.append(scored(power, labels, owners, make_split(len(labels), seed=seed)))
+        corpus = make_corpus(effect=0.0, seed=seed)
+        scores.append(scored(corpus, make_split(len(corpus.labels), seed=seed), model=model))
     assert abs(np.mean(scores) - 1 / N_CLASSES) < 0.05  # 8 x 90 answers: standard error 0.018
 
 
 def test_calibration_removes_what_is_the_persons_own():
-    power, labels, owners = make_power(effect=2.0, owner_spread=6.0)
-    split = make_split(len(labels))
-    unseen = owners[split.test] == "3"
-    split = Split("clips", split.train[owners[split.train] != "3"], split.val[owners[split.val] != "3"], split.test[unseen],
+    corpus = make_corpus(effect=2.0, owner_spread=6.0)
+    split = make_split(len(corpus.labels))
+    new = corpus.owners == "3"
+    split = Split("clips", split.train[~new[split.train]], split.val[~new[split.val]], split.test[new[split.test]],
                   np.sort(np.concatenate([split.train, split.val])), "calibration")
-    assert scored(power, labels, owners, split, calibrated=True) > 0.7
-    assert scored(power, labels, owners, split, calibrated=False) < 0.5
+    assert scored(corpus, split, "z-score") > 0.7
+    assert scored(corpus, split) < 0.5
 
 
-def test_test_labels_are_never_read():
-    power, labels, owners = make_power(effect=0.7)
-    split = make_split(len(labels))
-    permuted = labels.copy()
-    permuted[split.test] = np.random.default_rng(5).permutation(labels[split.test])
-    for calibrated in (False, True):
-        expected = linear_baseline(power, labels, owners, split, calibrated)
-        assert np.array_equal(linear_baseline(power, permuted, owners, split, calibrated), expected)
+@pytest.mark.parametrize(("model", "alignment"), [(LOGISTIC, "none"), (LOGISTIC, "z-score"), (SVM, "z-score")])
+def test_test_labels_are_never_read(model, alignment):
+    corpus = make_corpus(effect=0.7)
+    split = make_split(len(corpus.labels))
+    expected = answers(corpus, split, alignment, model)
+    corpus.labels = corpus.labels.copy()
+    corpus.labels[split.test] = np.random.default_rng(5).permutation(corpus.labels[split.test])
+    assert np.array_equal(answers(corpus, split, alignment, model), expected)
 
 
-def by_hand(power, labels, split) -> dict[float, tuple[float, np.ndarray]]:
-    """Validation score and test answers of every strength."""
-    features = 0.5 * np.log(2 * np.pi * np.e * power).reshape(len(power), -1)
+def by_hand(corpus, split, candidates) -> list[tuple[float, np.ndarray]]:
+    """Validation score and test answers of every candidate."""
+    features = 0.5 * np.log(2 * np.pi * np.e * corpus.windows.power).reshape(len(corpus.labels), -1)
     scale = StandardScaler().fit(features[split.train])
-    out = {}
-    for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=2000).fit(scale.transform(features[split.train]), labels[split.train])
+    out = []
+    for candidate in candidates:
+        model = candidate.fit(scale.transform(features[split.train]), corpus.labels[split.train])
         val, test = (model.predict(scale.transform(features[rows])) for rows in (split.val, split.test))
-        out[strength] = balanced_accuracy_score(labels[split.val], val), test
+        out.append((balanced_accuracy_score(corpus.labels[split.val], val), test))
     return out
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_strength_is_the_best_on_validation(seed):
-    power, labels, owners = make_power(effect=0.6, n=200, seed=seed)
-    split = make_split(len(labels), seed=seed)
-    table = by_hand(power, labels, split)
-    best = max(score for score, _ in table.values())
-    strongest = min(strength for strength, (score, _) in table.items() if score == best)
-    answers = linear_baseline(power, labels, owners, split, False)
-    assert np.array_equal(answers, table[strongest][1])
-    assert any(not np.array_equal(answers, test) for _, test in table.values())  # the choice matters
+@pytest.mark.parametrize("model", [LOGISTIC, SVM])
+def test_the_strength_is_the_best_on_validation(seed, model):
+    corpus = make_corpus(effect=0.6, n=200, seed=seed)
+    split = make_split(len(corpus.labels), seed=seed)
+    candidates = {LOGISTIC: [LogisticRegression(C=c, max_iter=2000) for c in STRENGTHS],
+                  SVM: [SVC(C=c, class_weight="balanced") for c in MARGINS]}[model]
+    table = by_hand(corpus, split, candidates)
+    best = max(score for score, _ in table)
+    strongest = next(test for score, test in table if score == best)
+    assert np.array_equal(answers(corpus, split, model=model), strongest)
+    assert any(not np.array_equal(strongest, test) for _, test in table)  # the choice matters
 
 
 def test_dead_channels_do_no_harm():
-    power, labels, owners = make_power(effect=3.0)
-    power[:, 3] = 0.0
+    corpus = make_corpus(effect=3.0)
+    corpus.windows.power[:, 3] = 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        assert scored(power, labels, owners, make_split(len(labels)), calibrated=True) > 0.85
+        assert scored(corpus, make_split(len(corpus.labels)), "z-score") > 0.85
+
+
+def signal_corpus(n: int = 240, seed: int = 0) -> SimpleNamespace:
+    """Real windows of 4 s: class ``c`` has an alpha rhythm in channel ``c``; every person's electrodes are mixed and scaled by their own."""
+    rng = np.random.default_rng(seed)
+    labels, who = np.arange(n) % N_CLASSES, np.arange(n) // N_CLASSES % 3
+    data = rng.normal(size=(n, N_CHANNELS, 1024)).astype(np.float32)
+    rhythm = np.sin(2 * np.pi * 10 * np.arange(1024) / 256 + rng.uniform(0, 6.28, (n, 1)))
+    data[np.arange(n), labels] += 0.8 * rhythm
+    mixing = np.eye(N_CHANNELS) + 0.5 * rng.normal(size=(3, N_CHANNELS, N_CHANNELS))
+    data = (mixing[who] @ data * 10.0).astype(np.float32)
+    owners = np.array(["1", "2", "3"], dtype=object)[who]
+    return as_corpus(band_power(data, 256.0), labels, owners, data)
+
+
+def unseen_person(corpus) -> Split:
+    """Person 3 is tested, on the last half; the first half gives the levels."""
+    rows, new = np.arange(len(corpus.labels)), corpus.owners == "3"
+    late = rows >= len(rows) // 2
+    others = rows[~new]
+    return Split("subjects", others[:100], others[100:], rows[new & late], rows[~(new & late)], "calibration")
+
+
+def test_euclidean_alignment_undoes_a_persons_mixing_of_channels():
+    corpus = signal_corpus()
+    split = unseen_person(corpus)
+    aligned, plain = scored(corpus, split, "euclidean"), scored(corpus, split, "none")
+    assert aligned > plain + 0.1
+    assert aligned > 0.6
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_eegnet_reads_raw_windows_under_every_alignment(alignment, monkeypatch):
+    monkeypatch.setattr(baselines, "EEGNET_FIT", FitParams(steps=60, batch_size=24, lr=5e-3, save_steps=10**6))
+    corpus = signal_corpus()
+    split = unseen_person(corpus)
+    fitted = baselines.Convolutional.fit(corpus, split, alignment, schedule=baselines.EEGNET_FIT)
+    assert balanced_accuracy_score(corpus.labels[split.train], fitted.rows(split.train)) > 0.6
+
+
+def test_a_frozen_encoder_is_probed_and_not_trained():
+    corpus = signal_corpus()
+    corpus.windows.data = np.repeat(corpus.windows.data, 2, axis=1)
+    corpus.windows.power = np.repeat(corpus.windows.power, 2, axis=1)
+    names = ["FZ", "CZ", "PZ", "OZ", "F3", "C3", "P3", "O1"]
+    torch.manual_seed(0)
+    encoder = EEGPT(EEGPT_SIZES["tiny1"], names)
+    physiological_init(encoder)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    split = make_split(len(corpus.labels))
+    assert scored(corpus, split, model=PROBE, encoder=encoder) > 1 / N_CLASSES
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    with pytest.raises(ValueError, match="needs an encoder"):
+        fit_baseline(Recipe(PROBE), corpus, split)
+
+
+@pytest.mark.parametrize(("model", "alignment"), [(LOGISTIC, "none"), (LOGISTIC, "z-score"), (SVM, "euclidean")])
+def test_stored_windows_and_the_same_signals_get_the_same_answers(model, alignment):
+    corpus = signal_corpus()
+    split = unseen_person(corpus)
+    fitted = fit_baseline(Recipe(model, alignment), corpus, split)
+    heard = fitted(corpus.windows.data[split.test], split.whose(corpus.windows.index)[split.test])
+    assert np.array_equal(heard, fitted.rows(split.test))
+
+
+def test_every_recipe_has_a_name_of_its_own_and_unknown_ones_are_refused():
+    names = [Recipe(model, alignment).name for model, alignments in MODELS.items() for alignment in alignments]
+    assert len(set(names)) == len(names) == 10
+    with pytest.raises(ValueError, match="Unknown baseline 'forest'"):
+        Recipe("forest")
+    with pytest.raises(ValueError, match="takes the alignments none, not 'euclidean'"):
+        Recipe(PROBE, "euclidean")
+    assert Recipe(EEGNET, "z-score").name == "EEGNet, z-scored"
 
 
 def test_the_oracle_reads_the_windows_it_is_asked_about(tmp_path, monkeypatch):

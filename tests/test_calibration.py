@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.linalg import inv, sqrtm
 from scipy.signal import butter, sosfiltfilt
 
-from e2llm.calibration import UV_TO_MV, Baseline, Equaliser
+from e2llm.calibration import ALIGNMENTS, UV_TO_MV, Aligner, Baseline, Equaliser
 from e2llm.effects import BANDS
 from e2llm.features import band_power
 from e2llm.splits import Split, make_split
@@ -211,3 +212,79 @@ def test_labels_play_no_part(noise, index, owners, normalisation):
     splits = [split_of(table, normalisation) for table in (index, other)]
     gains = [Equaliser.fit(power, owners, split, SFREQ).gain for split in splits]
     np.testing.assert_array_equal(*gains)
+
+
+# --- levels of a session
+
+
+def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index, owners):
+    """Electrodes are put on anew for the second session: levels of a person leave the sessions apart, levels of a session do not."""
+    index = index.assign(session=1 + (np.arange(len(index)) // 2 % 2))
+    contact = np.where(index["session"] == 2, 2.0, 0.5)[:, None, None]
+    gap = {}
+    for normalisation in ("calibration", "session"):
+        split = make_split(index, "joint", normalisation)
+        whose = split.whose(index)
+        power = band_power(noise * contact, SFREQ).reshape(len(index), -1)
+        z = Baseline.fit(np.log(power), whose, split).z(np.log(power), whose)[split.test]
+        first = (index["session"].iloc[split.test] == 1).to_numpy()
+        gap[normalisation] = abs(z[first].mean() - z[~first].mean())
+    assert gap["calibration"] > 1.5 and gap["session"] < 0.5
+
+
+# --- channels aligned
+
+
+def mixed(noise: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Everybody's channels mixed by a matrix of their own."""
+    mixing = np.eye(N_CHANNELS) + 0.4 * np.random.default_rng(6).normal(size=(3, N_CHANNELS, N_CHANNELS))
+    return (mixing[[int(name[1:]) for name in owners]] @ noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("alignment", ["z-score", "euclidean"])
+def test_alignment_gives_what_its_name_says(noise, index, owners, alignment):
+    """Mean covariance over the fitted rows, by numpy: ones on the diagonal, and nothing beside it after Euclidean alignment."""
+    split, data = split_of(index, "calibration"), mixed(noise, owners)
+    aligned = Aligner.fit(data, owners, split, alignment)(data, owners)
+    for name in np.unique(owners[split.fit]):
+        own = split.fit[owners[split.fit] == name]
+        covariance = np.mean([window @ window.T / window.shape[1] for window in aligned[own].astype(float)], axis=0)
+        np.testing.assert_allclose(np.diag(covariance), 1.0, atol=1e-4)
+        beside = np.abs(covariance - np.diag(np.diag(covariance))).max()
+        assert (beside < 1e-4) == (alignment == "euclidean")
+
+
+def test_euclidean_alignment_is_the_inverse_root_of_scipy(noise, index, owners):
+    split, data = split_of(index, "calibration"), mixed(noise, owners)
+    matrix = Aligner.fit(data, owners, split, "euclidean").matrix
+    own = split.fit[owners[split.fit] == "p1"]
+    mean = np.mean([window @ window.T / 1024 for window in data[own].astype(float)], axis=0)
+    np.testing.assert_allclose(matrix[1], inv(sqrtm(mean)).real, rtol=1e-3, atol=1e-5)
+
+
+def test_no_alignment_leaves_microvolts(noise, index, owners):
+    aligned = Aligner.fit(noise, owners, split_of(index, "calibration"), "none")(noise, owners)
+    np.testing.assert_array_equal(aligned, noise)
+
+
+@pytest.mark.parametrize("alignment", ["z-score", "euclidean"])
+def test_a_dead_or_repaired_channel_gives_no_infinity(noise, index, owners, alignment):
+    data = noise.copy()
+    data[:, 2] = 0.0 if alignment == "z-score" else data[:, :2].mean(axis=1)
+    aligned = Aligner.fit(data, owners, split_of(index, "calibration"), alignment)(data, owners)
+    assert np.isfinite(aligned).all() and np.abs(aligned).max() < 100
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@pytest.mark.parametrize("normalisation", INDUCTIVE)
+def test_alignment_does_not_know_test_windows(noise, index, owners, normalisation, alignment):
+    split = split_of(index, normalisation)
+    maps = [Aligner.fit(x, owners, split, alignment).matrix for x in (noise, with_other_rows(noise, split.test))]
+    np.testing.assert_array_equal(*maps)
+    if normalisation == "population":
+        assert (maps[0] == maps[0][0]).all()
+
+
+def test_an_unknown_alignment_is_refused(noise, index, owners):
+    with pytest.raises(ValueError, match=r"Unknown alignment 'riemann' \(known: none, z-score, euclidean\)"):
+        Aligner.fit(noise, owners, split_of(index, "calibration"), "riemann")

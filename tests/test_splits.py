@@ -49,6 +49,7 @@ def rows_of(index: pd.DataFrame, **values) -> np.ndarray:
 @pytest.mark.parametrize("fold", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize(("protocol", "normalisation", "subject_disjoint", "clip_disjoint"), [
     ("joint", "calibration", True, True), ("joint", "population", True, True), ("clips", "calibration", False, True),
+    ("clips", "session", False, True), ("joint", "session", True, True),
     ("subjects", "population", True, False), ("subjects", "transductive", True, False),
 ])
 def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, subject_disjoint, clip_disjoint, fold):
@@ -61,7 +62,7 @@ def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, s
     assert not overlaps(sides(trials, split, "trial"))
     assert all(len(labels) == 7 for labels in sides(index, split, "label").values())
     np.testing.assert_array_equal(split.used, np.sort(rows))
-    if normalisation == "calibration":
+    if normalisation in ("calibration", "session"):
         assert not set(trials["trial"].iloc[split.fit]) & set(trials["trial"].iloc[np.append(split.val, split.test)])
         assert set(index["subject"].iloc[split.fit]) == set(index["subject"])
     if normalisation == "population":
@@ -134,9 +135,9 @@ def test_the_twin_splits_by_every_protocol(windows):
 def test_unknown_names(index):
     with pytest.raises(ValueError, match=r"Unknown protocol 'random' \(known: joint, subjects, clips, within_subject, random_windows\)"):
         make_split(index, "random")
-    with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, population, transductive\)"):
+    with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, session, population, transductive\)"):
         make_split(index, "joint", "zscore")
-    assert len(PROTOCOLS) == 5 and len(NORMALISATIONS) == 3
+    assert len(PROTOCOLS) == 5 and len(NORMALISATIONS) == 4
 
 
 def test_held_out_subjects_have_nothing_to_calibrate_on(index):

@@ -105,7 +105,7 @@ def make_corpus() -> Corpus:
     part = np.random.default_rng(2).permutation(N)
     split = SimpleNamespace(train=np.sort(part[:200]), val=np.sort(part[200:260]), test=np.sort(part[260:]))
     windows = SimpleNamespace(index=INDEX)
-    return Corpus(windows, SEED_VII, split, None, Z, NAMES, None, None, INDEX["subject"].to_numpy())
+    return Corpus(windows, SEED_VII, split, None, Z, NAMES, None, None, INDEX["subject"].to_numpy(), None)
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])

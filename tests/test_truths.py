@@ -10,7 +10,7 @@ import pytest
 
 from e2llm.emotions import SEED_VII
 from e2llm.recordings import clip_emotion
-from e2llm.truths import SETTINGS, Setting, under_protocols
+from e2llm.truths import MODELS, SETTINGS, Setting, under_protocols
 
 N_CHANNELS, N_BANDS = 6, 5
 
@@ -35,8 +35,9 @@ def without_effect() -> pd.DataFrame:
     return under_protocols(corpus(1.0, 0.0)).set_index(["name", "group"])
 
 
-def test_without_an_effect_only_random_windows_rise_above_chance(without_effect):
-    rows = without_effect.loc["entropy + logistic regression"]
+@pytest.mark.parametrize("model", list(MODELS))
+def test_without_an_effect_only_random_windows_rise_above_chance(without_effect, model):
+    rows = without_effect.loc[model]
     assert rows.loc["random_windows, calibration", "low"] > 1 / 7 + 0.02
     for setting in SETTINGS[1:]:
         assert rows.loc[setting.name, "score"] < rows.loc["random_windows, calibration", "score"] - 0.02, setting
@@ -54,5 +55,5 @@ def test_position_solves_protocols_whose_clips_were_seen_by_others(without_effec
 
 
 def test_a_true_effect_shows_everywhere():
-    table = under_protocols(corpus(0.3, 0.6), (Setting("clips", "calibration"), Setting("joint", "population"))).set_index(["name", "group"])
-    assert (table.loc["entropy + logistic regression", "score"] > 0.8).all()
+    table = under_protocols(corpus(0.3, 0.6), MODELS, (Setting("clips", "calibration"), Setting("joint", "population"))).set_index(["name", "group"])
+    assert (table["score"] > 0.8).all() and len(table) == 2 * len(MODELS)
