@@ -7,6 +7,7 @@ random projector) are given as further answers to the same questions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -100,14 +101,17 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
     -------
     DataFrame
         ``name`` (model), ``group`` (EEG or the control), score with interval and chance, ``difference`` to EEG with its interval
-        (paired, people resampled), and for EEG ``p``: how often labels permuted by clip score as high.
+        (paired, people resampled), and for EEG ``p``: how often labels permuted among a person's clips score as high, and
+        ``p clips``: the same with the clips' labels permuted for everybody alike, NaN where people saw clips with other labels.
     """
     rows, whose = [], owners if whose is None else whose
+    same_for_all = len(set(zip(clips, truth, strict=True))) == len(set(clips))
     for name, answer in models.items():
         intact = answer(signals, whose)
-        null = label_permutation(lambda labels, given=intact: balanced_accuracy_of(labels, given, n_classes), truth, owners, clips,
-                                 n_permutations, seed)
-        rows.append(balanced_accuracy(truth, intact, owners, n_classes, seed).row(name, group="EEG") | {"p": null["p"]})
+        score = partial(balanced_accuracy_of, intact, n_classes)
+        p = label_permutation(score, truth, owners, clips, n_permutations, seed)["p"]
+        p_clips = label_permutation(score, truth, owners, clips, n_permutations, seed, shared=True)["p"] if same_for_all else np.nan
+        rows.append(balanced_accuracy(truth, intact, owners, n_classes, seed).row(name, group="EEG") | {"p": p, "p clips": p_clips})
         answers = {control: answer(change(signals, owners, np.random.default_rng(seed)), whose) for control, change in SIGNAL_CONTROLS.items()}
         for control, given in {**answers, **(more or {}).get(name, {})}.items():
             fall, low, high = paired_difference(truth, given, intact, owners, n_classes, seed)
@@ -116,7 +120,7 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
     return pd.DataFrame(rows)
 
 
-def balanced_accuracy_of(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
+def balanced_accuracy_of(predicted: np.ndarray, n_classes: int, truth: np.ndarray) -> float:
     """Balanced accuracy alone, for permutations that need it a thousand times."""
     totals = np.bincount(truth, minlength=n_classes)
     hits = np.bincount(truth[truth == predicted], minlength=n_classes)

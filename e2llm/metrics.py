@@ -131,6 +131,12 @@ def accuracy(correct: np.ndarray, chance: np.ndarray, owners: np.ndarray, seed: 
     return Score(float(correct.mean()), low, high, float(np.mean(chance)), len(correct))
 
 
+def mean_over_subjects(values: np.ndarray, chance: float, n: int, seed: int = 0) -> Score:
+    """Mean of one number a subject, shape (n_subjects,), with an interval from resampling the subjects; ``n`` is what stands behind it."""
+    _, draws = _resampled_subjects(np.arange(len(values)), seed)
+    return Score(float(np.mean(values)), *_interval(draws @ values / len(values), len(values)), chance, n)
+
+
 def classification(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
     """Balanced accuracy, Cohen's kappa, macro and weighted F1 by scikit-learn."""
     labels = list(range(n_classes))

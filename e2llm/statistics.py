@@ -191,14 +191,15 @@ def calibration(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 10) 
 
 
 def label_permutation(score: Callable[[np.ndarray], float], labels: np.ndarray, owners: np.ndarray, clips: np.ndarray,
-                      n: int = 1000, seed: int = 0) -> dict[str, float]:
+                      n: int = 1000, seed: int = 0, shared: bool = False) -> dict[str, float]:
     """Permutation test of a score against labels that belong to nobody's clips.
 
-    Labels move between whole clips of one subject. Windows must not be permuted singly: those of a clip share their label
-    and much of their signal, so a model answers them alike, right or wrong together. Shuffled singly, each would count as
-    evidence of its own, the null would be too narrow, and p far too small.
-    Subjects are permuted independently. If a model answers a clip alike in everybody whatever its emotion (its sound or
-    light in the EEG), subjects repeat one piece of luck and p is too small; :func:`clustered_interval` allows for that.
+    Labels move between whole clips of one subject, or, if clips are ``shared``, between the clips of all. Windows must not be
+    permuted singly: those of a clip share their label and much of their signal, so a model answers them alike, right or
+    wrong together. Shuffled singly, each would count as evidence of its own, the null would be too narrow, and p far too small.
+    If a model answers a clip alike in everybody whatever its emotion (its sound or light in the EEG), subjects repeat one
+    piece of luck, and permuting each subject independently makes p too small. With ``shared`` a clip keeps one label for
+    everybody: p is right then too, and weaker, as there are no more clips than that.
 
     Parameters
     ----------
@@ -206,6 +207,10 @@ def label_permutation(score: Callable[[np.ndarray], float], labels: np.ndarray, 
         Takes labels, ndarray of shape (n_windows,), to a number, higher for better; usually compares them with fixed predictions.
     labels, owners, clips : ndarray, shape (n_windows,)
         Label, subject and clip of every window; clips may differ in length.
+    n, seed : int
+        Number of permutations, and their seed.
+    shared : bool
+        Whether all subjects saw the same clips and their labels are permuted as one.
 
     Returns
     -------
@@ -216,15 +221,18 @@ def label_permutation(score: Callable[[np.ndarray], float], labels: np.ndarray, 
     Raises
     ------
     ValueError
-        If a clip of a subject has two labels, no subject has two labels, something is NaN, or a score is not finite.
+        If a clip of a subject (if shared: of anybody) has two labels, no subject has two labels, something is NaN, or a score is
+        not finite.
     """
     labels, owners, clips = (np.asarray(values) for values in (labels, owners, clips))
     if n < 2:
         raise ValueError(f"Two or more permutations are wanted, not {n}.")
     frame = pd.DataFrame({"label": labels, "owner": owners, "clip": clips})  # refuses arrays of different lengths
+    if shared and not frame["owner"].isna().any():
+        frame["owner"] = "everybody"
     by_clip = frame.groupby(["owner", "clip"])
     if frame.isna().any(axis=None) or (by_clip["label"].nunique() > 1).any():
-        raise ValueError("A clip of a subject has two labels, or something is NaN.")
+        raise ValueError(f"A clip of {'somebody' if shared else 'a subject'} has two labels, or something is NaN.")
     if frame.groupby("owner")["label"].nunique().max() < 2:
         raise ValueError("No subject has clips of two labels, so there is nothing to permute.")
     of_window = by_clip.ngroup().to_numpy()

@@ -165,4 +165,4 @@ def test_the_quick_score_is_scikit_learns():
     truth, predicted = rng.integers(0, 3, 200), rng.integers(0, 4, 200)
     with pytest.warns(UserWarning, match="classes not in y_true"):
         wanted = balanced_accuracy_score(truth, predicted)
-    assert balanced_accuracy_of(truth, predicted, 4) == pytest.approx(wanted)
+    assert balanced_accuracy_of(predicted, 4, truth) == pytest.approx(wanted)

@@ -264,6 +264,28 @@ def test_permutation_p_values_are_uniform_under_the_null_only_if_clips_stay_whol
     assert kstest(singly, "uniform").pvalue < 0.01 and np.mean(np.array(singly) <= 0.05) > 0.1
 
 
+def test_where_everybody_answers_a_clip_alike_only_shared_labels_are_permuted_rightly():
+    """Evidence of a clip is the same for all six people and has nothing to do with its label."""
+    own, shared = [], []
+    for seed in range(200):
+        rng = np.random.default_rng([7, seed])
+        owners, clips = np.divmod(np.arange(6 * 12), 12)
+        evidence = rng.normal(size=(12, 3))[clips] + 0.3 * rng.normal(size=(72, 3))
+
+        def score(given, evidence=evidence):
+            return evidence[np.arange(72), given].mean()
+
+        for values, flag in ((own, False), (shared, True)):
+            values.append(label_permutation(score, clips % 3, owners, clips, n=99, seed=seed, shared=flag)["p"])
+    assert kstest(shared, "uniform").pvalue > 0.05
+    assert np.mean(np.array(own) <= 0.05) > 0.12 > np.mean(np.array(shared) <= 0.05)
+
+
+def test_shared_labels_need_clips_with_one_label():
+    with pytest.raises(ValueError, match="A clip of somebody has two labels"):
+        label_permutation(lambda given: 0.0, np.array([0, 1, 1, 0]), np.array([1, 1, 2, 2]), np.array([1, 2, 1, 2]), shared=True)
+
+
 def test_a_true_effect_is_found_and_p_never_zero():
     score, labels, owners, clips = evidence_of_clips(0, effect=3.0)
     found = label_permutation(score, labels, owners, clips, n=199)
