@@ -119,7 +119,7 @@ def _in_chunks(measure: Callable, data: np.ndarray, whose: np.ndarray, rows: np.
 
 def logistic_regressions() -> list[ClassifierMixin]:
     """Candidates, from the strongest regularisation to the weakest."""
-    return [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)) for strength in STRENGTHS]
+    return [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")) for strength in STRENGTHS]
 
 
 def support_vector_machines() -> list[ClassifierMixin]:

@@ -107,7 +107,7 @@ def by_hand(corpus, split, candidates) -> list[tuple[float, np.ndarray]]:
 def test_the_strength_is_the_best_on_validation(seed, model):
     corpus = make_corpus(effect=0.6, n=200, seed=seed)
     split = make_split(len(corpus.labels), seed=seed)
-    candidates = {LOGISTIC: [LogisticRegression(C=c, max_iter=2000) for c in STRENGTHS],
+    candidates = {LOGISTIC: [LogisticRegression(C=c, max_iter=2000, class_weight="balanced") for c in STRENGTHS],
                   SVM: [SVC(C=c, class_weight="balanced") for c in MARGINS]}[model]
     table = by_hand(corpus, split, candidates)
     best = max(score for score, _ in table)
