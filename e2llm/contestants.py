@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 
-from .assessment import closed_set, prediction_items
-from .baselines import LOGISTIC, Recipe, fit_baseline
+from .assessment import closed_set, prediction_items, tier_1_row
+from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline
+from .calibration import ALIGNMENTS
 from .controls import Answerer, battery
 from .encoder import EmotionEncoder
 from .evaluate import Listener, with_mean_token, with_random_projector, without_eeg
 from .runs import Run
-from .stages import Corpus, load_encoder, load_tokens, open_instructed
+from .stages import Corpus, frozen_encoder, load_encoder, load_tokens, open_instructed
 
 
 @torch.no_grad()
@@ -43,6 +46,30 @@ def language_model(listener: Listener, model: EmotionEncoder, corpus: Corpus, se
         return closed_set(heard, items).argmax(axis=1)
 
     return answer
+
+
+RECIPES = (*(Recipe(model, alignment) for model in (LOGISTIC, SVM) for alignment in ALIGNMENTS), Recipe(PROBE), Recipe(EEGNET, "z-score"))
+
+
+def baselines(run: Run, corpus: Corpus, recipes: Sequence[Recipe] = RECIPES, tell: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Baselines under the split of a run, each with its alignment; rows of the tier-1 table.
+
+    Parameters
+    ----------
+    run, corpus : Run, Corpus
+        Of a run whose stage 1 is finished: the probed encoder is the one it started from.
+    recipes : sequence of Recipe
+        Which; all alignments of the classic ones, and EEGNet z-scored, by default.
+    tell : callable, optional
+        ``tell(step)`` after each.
+    """
+    rows = []
+    for step, recipe in enumerate(recipes, 1):
+        answers = fit_baseline(recipe, corpus, corpus.split, frozen_encoder(run, corpus)).rows(corpus.split.test)
+        rows.append(tier_1_row(corpus, recipe.name, answers, "baseline"))
+        if tell is not None:
+            tell(step)
+    return pd.DataFrame(rows)
 
 
 def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:
