@@ -20,8 +20,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from .pipeline import parse_assignments, sweep
+    from .pipeline import parse_assignments
     from .runs import runs_folder
+    from .sweeps import sweep
 
     grid = parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in map(_halves, arguments.grid))
     table = sweep(arguments.profile, grid, arguments.name, parse_assignments(arguments.parameter))

@@ -36,7 +36,7 @@ from .stages import (
     train_adapter,
     train_projector,
 )
-from .statistics import calibration, clustered_interval, compare_models, per_subject
+from .statistics import calibration, clustered_interval, compare_models, over_seeds, per_subject
 from .tasks import parse_answer, read_items
 from .train import FitParams, encode_rows
 
@@ -309,6 +309,24 @@ def pooled(predictions: list[pd.DataFrame]) -> pd.DataFrame:
         rows.append(balanced_accuracy(truth, given, owners, len(labels)).row(name)
                     | {"clips low": wide.low, "clips high": wide.high, "subjects": len(np.unique(owners))})
     return pd.DataFrame(rows)
+
+
+def spread(metrics: dict[int, dict]) -> pd.DataFrame:
+    """How much the scores of tier 1, and of tiers 2 and 3 heard with EEG, owe to the seed; see :func:`e2llm.statistics.over_seeds`.
+
+    Parameters
+    ----------
+    metrics : dict of int to dict
+        Seed to the ``metrics.json`` of a run; three or more that differ only in it.
+    """
+    scores: dict[tuple, dict[int, Score]] = {}
+    for seed, content in metrics.items():
+        for tier, rows in (("1", content["tables"]["tier_1"]), ("2 and 3", content["tables"]["tiers_2_and_3"])):
+            for row in rows:
+                if tier == "1" or row["group"] == "EEG":
+                    scores.setdefault((tier, row["name"]), {})[seed] = score_of(pd.DataFrame([row]), row["name"])
+    return pd.DataFrame([{"tier": tier, "name": name, **over_seeds(found), "chance": next(iter(found.values())).chance, "seeds": len(found)}
+                         for (tier, name), found in scores.items()])
 
 
 def closed_set_answers(run: Run, corpus: Corpus) -> np.ndarray:

@@ -36,17 +36,18 @@ class Setting:
 
     protocol: str
     normalisation: str
+    n_groups: int | None = None  # of subjects, if not the default; 0 leaves one out
 
     @property
     def name(self) -> str:
         """As the table shows it."""
-        return f"{self.protocol}, {self.normalisation}"
+        return f"{self.protocol}{', one left out' if self.n_groups == 0 else ''}, {self.normalisation}"
 
     def splits(self, index: pd.DataFrame) -> list[Split]:
         """All folds; one that leaks by design is taken, and marked."""
         people = index["subject"].nunique()
-        n_folds = {"random_windows": 5, "clips": 4, "within_subject": 4 * people, **N_GROUPS}[self.protocol]
-        n_groups = N_GROUPS.get(self.protocol, n_folds)
+        n_groups = {"random_windows": 5, "clips": 4, "within_subject": 4, **N_GROUPS}[self.protocol] if self.n_groups is None else self.n_groups
+        n_folds = 4 * people if self.protocol == "within_subject" else n_groups or people
         return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, n_groups=n_groups) for fold in range(n_folds)]
 
 

@@ -22,9 +22,9 @@ from e2llm.pipeline import (
     notebook_parameters,
     parse_assignments,
     run_pipeline,
-    sweep,
     validate,
 )
+from e2llm.sweeps import sweep
 
 FIRST = """\
 run_name = "tiny"  # folder in runs/
@@ -253,6 +253,25 @@ def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypa
     table = pd.read_csv(project / "runs" / "folds-pooled.csv").set_index("name")
     assert table.loc["LLM", "score"] == pytest.approx(0.5 * (1 + 3 / 4))
     assert table.loc["LLM", "subjects"] == 4 and table.loc["LLM", "folds"] == 2 and table.loc["LLM", "chance"] == 0.5
+
+
+def test_a_sweep_over_three_seeds_tells_their_spread(project, monkeypatch):
+    def with_scores(_, target, parameters, **__):
+        from e2llm.runs import Run
+
+        if target.name.startswith("05"):
+            row = {"name": "LLM", "group": "EEG", "score": 0.5 + parameters["seed"] / 10, "low": 0.4, "high": 0.9, "chance": 0.2, "n": 10}
+            tables = {"tier_1": [row], "tiers_2_and_3": [{**row, "name": "rank"}, {**row, "name": "rank", "group": "no EEG", "score": 0.0}]}
+            Run.open(parameters["run_name"]).write_metrics({"tables": tables})
+
+    monkeypatch.setattr("papermill.execute_notebook", with_scores)
+    sweep("tiny", {"seed": [0, 1, 2]}, "three")
+    table = pd.read_csv(project / "runs" / "three-seeds.csv").set_index(["tier", "name"])
+    assert list(table.index) == [("1", "LLM"), ("2 and 3", "rank")]
+    row = table.loc[("1", "LLM")]
+    assert (row["mean"], row["sd"], row["min"], row["max"], row["seeds"]) == pytest.approx((0.6, 0.1, 0.5, 0.7, 3))
+    sweep("tiny", {"seed": [0, 1]}, "two")
+    assert not (project / "runs" / "two-seeds.csv").exists()
 
 
 def test_a_failed_run_does_not_stop_a_sweep(project, fake_execution, capsys):
