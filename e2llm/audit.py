@@ -270,10 +270,22 @@ def session_fingerprint(case: Case) -> Iterator[Finding]:
         yield Finding("session_fingerprint", "warn", reason, rows)
 
 
+def people_not_seen(case: Case) -> Iterator[Finding]:
+    """A protocol that says of its test people that they were seen has trained on them."""
+    if not case.split.clip_disjoint or case.split.subject_disjoint:
+        return
+    strangers = ~case.index["subject"].iloc[case.parts["test"]].isin(set(case.index["subject"].iloc[case.parts["train"]])).to_numpy()
+    if strangers.any():
+        who = sorted(set(case.index["subject"].iloc[case.parts["test"][strangers]]))
+        reason = (f"protocol '{case.split.protocol}' speaks of people seen, but subjects {_named(who)} were not trained on: where everybody has "
+                  "recordings of their own, 'subjects' is the name of it")
+        yield Finding("people_not_seen", "warn", reason, tuple(case.parts["test"][strangers].tolist()))
+
+
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, duplicated_signal,
     normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours,
-    session_fingerprint)
+    session_fingerprint, people_not_seen)
 
 
 def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: object) -> list[Finding]:

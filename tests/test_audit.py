@@ -210,6 +210,15 @@ def test_sessions_with_levels_of_their_own_are_a_warning_where_people_train_and_
     assert "session_fingerprint" not in {finding.rule for finding in audit(make_split(alike, "clips"), alike)}
 
 
+def test_clips_that_nobody_shares_are_not_clips_of_people_seen():
+    """Two recordings a person, numbered through, as a folder of files has them: folds of clips are folds of people."""
+    own = INDEX[INDEX["clip"] <= 2].assign(session=1)
+    own = own.assign(clip=own["clip"] + 2 * (own["subject"].astype(int) - 1), label=np.where(own["clip"] == 1, "rest", "task")).reset_index(drop=True)
+    (warning,) = [finding for finding in audit(make_split(own, "clips", "population"), own) if finding.rule == "people_not_seen"]
+    assert warning.severity == "warn" and "'subjects' is the name of it" in warning.reason and len(warning.rows)
+    assert not audit(make_split(INDEX, "clips", "session"), INDEX)
+
+
 def test_random_windows_are_refused_unless_their_leaks_are_accepted():
     with pytest.raises(LeakError, match="clip_on_both_sides"):
         make_split(INDEX, "random_windows")
