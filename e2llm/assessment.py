@@ -42,6 +42,7 @@ from .train import FitParams, encode_rows
 
 TIER_2 = ("describe", "select", "compare", "rank", "match")
 TIER_3 = ("zero_predict", "zero_match", "zero_choose")
+BEST_PROBE = "best without EEG"  # column: the highest score of the shortcut probes under the same split
 SOURCES = ("EEG", "shuffled EEG", "no EEG")
 BASELINES = (Recipe(LOGISTIC), Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"), Recipe(PROBE))
 RAW_BASELINE = Recipe(EEGNET, "z-score")  # half a minute of training: when asked for
@@ -249,7 +250,8 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
         listener = Listener(model, processor, *load_tokens(run))
         first, tests, predictions, said = tier_1(run, corpus, listener, truth, recipes, seed)
         others, examples = tiers_2_and_3(corpus, listener, n_items, seed)
-        tables = {"tier_1": first, "tests": tests, "shortcuts": probe(corpus.windows.index, corpus.split, seed), "tiers_2_and_3": others}
+        shortcuts = probe(corpus.windows.index, corpus.split, seed)
+        tables = {"tier_1": first.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": tests, "shortcuts": shortcuts, "tiers_2_and_3": others}
         if with_ablation:
             tables["ablation"] = ablation(run, corpus, listener, n_items, seed)
         for name, table in tables.items():
@@ -267,9 +269,10 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
     record = run.require("evaluation")
     folder = run.path / "evaluation"
     tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
-    split = corpus.split
+    split, sure = corpus.split, record["metrics"]["calibration"]
     facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "what is unseen": split.statement, "normalisation": split.normalisation,
              "transductive": split.transductive, "audit": record["facts"]["audit"], "stamp": record["facts"]["stamp"],
+             "calibration of the label probabilities": ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sure.items()),
              "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.owners[split.test]))}
     run.write_metrics({"facts": facts, **{key: record["metrics"][key] for key in ("parse_rate", "calibration", "samples")},
@@ -345,21 +348,16 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None) -> Score:
     return replace(Score(0, 0, 0, 0, 0), value=row["score"], low=row["low"], high=row["high"], chance=row["chance"], n=int(row["n"]))
 
 
-def readable(table: pd.DataFrame, shortcuts: pd.DataFrame | None = None) -> pd.DataFrame:
+def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of scores as people read it: percent, an interval in one column, no index in the way.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Scores; where it has an interval over people and clips, that stands beside the one over people.
-    shortcuts : DataFrame, optional
-        Scores of the probes under the same split: the best of them stands beside every score.
+    Where it has them, the interval over people and clips and the best score without EEG stand beside every score.
     """
     shown = table[[column for column in ("name", "group") if column in table]].assign(**{"score %": table["score"].mul(100).round(1)})
     for low, high, title in (("low", "high", "95 % interval"), ("clips low", "clips high", "people and clips")):
         if low in table:
             shown[title] = [f"{100 * a:.1f} – {100 * b:.1f}" for a, b in zip(table[low], table[high], strict=True)]
     shown["chance %"] = table["chance"].mul(100).round(1)
-    if shortcuts is not None:
-        shown["best without EEG %"] = round(100 * shortcuts["score"].max(), 1)
+    if BEST_PROBE in table:
+        shown[f"{BEST_PROBE} %"] = table[BEST_PROBE].mul(100).round(1)
     return shown.assign(n=table["n"]).set_index("name")

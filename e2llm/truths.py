@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -86,22 +86,25 @@ MODELS: dict[str, Classifier] = {recipe.name: baseline(recipe) for recipe in (Re
 SHORTCUTS: dict[str, Classifier] = {name: probe(name) for name in ("clip duration", "nearest in time", "position in session", "session prior")}
 
 
-def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] = MappingProxyType(MODELS | SHORTCUTS),
-                    settings: Sequence[Setting] = SETTINGS, seed: int = 0, tell: Callable[..., None] | None = None) -> pd.DataFrame:
+def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] | None = None,
+                    settings: Sequence[Setting] = SETTINGS, seed: int = 0, tell: Callable[..., None] | None = None,
+                    n_jobs: int = 2) -> pd.DataFrame:
     """Score models and shortcut probes under each protocol, pooled over its folds.
 
     Parameters
     ----------
     corpus : Corpus
         Windows of a run; its own split plays no part.
-    classifiers : mapping
-        Name to what answers for the test rows of a split.
+    classifiers : mapping, optional
+        Name to what answers for the test rows of a split; default :data:`MODELS` and :data:`SHORTCUTS`.
     settings : sequence of Setting
         Protocols. One that leaks by design is taken, and marked.
     seed : int
         Of the intervals.
     tell : callable, optional
         ``tell(step)`` after each setting.
+    n_jobs : int
+        Settings tried at a time; the result does not depend on it.
 
     Returns
     -------
@@ -109,21 +112,28 @@ def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] = Mapp
         ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``clips low`` and ``clips high``
         (interval over people and clips), ``leaky``, ``statement``.
     """
+    classifiers = MODELS | SHORTCUTS if classifiers is None else classifiers
+    work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_under)(corpus, classifiers, setting, seed) for setting in settings)
     rows = []
-    clips = corpus.windows.index["clip"].to_numpy()
-    for step, setting in enumerate(settings, 1):
-        splits = setting.splits(corpus.windows.index)
-        test = np.concatenate([split.test for split in splits])
-        for name, classify in classifiers.items():
-            answers = np.concatenate([classify(corpus, split) for split in splits])
-            truth, owners, n_classes = corpus.labels[test], corpus.owners[test], len(corpus.label_set)
-            score = balanced_accuracy(truth, answers, owners, n_classes, seed)
-            wide = clustered_interval(truth, answers, owners, clips[test], n_classes, seed)
-            rows.append(score.row(name, group=setting.name) | {"clips low": wide.low, "clips high": wide.high, "leaky": splits[0].leaky,
-                                                               "statement": splits[0].statement})
+    for step, done in enumerate(work, 1):
+        rows += done
         if tell is not None:
             tell(step)
     return pd.DataFrame(rows)
+
+
+def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setting, seed: int) -> list[dict]:
+    """Rows of one setting."""
+    splits, clips = setting.splits(corpus.windows.index), corpus.windows.index["clip"].to_numpy()
+    test, rows = np.concatenate([split.test for split in splits]), []
+    truth, owners, n_classes = corpus.labels[test], corpus.owners[test], len(corpus.label_set)
+    for name, classify in classifiers.items():
+        answers = np.concatenate([classify(corpus, split) for split in splits])
+        score = balanced_accuracy(truth, answers, owners, n_classes, seed)
+        wide = clustered_interval(truth, answers, owners, clips[test], n_classes, seed)
+        rows.append(score.row(name, group=setting.name) | {"clips low": wide.low, "clips high": wide.high, "leaky": splits[0].leaky,
+                                                           "statement": splits[0].statement})
+    return rows
 
 
 def session_clock(corpus: Corpus, seed: int = 0) -> Score:

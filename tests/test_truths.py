@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from e2llm.baselines import SVM, Recipe
 from e2llm.emotions import SEED_VII
 from e2llm.recordings import clip_emotion
-from e2llm.truths import MODELS, PUBLISHED, SETTINGS, Setting, session_clock, under_protocols
+from e2llm.truths import MODELS, PUBLISHED, SETTINGS, Setting, session_clock
+from e2llm.truths import under_protocols as in_parallel
 
 N_CHANNELS, N_BANDS = 6, 5
 SVM_NAME = Recipe(SVM, "z-score").name
+under_protocols = partial(in_parallel, n_jobs=1)  # starting processes takes longer than this little work
 
 
 def corpus(clip_noise: float, effect: float, subjects: int = 10) -> SimpleNamespace:
@@ -97,3 +100,10 @@ def test_published_figures_stand_only_beside_protocols_that_can_be_run():
     for name in PUBLISHED["group"]:
         Setting(*name.split(", ")).splits(drifting(0.0).windows.index)
     assert not PUBLISHED["published %"].isin([61.73, 61.05]).any()
+
+
+def test_the_number_of_processes_changes_nothing():
+    made, settings = corpus(0.5, 0.2, 5), (Setting("clips", "session"), Setting("joint", "population"))
+    steps = []
+    pd.testing.assert_frame_equal(in_parallel(made, MODELS, settings, tell=steps.append, n_jobs=2), under_protocols(made, MODELS, settings))
+    assert steps == [1, 2]
