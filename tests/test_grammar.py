@@ -1,0 +1,278 @@
+"""The grammar reads what it should, in every wording it may write, and leaves what is denied, hedged or garbled unread."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e2llm.effects import BANDS
+from e2llm.emotions import SEED_VII, plain_labels
+from e2llm.features import LEVELS, EvidenceNames
+from e2llm.grammar import FEATURES, Affect, Conclusion, Note, Order, Quiet, Ranking, flipped, parse, sentences, wordings
+from e2llm.montage import REGIONS
+from e2llm.questions import describe
+from e2llm.segments import Claim, imagined_segments
+from e2llm.tasks import ItemBuilder, text_items
+
+LABELS = SEED_VII.labels
+CLAIMS = [Claim(feature, level) for feature in FEATURES for level in LEVELS]
+ALPHA_LOW = Claim("occipital alpha", "low")
+
+
+def read(text: str) -> tuple:
+    """Statements of a text that must be readable."""
+    parsed = parse(text, LABELS)
+    assert parsed.readable, parsed.unread
+    return parsed.statements
+
+
+def test_features_are_those_that_are_measured():
+    names = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
+    assert list(FEATURES) == names.columns
+
+
+# --- what the kit writes
+
+
+@pytest.mark.parametrize("label_set", [SEED_VII, plain_labels("eegmat", ["arithmetic", "rest"])], ids=lambda label_set: label_set.name)
+def test_every_thought_of_the_kit_is_read(label_set):
+    items = text_items(label_set, 300, seed=1)
+    builder = ItemBuilder(imagined_segments(label_set, 100, np.random.default_rng(2)), label_set, seed=2)
+    items += [item for kind in builder.kinds() for item in builder.draw(kind, 40)]
+    for item in items:
+        parsed = parse(item.response(thinking=True), label_set.labels)
+        assert parsed.readable, (item.thought, parsed.unread)
+    assert {item.kind for item in items} >= ({"predict", "describe", "select"} | ({"compare", "rank", "match"} if label_set.has_affect else set()))
+
+
+def test_what_the_kit_says_of_a_segment_comes_back():
+    for segment in imagined_segments(SEED_VII, 300, np.random.default_rng(3)):
+        parsed = parse(describe(segment, SEED_VII), LABELS)
+        assert set(parsed.claims) == set(segment.claims) and parsed.quiet == (not segment.claims)
+        assert parsed.conclusion == segment.label and parsed.statements[0].intensity == segment.state.split()[1]
+        assert len(parsed.affect) == 2
+
+
+def test_comparisons_of_the_kit_come_back():
+    builder = ItemBuilder(imagined_segments(SEED_VII, 100, np.random.default_rng(4)), SEED_VII, seed=4)
+    for item in [*builder.draw("compare", 50), *builder.draw("rank", 50)]:
+        parsed = parse(item.thought, LABELS)
+        (ranking,) = parsed.rankings
+        assert ranking.axis == item.axis and " > ".join(ranking.letters) == item.answer
+        assert set(zip(ranking.letters, ranking.words, strict=True)) <= {(note.letter, note.word) for note in parsed.notes}
+        assert [note.letter for note in parsed.notes] == (["A", "B"] if item.kind == "compare" else item.options[0].split(" > "))
+    for item in builder.draw("match", 30):
+        assert parse(item.thought, LABELS).statements[-1].letter == item.answer
+
+
+# --- wordings
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+def test_every_wording_is_read_as_its_claim(claim):
+    texts = wordings(claim)
+    assert texts[0] == str(claim) and len(set(texts)) == len(texts) >= 9
+    for text in texts:
+        assert read(text) == (claim,), text
+
+
+@st.composite
+def written(draw) -> tuple[list[Claim], str]:
+    """Claims and a text that states them: any wording, case, marks and joins."""
+    claims = draw(st.lists(st.sampled_from(CLAIMS), min_size=1, max_size=8))
+    text = ""
+    for claim in claims:
+        words = draw(st.sampled_from(wordings(claim)))
+        words = draw(st.sampled_from([str, str.upper, str.capitalize, str.title]))(words)
+        text += words + draw(st.sampled_from([". ", ".\n", "! ", "; ", "\n- ", "...  ", ", ", " and ", ", and ", " while ", ".", " ,  "]))
+    return claims, draw(st.sampled_from(["", "<think>\n", "- ", "**"])) + text.rstrip(" ,-").removesuffix(" and").removesuffix(" while").rstrip(" ,")
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(written())
+def test_any_text_of_wordings_is_read_as_its_claims(case):
+    claims, text = case
+    parsed = parse(text, LABELS)
+    assert parsed.statements == tuple(claims) and parsed.unread == ()
+    assert parsed.claims == tuple(dict.fromkeys(claims))
+
+
+@pytest.mark.parametrize("claim", [Claim("prefrontal alpha", "low"), Claim("occipital alpha", "very low"), Claim("alpha occipital", "low")])
+def test_what_cannot_be_measured_has_no_wording(claim):
+    with pytest.raises(ValueError, match="must be one of frontal delta"):
+        wordings(claim)
+
+
+# --- what models may write
+
+
+@pytest.mark.parametrize("text", [
+    "Occipital alpha low", "low alpha over the occipital region", "alpha is low at occipital sites", "reduced occipital alpha",
+    "Decreased occipital alpha.", "Alpha power is diminished occipitally", "The EEG shows a drop in occipital alpha",
+    "There is low occipital alpha", "occipital alpha below her own level", "Occipital alpha is lower than usual",
+    "occipital alpha lies well below this person's own level", "Over the occipital cortex, alpha is reduced", "occipital alpha: low",
+    "α is low over the occipital lobe", "The occipital alpha rhythm is very low", "occipital alpha-band power is down",
+    "Occipital alpha is low relative to their usual level", "OCCIPITAL ALPHA IS AT A LOW LEVEL", "A low occipital alpha.",
+    "Occipital alpha under his usual range", "occipital alpha shows a decrease"])
+def test_one_meaning_in_many_words(text):
+    assert read(text) == (ALPHA_LOW,)
+
+
+@pytest.mark.parametrize(("text", "claim"), [
+    ("theta power is raised frontally", "frontal theta high"), ("Frontal theta above this person's own level.", "frontal theta high"),
+    ("frontal theta is over her own level", "frontal theta high"), ("occipital alpha is typical", "occipital alpha typical"),
+    ("Occipital alpha is unremarkable.", "occipital alpha typical"), ("occipital alpha is neither high nor low", "occipital alpha typical"),
+    ("temporal gamma stays within the normal range", "temporal gamma typical"), ("frontal alpha asymmetry is elevated", "frontal asymmetry high"),
+    ("asymmetry over the frontal region is low", "frontal asymmetry low"), ("increased central beta power", "central beta high")])
+def test_levels_in_many_words(text, claim):
+    assert [str(found) for found in read(text)] == [claim]
+
+
+@pytest.mark.parametrize(("text", "claims"), [
+    ("Occipital alpha and theta are low", ["occipital alpha low", "occipital theta low"]),
+    ("Alpha is raised at occipital and parietal sites", ["occipital alpha high", "parietal alpha high"]),
+    ("Low occipital alpha, frontal theta high", ["occipital alpha low", "frontal theta high"]),
+    ("low occipital alpha and frontal theta", ["occipital alpha low", "frontal theta low"]),
+    ("Alpha is low over occipital and parietal theta is high", ["occipital alpha low", "parietal theta high"]),
+    ("occipital alpha low, occipital alpha high", ["occipital alpha low", "occipital alpha high"]),
+    ("occipital alpha low. Occipital alpha low.", ["occipital alpha low"])])
+def test_lists_and_contradictions(text, claims):
+    assert [str(found) for found in parse(text, LABELS).claims] == claims and parse(text, LABELS).readable
+
+
+@pytest.mark.parametrize("text", [
+    "Occipital alpha is higher in A than in B", "alpha is higher in A than in B over occipital", "A has higher occipital alpha than B",
+    "A is higher than B in occipital alpha", "In A, occipital alpha is higher than in B", "Occipital alpha: A > B",
+    "more occipital alpha in A than in B",
+    "segment A shows more occipital alpha than segment B", "alpha is greater in window A compared to window B over the occipital region"])
+def test_orders(text):
+    assert read(text) == (Order("occipital alpha", "A", "higher", "B"),)
+    assert read(text.replace("higher", "lower").replace("more", "less").replace("greater", "smaller").replace(">", "<")) == (
+        Order("occipital alpha", "A", "lower", "B"),)
+
+
+def test_notes_affect_and_conclusions():
+    assert read("Notes: happy A, fear B.") == (Note("A", "happy"), Note("B", "fear")) == read("A: happy, B is fear")
+    assert read("Notes: weak A, strong B. Stronger: strong B.")[-1] == Ranking("intensity", ("B",), ("strong",))
+    assert read("More activated: anger B > sad A > neutral C.") == (Ranking("arousal", ("B", "A", "C"), ("anger", "sad", "neutral")),)
+    assert read("B is more pleasant than A") == (Ranking("valence", ("B", "A")),) and read("More intense: C") == (Ranking("intensity", ("C",)),)
+    assert read("This is neither pleasant nor unpleasant and calm.") == (Affect("valence", "neither"), Affect("arousal", "calm"))
+    assert read("The state is positive with high arousal") == (Affect("valence", "pleasant"), Affect("arousal", "activated"))
+    assert read("The scenario fits fear B.") == (Conclusion("fear", "B"),)
+    assert read("The segment shows FEAR strong") == (Conclusion("fear", "", "strong"),)
+    assert read("No band stands out.") == (Quiet(),) == read("Nothing stands out")
+    for text in ("That fits fear.", "This points to fear", "The answer is fear", "It is consistent with fear", "Answer: fear", "so it means fear"):
+        assert parse(text, LABELS).conclusion == "fear"
+    for text in ("Occipital alpha is low, so this fits fear", "Low occipital alpha suggests fear", "Occipital alpha is low; this means fear"):
+        assert read(text) == (ALPHA_LOW, Conclusion("fear"))
+
+
+def test_two_conclusions_are_none():
+    assert parse("That fits fear. That fits fear.", LABELS).conclusion == "fear"
+    parsed = parse("That fits fear. That fits sad.", LABELS)
+    assert parsed.conclusion is None and parsed.readable
+
+
+def test_labels_come_from_the_data_source_and_may_be_words_of_the_grammar():
+    assert parse("That fits bored.", LABELS).unread == ("That fits bored.",)
+    parsed = parse("Occipital alpha low. This is pleasant and calm. That fits calm.", ("calm", "low"))
+    assert parsed.readable and parsed.conclusion == "calm" and parsed.claims == (ALPHA_LOW,)
+    assert parse("This fits mental arithmetic.", ("mental arithmetic", "rest")).conclusion == "mental arithmetic"
+
+
+# --- what must stay unread
+
+
+@pytest.mark.parametrize("text", [
+    "Alpha is not low.", "occipital alpha is not low", "Occipital alpha isn't low.", "Occipital alpha isn’t low", "no low occipital alpha",
+    "Occipital alpha is never low", "occipital alpha is hardly low", "Occipital alpha may be low.", "Occipital alpha seems low",
+    "Perhaps occipital alpha is low", "occipital alpha is low or high", "Is occipital alpha low?", "Occipital alpha low?",
+    "If occipital alpha is low, that fits fear", "occipital alpha is slightly low", "It is false that occipital alpha is low",
+    "Low occipital alpha is absent", "low occipital alpha without frontal theta", "Occipital alpha low, which is wrong",
+    "occipital alpha would be low", "occipital alpha is low in A", "I doubt that occipital alpha is low", "occipital alpha (low)", "alpha low",
+    "occipital low", "prefrontal alpha is low", "left frontal alpha low", "fronto-central theta high", "occipital mu low",
+    "occipital alpha is low for other people", "occipital alpha is lower", "occipital alpha low, frontal theta",
+    "Low occipital alpha, frontal theta, central beta high", "occipital alpha low not", "alpha over occipital and parietal and frontal theta low",
+    "occipital alpha is low and reduced", "z = -1.2", "bananas", "low high low high", "，。", "the the the", "occipital alpha is below B",
+    "alpha alpha alpha occipital low", "That does not fit fear.", "This is not pleasant", "This may be fear", "That fits fear or sad",
+    "That fits", "Notes: happy", "Occipital alpha is higher in A", "non-low occipital alpha",
+    "occipital alpha is low; not true", "occipital alpha in range", "Occipital alpha is higher in A than in A",
+    "Occipital alpha suggests fear", "occipital alpha low-ish", "A > B"])
+def test_denied_hedged_ambiguous_and_garbled_text_stays_unread(text):
+    parsed = parse(text, LABELS)
+    assert parsed.statements == () and parsed.unread and not parsed.readable
+
+
+def test_a_sentence_is_read_as_a_whole_and_the_others_stand():
+    parsed = parse("Frontal theta high. Occipital alpha low, I am not sure. That fits fear.", LABELS)
+    assert parsed.statements == (Claim("frontal theta", "high"), Conclusion("fear"))
+    assert parsed.unread == ("Occipital alpha low, I am not sure.",) and not parsed.readable
+
+
+def test_nothing_is_not_readable():
+    for text in ("", "  \n", "<think>\n</think>\n\nfear"):
+        parsed = parse(text, LABELS)
+        assert parsed.statements == () == parsed.unread and not parsed.readable
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(max_size=80), st.sampled_from(["not", "maybe", "barely", "zzz", "12"]), st.sampled_from(CLAIMS), st.data())
+def test_an_unknown_word_anywhere_takes_the_claim_away(garbage, word, claim, data):
+    parse(garbage, LABELS)  # any text at all may come: it never raises
+    words = data.draw(st.sampled_from(wordings(claim))).split()
+    place = data.draw(st.integers(0, len(words)))
+    parsed = parse(" ".join([*words[:place], word, *words[place:]]), LABELS)
+    assert parsed.statements == () and len(parsed.unread) == 1
+
+
+def test_text_without_end_is_read_in_time():
+    start = time.perf_counter()
+    assert len(parse("Occipital alpha low, frontal theta high, " * 60 + "low", LABELS).unread) == 1
+    assert len(parse(", ".join(["occipital alpha low"] * 120), LABELS).statements) == 120
+    parse("alpha and " * 300, LABELS), parse("occipital " * 500, LABELS), parse("low " * 800, LABELS)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(("thought", "labels", "message"), [
+    (None, LABELS, "must be text"), (["low"], LABELS, "must be text"), ("low", "fear", "sequence of labels"), ("low", ("fear", ""), "are words")])
+def test_what_is_no_thought_is_refused(thought, labels, message):
+    with pytest.raises(ValueError, match=message):
+        parse(thought, labels)
+
+
+def test_sentences_end_at_marks_and_lines():
+    assert sentences("<think>\n- One two.Three!\n2) *four*; five…\n</think>\nanswer") == ["One two.", "Three!", "four; five…"]
+
+
+# --- turning levels round
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=str)
+def test_a_turned_wording_says_the_opposite(claim):
+    rng = np.random.default_rng(0)
+    for text in wordings(claim):
+        (turned,) = read(flipped(text, LABELS, rng))
+        assert turned.feature == claim.feature
+        assert turned.level == {"low": "high", "high": "low"}.get(claim.level, turned.level) != claim.level
+        if claim.level != "typical":
+            assert flipped(flipped(text, LABELS, rng), LABELS, rng) == text
+
+
+def test_only_levels_are_turned_and_only_in_sentences_that_claim_some():
+    rng = np.random.default_rng(0)
+    assert flipped("Low occipital alpha, so this is unpleasant and that fits fear.", LABELS, rng) == (
+        "High occipital alpha, so this is unpleasant and that fits fear.")
+    assert flipped("Occipital alpha is higher in A than in B", LABELS, rng) == "Occipital alpha is lower in A than in B"
+    assert flipped("Occipital alpha: A > B", LABELS, rng) == "Occipital alpha: A < B"
+    assert flipped(" Occipital  alpha\nis lower than usual.", LABELS, rng) == " Occipital  alpha\nis higher than usual."
+    for text in ("That fits fear.", "More pleasant: happy A > fear B.", "No band stands out.", "alpha is not low", "This is low arousal"):
+        assert flipped(text, LABELS, rng) is None
+
+
+@pytest.mark.parametrize("text", ["", " ", "occipital alpha low\u00a0", "\t", "occipital alpha low \u2003."])
+def test_turning_takes_any_white_space(text):
+    assert flipped(text, LABELS, np.random.default_rng(0)) is None
