@@ -77,9 +77,9 @@ def probe(name: str) -> Classifier:
 # Seven classes of SEED-VII, plain accuracy in %, EEG alone. Only figures whose split and normalisation are stated; a score
 # without them (the paper's 61.73 among these) has no place beside ours. DE-CNN: a CNN on differential entropy.
 PUBLISHED = pd.DataFrame(
-    [("subjects, transductive", 29.1, 1.8, "DE-CNN, one subject left out, features z-scored by subject"),
+    [("subjects, transductive", 29.1, 1.8, "DE-CNN, one subject left out, z-scored"),
      ("subjects, population", 15.0, np.nan, "DE-CNN, one subject left out, not z-scored"),
-     ("clips, transductive", 37.0, 2.4, "DE-CNN, the four official folds of clips, features z-scored by subject")],
+     ("clips, transductive", 37.0, 2.4, "DE-CNN, official folds of clips, z-scored")],
     columns=["group", "published %", "sd", "what"])
 
 MODELS: dict[str, Classifier] = {recipe.name: baseline(recipe) for recipe in (Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"))}
