@@ -75,7 +75,8 @@ def probe(name: str) -> Classifier:
 
 
 # Seven classes of SEED-VII, plain accuracy in %, EEG alone. Only figures whose split and normalisation are stated; a score
-# without them (the paper's 61.73 among these) has no place beside ours. DE-CNN: a CNN on differential entropy.
+# without them (the paper's 61.73 among these) has no place beside ours. DE-CNN: a CNN on differential entropy. At second hand: the
+# primary paper was not checked.
 PUBLISHED = pd.DataFrame(
     [("subjects, transductive", 29.1, 1.8, "DE-CNN, one subject left out, z-scored"),
      ("subjects, population", 15.0, np.nan, "DE-CNN, one subject left out, not z-scored"),

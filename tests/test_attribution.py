@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -471,6 +472,8 @@ def test_maps_are_means_that_the_scalp_plots_take():
     assert maps.shape == (2, len(BANDS), len(CHANNELS))
     assert maps[1, 2, 4] == pytest.approx(values[1::2, 4, 2].mean())
     np.testing.assert_array_equal(topography(values, labels), maps[::-1])
-    assert len(emotion_topographies(maps, ["sad", "happy"], CHANNELS, "nats").axes) >= 2 * len(BANDS)
+    figure = emotion_topographies(maps, ["sad", "happy"], CHANNELS, "nats")
+    assert len(figure.axes) >= 2 * len(BANDS)
+    plt.close(figure)
     with pytest.raises(ValueError, match=r"No window is labelled \['fear'\]"):
         topography(values, labels, ["fear"])
