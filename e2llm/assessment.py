@@ -36,7 +36,7 @@ from .stages import (
     train_adapter,
     train_projector,
 )
-from .statistics import calibration, clustered_interval, compare_models, over_seeds, per_subject
+from .statistics import calibration, compare_models, over_seeds, per_subject, scored
 from .tasks import parse_answer, read_items
 from .train import FitParams, encode_rows
 
@@ -71,9 +71,7 @@ def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> 
     test, n_classes = corpus.split.test, len(corpus.label_set)
     truth, owners, clips = corpus.labels[test], corpus.owners[test], corpus.windows.index["clip"].to_numpy()[test]
     more = classification(truth, predicted, n_classes)
-    wide = clustered_interval(truth, predicted, owners, clips, n_classes)
-    return (balanced_accuracy(truth, predicted, owners, n_classes).row(name, group=group) | {"clips low": wide.low, "clips high": wide.high}
-            | {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")})
+    return scored(name, truth, predicted, owners, clips, n_classes, group=group) | {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")}
 
 
 def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str = "LLM") -> pd.DataFrame:
@@ -103,8 +101,9 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, rec
                "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, seed + 1), items).argmax(axis=1),
                "LLM, no EEG": closed_set(listener, without_eeg(items)).argmax(axis=1),
                "stage-1 head": head_answers(run, test)}
+    encoder = frozen_encoder(run, corpus)
     for recipe in recipes:
-        answers[recipe.name] = fit_baseline(recipe, corpus, corpus.split, frozen_encoder(run, corpus)).rows(test)
+        answers[recipe.name] = fit_baseline(recipe, corpus, corpus.split, encoder).rows(test)
     texts = generate(listener, items)
     parsed = [parse_answer(text, labels) for text in texts]
     answers["LLM, free text"] = np.array([labels.index(a) if a is not None else -1 for a in parsed])
@@ -308,9 +307,7 @@ def pooled(predictions: list[pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for name in columns[0][columns[0].index("label") + 1 : -len(labels)]:
         given = table[name].map(code).fillna(-1).astype(int).to_numpy()
-        wide = clustered_interval(truth, given, owners, table["clip"].to_numpy(), len(labels))
-        rows.append(balanced_accuracy(truth, given, owners, len(labels)).row(name)
-                    | {"clips low": wide.low, "clips high": wide.high, "subjects": len(np.unique(owners))})
+        rows.append(scored(name, truth, given, owners, table["clip"].to_numpy(), len(labels)) | {"subjects": len(np.unique(owners))})
     return pd.DataFrame(rows)
 
 

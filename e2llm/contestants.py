@@ -63,9 +63,9 @@ def baselines(run: Run, corpus: Corpus, recipes: Sequence[Recipe] = RECIPES, tel
     tell : callable, optional
         ``tell(step)`` after each.
     """
-    rows = []
+    rows, encoder = [], frozen_encoder(run, corpus)
     for step, recipe in enumerate(recipes, 1):
-        answers = fit_baseline(recipe, corpus, corpus.split, frozen_encoder(run, corpus)).rows(corpus.split.test)
+        answers = fit_baseline(recipe, corpus, corpus.split, encoder).rows(corpus.split.test)
         rows.append(tier_1_row(corpus, recipe.name, answers, "baseline"))
         if tell is not None:
             tell(step)

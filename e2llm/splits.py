@@ -84,8 +84,7 @@ class Split:
 
     def whose(self, index: pd.DataFrame) -> np.ndarray:
         """Whose levels each window is compared with: the subject's, or the subject's in one session; ndarray of str, shape (n_windows,)."""
-        owners = index["subject"].astype(str)
-        return (owners + "/" + index["session"].astype(str) if self.normalisation == "session" else owners).to_numpy(dtype=object)
+        return _whose(index, self.normalisation)
 
     def part_of(self, n_windows: int) -> np.ndarray:
         """Name of the part that each window belongs to; empty for windows that the protocol leaves aside."""
@@ -225,15 +224,17 @@ def accepted_rules(protocol: str, accept_leaks: bool) -> tuple[str, ...]:
     return PROTOCOLS[protocol].leaks if accept_leaks else ()
 
 
+def _whose(index: pd.DataFrame, normalisation: str) -> np.ndarray:
+    owners = index["subject"].astype(str)
+    return (owners + "/" + index["session"].astype(str) if normalisation == "session" else owners).to_numpy(dtype=object)
+
+
 def _calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol: str, normalisation: str) -> np.ndarray:
     if normalisation == "transductive":
         return np.arange(len(index))
     if normalisation == "population":
         return np.flatnonzero(masks["train"])
-    owners, fit = index["subject"].astype(str), masks["calibration"]
-    if normalisation == "session":
-        owners = owners + ", session " + index["session"].astype(str)
-    owners = owners.to_numpy()
+    owners, fit = _whose(index, normalisation), masks["calibration"]
     without = _by_number(set(owners[masks["test"] | masks["val"]]) - set(owners[fit]))
     if without:
         raise ValueError(f"Protocol '{protocol}' leaves subjects {without[:5]} no clips to calibrate on: choose "

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import wilcoxon
 from sklearn.metrics import brier_score_loss, log_loss, precision_recall_fscore_support, recall_score
 
-from .metrics import _ROUNDING, Score, _interval, _resampled_subjects
+from .metrics import _ROUNDING, Score, _interval, _resampled_subjects, balanced_accuracy
 
 
 def _checked(n_classes: int, truth: np.ndarray, predicted: np.ndarray, *groups: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -89,6 +89,15 @@ def clustered_interval(truth: np.ndarray, predicted: np.ndarray, owners: np.ndar
     resampled = np.stack(resampled, axis=1)
     resampled = np.nanmean(resampled[~np.isnan(resampled).all(axis=1)], axis=1)
     return Score(float(np.mean(recalls)), *_interval(resampled, min(shape)), 1.0 / n_classes, len(truth))
+
+
+def scored(name: str, truth: np.ndarray, predicted: np.ndarray, owners: np.ndarray, clips: np.ndarray, n_classes: int, seed: int = 0,
+           **more: object) -> dict:
+    """Row of a table of scores: balanced accuracy with its interval over people (``low``, ``high``) and over people and clips
+    (``clips low``, ``clips high``); parameters as in :func:`clustered_interval`, ``more`` are further columns."""
+    wide = clustered_interval(truth, predicted, owners, clips, n_classes, seed)
+    row = balanced_accuracy(truth, predicted, owners, n_classes, seed).row(name, **more)
+    return row | {"clips low": wide.low, "clips high": wide.high}
 
 
 def holm(p: np.ndarray) -> np.ndarray:

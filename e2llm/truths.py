@@ -20,11 +20,11 @@ from threadpoolctl import threadpool_limits
 from .baselines import LOGISTIC, SVM, Recipe, fit_baseline
 from .encoder import EEGPT
 from .features import differential_entropy
-from .metrics import Score, balanced_accuracy, mean_over_subjects
+from .metrics import Score, mean_over_subjects
 from .shortcuts import PROBES
 from .splits import Split, make_split
 from .stages import Corpus
-from .statistics import clustered_interval
+from .statistics import scored
 
 Classifier = Callable[[Corpus, Split], np.ndarray]  # class indices of split.test
 N_GROUPS = {"subjects": 5, "joint": 3}
@@ -130,10 +130,8 @@ def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setti
     truth, owners, n_classes = corpus.labels[test], corpus.owners[test], len(corpus.label_set)
     for name, classify in classifiers.items():
         answers = np.concatenate([classify(corpus, split) for split in splits])
-        score = balanced_accuracy(truth, answers, owners, n_classes, seed)
-        wide = clustered_interval(truth, answers, owners, clips[test], n_classes, seed)
-        rows.append(score.row(name, group=setting.name) | {"clips low": wide.low, "clips high": wide.high, "leaky": splits[0].leaky,
-                                                           "statement": splits[0].statement})
+        row = scored(name, truth, answers, owners, clips[test], n_classes, seed, group=setting.name)
+        rows.append(row | {"leaky": splits[0].leaky, "statement": splits[0].statement})
     return rows
 
 
