@@ -26,7 +26,9 @@ from .stages import (
     Corpus,
     alignment_items,
     frozen_encoder,
+    hear,
     instruction_items,
+    load_ear,
     load_tokens,
     open_aligned,
     open_corpus,
@@ -153,20 +155,22 @@ def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
     folder = run.path / "evaluation" / "checkpoints" / arm.replace(" ", "_")
     stage_2, stage_3 = (run.require(name)["params"] for name in ("projector", "adapter"))
     fit_2, fit_3 = FitParams(**stage_2["fit"]), FitParams(**stage_3["fit"])
-    tokens, position = load_tokens(run)
+    (tokens, position), ear, slots = load_tokens(run), load_ear(run), stage_2["evidence_slots"]
     if arm == "without stage 1":
         encoder = frozen_encoder(run, corpus)
         folder.mkdir(parents=True, exist_ok=True)
         tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, corpus.split.used, folder / "tokens.npy")
+        ear = hear(corpus, tokens, corpus.split.used)
     model, processor = open_aligned(run)
     if arm == "without stage 1":
         language, tokenizer, source = open_language(run)
         items = alignment_items(corpus, "train", stage_2["n_items"], fit_2.seed)
         model, _ = train_projector(language, tokenizer, source, items, tokens, position, stage_2["eeg_tokens"], stage_2["noise"], fit_2,
-                                   folder / "projector")
+                                   folder / "projector", None, ear, slots)
     elif arm == "without stage 2":
         language, tokenizer, source = open_language(run)
-        model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stage_2["eeg_tokens"], fit_2.seed)
+        model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stage_2["eeg_tokens"], fit_2.seed,
+                                                   ear, slots)
     if arm != "without stage 3":
         items = instruction_items(corpus, "train", stage_3["per_kind"], fit_3.seed) + replay_items(corpus, stage_3["replay"], fit_3.seed)
         peft, _ = train_adapter(model, processor, items, tokens, position, AdapterParams(**stage_3["adapter"]), fit_3, folder / "adapter")

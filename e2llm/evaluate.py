@@ -131,7 +131,7 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def label_similarity(listener: Listener, rows_by_label: dict[str, list[int]]) -> np.ndarray:
-    """Cosine between the mean projected EEG token of each label's windows and the words of every label.
+    """Cosine between the mean state token of each label's windows and the words of every label.
 
     Both sides are centred on their mean first, so that what all tokens share does not count.
 
@@ -147,7 +147,7 @@ def label_similarity(listener: Listener, rows_by_label: dict[str, list[int]]) ->
     """
     projector, processor = listener.model.projector, listener.processor
     words = listener.model.get_input_embeddings().weight
-    heard = [projector(torch.from_numpy(np.stack([listener.features[listener.position[w]] for w in windows])).to(words.device)).mean(dim=(0, 1))
+    heard = [projector.state_tokens(torch.from_numpy(np.stack([listener.features[listener.position[w]] for w in windows])).to(words.device)).mean(dim=(0, 1))
              for windows in rows_by_label.values()]
     said = [words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]
     heard, said = torch.stack(heard).float(), torch.stack(said).float()
@@ -178,13 +178,7 @@ def with_mean_token(listener: Listener, rows: list[int]) -> Listener:
 def with_random_projector(listener: Listener, seed: int) -> Listener:
     """The same language model and EEG behind a projector that has learned nothing, at the volume of the trained one."""
     model = copy.deepcopy(listener.model)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for layer in (model.projector.fc1, model.projector.fc2):
-            volume = layer.weight.std()
-            layer.reset_parameters()
-            layer.weight.mul_(volume / layer.weight.std())
-        model.projector.norm.reset_parameters()
+    model.projector.forget(seed)
     return replace(listener, model=model)
 
 

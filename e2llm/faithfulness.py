@@ -21,7 +21,7 @@ from .features import LEVEL_THRESHOLD, LEVELS, EvidenceNames
 from .grammar import Affect, Parsed, flipped, parse, sentences
 from .metrics import Score, _interval, _resampled_subjects, accuracy
 from .questions import _affect
-from .segments import MAX_CLAIMS, Claim, salient_claims
+from .segments import MAX_CLAIMS, SALIENT, Claim, salient_claims
 
 EXPECTED_FALSE = 0.1  # share of slips that is granted to an explanation that is meant
 ALPHA = 0.05
@@ -139,7 +139,8 @@ def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names:
     Parameters
     ----------
     claims_per_window, z_rows, names, owners, seed, limit
-        As in :func:`claim_precision`; salient claims of a window (:func:`e2llm.segments.salient_claims`).
+        As in :func:`claim_precision`; how many salient claims a window has at most. Salient is what reaches
+        :data:`e2llm.segments.SALIENT`, two standard deviations of the person's own windows.
 
     Returns
     -------
@@ -152,7 +153,7 @@ def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names:
         for column, said in set(_claim_index(claims, names)):
             if column >= 0:
                 mentioned[row, column] = said if mentioned[row, column] == -1 else -2  # -2: at two levels
-    asked = [(row, *known) for row in range(len(z)) for known in _claim_index(salient_claims(z[row], names, limit), names)]
+    asked = [(row, *known) for row in range(len(z)) for known in _claim_index(salient_claims(z[row], names, limit, SALIENT), names)]
     return _hit_score(asked, mentioned, codes, n_own, seed)
 
 
@@ -281,13 +282,13 @@ def _judged(n_claims: int, n_false: int) -> Flag:
     return Flag(bool(reason), n_claims, n_false, p, reason)
 
 
-def _false_counts(parsed: Parsed, measured: np.ndarray, names: EvidenceNames) -> tuple[int, np.ndarray]:
-    """Number of statements that can be checked, and how many are false in each row of ``measured`` (n_windows, n_evidence)."""
-    false = np.zeros(len(measured), dtype=int)
+def _false_counts(parsed: Parsed, z: np.ndarray, names: EvidenceNames) -> tuple[int, np.ndarray]:
+    """Number of statements that can be checked, and how many are false in each row of ``z`` (n_windows, n_evidence)."""
+    false, measured = np.zeros(len(z), dtype=int), _level_index(z, LEVEL_THRESHOLD)
     for column, said in _claim_index(parsed.claims, names):
         false += 1 if column < 0 else measured[:, column] != said
     if parsed.quiet:
-        false += (measured != LEVELS.index("typical")).any(axis=1)
+        false += (np.abs(z) >= SALIENT).any(axis=1)
     return len(parsed.claims) + parsed.quiet, false
 
 
@@ -296,11 +297,11 @@ def flags(parsed: Parsed, z: np.ndarray, names: EvidenceNames) -> Flag:
 
     Flagged is a text in which nothing can be checked; in which more than half of the claims are false (one about an unknown
     feature is); or with more false claims than slips explain: a one-sided binomial test against a share of 0.1
-    (:data:`EXPECTED_FALSE`) at 0.05, which flags three false claims of seven. "No band stands out" is one claim, true if every
-    feature is typical. Sentences that could not be read are no claims: :attr:`e2llm.grammar.Parsed.unread` counts them.
+    (:data:`EXPECTED_FALSE`) at 0.05, which flags three false claims of seven. "No band stands out" is one claim, true if no
+    feature is salient. Sentences that could not be read are no claims: :attr:`e2llm.grammar.Parsed.unread` counts them.
     ``z``, shape (n_evidence,), and ``names`` are as in :func:`verdicts`.
     """
-    n_claims, false = _false_counts(parsed, _level_index(_checked_z(z, names, 1)[None], LEVEL_THRESHOLD), names)
+    n_claims, false = _false_counts(parsed, _checked_z(z, names, 1)[None], names)
     return _judged(n_claims, int(false[0]))
 
 
@@ -314,12 +315,11 @@ def flag_rate(parsed_per_window: Sequence[Parsed], z: np.ndarray, names: Evidenc
     :func:`claim_precision`, and so is chance: the mean over all other windows of the same person.
     """
     z, codes, n_own = _per_window(z, names, owners, thoughts=parsed_per_window)
-    measured = _level_index(z, LEVEL_THRESHOLD)
     own, others = np.zeros(len(z), dtype=bool), np.zeros(len(z))
     for code in range(codes.max() + 1):
         rows = np.flatnonzero(codes == code)
         for place, row in enumerate(rows):
-            n_claims, false = _false_counts(parsed_per_window[row], measured[rows], names)
+            n_claims, false = _false_counts(parsed_per_window[row], z[rows], names)
             flagged = np.array([_judged(n_claims, int(count)).fabricated for count in false])
             own[row], others[row] = flagged[place], (flagged.sum() - flagged[place]) / (n_own[row] - 1)
     return accuracy(own, others, codes, seed)

@@ -16,13 +16,12 @@ from functools import lru_cache
 import numpy as np
 
 from .effects import BANDS
-from .features import LEVELS
+from .features import LEVELS, WHOLE
 from .language import END_THINK, THINK
 from .montage import REGIONS
 from .segments import INTENSITIES, Claim
 
-ASYMMETRY = "frontal asymmetry"
-FEATURES = (*(f"{region} {band}" for region in REGIONS for band in BANDS), ASYMMETRY)
+FEATURES = (*(f"{region} {band}" for region in REGIONS for band in BANDS), *WHOLE)
 LONGEST_CLAUSE = 40  # words; bounds the work on text that a model repeats without end
 
 
@@ -158,7 +157,9 @@ _ARTICLE = r"(?! (?:segment|window|low|high|typical|reduced|raised|decreased|inc
 LEXICON: dict[str, dict[str, str]] = {
     "R": {region: rf"{region}(?:ly)?{_SITE}" for region in REGIONS},
     "B": {band: rf"{band}(?:-band)?|{greek}" for band, greek in zip(BANDS, "δθαβγ", strict=True)},
-    "S": {ASYMMETRY: rf"frontal (?:alpha )?asymmetry|(?:alpha )?asymmetry (?:over|at|in|of) (?:the )?frontal{_SITE}"},
+    "S": {"frontal asymmetry": rf"frontal (?:alpha )?asymmetry|(?:alpha )?asymmetry (?:over|at|in|of) (?:the )?frontal{_SITE}",
+          "spectral slope": "(?:spectral|aperiodic) slope", "artefact level": "art[ei]facts?(?: levels?)?",
+          "alpha frequency": "(?:dominant |peak )?alpha frequency"},
     "L": {"low": _levels(0), "high": _levels(1), "typical": _TYPICAL},
     "H": {"lower": "lower|less|smaller", "higher": "higher|more|greater"},
     "T": {"": r"than|compared (?:to|with)"},
@@ -167,8 +168,8 @@ LEXICON: dict[str, dict[str, str]] = {
     "V": {"": r"is|are|was|were|lies?|stands?|sits?|stays?|remains?|runs?"},
     "Y": {"": r"shows?|displays?|exhibits?|ha(?:s|ve)"},
     "F": {"": r"fits?|points? to|suggests?|indicates?|matches|means?|implies|(?:is |are )?consistent with"},
-    "Z": {"": rf"this|that|it|which|(?:this |that )?(?:segment|window|eeg|signal|state|{_PERSON}|emotion|feeling|pattern|evidence|picture|scenario"
-              r"|answer|label|conclusion)"},
+    "Z": {"": rf"(?:this |that )?(?:segment|window|eeg|signal|state|{_PERSON}|emotion|feeling|pattern|evidence|picture|scenario"
+              r"|answer|label|conclusion)|this|that|it|which"},
     "N": {"": "notes?:?"},
     "M": {"valence": "more pleasant", "arousal": "more (?:activated|aroused)", "intensity": "stronger|more intense"},
     "I": {word: word for word in INTENSITIES},
@@ -384,8 +385,8 @@ def wordings(claim: Claim) -> list[str]:
         raise ValueError(f"No wording for '{claim}': the feature must be one of {', '.join(FEATURES)}, the level one of {', '.join(LEVELS)}.")
     words, place = _WRITTEN[claim.level]
     texts = [str(claim), f"{claim.feature} {place} this person's own level", f"{claim.feature} is {place} their own level"]
-    if claim.feature == ASYMMETRY:
-        return texts + [text for word in words for text in (f"{ASYMMETRY} is {word}", f"{word} {ASYMMETRY}", f"frontal alpha asymmetry is {word}")]
+    if claim.feature in WHOLE:
+        return texts + [text for word in words for text in (f"{claim.feature} is {word}", f"{word} {claim.feature}")]
     region, band = claim.feature.split()
     for word in words:
         texts += [f"{claim.feature} is {word}", f"{word} {claim.feature}", f"{word} {band} over the {region} region",

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .encoder import EEGPT, N_PATCHES, EEGPTConfig
 from .language import EEG_TOKEN, IGNORE, LanguageModelError, load_language_model
+from .projector import WORDS_OF_A_SLOT, Ear, Projector
 
 
 class E2LLMConfig(PreTrainedConfig):
@@ -35,7 +36,11 @@ class E2LLMConfig(PreTrainedConfig):
     eeg_width : int
         Width of one time patch of the encoder's output, all summary tokens together.
     eeg_tokens : int
-        EEG tokens a segment takes in the prompt; divides the 16 time patches.
+        State tokens that a segment takes in the prompt; divides the 16 time patches.
+    evidence : list of str, optional
+        Features whose heard level becomes tokens too; see :class:`e2llm.projector.EvidenceTokens`.
+    evidence_slots : int
+        How many of them are said of a segment, three tokens each.
     projector_hidden : int
         Hidden width of the projector; 0 means that of the language model.
     eeg_token_id : int
@@ -45,16 +50,25 @@ class E2LLMConfig(PreTrainedConfig):
     model_type = "e2llm"
 
     def __init__(self, text_config=None, language_model: str = "", encoder: dict | None = None, eeg_width: int = 2048,
-                 eeg_tokens: int = N_PATCHES, projector_hidden: int = 0, eeg_token_id: int = 0, **kwargs) -> None:
+                 eeg_tokens: int = N_PATCHES, evidence: list[str] | None = None, evidence_slots: int = 0, projector_hidden: int = 0,
+                 eeg_token_id: int = 0, **kwargs) -> None:
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
         if N_PATCHES % eeg_tokens:
             raise ValueError(f"eeg_tokens must divide the {N_PATCHES} time patches of a segment, got {eeg_tokens}.")
+        self.evidence, self.evidence_slots = list(evidence or ()), evidence_slots
+        if evidence_slots > len(self.evidence):
+            raise ValueError(f"evidence_slots must be at most the {len(self.evidence)} features that can be heard, got {evidence_slots}.")
         self.text_config = text_config
         self.language_model, self.encoder = language_model, encoder
         self.eeg_width, self.eeg_tokens, self.eeg_token_id = eeg_width, eeg_tokens, eeg_token_id
         self.projector_hidden = projector_hidden
         super().__init__(**kwargs)
+
+    @property
+    def tokens_per_segment(self) -> int:
+        """Placeholders that one segment takes."""
+        return self.eeg_tokens + WORDS_OF_A_SLOT * self.evidence_slots
 
     def get_text_config(self, *_: object, **__: object):
         """The language model's configuration, which generation reads."""
@@ -65,23 +79,6 @@ class E2LLMConfig(PreTrainedConfig):
         out = super().to_dict()
         out["text_config"] = self.text_config.to_dict() if self.text_config is not None else None
         return out
-
-
-class Projector(nn.Module):
-    """From time patches of EEG to tokens of the language model: LayerNorm and a two-layer MLP."""
-
-    def __init__(self, eeg_width: int, text_width: int, hidden: int, eeg_tokens: int) -> None:
-        super().__init__()
-        self.eeg_tokens = eeg_tokens
-        self.norm = nn.LayerNorm(eeg_width)
-        self.fc1 = nn.Linear(eeg_width, hidden)
-        self.fc2 = nn.Linear(hidden, text_width)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(segments, 16, eeg_width) to (segments, eeg_tokens, text_width): neighbouring time patches are averaged."""
-        segments, n_time, width = features.shape
-        pooled = features.view(segments, self.eeg_tokens, n_time // self.eeg_tokens, width).mean(dim=2)
-        return self.fc2(nn.functional.gelu(self.fc1(self.norm(pooled))))
 
 
 class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -99,7 +96,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         text = config.text_config
         self.language_model = language_model if language_model is not None else AutoModelForCausalLM.from_config(text)
-        self.projector = Projector(config.eeg_width, text.hidden_size, config.projector_hidden or text.hidden_size, config.eeg_tokens)
+        self.projector = Projector(config.eeg_width, text.hidden_size, config.projector_hidden or text.hidden_size, config.eeg_tokens,
+                                   len(config.evidence), config.evidence_slots)
         self.encoder = None
         if config.encoder:
             fields = dict(config.encoder)
@@ -108,7 +106,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.generation_config = self.language_model.generation_config
 
     @classmethod
-    def join(cls, language_model, tokenizer, source: str, encoder: EEGPT | None, eeg_width: int, eeg_tokens: int, seed: int):
+    def join(cls, language_model, tokenizer, source: str, encoder: EEGPT | None, eeg_width: int, eeg_tokens: int, seed: int,
+             ear: Ear | None = None, evidence_slots: int = 0):
         """Join a loaded language model and an encoder by a fresh projector.
 
         Parameters
@@ -123,9 +122,16 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             See :class:`E2LLMConfig`.
         seed : int
             Of the projector's weights.
+        ear : Ear, optional
+            How evidence is heard in the encoder's tokens; needed for ``evidence_slots``.
+        evidence_slots : int
+            See :class:`E2LLMConfig`.
         """
         fields = {**asdict(encoder.config), "ch_names": encoder.ch_names} if encoder is not None else None
+        if evidence_slots and ear is None:
+            raise ValueError("evidence_slots needs an ear: pass Ear.fit(tokens, z, names), or 0 slots.")
         config = E2LLMConfig(language_model.config, source, fields, eeg_width, eeg_tokens,
+                             ear.names if evidence_slots else None, evidence_slots,
                              eeg_token_id=tokenizer.convert_tokens_to_ids(EEG_TOKEN))
         torch.manual_seed(seed)
         model = cls(config, language_model)
@@ -136,6 +142,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         with torch.no_grad():
             model.projector.fc2.weight.mul_(embeddings.std() / model.projector.fc2.weight.std().clamp_min(1e-8))
             model.projector.fc2.bias.zero_()
+        if evidence_slots:
+            model.projector.evidence.tune(ear, lambda text: embeddings[tokenizer(text, add_special_tokens=False)["input_ids"]].mean(dim=0))
         return model
 
     def get_input_embeddings(self) -> nn.Module:
@@ -144,15 +152,17 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
-    def put_eeg_at_placeholders(self, input_ids: Tensor, eeg_features: Tensor) -> Tensor:
+    def put_eeg_at_placeholders(self, input_ids: Tensor, eeg_features: Tensor, eeg_noise: Tensor | None = None) -> Tensor:
         """Token embeddings with every placeholder replaced by its projected EEG token, in order.
 
         Parameters
         ----------
         input_ids : Tensor, shape (batch, length)
-            With ``eeg_tokens`` placeholders for each segment.
+            With ``config.tokens_per_segment`` placeholders for each segment.
         eeg_features : Tensor, shape (segments, 16, eeg_width)
             All segments of the batch, row by row, in the order of the text.
+        eeg_noise : Tensor, optional
+            Of the same shape, in training; see :class:`e2llm.projector.Projector`.
 
         Raises
         ------
@@ -161,10 +171,11 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         embeddings = self.get_input_embeddings()(input_ids)
         at = input_ids == self.config.eeg_token_id
-        wanted = eeg_features.shape[0] * self.config.eeg_tokens
+        wanted = eeg_features.shape[0] * self.config.tokens_per_segment
         if int(at.sum()) != wanted:
             raise ValueError(f"The text has {int(at.sum())} EEG placeholders, {eeg_features.shape[0]} segments need {wanted}.")
-        tokens = self.projector(eeg_features.to(self.projector.fc1.weight.dtype)).to(embeddings.dtype)
+        dtype = self.projector.fc1.weight.dtype
+        tokens = self.projector(eeg_features.to(dtype), None if eeg_noise is None else eeg_noise.to(dtype)).to(embeddings.dtype)
         return embeddings.masked_scatter(at.unsqueeze(-1), tokens.flatten(0, 1))
 
     def encode(self, signal_mv: Tensor) -> Tensor:
@@ -175,12 +186,12 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def forward(self, input_ids: Tensor | None = None, eeg_features: Tensor | None = None, signal_mv: Tensor | None = None,
                 attention_mask: Tensor | None = None, labels: Tensor | None = None, inputs_embeds: Tensor | None = None,
-                **kwargs) -> CausalLMOutputWithPast:
+                eeg_noise: Tensor | None = None, **kwargs) -> CausalLMOutputWithPast:
         """Language-model output; give EEG as precomputed ``eeg_features`` or as ``signal_mv``."""
         if signal_mv is not None:
             eeg_features = self.encode(signal_mv)
         if inputs_embeds is None and eeg_features is not None:
-            inputs_embeds, input_ids = self.put_eeg_at_placeholders(input_ids, eeg_features), None
+            inputs_embeds, input_ids = self.put_eeg_at_placeholders(input_ids, eeg_features, eeg_noise), None
         return self.language_model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                                    labels=labels, **kwargs)
 
@@ -194,7 +205,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Several answers to a prompt (beams, samples): each of them hears all segments of its prompt, in their order."""
         eeg = {name: kwargs.pop(name) for name in ("eeg_features", "signal_mv") if kwargs.get(name) is not None}
         if eeg and expand_size > 1:
-            counts = ((input_ids == self.config.eeg_token_id).sum(dim=1) // self.config.eeg_tokens).tolist()
+            counts = ((input_ids == self.config.eeg_token_id).sum(dim=1) // self.config.tokens_per_segment).tolist()
             eeg = {name: torch.cat([segments for row in value.split(counts) for segments in [row] * expand_size]) for name, value in eeg.items()}
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
         return input_ids, {**kwargs, **eeg}
@@ -250,12 +261,15 @@ class E2LLMProcessor:
     ----------
     tokenizer
         Of the language model; knows the EEG token and has a chat template.
-    eeg_tokens : int
-        Placeholders that one segment takes.
+    eeg_tokens, evidence_slots : int
+        State tokens of a segment, and evidence that is said of it; as in :class:`E2LLMConfig`.
     """
 
-    def __init__(self, tokenizer, eeg_tokens: int) -> None:
-        self.tokenizer, self.eeg_tokens = tokenizer, eeg_tokens
+    def __init__(self, tokenizer, eeg_tokens: int, evidence_slots: int = 0) -> None:
+        self.tokenizer = tokenizer
+        # The layout of a segment that exists only in words ("[ fear strong, occipital alpha low ]"), so that EEG is read like it.
+        slots = [EEG_TOKEN * eeg_tokens, *[EEG_TOKEN * WORDS_OF_A_SLOT] * evidence_slots]
+        self.segment = f"[{','.join(slots)} ]" if evidence_slots else slots[0]
 
     def prompt(self, messages: list[dict], thinking: bool) -> str:
         """Text of the messages up to the assistant's turn; with ``thinking`` off an empty thought is given."""
@@ -265,7 +279,7 @@ class E2LLMProcessor:
     def _flatten(self, content: str | list[dict]) -> str:
         if isinstance(content, str):
             return content
-        return "".join(EEG_TOKEN * self.eeg_tokens if part["type"] == "eeg" else part["text"] for part in content)
+        return "".join(self.segment if part["type"] == "eeg" else part["text"] for part in content)
 
     @staticmethod
     def windows(messages: list[dict]) -> list[int]:

@@ -15,10 +15,14 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from .features import band_power
+from .features import measure
 from .montage import canonical, eegpt_channels, make_info
 from .recordings import RecordingError, SourceError, Trial
 from .runs import is_watched
+
+
+MEASURED = (".power", ".shape")  # files of measured features beside the signal, in the order of features.measure
+_ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
         return str(error)
     windows = np.concatenate(blocks)
     np.save(_part(folder, recording.name, ".npy"), windows)
-    np.save(_part(folder, recording.name, ".power.npy"), band_power(windows, params.sfreq))
+    for suffix, values in zip(MEASURED, measure(windows, params.sfreq, ch_names), strict=True):
+        np.save(_part(folder, recording.name, f"{suffix}.npy"), values)
     pd.DataFrame(rows).to_csv(part.with_suffix(".tmp"), index=False)
     os.replace(part.with_suffix(".tmp"), part)
     return None
@@ -152,11 +157,13 @@ class Windows:
     """Windows on disk.
 
     ``data`` is memory-mapped float32 microvolts (window, channel, sample); ``power`` its band power
-    (window, channel, band), square microvolts; ``index`` has one row a window.
+    (window, channel, band), square microvolts; ``shape`` what :func:`e2llm.features.measure` tells of its
+    spectrum (window, 3); ``index`` has one row a window.
     """
 
     data: np.ndarray
     power: np.ndarray
+    shape: np.ndarray
     index: pd.DataFrame
     ch_names: list[str]
     sfreq: float
@@ -168,8 +175,10 @@ class Windows:
         if not (folder / "index.csv").is_file():
             raise FileNotFoundError(f"{folder} holds no finished windows: run notebook 01 for this run name first.")
         meta = pd.read_json(folder / "channels.json", typ="series")
-        data, power = (np.load(folder / name, mmap_mode="r") for name in ("data.npy", "data.power.npy"))
-        return cls(data, power, read_index(folder / "index.csv"), list(meta["ch_names"]), float(meta["sfreq"]))
+        if lacking := [name for name in _ARRAYS if not (folder / name).is_file()]:
+            raise FileNotFoundError(f"{folder} lacks {', '.join(lacking)}, so another version wrote it: remove the folder and run notebook 01 again.")
+        arrays = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
+        return cls(*arrays, read_index(folder / "index.csv"), list(meta["ch_names"]), float(meta["sfreq"]))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -255,7 +264,7 @@ def _common_channels(source) -> tuple[list[str], dict[str, str]]:
 def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str], sfreq: float) -> None:
     """Join the parts into one memory-mapped array and an index, then rename the folder."""
     index = pd.concat([read_index(_part(partial, name, ".csv")) for name in names], ignore_index=True)
-    for suffix in ("", ".power"):
+    for suffix in ("", *MEASURED):
         parts = [np.load(_part(partial, name, f"{suffix}.npy"), mmap_mode="r") for name in names]
         shape = (len(index), *parts[0].shape[1:])
         joined = np.lib.format.open_memmap(partial / f"data{suffix}.npy", mode="w+", dtype=np.float32, shape=shape)
@@ -265,7 +274,7 @@ def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str]
             start += len(part)
         joined.flush()
     for name in names:
-        for suffix in (".csv", ".npy", ".power.npy"):
+        for suffix in (".csv", *(f"{suffix}.npy" for suffix in ("", *MEASURED))):
             _part(partial, name, suffix).unlink()
     (partial / "stamp").unlink()
     pd.Series({"ch_names": ch_names, "sfreq": sfreq}).to_json(partial / "channels.json")

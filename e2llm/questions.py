@@ -61,16 +61,26 @@ def _affect(label: str, label_set: LabelSet) -> str:
     return f"{tone} and {'activated' if arousal > 0.2 else 'calm'}"
 
 
-def _evidence_sentence(segment: Segment) -> str:
-    if not segment.claims:
-        return "No band stands out."
-    text = ", ".join(map(str, segment.claims))
-    return f"{text[0].upper()}{text[1:]}."
+# Thoughts say one meaning in several ways; descriptions, which are compared word by word, in the first way only.
+_EVIDENCE = ("Evidence: {claims}.", "Measured: {claims}.", "Findings: {claims}.")
+_QUIET = ("No band stands out.", "Nothing stands out.")
+_CONCLUSION = ("That fits {label}.", "This points to {label}.")
+_BARE = 0.25  # share of thoughts that are evidence alone, so that an answer may also follow without being said before
 
 
-def _conclusion(segment: Segment, label_set: LabelSet) -> str:
+def _evidence_sentence(segment: Segment, rng: np.random.Generator | None = None) -> str:
+    """What may be said of a segment; in one of several wordings with ``rng``."""
+    evidence, quiet = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _QUIET))
+    said = ", ".join(map(str, segment.claims))
+    return evidence.format(claims=said) if said else quiet
+
+
+def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
+    evidence, conclusion = _evidence_sentence(segment, rng), _pick(_CONCLUSION, rng)
+    if rng.uniform() < _BARE:
+        return evidence
     feeling = f"This is {_affect(segment.label, label_set)}. " if label_set.has_affect else ""
-    return f"{_evidence_sentence(segment)} {feeling}That fits {segment.label}."
+    return f"{evidence} {feeling}{conclusion.format(label=segment.label)}"
 
 
 def _note(segment: Segment, axis: str) -> str:
@@ -112,7 +122,7 @@ _SCENARIO = ("Which emotion fits this scenario?", "Name the emotion of this scen
 def predict(segment: Segment, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
     """Which of the labels does the segment show?"""
     question = _pick(_ZERO_PREDICT if zero_shot else _PREDICT, rng).format(noun=label_set.noun)
-    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"], _conclusion(segment, label_set),
+    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"], _conclusion(segment, label_set, rng),
                  segment.label, list(label_set.labels))
 
 
@@ -120,7 +130,7 @@ def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator,
     """Which of the descriptions is the segment's? The others describe segments with other labels."""
     options = [describe(other, label_set) for other in [segment, *(others or [])]]
     rng.shuffle(options)
-    return _item("describe", 2, [segment, f" {_pick(_DESCRIBE, rng)}"], _evidence_sentence(segment), describe(segment, label_set), options)
+    return _item("describe", 2, [segment, f" {_pick(_DESCRIBE, rng)}"], _evidence_sentence(segment, rng), describe(segment, label_set), options)
 
 
 def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Generator) -> Item:

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .effects import BANDS
 from .emotions import LabelSet
-from .features import EvidenceNames, level
+from .features import WHOLE, EvidenceNames, level
 from .montage import REGIONS
+from .projector import loudest
 
 INTENSITIES = ("weak", "moderate", "strong")  # thirds of the 0-1 scale
-MAX_CLAIMS = 3
+MAX_CLAIMS = 6
+CITED = 1.5  # |z| from which measured evidence is worth citing: well beyond the threshold of a level, so that what is said is clear
+SALIENT = 2.0  # |z| from which it should not be missing
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Segment:
     window: int | None
     label: str
     intensity: float
-    claims: tuple[Claim, ...]
+    claims: tuple[Claim, ...]  # what may be said of it
     subject: str = ""
     clip: int = 0
 
@@ -61,18 +65,33 @@ class Segment:
         return getattr(label_set, axis)[self.label]
 
 
-def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
-    """The most salient measured statements of a window: low or high features by falling ``|z|``."""
-    order = np.argsort(-np.abs(z), kind="stable")[:limit]
-    return tuple(Claim(names.columns[i], level(z[i])) for i in order if level(z[i]) != "typical")
+def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS, beyond: float = CITED) -> tuple[Claim, ...]:
+    """What may be said of a window: the ``limit`` features largest in ``|z|`` that reach ``beyond``, in the order of the table."""
+    order = np.sort(np.argsort(-np.abs(z), kind="stable")[:limit])
+    return tuple(Claim(names.columns[i], level(z[i])) for i in order if abs(z[i]) >= beyond)
 
 
-def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: EvidenceNames) -> list[Segment]:
-    """Segments of recorded windows with their measured claims; ``z`` has a row for every window of the index."""
+def audible_claims(z: np.ndarray, heard: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
+    """What a model can be taught to say of a window: the loudest that its encoder hears, as far as it is true of the signal.
+
+    Teaching it to cite what is measured but not heard would be teaching it to make things up (Gekhman et al. 2024, EMNLP).
+    """
+    if not np.isfinite(heard).all():
+        raise ValueError("No trained encoder has heard this window: it lies outside the split that the encoder was trained with.")
+    which, is_said = (found[0].numpy() for found in loudest(torch.from_numpy(np.asarray(heard))[None], limit))
+    return tuple(Claim(names.columns[i], level(z[i])) for i in which[is_said] if level(z[i]) == level(heard[i]))
+
+
+def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: EvidenceNames, heard: np.ndarray | None = None) -> list[Segment]:
+    """Segments of recorded windows with what may be said of them.
+
+    ``z`` and ``heard`` have a row for every window of the index. Before an encoder has heard them, claims are what is measured.
+    """
     table = index.iloc[rows]
-    return [Segment(int(row), label, float(intensity), salient_claims(z[row], names), str(subject), int(clip))
-            for row, label, intensity, subject, clip
-            in zip(rows, table["label"], table["intensity"], table["subject"], table["clip"], strict=True)]
+    claims = [salient_claims(z[row], names) if heard is None else audible_claims(z[row], heard[row], names) for row in rows]
+    return [Segment(int(row), label, float(intensity), said, str(subject), int(clip))
+            for row, said, label, intensity, subject, clip
+            in zip(rows, claims, table["label"], table["intensity"], table["subject"], table["clip"], strict=True)]
 
 
 def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator) -> list[Segment]:
@@ -81,10 +100,10 @@ def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator) -> 
     Their claims are independent of their label, so the words teach no link between evidence and emotion; that
     link can only be learned from EEG.
     """
-    features = [f"{region} {band}" for region in REGIONS for band in BANDS] + ["frontal asymmetry"]
+    features = [f"{region} {band}" for region in REGIONS for band in BANDS] + list(WHOLE)
     segments = []
     for _ in range(n):
-        chosen = rng.choice(len(features), size=rng.integers(0, MAX_CLAIMS + 1), replace=False)
+        chosen = np.sort(rng.choice(len(features), size=rng.integers(0, MAX_CLAIMS + 1), replace=False))
         claims = tuple(Claim(features[i], str(rng.choice(["low", "high"]))) for i in chosen)
         intensity = float(rng.uniform()) if label_set.has_affect else float("nan")
         segments.append(Segment(None, label_set.labels[rng.integers(len(label_set))], intensity, claims))

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from .calibration import Baseline, Equaliser
@@ -25,6 +26,7 @@ from .features import EvidenceNames, evidence, group_entropy, scalp_groups
 from .language import ScratchParams, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from .preprocess import PreprocessParams, Windows, preprocess
+from .projector import Ear
 from .questions import Item
 from .recordings import open_source
 from .runs import Progress, Run, Stage, folder_fingerprint
@@ -56,14 +58,15 @@ class Corpus:
     equalise: Equaliser
     z: np.ndarray  # (n_windows, n_evidence) against each person's own level
     evidence_names: EvidenceNames
-    spectral: np.ndarray  # (n_windows, n_groups * n_bands), the same for scalp groups
+    spectral: np.ndarray  # (n_windows, n_evidence + n_groups * n_bands), z and the same for scalp groups: what stage 1 learns to hear
     labels: np.ndarray  # class indices
     owners: np.ndarray  # subject names
     whose: np.ndarray  # whose levels a window is compared with (Split.whose)
+    heard: np.ndarray | None = None  # z as the trained encoder hears it, NaN for windows outside the split; None before stage 1
 
     def segments(self, rows: np.ndarray) -> list[Segment]:
-        """Segments of some windows with their measured claims."""
-        return real_segments(self.windows.index, rows, self.z, self.evidence_names)
+        """Segments of some windows with what may be said of them."""
+        return real_segments(self.windows.index, rows, self.z, self.evidence_names, self.heard)
 
     def builder(self, part: str, seed: int) -> ItemBuilder:
         """Builder of items from one part of the split."""
@@ -103,12 +106,16 @@ def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
     split = make_split(windows.index, **protocol)
     owners, whose = windows.index["subject"].to_numpy(dtype=object), split.whose(windows.index)
     power = np.asarray(windows.power)
-    values, names = evidence(power, windows.ch_names)
+    values, names = evidence(power, np.asarray(windows.shape), windows.ch_names)
     groups = group_entropy(power, scalp_groups(windows.ch_names))
     labels = np.array([label_set.index(label) for label in windows.index["label"]])
-    return Corpus(windows, label_set, split, Equaliser.fit(power, whose, split, windows.sfreq),
-                  Baseline.fit(values, whose, split).z(values, whose), names,
-                  np.clip(Baseline.fit(groups, whose, split).z(groups, whose), -4, 4).astype(np.float32), labels, owners, whose)
+    z, z_groups = (Baseline.fit(found, whose, split).z(found, whose) for found in (values, groups))
+    spectral = np.clip(np.column_stack([z, z_groups]), -4, 4).astype(np.float32)
+    heard = None
+    if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == protocol:
+        heard = np.full(z.shape, np.nan, dtype=np.float32)
+        heard[split.used] = np.load(run.path / "encoder" / "heard.npy")
+    return Corpus(windows, label_set, split, Equaliser.fit(power, whose, split, windows.sfreq), z, names, spectral, labels, owners, whose, heard)
 
 
 def new_encoder(corpus: Corpus, size: EEGPTConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
@@ -148,12 +155,22 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
     tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, rows, stage.path / "tokens.npy")
+    names, *weights = ear = hear(corpus, tokens, rows)
+    save_file(dict(zip(Ear._fields[1:], weights, strict=True)), stage.path / "ear.safetensors", metadata={"names": json.dumps(names)})
+    np.save(stage.path / "heard.npy", ear(tokens))
     model.cpu()
     after = model.pooled(torch.from_numpy(np.array(tokens).reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
     logits = model.classifier(after).detach().numpy()
     np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
     stage.finish({"final_loss": float(history["loss"].iloc[-1])}, origin=origin)
     return stage
+
+
+def hear(corpus: Corpus, tokens: np.ndarray, rows: np.ndarray) -> Ear:
+    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows."""
+    train = np.isin(rows, corpus.split.train)
+    tokens = np.asarray(tokens).reshape(len(rows), tokens.shape[1], -1)
+    return Ear.fit(tokens[train], corpus.z[rows[train]], corpus.evidence_names.columns)
 
 
 @torch.no_grad()
@@ -173,6 +190,13 @@ def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**stored["head"]))
     model.load_state_dict(load_file(run.path / "encoder" / "encoder.safetensors"))
     return model.eval()
+
+
+def load_ear(run: Run) -> Ear:
+    """How evidence is heard in the encoder's tokens of a run."""
+    run.require("encoder")
+    with safe_open(run.path / "encoder" / "ear.safetensors", "pt") as stored:
+        return Ear(json.loads(stored.metadata()["names"]), *(stored.get_tensor(name) for name in Ear._fields[1:]))
 
 
 def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
@@ -236,10 +260,11 @@ def open_language(run: Run):
 
 
 def train_projector(language, tokenizer, source: str, items: list[Item], tokens: np.ndarray, position: dict[int, int],
-                    eeg_tokens: int, noise: float, params: FitParams, folder: Path, tell=None) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
+                    eeg_tokens: int, noise: float, params: FitParams, folder: Path, tell=None, ear: Ear | None = None,
+                    evidence_slots: int = 0) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
     """Alignment: only the projector learns, so that the frozen language model says the description of a segment."""
-    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens, params.seed)
-    processor = E2LLMProcessor(tokenizer, eeg_tokens)
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens, params.seed, ear, evidence_slots)
+    processor = E2LLMProcessor(tokenizer, eeg_tokens, evidence_slots)
     list(trainable(model, "projector."))
     examples = examples_of(items, processor, 0.0, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)
@@ -247,9 +272,9 @@ def train_projector(language, tokenizer, source: str, items: list[Item], tokens:
     return model, history
 
 
-def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, noise: float, params: FitParams) -> Stage:
+def align(run: Run, corpus: Corpus, eeg_tokens: int, evidence_slots: int, n_items: int, noise: float, params: FitParams) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen."""
-    settings = {"eeg_tokens": eeg_tokens, "n_items": n_items, "noise": noise, "fit": asdict(params)}
+    settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise, "fit": asdict(params)}
     stage = run.stage("projector", settings, needs=("encoder", "language_model"))
     if stage.done:
         return stage
@@ -260,7 +285,7 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int, n_items: int, noise: float,
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 2") as progress:
         model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise, params,
-                                         stage.path / "checkpoints", progress.update)
+                                         stage.path / "checkpoints", progress.update, load_ear(run), evidence_slots)
     save_file(model.own_state(), stage.path / "projector.safetensors")
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1])})
@@ -275,12 +300,13 @@ def alignment_items(corpus: Corpus, part: str, n: int, seed: int) -> list[Item]:
 
 def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
     """The model after stage 2."""
-    eeg_tokens = run.require("projector")["params"]["eeg_tokens"]
+    stored = run.require("projector")["params"]
     language, tokenizer, source = open_language(run)
     tokens, _ = load_tokens(run)
-    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens, 0)
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stored["eeg_tokens"], 0,
+                                               load_ear(run), stored["evidence_slots"])
     model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
-    return model.eval(), E2LLMProcessor(tokenizer, eeg_tokens)
+    return model.eval(), E2LLMProcessor(tokenizer, stored["eeg_tokens"], stored["evidence_slots"])
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
     position : dict of int to int
         Row of ``features`` of each window id.
     noise : float
-        Standard deviation of noise added to the tokens: a frozen encoder knows its training windows too well, and a
+        Standard deviation of noise added to the tokens on their way to the state tokens: a frozen encoder knows its training windows too well, and a
         language model that only ever hears them so clear learns to trust what test windows cannot give.
     """
 
@@ -254,10 +254,10 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
-            heard = torch.from_numpy(np.stack([features[row] for row in windows]))
+            heard = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
             if noise:  # by the place in the order alone: batches are made ahead, so a resumed run has another random state
-                heard = heard + noise * torch.cat([_normal(example["place"], len(example["windows"]), heard.shape[1:]) for example in examples])
-            batch["eeg_features"] = heard
+                drawn = [_normal(example["place"], len(example["windows"]), heard.shape[1:]) for example in examples]
+                batch["eeg_noise"] = noise * torch.cat(drawn)
         return batch
 
     return collate

@@ -10,16 +10,24 @@ import html
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
 from . import plots
+from .effects import BANDS
 from .preprocess import Windows
 from .runs import is_interactive
 
+if TYPE_CHECKING:  # asking needs torch and the whole pipeline, browsing does not
+    from .asking import E2LLM, Explained
+
 Ask = Callable[[list[int], str], str]
+MARKS = {"true": ("✓", "#0072B2"), "false": ("✗", "#D55E00"), "unknown feature": ("?", "#767676")}  # of e2llm.faithfulness.Verdict
+LETTERS = "ABCD"  # as in e2llm.questions: a question is about at most four segments
 _FIELD = {"style": {"description_width": "70px"}}
 
 
@@ -123,14 +131,14 @@ def _check_row(windows: Windows, row: int) -> None:
         raise IndexError(f"There is no window {row}: start must be from 0 to {len(windows) - 1}.")
 
 
-def _name(windows: Windows, row: int) -> str:
+def window_name(windows: Windows, row: int) -> str:
     """One window in words."""
     it = windows.index.iloc[row]
     return f"subject {it['subject']}, clip {it['clip']} ({it['label']}), window {it['window']} from {it['start_s']:g} s"
 
 
 def _draw(windows: Windows, row: int) -> Figure:
-    return plots.window_view(windows.data[row], windows.sfreq, windows.ch_names, _name(windows, row))
+    return plots.window_view(windows.data[row], windows.sfreq, windows.ch_names, window_name(windows, row))
 
 
 def _png(figure: Figure) -> bytes:
@@ -139,6 +147,73 @@ def _png(figure: Figure) -> bytes:
         figure.savefig(picture, format="png")
         plt.close(figure)
         return picture.getvalue()
+
+
+# ---------------------------------------------------------------- the windows of an answer
+
+
+def letters_of(n: int) -> list[str]:
+    """What stands before each of several windows; nothing before a single one."""
+    return [f"{letter}: " for letter in LETTERS[:n]] if n > 1 else [""] * n
+
+
+def escaped(text: str) -> str:
+    """Text of any origin on one line, safe to stand in HTML."""
+    return html.escape(" ".join(text.split()))
+
+
+def marked(verdict: str, text: str, title: str = "") -> str:
+    """HTML of some words in a verdict's colour, with its mark behind them and ``title`` under the pointer; both are escaped."""
+    mark, colour = MARKS[verdict]
+    return f'<span style="color: {colour}" title="{html.escape(title)}">{escaped(text)}&nbsp;<b>{mark}</b></span>'
+
+
+def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references: Sequence[tuple[str, np.ndarray]],
+                shares: Sequence[tuple[str, float]], title: str) -> Figure:
+    """Scalp maps of every band, spectra, and answer probabilities; no longer pyplot's, so a notebook shows it once.
+
+    Parameters
+    ----------
+    windows, rows : Windows and sequence of int
+        What was heard, in the order of the letters.
+    z : ndarray, shape (len(rows), n_channels, n_bands)
+        Standard deviations from the own level, drawn from -3 to 3.
+    references : sequence of (str, ndarray)
+        For every window whose level that is, and the rows whose mean spectrum is drawn dashed.
+    shares : sequence of (str, float)
+        Answers and their probabilities (0 to 1), the likeliest first.
+    title : str
+        Stands above the figure as it is, dollar signs and all.
+    """
+    n, bands = len(rows), list(BANDS)
+    layout = [[f"{i} {band}" for band in bands] for i in range(n)] + [["spectrum"] * 3 + ["answers"] * 2]
+    figure, axes = plt.subplot_mosaic(layout, figsize=(12, 2.3 * n + 3.4), height_ratios=[1] * n + [1.4], layout="constrained")
+    maps = {f"{letter}{band}\n{low:g}-{high:g} Hz": z[i, :, j] for i, letter in enumerate(letters_of(n))
+            for j, (band, (low, high)) in enumerate(BANDS.items())}
+    plots._scalp_maps(figure, [axes[f"{i} {band}"] for i in range(n) for band in bands], maps, windows.ch_names, "z against own level", (-3.0, 3.0))
+    _draw_spectra(axes["spectrum"], windows, rows, references)
+    names, heights = zip(*shares, strict=True)
+    axes["answers"].barh(names, [100 * height for height in heights], color=[plots.PALETTE[0]] + ["0.7"] * (len(names) - 1))
+    axes["answers"].invert_yaxis()
+    axes["answers"].set(title="Probability of each answer", xlabel="probability (%)", xlim=(0, 100))
+    title = " ".join(title.split())
+    figure.suptitle(title if len(title) <= 100 else f"{title[:99]}…", parse_math=False)
+    plt.close(figure)
+    return figure
+
+
+def _draw_spectra(ax: plt.Axes, windows: Windows, rows: Sequence[int], references: Sequence[tuple[str, np.ndarray]]) -> None:
+    drawn = set()
+    for i, (row, (who, reference)) in enumerate(zip(rows, references, strict=True)):
+        for label, some, style in ((f"segment {LETTERS[i]}" if len(rows) > 1 else "this segment", [row], "-"),
+                                   (f"mean of {who} (n = {len(reference)})", reference, "--")):
+            if label not in drawn:
+                frequencies, density = plots._welch(np.asarray(windows.data[some]), windows.sfreq)
+                ax.plot(frequencies, plots._decibels(density.mean(axis=1)).mean(axis=0), style, color=plots.PALETTE[i], label=label)
+                drawn.add(label)
+    plots._frequency_axis(ax, windows.sfreq)
+    ax.set_title("Spectrum, mean of channels", pad=18)
+    ax.legend(loc="upper right")
 
 
 # ---------------------------------------------------------------- asking the model
@@ -161,6 +236,10 @@ class Answer:
         window, question, text = (html.escape(part) for part in (self.window, self.question, self.text))
         return (f"<div><small>{window}</small><br><b>{question}</b>"
                 f'<div style="white-space: pre-wrap; margin-top: 4px">{text}</div></div>')
+
+
+def _failure(error: Exception) -> str:
+    return f"<b>{html.escape(f'{type(error).__name__}: {error}')}</b>"
 
 
 def ask_panel(ask: Ask, windows: Windows, questions: Sequence[str], start: int = 0) -> ipywidgets.VBox | Answer:
@@ -187,7 +266,7 @@ def ask_panel(ask: Ask, windows: Windows, questions: Sequence[str], start: int =
         raise ValueError("ask_panel needs at least one question to suggest.")
 
     def answer(row: int, question: str) -> Answer:
-        return Answer(_name(windows, row), question, ask([int(windows.index["id"].iloc[row])], question))
+        return Answer(window_name(windows, row), question, ask([int(windows.index["id"].iloc[row])], question))
 
     if not interactive():
         return answer(start, questions[0])
@@ -206,10 +285,84 @@ def ask_panel(ask: Ask, windows: Windows, questions: Sequence[str], start: int =
         try:
             shown.value = answer(picker.row, question.value)._repr_html_()
         except Exception as error:  # a callback's traceback would go to a log that nobody reads
-            shown.value = f"<b>{html.escape(f'{type(error).__name__}: {error}')}</b>"
+            shown.value = _failure(error)
         finally:
             button.disabled = False
 
     suggestion.observe(suggest, "value")
     button.on_click(click)
     return ipywidgets.VBox([picker.box, suggestion, question, button, shown])
+
+
+def reasoning_panel(model: E2LLM, questions: Sequence[str], start: int | Sequence[int] = 0) -> ipywidgets.VBox | Explained:
+    """Ask about one to four windows, watch the answer grow, then see which of its claims are true; in batch, the first question's answer.
+
+    Parameters
+    ----------
+    model : E2LLM
+        From :meth:`e2llm.asking.E2LLM.of_run`.
+    questions : sequence of str
+        Suggestions, at least one: free text that may be edited, or names of tasks (:data:`e2llm.asking.TASKS`).
+    start : int or sequence of int
+        Rows of the windows that are chosen first, at most four.
+
+    Returns
+    -------
+    ipywidgets.VBox or Explained
+        The panel, or a static answer.
+    """
+    windows, rows = model.corpus.windows, [start] if isinstance(start, int) else list(start)
+    if not 1 <= len(rows) <= len(LETTERS):
+        raise ValueError(f"reasoning_panel starts with 1 to {len(LETTERS)} windows, not {len(rows)}.")
+    for row in rows:
+        _check_row(windows, row)
+    if not questions:
+        raise ValueError("reasoning_panel needs at least one question to suggest.")
+    if not interactive():
+        return model.ask(rows, questions[0])
+    return _ReasoningPanel(model, windows, questions, rows).box
+
+
+class _ReasoningPanel:
+    """The live panel: pickers, the signal of the window that was chosen last, a question, and what comes of it."""
+
+    def __init__(self, model: E2LLM, windows: Windows, questions: Sequence[str], rows: list[int]) -> None:
+        wide = ipywidgets.Layout(width="700px")
+        self.model, self.windows = model, windows
+        self.pickers = [WindowPicker(windows, (rows + rows[:1] * len(LETTERS))[i], self.browse) for i in range(len(LETTERS))]
+        self.count = ipywidgets.IntSlider(value=len(rows), min=1, max=len(LETTERS), description="segments", **_FIELD)
+        self.chosen, self.signal = ipywidgets.VBox(), ipywidgets.Image(format="png")
+        self.suggestion = ipywidgets.Dropdown(options=list(questions), description="suggestion", layout=wide, **_FIELD)
+        self.question = ipywidgets.Textarea(value=questions[0], description="question", layout=wide, **_FIELD)
+        self.button = ipywidgets.Button(description="Ask", button_style="primary")
+        self.shown, self.figure = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=ipywidgets.Layout(display="none"))
+        self.count.observe(self.show_pickers, "value")
+        self.suggestion.observe(self.suggest, "value")
+        self.button.on_click(self.click)
+        self.show_pickers()
+        self.browse(rows[0])
+        self.box = ipywidgets.VBox([self.count, self.chosen, self.signal, self.suggestion, self.question, self.button, self.shown, self.figure])
+
+    def show_pickers(self, _: dict | None = None) -> None:
+        some = self.pickers[: self.count.value]
+        self.chosen.children = [ipywidgets.HBox([ipywidgets.Label(letter), picker.box]) for letter, picker in zip(LETTERS, some, strict=False)]
+
+    def browse(self, row: int) -> None:
+        self.signal.value = _png(_draw(self.windows, row))
+
+    def suggest(self, change: dict) -> None:
+        self.question.value = change["new"]
+
+    def click(self, _: ipywidgets.Button) -> None:
+        self.button.disabled, self.shown.value, self.figure.layout.display = True, "<i>thinking …</i>", "none"
+        try:
+            rows, text = [picker.row for picker in self.pickers[: self.count.value]], ""
+            for text in self.model.stream(rows, self.question.value):
+                self.shown.value = f'<div style="white-space: pre-wrap">{html.escape(text)}</div>'
+            explained = self.model.explain(rows, self.question.value, text)
+            self.shown.value = explained._repr_html_()
+            self.figure.value, self.figure.layout.display = _png(explained.figure()), ""
+        except Exception as error:  # a callback's traceback would go to a log that nobody reads
+            self.shown.value = _failure(error)
+        finally:
+            self.button.disabled = False

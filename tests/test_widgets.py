@@ -27,7 +27,8 @@ def windows() -> Windows:
     index = pd.DataFrame(rows)
     index.insert(0, "id", 100 + np.arange(len(index)))
     data = np.random.default_rng(0).normal(0, 5, (len(index), len(CHANNELS), 1024)).astype(np.float32)
-    return Windows(data, np.ones((len(index), len(CHANNELS), 5), np.float32), index, CHANNELS, 256.0)
+    power, shape = np.ones((len(index), len(CHANNELS), 5), np.float32), np.zeros((len(index), 3), np.float32)
+    return Windows(data=data, power=power, shape=shape, index=index, ch_names=CHANNELS, sfreq=256.0)
 
 
 @pytest.fixture

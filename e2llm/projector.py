@@ -1,0 +1,168 @@
+"""The bridge from EEG to language: what the encoder heard becomes tokens of a language model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+LOUDEST = 4.0  # |z| beyond which evidence is not heard any louder
+WORDS_OF_A_SLOT = 3  # "occipital", "alpha", "low"
+LOUD = 1.35  # |z| as heard from which a feature is said
+
+
+class Ear(NamedTuple):
+    """How evidence is heard in the tokens of an encoder: z-scores as a linear function of a window's mean token."""
+
+    names: list[str]
+    weight: Tensor  # (n_names, eeg_width)
+    bias: Tensor
+
+    @classmethod
+    def fit(cls, tokens: np.ndarray, z: np.ndarray, names: list[str]) -> Ear:
+        """Ridge regression, its penalty chosen by leave-one-out, on training windows.
+
+        Stage 1's own spectral head saw a quarter of the time patches at once; it hears whole windows too quietly.
+
+        Parameters
+        ----------
+        tokens : ndarray, shape (n_windows, 16, eeg_width)
+            Of a frozen encoder.
+        z : ndarray, shape (n_windows, n_names)
+            Measured evidence of the same windows, against each person's own level.
+        names : list of str
+            Its columns.
+        """
+        scaler = StandardScaler().fit(pooled := np.asarray(tokens, dtype=np.float64).mean(axis=1))
+        ridge = RidgeCV(np.logspace(-2, 4, 13)).fit(scaler.transform(pooled), np.clip(z, -LOUDEST, LOUDEST))
+        weight = ridge.coef_ / scaler.scale_
+        bias = ridge.intercept_ - weight @ scaler.mean_
+        return cls(list(names), *(torch.from_numpy(np.array(part, dtype=np.float32, order="C")) for part in (weight, bias)))
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        """Z-scores as they are heard, (n_windows, n_names), of tokens (n_windows, 16, eeg_width or its factors)."""
+        pooled = torch.from_numpy(np.array(tokens, dtype=np.float32).reshape(*tokens.shape[:2], -1)).mean(dim=1)  # a copy: maps are read-only
+        return F.linear(pooled, self.weight, self.bias).numpy()
+
+
+def loudest(heard: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Which features are said of a segment: the ``slots`` largest beyond :data:`LOUD`, in the order of the table, then nothing.
+
+    Parameters
+    ----------
+    heard : Tensor, shape (segments, n_features)
+        Z-scores as they are heard.
+
+    Returns
+    -------
+    which, is_said : Tensor, shape (segments, slots)
+        Column of each slot, and whether it is said; what is not said comes last.
+    """
+    size = heard.abs()
+    which = size.topk(slots, dim=1).indices
+    quiet = size.gather(1, which) < LOUD
+    which = (which + heard.shape[1] * quiet).sort(dim=1).values  # quiet ones behind all others
+    return which % heard.shape[1], which < heard.shape[1]
+
+
+class EvidenceTokens(nn.Module):
+    """The loudest evidence that is heard in a segment, in words of the language model.
+
+    A concept bottleneck (Koh et al. 2020, ICML) inside the projector: an :class:`Ear` estimates every feature's z-score from the
+    encoder's tokens, and the loudest become three tokens each: the embeddings of the feature's two words and of its level. Nothing
+    measured enters here: what is misheard is said wrongly, and checked against the signal. The ear itself is not trained on; the words
+    are.
+
+    Parameters
+    ----------
+    eeg_width, text_width : int
+        Widths of a time patch's tokens and of the language model.
+    n_features, slots : int
+        Features that can be heard, and how many are said to the language model at most.
+    """
+
+    def __init__(self, eeg_width: int, text_width: int, n_features: int, slots: int) -> None:
+        super().__init__()
+        self.slots = slots
+        # Buffers, no parameters: instruction tuning must not teach the ear to hear what is wanted.
+        self.register_buffer("weight", torch.zeros(n_features, eeg_width))
+        self.register_buffer("bias", torch.zeros(n_features))
+        self.first, self.second = nn.Embedding(n_features, text_width), nn.Embedding(n_features, text_width)
+        self.levels = nn.Embedding(2, text_width)  # low, high
+        self.silence = nn.Parameter(torch.zeros(text_width))
+
+    def heard(self, features: Tensor) -> Tensor:
+        """Z-scores as they are heard, (segments, 16, eeg_width) to (segments, n_features)."""
+        return F.linear(features.mean(dim=1), self.weight, self.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(segments, 16, eeg_width) to (segments, 3 * slots, text_width)."""
+        z = self.heard(features)
+        which, is_said = loudest(z, self.slots)
+        level = self.levels((z.gather(1, which) > 0).long())
+        words = torch.stack([self.first(which), self.second(which), level], dim=2)
+        return torch.where(is_said[:, :, None, None], words, self.silence).flatten(1, 2)
+
+    @torch.no_grad()
+    def tune(self, ear: Ear, embed) -> None:
+        """Take over an ear; ``embed(text)`` gives the language model's embedding of a word, (text_width,)."""
+        self.weight.copy_(ear.weight)
+        self.bias.copy_(ear.bias)
+        for row, name in enumerate(ear.names):
+            first, second = name.split(" ", 1)
+            self.first.weight[row], self.second.weight[row] = embed(f" {first}"), embed(f" {second}")
+        self.levels.weight[0], self.levels.weight[1] = embed(" low"), embed(" high")
+        self.silence.copy_(embed(" ]"))  # the end of a segment that exists only in words
+
+
+class Projector(nn.Module):
+    """From time patches of EEG to tokens of the language model: LayerNorm and a two-layer MLP, and the evidence that is heard.
+
+    Parameters
+    ----------
+    eeg_width, text_width, hidden : int
+        Widths of a time patch's tokens, of the language model, and of the MLP.
+    eeg_tokens : int
+        Tokens of a segment that the MLP makes, each of neighbouring time patches.
+    n_features, slots : int
+        See :class:`EvidenceTokens`; no slots, no evidence tokens.
+    """
+
+    def __init__(self, eeg_width: int, text_width: int, hidden: int, eeg_tokens: int, n_features: int = 0, slots: int = 0) -> None:
+        super().__init__()
+        self.eeg_tokens = eeg_tokens
+        self.norm = nn.LayerNorm(eeg_width)
+        self.fc1 = nn.Linear(eeg_width, hidden)
+        self.fc2 = nn.Linear(hidden, text_width)
+        self.evidence = EvidenceTokens(eeg_width, text_width, n_features, slots) if slots else None
+
+    def state_tokens(self, features: Tensor) -> Tensor:
+        """(segments, 16, eeg_width) to (segments, eeg_tokens, text_width): neighbouring time patches are averaged."""
+        segments, n_time, width = features.shape
+        pooled = features.view(segments, self.eeg_tokens, n_time // self.eeg_tokens, width).mean(dim=2)
+        return self.fc2(F.gelu(self.fc1(self.norm(pooled))))
+
+    def forward(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """State tokens, then evidence tokens: (segments, 16, eeg_width) to (segments, eeg_tokens + 3 * slots, text_width).
+
+        ``noise``, shaped like ``features``, is added to what the state tokens are made from and to nothing else.
+        """
+        state = self.state_tokens(features if noise is None else features + noise)
+        return state if self.evidence is None else torch.cat([state, self.evidence(features)], dim=1)
+
+    @torch.no_grad()
+    def forget(self, seed: int) -> None:
+        """Fresh weights at the volume of the trained ones, the ear's included: what is left of EEG behind them has no meaning."""
+        torch.manual_seed(seed)
+        for layer in (self.fc1, self.fc2):
+            volume = layer.weight.std()
+            layer.reset_parameters()
+            layer.weight.mul_(volume / layer.weight.std())
+        self.norm.reset_parameters()
+        if self.evidence is not None:
+            self.evidence.weight.normal_(std=float(self.evidence.weight.std()))

@@ -1,0 +1,365 @@
+"""What a model says is marked by what was measured; asking, streaming and explaining agree; nothing said can run in the page."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import ipywidgets
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from e2llm import asking, widgets
+from e2llm.asking import E2LLM, Explained, channel_z, check, pieces
+from e2llm.effects import BANDS
+from e2llm.emotions import SEED_VII, plain_labels
+from e2llm.evaluate import Listener, generate
+from e2llm.faithfulness import Verdict
+from e2llm.features import EvidenceNames, differential_entropy
+from e2llm.grammar import Order, Quiet, parse
+from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
+from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.montage import REGIONS, SEED_CHANNELS, eegpt_channels
+from e2llm.preprocess import Windows
+from e2llm.segments import Claim
+
+NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
+LABELS, WIDTH, N = SEED_VII.labels, 24, 12
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"
+TRUE = "Occipital alpha low, frontal theta high."
+MIXED = "Occipital alpha low, frontal theta low. The moon may be full. That fits fear."
+
+
+def said(thought: str, answer: str = "fear") -> str:
+    return f"{THINK}\n{thought}\n{END_THINK}\n\n{answer}"
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    torch.set_num_threads(1)
+    yield
+    assert not plt.get_fignums()  # a figure of a widget or of an answer is no longer pyplot's
+
+
+@pytest.fixture(scope="module")
+def corpus() -> SimpleNamespace:
+    """Twelve windows of two people; in window 0 occipital alpha is low and frontal theta high, window 1 is typical throughout."""
+    rng = np.random.default_rng(0)
+    channels = eegpt_channels(list(SEED_CHANNELS))
+    index = pd.DataFrame({"id": range(N), "subject": ["1"] * 6 + ["2"] * 6, "session": 1, "clip": 1, "window": [*range(6)] * 2,
+                          "start_s": 4.0 * np.array([*range(6)] * 2), "label": "fear", "intensity": 0.5})
+    data = rng.normal(0, 5, (N, len(channels), 1024)).astype(np.float32)
+    power = rng.uniform(1, 4, (N, len(channels), 5)).astype(np.float32)
+    windows = Windows(data=data, power=power, shape=np.zeros((N, 3), np.float32), index=index, ch_names=channels, sfreq=256.0)
+    z = np.zeros((N, len(NAMES.columns)))
+    z[0, NAMES.columns.index("occipital alpha")], z[0, NAMES.columns.index("frontal theta")] = -2.5, 2.25
+    whose = index["subject"].to_numpy(dtype=object)
+    split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalisation="calibration")
+    return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES, owners=whose, whose=whose,
+                           equalise=lambda signal, owners: torch.from_numpy(np.array(signal)) * 1e-3)
+
+
+@pytest.fixture(scope="module")
+def model(corpus) -> E2LLM:
+    """A random model that has tokens of windows 0 to 7."""
+    processor = E2LLMProcessor(make_tokenizer([MIXED, "Which segment is more pleasant? A: B: C:"], 320), 2)
+    size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512)
+    language = make_language_model(processor.tokenizer, size, 0)
+    joined = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, 2, 0).eval()
+    features = np.random.default_rng(0).normal(size=(8, 16, WIDTH)).astype(np.float32)
+    return E2LLM(Listener(joined, processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=16)
+
+
+# --- what was said, against what was measured
+
+
+def test_verdicts_of_one_window(corpus):
+    z = corpus.z[:1]
+    assert check(Claim("occipital alpha", "low"), z, NAMES) == (Claim("occipital alpha", "low"), Verdict.TRUE, "z = -2.50, low")
+    assert check(Claim("frontal theta", "typical"), z, NAMES)[1:] == (Verdict.FALSE, "z = +2.25, high")
+    few = EvidenceNames(NAMES.pairs[:1])
+    assert check(Claim("occipital alpha", "low"), np.zeros((1, len(few.columns))), few).verdict is Verdict.UNKNOWN
+    assert check(Quiet(), z, NAMES).verdict is Verdict.FALSE and check(Quiet(), corpus.z[1:2], NAMES).verdict is Verdict.TRUE
+    assert check(Order("occipital alpha", "A", "lower", "B"), z, NAMES).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(("order", "verdict"), [
+    (Order("occipital alpha", "A", "lower", "B"), Verdict.TRUE), (Order("occipital alpha", "B", "higher", "A"), Verdict.TRUE),
+    (Order("occipital alpha", "A", "higher", "B"), Verdict.FALSE), (Order("parietal beta", "A", "higher", "B"), Verdict.FALSE),
+    (Order("occipital alpha", "A", "lower", "C"), Verdict.UNKNOWN)])
+def test_an_order_needs_its_sign_and_its_size(corpus, order, verdict):
+    assert check(order, corpus.z[:2], NAMES).verdict is verdict
+
+
+def test_an_order_counts_from_the_threshold_on():
+    z = np.zeros((2, len(NAMES.columns)))
+    for gap, verdict in ((0.7, Verdict.TRUE), (0.699, Verdict.FALSE)):
+        z[0, NAMES.columns.index("frontal theta")] = gap
+        assert check(Order("frontal theta", "A", "higher", "B"), z, NAMES).verdict is verdict
+
+
+def test_a_sentence_is_cut_where_its_parts_say_the_same_alone(corpus):
+    cut = pieces(TRUE, LABELS, corpus.z[:1], NAMES)
+    assert [piece.text for piece in cut] == ["Occipital alpha low,", "frontal theta high."]
+    together = pieces("Occipital and parietal alpha are low.", LABELS, corpus.z[:1], NAMES)
+    assert [len(piece.checked) for piece in together] == [2]
+    for thought in (TRUE, MIXED, "Evidence: occipital alpha is low, frontal theta is high. Nothing stands out.", "No idea, low."):
+        found, whole = pieces(thought, LABELS, corpus.z[:1], NAMES), parse(thought, LABELS)
+        assert tuple(s for piece in found for s in piece.parsed.statements) == whole.statements
+        assert tuple(s for piece in found for s in piece.parsed.unread) == whole.unread
+
+
+# --- explanations
+
+
+def test_every_claim_has_its_colour_its_mark_and_its_measurement(model):
+    shown = model.explain(0, "Which emotion?", said(MIXED))._repr_html_()
+    for colour, title, words, mark in ((BLUE, "occipital alpha low: z = -2.50, low", "Occipital alpha low,", "✓"),
+                                       (VERMILLION, "frontal theta low: z = +2.25, high", "frontal theta low.", "✗"),
+                                       (GREY, "not read: no rule of the grammar fits", "The moon may be full.", "?")):
+        assert f'<span style="color: {colour}" title="{title}">{words}&nbsp;<b>{mark}</b></span>' in shown
+    assert " That fits fear.</div>" in shown and "measured otherwise" in shown
+
+
+def test_claims_counts_and_answer(model):
+    found = model.explain(0, "Which emotion?", said(MIXED))
+    assert found.claims == ((Claim("occipital alpha", "low"), Verdict.TRUE), (Claim("frontal theta", "low"), Verdict.FALSE))
+    assert found.unread == ("The moon may be full.",)
+    assert (found.answer, found.thought, found.question) == ("fear", MIXED, "Which emotion?")
+    assert found.windows == ("subject 1, clip 1 (fear), window 0 from 0 s",)
+    assert list(found.probabilities) == list(LABELS) and sum(found.probabilities.values()) == pytest.approx(1)
+    assert "1 true, 1 false, 0 that cannot be checked, 1 unread" in str(found)
+
+
+def test_a_claim_said_twice_counts_once(model):
+    assert len(model.explain(0, "?", said("Occipital alpha low. Occipital alpha is low.")).claims) == 1
+
+
+def test_the_flag_is_shown(model):
+    fabricated = model.explain(1, "?", said(TRUE))
+    assert fabricated.flag.fabricated
+    for shown in (str(fabricated), fabricated._repr_html_()):
+        assert "fabricated: more than half of its claims are false" in shown
+    assert "fabricated" not in str(model.explain(0, "?", said(TRUE)))
+    assert "nothing in it can be checked" in str(model.explain(0, "?", said("The moon is full.")))
+
+
+@pytest.mark.parametrize(("text", "answer", "thought", "n"), [
+    ("fear", "fear", "", 0), (f"{THINK}\n{TRUE}", None, TRUE, 2),
+    (said("Occipital alpha low.", "Frontal theta high."), None, "Occipital alpha low.", 2),
+    (f"{TRUE}\n{END_THINK}\n\nfear.", "fear", TRUE, 2), (TRUE, None, "", 2), ("", None, "", 0)])
+def test_whatever_the_form_everything_said_is_checked(model, text, answer, thought, n):
+    found = model.explain(0, "?", text)
+    assert (found.answer, found.thought, len(found.claims)) == (answer, thought, n)
+    assert str(found) and found._repr_html_()
+
+
+def test_text_cannot_run_in_the_page(model):
+    bad = "<script>alert('x')</script>"
+    found = model.explain(0, f"{bad}?", said(f"{bad} Occipital alpha low.", bad))
+    assert "<script" not in found._repr_html_() and found._repr_html_().count("&lt;script&gt;") >= 3
+    assert bad in str(found)
+
+
+def test_the_text_form_is_the_same_every_time(model):
+    first, again = (model.explain(0, "Which emotion?", said(MIXED)) for _ in range(2))
+    assert repr(first) == str(first) == str(again) and first == again
+    lines = str(first).splitlines()
+    assert lines[2] == "Thought: Occipital alpha low, ✓ frontal theta low. ✗ The moon may be full. ? That fits fear."
+    assert lines[3:7] == ["  ✓ occipital alpha low: z = -2.50, low", "  ✗ frontal theta low: z = +2.25, high",
+                          "  ? not read: no rule of the grammar fits", "A: fear"]
+
+
+def test_several_windows_have_orders_and_no_flag(model):
+    text = said("Occipital alpha is lower in A than in B. Frontal theta is higher in B than in A. Occipital alpha low.", "A")
+    found = model.explain([0, 1], "Who is afraid?", text, "compare")
+    assert [verdict for _, verdict in found.claims] == [Verdict.TRUE, Verdict.FALSE, Verdict.UNKNOWN]
+    assert found.flag is None and found.answer == "A" and list(found.probabilities) == ["A", "B"]
+    assert "z = -2.50 in A, +0.00 in B" in found._repr_html_() and "which segment is meant is not said" in str(found)
+    assert str(found).startswith("A: subject 1, clip 1 (fear), window 0 from 0 s\nB: subject 1")
+
+
+# --- asking
+
+
+@pytest.mark.parametrize(("rows", "question"), [([2, 3], "Who shows fear?"), ([5], "?"), ([7], "?"), ([2, 3], "?")])
+def test_asking_streaming_and_evaluating_say_the_same(model, rows, question):
+    *growing, last = model.stream(rows, question)
+    assert model.ask(rows, question).text == last == generate(model.listener, [model._item(rows, question, None)], max_new_tokens=16)[0]
+    assert all(last.startswith(text) and text[-1] != "\ufffd" for text in growing)
+    assert growing or last.endswith("\ufffd")  # this random model says bytes that are no letters
+
+
+def test_what_is_said_first_stays(model):
+    assert model.ask(0, "?", said=f"{THINK}\nOccipital alpha low.").text.startswith(f"{THINK}\nOccipital alpha low.")
+
+
+def test_an_error_in_generation_is_raised_and_nobody_waits(model, monkeypatch):
+    def fail(**_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model.listener.model, "generate", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        model.ask(0, "?")
+
+
+def test_a_stream_that_nobody_reads_ends(model):
+    before, stream = threading.active_count(), replace(model, max_new_tokens=300).stream(0, "?")
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("rows", "question", "task", "fact"), [
+    ([], "?", None, "not 0"), ([0] * 5, "?", None, "not 5"), (N, "?", None, f"no window {N}"), ([-1], "?", None, "no window -1"),
+    (0, "  ", None, "empty"), (0, f"a {EEG_TOKEN}", None, "control mark"), (0, "?", "dance", "no task 'dance'"),
+    (0, "compare", None, "about 2 windows, not 1"), ([0, 1], "rank", None, "3 to 4 windows, not 2"), ([0, 1], "?", "predict", "about 1 windows")])
+def test_what_cannot_be_asked_is_refused_by_name(model, rows, question, task, fact):
+    for call in (model.ask, model.stream):
+        with pytest.raises(ValueError, match=fact):
+            call(rows, question, task=task)
+
+
+@pytest.mark.parametrize(("rows", "name", "options", "words"), [
+    ([0], "predict", list(LABELS), ""), ([0], "describe", list(LABELS), ""), ([0, 1], "compare", ["A", "B"], "more pleasant"),
+    ([0, 1], "compare intensity", ["A", "B"], "stronger"), ([0, 1, 2], "match", ["A", "B", "C"], "scenario"),
+    ([0, 1, 2], "rank arousal", None, "more activated")])
+def test_the_name_of_a_task_stands_for_a_wording(model, rows, name, options, words):
+    item = model._item(rows, name, None)
+    assert item.windows == rows == model.listener.processor.windows(item.messages)
+    assert words in "".join(part.get("text", "") for part in item.messages[0]["content"]) or name == "match"
+    assert item.options == options if options else len(item.options) == 6
+    assert item == model._item(rows, name, None)
+
+
+def test_free_text_stands_after_its_windows(model):
+    one, two = model._item([3], "How?", None), model._item([3, 4], "Who?", None)
+    assert one.messages[0]["content"] == [{"type": "eeg", "window": 3}, {"type": "text", "text": " How?"}]
+    assert [part.get("text", part.get("window")) for part in two.messages[0]["content"]] == [" A: ", 3, " B: ", 4, " Who?"]
+    assert (one.options, two.options) == (list(LABELS), ["A", "B"])
+    assert model._item([0], "compare apples", None).messages[0]["content"][-1]["text"] == " compare apples"
+
+
+def test_a_source_without_affect_is_asked_for_intensity(model, corpus):
+    plain = replace(model, corpus=SimpleNamespace(**{**vars(corpus), "label_set": plain_labels("eegmat", ["rest", "count"])}))
+    assert "stronger" in plain._item([0, 1], "compare", None).messages[0]["content"][-1]["text"]
+    assert plain._item([0, 1], "Who counts?", None).options == ["A", "B"]
+    with pytest.raises(ValueError, match="knows no valence"):
+        plain._item([0, 1], "compare valence", None)
+
+
+def test_windows_without_tokens_are_heard_on_the_spot(model, monkeypatch):
+    class Encoder(torch.nn.Module):
+        def forward(self, signal_mv):
+            return signal_mv[:, :16, :WIDTH].reshape(len(signal_mv), 16, 4, WIDTH // 4)
+
+    with pytest.raises(ValueError, match=r"use E2LLM\.of_run"):
+        model.ask(9, "?")
+    monkeypatch.setattr(asking, "load_encoder", lambda run, corpus: SimpleNamespace(encoder=Encoder()))
+    able = replace(model, run="a run")
+    heard = able._hearing([9, 2, 9])
+    assert heard.features[heard.position[2]] == pytest.approx(model.listener.features[2])
+    assert heard.features[heard.position[9]] == pytest.approx(model.corpus.windows.data[9, :16, :WIDTH] * 1e-3)
+    assert able.ask([9, 2], "Who?").rows == (9, 2)
+
+
+def test_of_run_opens_what_belongs_together(model, corpus, monkeypatch):
+    monkeypatch.setattr(asking, "open_instructed", lambda run: (model.listener.model, model.listener.processor))
+    monkeypatch.setattr(asking, "load_tokens", lambda run: (model.listener.features, model.listener.position))
+    monkeypatch.setattr(asking, "open_corpus", lambda run: corpus)
+    assert E2LLM.of_run("run").corpus is corpus and E2LLM.of_run("run", corpus).listener.model is model.listener.model
+
+
+# --- the figure
+
+
+def test_channel_z_is_against_the_own_rows(corpus):
+    entropy = differential_entropy(corpus.windows.power)
+    own = entropy[[7, 8, 9, 10]]
+    assert channel_z(corpus, [11])[0] == pytest.approx((entropy[11] - own.mean(0)) / own.std(0), rel=1e-4)
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 1, 6]])
+def test_the_figure_has_maps_spectra_and_answers_with_units(model, rows):
+    figure = model.explain(rows, "Costs $5 or $6?", said(TRUE)).figure()
+    maps = [ax.get_title() for ax in figure.axes if ax.get_title().endswith("Hz")]
+    assert len(maps) == 5 * len(rows) and maps[0] == f"{'A: ' * (len(rows) > 1)}delta\n1-4 Hz"
+    labels = {ax.get_xlabel() for ax in figure.axes} | {ax.get_ylabel() for ax in figure.axes}
+    assert {"frequency (Hz)", "power (dB re 1 µV²/Hz)", "probability (%)", "z against own level"} <= labels
+    spectrum = next(ax for ax in figure.axes if ax.get_xlabel() == "frequency (Hz)")
+    legend = [text.get_text() for text in spectrum.get_legend().get_texts()]
+    assert legend == (["this segment", "mean of subject 1 (n = 4)"] if len(rows) == 1 else
+                      ["segment A", "mean of subject 1 (n = 4)", "segment B", "segment C", "mean of subject 2 (n = 4)"])
+    figure.canvas.draw()
+    assert "$5" in figure.get_suptitle()
+
+
+# --- the panel
+
+
+@pytest.fixture
+def live(monkeypatch):
+    monkeypatch.setattr(widgets, "interactive", lambda: True)
+
+
+@pytest.fixture
+def saying(model, monkeypatch):
+    """The model, made to say a known text."""
+    monkeypatch.setattr(asking, "_growing", lambda *_: iter([THINK, said(MIXED)]))
+    return model
+
+
+def test_the_panel_in_batch_is_one_explanation(saying, monkeypatch):
+    monkeypatch.setattr(widgets, "interactive", lambda: False)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a widget was made in a batch run")
+
+    monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
+    found = widgets.reasoning_panel(saying, ["Which emotion?", "Why?"], start=2)
+    assert isinstance(found, Explained) and found.rows == (2,) and found.question == "Which emotion?"
+    assert widgets.reasoning_panel(saying, ["compare"], start=[0, 1]).rows == (0, 1)
+
+
+def test_the_panel_lights_up_claims_after_the_click(live, saying):
+    count, chosen, signal, suggestion, question, button, shown, figure = widgets.reasoning_panel(saying, ["Which emotion?", "compare"]).children
+    assert bytes(signal.value).startswith(b"\x89PNG") and len(chosen.children) == 1 and not shown.value
+    seen = []
+    shown.observe(lambda change: seen.append(change["new"]), "value")
+    button.click()
+    assert "✓" in shown.value and "✗" in shown.value and BLUE in shown.value and VERMILLION in shown.value
+    assert seen[1] == '<div style="white-space: pre-wrap">&lt;think&gt;</div>'  # text grows before it is judged
+    assert bytes(figure.value).startswith(b"\x89PNG") and figure.layout.display == "" and not button.disabled
+    count.value = 2
+    suggestion.value = "compare"
+    assert len(chosen.children) == 2 and question.value == "compare"
+    chosen.children[1].children[1].children[2].value = 3
+    button.click()
+    assert "window 0 from" in shown.value and "window 3 from" in shown.value
+
+
+def test_an_error_is_shown_escaped(live, saying):
+    *_, question, button, shown, figure = widgets.reasoning_panel(saying, ["compare"]).children
+    button.click()
+    assert shown.value.startswith("<b>ValueError: The task") and figure.layout.display == "none" and not button.disabled
+    question.value = f"<b> {EEG_TOKEN}"
+    button.click()
+    assert "&lt;|eeg|&gt;" in shown.value and EEG_TOKEN not in shown.value
+
+
+def test_a_panel_needs_windows_and_a_question(saying):
+    for start, fact in (([], "not 0"), ([0] * 5, "not 5")):
+        with pytest.raises(ValueError, match=fact):
+            widgets.reasoning_panel(saying, ["?"], start)
+    with pytest.raises(ValueError, match="at least one question"):
+        widgets.reasoning_panel(saying, [])
+    with pytest.raises(IndexError, match=f"from 0 to {N - 1}"):
+        widgets.reasoning_panel(saying, ["?"], N)
