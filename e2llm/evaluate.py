@@ -57,19 +57,30 @@ def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> l
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
 
-@torch.no_grad()
 def generate(listener: Listener, items: list[Item], thinking: bool = True, max_new_tokens: int = 96, batch: int = 128) -> list[str]:
     """Greedy free text for every item, special tokens of the thought kept, end-of-turn removed; never an EEG placeholder."""
-    texts = [""] * len(items)
+    return [texts[0] for texts in _generate(listener, items, 1, thinking, max_new_tokens, batch, do_sample=False)]
+
+
+def sample(listener: Listener, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True, max_new_tokens: int = 96,
+           batch: int = 64) -> list[list[str]]:
+    """``n`` texts for every item, drawn from the model's own distribution at a temperature; otherwise as :func:`generate`."""
+    torch.manual_seed(seed)
+    return _generate(listener, items, n, thinking, max_new_tokens, batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+
+
+@torch.no_grad()
+def _generate(listener: Listener, items: list[Item], n: int, thinking: bool, max_new_tokens: int, batch: int, **decoding) -> list[list[str]]:
+    texts: list[list[str]] = [[] for _ in items]
     tokenizer = listener.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
         inputs = listener.inputs([items[i] for i in chosen], thinking)
-        out = listener.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False,
+        out = listener.model.generate(**inputs, max_new_tokens=max_new_tokens, num_return_sequences=n,
                                       pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-                                      suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)])
-        for i, row in zip(chosen, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                                      suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)], **decoding)
+        for place, row in enumerate(out[:, inputs["input_ids"].shape[1] :].tolist()):
             end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-            texts[i] = tokenizer.decode(row[:end], skip_special_tokens=False)
+            texts[chosen[place // n]].append(tokenizer.decode(row[:end], skip_special_tokens=False))
     return texts
 
 
@@ -147,8 +158,8 @@ def label_similarity(listener: Listener, rows_by_label: dict[str, list[int]]) ->
     """
     projector, processor = listener.model.projector, listener.processor
     words = listener.model.get_input_embeddings().weight
-    heard = [projector.state_tokens(torch.from_numpy(np.stack([listener.features[listener.position[w]] for w in windows])).to(words.device)).mean(dim=(0, 1))
-             for windows in rows_by_label.values()]
+    features = [np.stack([listener.features[listener.position[w]] for w in windows]) for windows in rows_by_label.values()]
+    heard = [projector.state_tokens(torch.from_numpy(found).to(words.device)).mean(dim=(0, 1)) for found in features]
     said = [words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]
     heard, said = torch.stack(heard).float(), torch.stack(said).float()
     heard, said = heard - heard.mean(0), said - said.mean(0)

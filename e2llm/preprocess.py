@@ -20,7 +20,6 @@ from .montage import canonical, eegpt_channels, make_info
 from .recordings import RecordingError, SourceError, Trial
 from .runs import is_watched
 
-
 MEASURED = (".power", ".shape")  # files of measured features beside the signal, in the order of features.measure
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
 

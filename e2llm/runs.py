@@ -42,6 +42,8 @@ NOTEBOOKS = {
     "projector": "03_alignment",
     "adapter": "04_instruction_tuning",
     "evaluation": "05_evaluation",
+    "feedback": "07_reasoning",
+    "reasoning": "07_reasoning",
 }
 PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's own figures/ folder
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")

@@ -321,7 +321,7 @@ class AdapterParams:
 
 
 @contextmanager
-def _quiet_peft() -> Iterator[None]:
+def quiet_peft() -> Iterator[None]:
     """peft reads an attribute that transformers renamed; nothing here can act on the warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -339,16 +339,21 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
                         modules_to_save=["projector"])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with _quiet_peft():
+    with quiet_peft():
         peft = get_peft_model(model, config)
+    examples = examples_of(items, processor, 0.5, params.seed)
+    return peft, fit_adapter(peft, processor, examples, tokens, position, adapter, params, folder, tell)
+
+
+def fit_adapter(peft: PeftModel, processor: E2LLMProcessor, examples: list[dict], tokens: np.ndarray, position: dict[int, int],
+                adapter: AdapterParams, params: FitParams, folder: Path, tell=None) -> pd.DataFrame:
+    """Train an adapter and the projector on examples, in batches of similar length; the history of the loss."""
     named = [(name, p) for name, p in peft.named_parameters() if p.requires_grad]
     groups = [{"params": [p for name, p in named if "lora_" in name]},
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
-    examples = examples_of(items, processor, 0.5, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)
     collate = item_collate(processor, tokens, position, adapter.noise)
-    history = fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, tell=tell)
-    return peft, history
+    return fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, tell=tell)
 
 
 def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed: int) -> list[Item]:
@@ -388,10 +393,10 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, ad
     return stage
 
 
-def open_instructed(run: Run) -> tuple[torch.nn.Module, E2LLMProcessor]:
-    """The model after stage 3, its adapter merged."""
-    run.require("adapter")
+def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, E2LLMProcessor]:
+    """The model after stage 3, or after another ``stage`` that leaves an adapter (``feedback``), the adapter merged."""
+    run.require(stage)
     model, processor = open_aligned(run)
-    with _quiet_peft():
-        peft = PeftModel.from_pretrained(model, str(run.path / "adapter" / "lora"))
+    with quiet_peft():
+        peft = PeftModel.from_pretrained(model, str(run.path / stage / "lora"))
     return peft.merge_and_unload().eval(), processor

@@ -286,13 +286,20 @@ def test_a_batch_of_items_is_padded_masked_and_hears_its_windows(tokenizer):
     assert "eeg_features" not in item_collate(processor, None, {})([text_alone])
 
 
-def test_noise_on_the_tokens_has_the_given_size(tokenizer):
+def test_noise_beside_the_tokens_has_the_given_size(tokenizer):
     processor = E2LLMProcessor(tokenizer, 2)
     example = processor.training_example(ITEMS[0].messages, "sad", False)
     data = Samples(np.zeros(200, dtype=int), [example].__getitem__)
-    noisy = item_collate(processor, TOKENS, PLACE, 0.5)([data[i] for i in range(200)])["eeg_features"].numpy() - TOKENS[0]
-    assert abs(noisy.mean()) < 0.02 and noisy.std() == pytest.approx(0.5, abs=0.02)
-    assert TOKENS[0].std() > 0.5 and not np.array_equal(noisy[0], noisy[1])
+    examples = [data[i] for i in range(200)]
+    batch, clear = item_collate(processor, TOKENS, PLACE, 0.5)(examples), item_collate(processor, TOKENS, PLACE)(examples)
+    assert np.array_equal(batch["eeg_features"].numpy(), np.repeat(TOKENS[:1], 200, axis=0)) and "eeg_noise" not in clear
+    noise = batch["eeg_noise"].numpy()
+    assert noise.shape == (200, 16, 12) and noise.dtype == np.float32
+    assert abs(noise.mean()) < 0.02 and noise.std() == pytest.approx(0.5, abs=0.02)
+    assert not np.array_equal(noise[0], noise[1])
+    assert np.array_equal(item_collate(processor, TOKENS, PLACE, 0.5)(examples)["eeg_noise"].numpy(), noise)  # by the place in the order alone
+    assert np.array_equal(item_collate(processor, TOKENS, PLACE, 0.5)(examples[3:5])["eeg_noise"].numpy(), noise[3:5])
+    assert TOKENS[0].std() > 0.5
 
 
 def test_some_items_think_aloud_and_the_rest_answer_at_once(tokenizer):
