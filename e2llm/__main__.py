@@ -12,9 +12,9 @@ _SIMULATE_HELP = "Write a simulated twin of SEED-VII: the same files, known effe
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .pipeline import parse_assignments, run_pipeline
+    from .pipeline import find_notebooks, parse_assignments, run_pipeline
 
-    run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name)
+    run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name, find_notebooks(also=arguments.lesson))
     print(f"{run.name}: finished, see {run.path / 'report.html'}")
     return 0
 
@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
     pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
 
-    command = commands.add_parser("run", parents=[pipeline], help="run all notebooks into runs/NAME")
+    command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
+    command.add_argument("--lesson", action="append", default=[], metavar="NN", help="also run this lesson (07: reasoning); repeatable")
     command.set_defaults(action=_run)
 
     command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")

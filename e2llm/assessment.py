@@ -160,7 +160,7 @@ def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
         encoder = frozen_encoder(run, corpus)
         folder.mkdir(parents=True, exist_ok=True)
         tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, corpus.split.used, folder / "tokens.npy")
-        ear = hear(corpus, tokens, corpus.split.used)
+        ear = hear(encoder, corpus, tokens, corpus.split.used, fit_2.seed)
     model, processor = open_aligned(run)
     if arm == "without stage 1":
         language, tokenizer, source = open_language(run)

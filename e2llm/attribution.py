@@ -48,10 +48,13 @@ def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcess
 
     The numbers of :func:`e2llm.evaluate.score_options` without a thought, end of turn included, with their gradient through language
     model, projector, and the ``encoder`` whose tokens that projector knows. Of the ``question`` the words and options count, not the
-    window that it names. ``closed`` normalises over the options, to compare with the head; else what makes the model answer with any
-    option at all counts too. ValueError for several EEG parts or none, and for models in training mode.
+    window that it names. The evidence tokens of the prompt are silent: which features are loud enough to be said jumps as the signal
+    changes, and a jump has no gradient; what is explained is the answer owed to the state tokens. ``closed`` normalises over the
+    options, to compare with the head; else what makes the model answer with any option at all counts too. ValueError for several EEG
+    parts or none, and for models in training mode.
     """
     _refuse_training(model, encoder)
+    model = model.silenced()
     if len(found := processor.windows(question.messages)) != 1:
         raise ValueError(f"The question holds {len(found)} EEG segments: ask about one, as e2llm.questions.predict does.")
     device, n_options = model.device, len(question.options)

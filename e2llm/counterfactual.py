@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .calibration import Baseline
 from .effects import BANDS
@@ -20,9 +21,12 @@ from .grammar import Parsed
 from .metrics import Score, accuracy
 from .montage import REGIONS, region_indices
 from .segments import CITED, salient_claims
-from .stages import Corpus
 
-TARGET_Z = 3.0  # where an edited feature is put: beyond CITED by more than leakage between bands takes away
+if TYPE_CHECKING:
+    from .encoder import EEGPT
+    from .stages import Corpus
+
+TARGET_Z = 5.0  # where an edited feature is put: about 9 dB away, a change that nobody would overlook
 HALF_STEP_HZ = 0.25  # of the spectra of e2llm.features, whose values at every 0.5 Hz gather what lies this far to either side
 
 
@@ -130,6 +134,15 @@ def edited(corpus: Corpus, edits: Sequence[Edit]) -> np.ndarray:
     """Signals of the edited windows in microvolts, shape (n_edits, n_channels, n_samples); ask in parts if memory is short."""
     windows = corpus.windows
     return np.stack([scaled(windows.data[edit.row], windows.ch_names, windows.sfreq, edit.band, edit.region, edit.db) for edit in _some(edits)])
+
+
+@torch.no_grad()
+def edited_tokens(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], chunk: int = 64) -> np.ndarray:
+    """Encoder tokens of edited windows, shape (n, 16, eeg_width)."""
+    encoder.eval()
+    parts = [edits[start : start + chunk] for start in range(0, len(edits), chunk)]
+    found = [encoder(corpus.equalise(edited(corpus, part), corpus.whose[[edit.row for edit in part]])) for part in parts]
+    return torch.cat(found).flatten(2).numpy()
 
 
 def edited_evidence(corpus: Corpus, edits: Sequence[Edit], chunk: int = 128) -> np.ndarray:

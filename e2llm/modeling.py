@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -145,6 +146,12 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if evidence_slots:
             model.projector.evidence.tune(ear, lambda text: embeddings[tokenizer(text, add_special_tokens=False)["input_ids"]].mean(dim=0))
         return model
+
+    def silenced(self) -> E2LLMForConditionalGeneration:
+        """The same model (weights are shared) with a projector that says nothing of the evidence."""
+        quiet = copy.copy(self)
+        quiet._modules = {**self._modules, "projector": self.projector.silenced()}
+        return quiet
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()

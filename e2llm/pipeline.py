@@ -43,13 +43,19 @@ class Parameter(NamedTuple):
 # ---------------------------------------------------------------- parameters
 
 
-def find_notebooks(folder: Path | None = None) -> list[Path]:
-    """The lessons that make up the pipeline, ``01_…`` to ``05_…``, in order."""
+def find_notebooks(folder: Path | None = None, also: Sequence[str] = ()) -> list[Path]:
+    """The lessons that make up the pipeline, ``01_…`` to ``05_…``, in order, and further ones by their numbers (``"07"``)."""
     folder = folder or project_root() / "notebooks"
     found = sorted(folder.glob("0[1-5]_*.ipynb"))
     if not found:
         raise FileNotFoundError(f"No notebook 01_*.ipynb to 05_*.ipynb in {folder}: start inside the project.")
-    return found
+    for number in also:
+        more = sorted(folder.glob(f"{number}_*.ipynb"))
+        if len(more) != 1:
+            known = ", ".join(path.name[:2] for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")))
+            raise ValueError(f"There is no lesson {number!r} in {folder}: known are {known}.")
+        found += [path for path in more if path not in found]
+    return sorted(found)
 
 
 def load_profile(name_or_path: str | Path) -> dict[str, Any]:

@@ -199,7 +199,8 @@ def topographies(values: dict[str, np.ndarray], ch_names: Sequence[str], unit: s
     return figure
 
 
-def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Sequence[str], unit: str) -> Figure:
+def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Sequence[str], unit: str,
+                         title: str = "Band power by label") -> Figure:
     """Scalp maps of every label (rows) in every band (columns), one colour bar for all.
 
     Parameters
@@ -216,7 +217,7 @@ def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Se
         ax.set_title("{}\n{:g}-{:g} Hz".format(band, *BANDS[band]) if i < columns else "")
         if i % columns == 0:  # MNE switches the axis off, and its label with it
             ax.text(-0.15, 0.5, label, transform=ax.transAxes, ha="right", va="center", fontsize=11)
-    figure.suptitle("Band power by label")
+    figure.suptitle(title)
     return figure
 
 
@@ -367,6 +368,26 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
     ax.set(title=title, xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
     ax.grid(axis="x", color="0.9", zorder=0)
     _legend_beside(ax)
+    return figure
+
+
+def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
+    """Log-probability of the explained answer while cells are taken away (left) or put in (right); a faithful attribution falls, or rises, first.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.attribution.deletion_insertion`, averaged over windows: ``model``, ``kind``, ``share``, and in nats
+        ``attributed`` and ``random``.
+    """
+    figure, axes = _panels((9.5, 3.4), 1, 2)
+    for ax, kind in zip(axes, ("deletion", "insertion"), strict=True):
+        for i, (model, curve) in enumerate(table[table["kind"] == kind].groupby("model")):
+            ax.plot(100 * curve["share"], curve["attributed"], label=f"{model}, most attributed first", linewidth=1.5, **_look(i))
+            ax.plot(100 * curve["share"], curve["random"], "--", label=f"{model}, at random", linewidth=1.2, markersize=4, **_look(i))
+        ax.set(title=kind, xlabel="cells (%)", ylabel="log-probability of the answer (nats)")
+    _legend_beside(axes[1])
+    figure.suptitle(title)
     return figure
 
 

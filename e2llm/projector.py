@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-LOUDEST = 4.0  # |z| beyond which evidence is not heard any louder
+LOUDEST = 6.0  # |z| beyond which evidence is not heard any louder
 WORDS_OF_A_SLOT = 3  # "occipital", "alpha", "low"
-LOUD = 1.35  # |z| as heard from which a feature is said
+LOUD = 1.65  # |z| as heard from which a feature is said
 
 
 class Ear(NamedTuple):
@@ -120,6 +121,17 @@ class EvidenceTokens(nn.Module):
         self.silence.copy_(embed(" ]"))  # the end of a segment that exists only in words
 
 
+class _Silence(nn.Module):
+    """Evidence tokens of a segment in which nothing is loud."""
+
+    def __init__(self, evidence: EvidenceTokens) -> None:
+        super().__init__()
+        self.slots, self.silence = evidence.slots, evidence.silence
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.silence.expand(len(features), WORDS_OF_A_SLOT * self.slots, -1)
+
+
 class Projector(nn.Module):
     """From time patches of EEG to tokens of the language model: LayerNorm and a two-layer MLP, and the evidence that is heard.
 
@@ -154,6 +166,12 @@ class Projector(nn.Module):
         """
         state = self.state_tokens(features if noise is None else features + noise)
         return state if self.evidence is None else torch.cat([state, self.evidence(features)], dim=1)
+
+    def silenced(self) -> Projector:
+        """The same projector, saying nothing of the evidence: its state tokens depend smoothly on the signal, words jump."""
+        quiet = copy.copy(self)
+        quiet._modules = {**self._modules, "evidence": None if self.evidence is None else _Silence(self.evidence)}
+        return quiet
 
     @torch.no_grad()
     def forget(self, seed: int) -> None:

@@ -14,7 +14,21 @@ from .runs import Run, replacing
 
 # Text of models goes through here: autoescape stays on, and nothing below is marked safe.
 _PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_TEMPLATE = """<!DOCTYPE html>
+_TEMPLATE = """{% macro rows_of(table) %}
+<div class="wide"><table>
+<caption>{{ table.caption }}</caption>
+<thead><tr>
+{% for cell in table.head %}
+<th scope="col"{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr>{% for cell in row %}<td{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endmacro %}
+<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -53,18 +67,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 
 <h2>Results</h2>
 {% for table in tables %}
-<div class="wide"><table>
-<caption>{{ table.caption }}</caption>
-<thead><tr>
-{% for cell in table.head %}
-<th scope="col"{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr>{% for cell in row %}<td{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
+{{ rows_of(table) }}
 {% else %}
 <p>This run holds no tables of results.</p>
 {% endfor %}
@@ -85,6 +88,28 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 <dt>{{ key | capitalize }}</dt><dd>{{ text }}</dd>
 {% endfor %}
 </dl></div>
+{% endfor %}
+{% endif %}
+
+{% if reasoning %}
+<h2>Reasoning, held against the signal</h2>
+<p>{{ reasoning.meaning }}</p>
+{% for table in reasoning.tables %}
+{{ rows_of(table) }}
+{% endfor %}
+{% for title, examples in reasoning.examples %}
+<h3>{{ title }}</h3>
+{% for example in examples %}
+<div class="sample"><dl>
+<dt>Question</dt><dd>{{ example.question }}</dd>
+<dt>What the model said</dt><dd>{{ example.text }}</dd>
+<dt>Its claims</dt><dd>{% for claim in example.claims %}{{ claim }}
+{% else %}none
+{% endfor %}</dd>
+<dt>Answer and truth</dt><dd>{{ example.answer or "not read" }}, {{ example.truth }}</dd>
+<dt>Flag</dt><dd>{{ example.flag }}</dd>
+</dl></div>
+{% endfor %}
 {% endfor %}
 {% endif %}
 
@@ -140,6 +165,7 @@ def build(run: Run) -> Path:
         facts=[(key, _text(value)) for key, value in metrics.get("facts", {}).items() if key != "stamp"],
         stamp=metrics.get("facts", {}).get("stamp", ""),
         samples=metrics.get("samples", []),
+        reasoning=_reasoning(run),
         figures=figures,
         stages=[_stage(name, record) for name, record in stages.items()],
         versions=sorted(found),
@@ -148,6 +174,25 @@ def build(run: Run) -> Path:
     with replacing(path) as partial:
         partial.write_text(html, encoding="utf-8")
     return path
+
+
+_REASONING = {"claims": "Are the claims true?", "explanations": "Whole explanations",
+              "interventions": "Share of answers that change with the thought",
+              "counterfactuals": "One band of one region scaled in the signal",
+              "agreement": "Attribution and the generator's regions", "areas": "Deletion and insertion, nats", "feedback": "A round of feedback"}
+
+
+def _reasoning(run: Run) -> dict | None:
+    """What lesson 07 found, or None if it was not run on what is there now."""
+    if run.finished("reasoning") is None:
+        return None
+    from .review import open_review  # it needs torch, the rest of a report does not
+
+    found = open_review(run)
+    tables = [_table(title, found.tables[name].replace({float("nan"): None}).to_dict("records"))
+              for name, title in _REASONING.items() if not found.tables[name].empty]
+    return {"meaning": found.facts["meaning"], "tables": tables,
+            "examples": [("Best explanations", found.examples["best"]), ("Worst explanations", found.examples["worst"])]}
 
 
 def number(value: Any, column: str) -> str:

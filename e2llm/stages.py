@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from .calibration import Baseline, Equaliser
+from .counterfactual import clear_edits, edited_tokens
 from .emotions import LabelSet
 from .encoder import EEGPT, EEGPTConfig, EmotionEncoder, HeadParams, eegpt_config
 from .features import EvidenceNames, evidence, group_entropy, scalp_groups
@@ -155,7 +156,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
     tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, rows, stage.path / "tokens.npy")
-    names, *weights = ear = hear(corpus, tokens, rows)
+    names, *weights = ear = hear(encoder, corpus, tokens, rows, params.seed)
     save_file(dict(zip(Ear._fields[1:], weights, strict=True)), stage.path / "ear.safetensors", metadata={"names": json.dumps(names)})
     np.save(stage.path / "heard.npy", ear(tokens))
     model.cpu()
@@ -166,11 +167,22 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     return stage
 
 
-def hear(corpus: Corpus, tokens: np.ndarray, rows: np.ndarray) -> Ear:
-    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows."""
-    train = np.isin(rows, corpus.split.train)
-    tokens = np.asarray(tokens).reshape(len(rows), tokens.shape[1], -1)
-    return Ear.fit(tokens[train], corpus.z[rows[train]], corpus.evidence_names.columns)
+EDITS_Z = (2.5, 4.0, 5.5)  # how far one band of one region is moved in the copies of training windows that an ear learns from
+
+
+def hear(encoder: EEGPT, corpus: Corpus, tokens: np.ndarray, rows: np.ndarray, seed: int) -> Ear:
+    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows and edited copies of them.
+
+    In recorded windows features rise and fall together, so an ear may guess one from another. In the copies one band of one region
+    moves alone.
+    """
+    train, rng = np.isin(rows, corpus.split.train), np.random.default_rng(seed)
+    heard, z = [np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]], [corpus.z[rows[train]]]
+    for target in EDITS_Z:
+        drawn = clear_edits(corpus, rows[train], rng, target)
+        heard.append(edited_tokens(encoder, corpus, drawn.clear))
+        z.append(drawn.z_after)
+    return Ear.fit(np.concatenate(heard), np.concatenate(z), corpus.evidence_names.columns)
 
 
 @torch.no_grad()
