@@ -76,8 +76,7 @@ class EvidenceTokens(nn.Module):
 
     A concept bottleneck (Koh et al. 2020, ICML) inside the projector: an :class:`Ear` estimates every feature's z-score from the
     encoder's tokens, and the loudest become three tokens each: the embeddings of the feature's two words and of its level. Nothing
-    measured enters here: what is misheard is said wrongly, and checked against the signal. The ear itself is not trained on; the words
-    are.
+    measured enters here: what is misheard is said wrongly, and checked against the signal. Nothing here is trained on.
 
     Parameters
     ----------
@@ -90,12 +89,11 @@ class EvidenceTokens(nn.Module):
     def __init__(self, eeg_width: int, text_width: int, n_features: int, slots: int) -> None:
         super().__init__()
         self.slots = slots
-        # Buffers, no parameters: instruction tuning must not teach the ear to hear what is wanted.
-        self.register_buffer("weight", torch.zeros(n_features, eeg_width))
-        self.register_buffer("bias", torch.zeros(n_features))
-        self.first, self.second = nn.Embedding(n_features, text_width), nn.Embedding(n_features, text_width)
-        self.levels = nn.Embedding(2, text_width)  # low, high
-        self.silence = nn.Parameter(torch.zeros(text_width))
+        # Buffers, no parameters: instruction tuning must not teach the ear to hear what is wanted, nor the words to mean something else.
+        shapes = {"weight": (n_features, eeg_width), "bias": (n_features,), "first": (n_features, text_width),
+                  "second": (n_features, text_width), "levels": (2, text_width), "silence": (text_width,)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
 
     def heard(self, features: Tensor) -> Tensor:
         """Z-scores as they are heard, (segments, 16, eeg_width) to (segments, n_features)."""
@@ -105,8 +103,8 @@ class EvidenceTokens(nn.Module):
         """(segments, 16, eeg_width) to (segments, 3 * slots, text_width)."""
         z = self.heard(features)
         which, is_said = loudest(z, self.slots)
-        level = self.levels((z.gather(1, which) > 0).long())
-        words = torch.stack([self.first(which), self.second(which), level], dim=2)
+        level = self.levels[(z.gather(1, which) > 0).long()]
+        words = torch.stack([self.first[which], self.second[which], level], dim=2)
         return torch.where(is_said[:, :, None, None], words, self.silence).flatten(1, 2)
 
     @torch.no_grad()
@@ -116,8 +114,8 @@ class EvidenceTokens(nn.Module):
         self.bias.copy_(ear.bias)
         for row, name in enumerate(ear.names):
             first, second = name.split(" ", 1)
-            self.first.weight[row], self.second.weight[row] = embed(f" {first}"), embed(f" {second}")
-        self.levels.weight[0], self.levels.weight[1] = embed(" low"), embed(" high")
+            self.first[row], self.second[row] = embed(f" {first}"), embed(f" {second}")
+        self.levels[0], self.levels[1] = embed(" low"), embed(" high")
         self.silence.copy_(embed(" ]"))  # the end of a segment that exists only in words
 
 

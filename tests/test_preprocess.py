@@ -13,7 +13,7 @@ from edfio import Edf, EdfSignal
 from scipy.io import loadmat, savemat
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
-from e2llm.features import band_power
+from e2llm.features import measure
 from e2llm.montage import SEED_CHANNELS, eegpt_channels
 from e2llm.preprocess import PreprocessParams, Windows, clean, cut_windows, preprocess
 from e2llm.recordings import LabelledFolder, SeedVII, SourceError, Trial, clip_emotion
@@ -67,6 +67,7 @@ def run(root: Path, folder: Path, source=None, **kwargs) -> tuple[Windows, dict[
 def assert_same(one: Windows, two: Windows) -> None:
     np.testing.assert_allclose(one.data, two.data, rtol=0, atol=1e-4)  # float32 sums; signals are tens of microvolts
     np.testing.assert_allclose(one.power, two.power, rtol=1e-4)
+    np.testing.assert_allclose(one.shape, two.shape, rtol=1e-4)
     pd.testing.assert_frame_equal(one.index, two.index)
     assert one.ch_names == two.ch_names and one.sfreq == two.sfreq
 
@@ -177,7 +178,11 @@ def test_windows_are_mapped_microvolts_with_an_index(tiny_twin, straight):
     assert straight.ch_names == eegpt_channels(list(SEED_CHANNELS)) and straight.sfreq == 256.0
     assert straight.data.shape == (12, 58, 1024) and len(straight) == 12
     assert 2 < np.median(straight.data.std(axis=-1)) < 60
-    np.testing.assert_allclose(straight.power, band_power(straight.data, 256.0), rtol=1e-6)
+    for name, values in zip(("power", "shape"), measure(straight.data, 256.0, straight.ch_names), strict=True):
+        stored = getattr(straight, name)
+        assert isinstance(stored, np.memmap) and stored.dtype == np.float32
+        np.testing.assert_allclose(stored, values, rtol=1e-5)
+    assert straight.power.shape == (12, 58, 5) and straight.shape.shape == (12, 3)
     index = straight.index
     assert index.columns.tolist() == ["id", "subject", "session", "clip", "window", "start_s", "label", "intensity", "clip_s",
                                       "bad_channels"]
@@ -262,7 +267,8 @@ def test_a_bad_recording_costs_only_itself(own_twin, tmp_path, straight, how):
     assert list(skipped) == ["2.mat"] and fact in skipped["2.mat"]
     rows = np.flatnonzero(straight.index["subject"] != "2")
     expected = straight.index.iloc[rows].reset_index(drop=True).assign(id=np.arange(len(rows)))
-    assert_same(windows, replace(straight, data=straight.data[rows], power=straight.power[rows], index=expected))
+    assert_same(windows, replace(straight, data=straight.data[rows], power=straight.power[rows], shape=straight.shape[rows],
+                                  index=expected))
 
 
 def test_windows_longer_than_every_clip(tiny_twin, tmp_path):
@@ -308,7 +314,7 @@ def test_a_run_that_was_cut_off_goes_on(tiny_twin, tmp_path, straight):
     after = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert source.read == ["2.mat", "3.mat"]
     assert after["2.mat.npy"] > before["2.mat.npy"]
-    assert all(after[name] == before[name] for name in ("1.mat.npy", "1.mat.power.npy", "1.mat.csv"))
+    assert all(after[name] == before[name] for name in ("1.mat.npy", "1.mat.power.npy", "1.mat.shape.npy", "1.mat.csv"))
     source = Watched(tiny_twin)
     windows, skipped = run(tiny_twin, folder, source)
     assert source.read == ["3.mat"] and skipped == {} and not parts.exists()

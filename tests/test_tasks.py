@@ -14,9 +14,10 @@ from scipy.stats import chi2_contingency, chisquare
 from e2llm import scenarios
 from e2llm.effects import BANDS
 from e2llm.emotions import SEED_VII, LabelSet, plain_labels
-from e2llm.features import LEVEL_THRESHOLD, EvidenceNames
+from e2llm.features import EvidenceNames
+from e2llm.grammar import Quiet, parse
 from e2llm.montage import REGIONS
-from e2llm.segments import imagined_segments, real_segments
+from e2llm.segments import Claim, audible_claims, imagined_segments, real_segments, salient_claims
 from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
 from e2llm.tasks import (
     ItemBuilder,
@@ -195,7 +196,7 @@ def test_permuted_labels_change_no_question():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_question_about_eeg_names_a_label_or_a_measurement(kind):
-    words = {*SEED_VII.labels, *BANDS, *REGIONS, "asymmetry"}
+    words = {*SEED_VII.labels, *BANDS, *REGIONS, "asymmetry", "slope", "frequency", "artefact"}
     for item in build(7).draw(kind, 300):
         text = text_of(item)
         if kind == "select":  # its words are the options, the right one is anywhere
@@ -261,10 +262,10 @@ def test_the_question_asks_for_the_axis_that_orders_the_answer():
     assert asked == {("pleasant", "valence"), ("activated", "arousal"), ("stronger", "intensity")}
 
 
-def measured(window: int) -> list[str]:
-    """The three features farthest from typical, farthest first, as words."""
-    order = sorted(range(Z.shape[1]), key=lambda i: -abs(Z[window, i]))[:3]
-    return [f"{NAMES.columns[i]} {'high' if Z[window, i] > 0 else 'low'}" for i in order if abs(Z[window, i]) >= LEVEL_THRESHOLD]
+def measured(window: int, z: np.ndarray = Z) -> list[str]:
+    """The six features farthest from typical, of those at least 1.5 away, in the order of the table, as words."""
+    order = sorted(sorted(range(z.shape[1]), key=lambda i: -abs(z[window, i]))[:6])
+    return [f"{NAMES.columns[i]} {'high' if z[window, i] > 0 else 'low'}" for i in order if abs(z[window, i]) >= 1.5]
 
 
 def claims_in(text: str) -> list[str]:
@@ -273,22 +274,97 @@ def claims_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["predict", "describe"])
-def test_claims_are_what_was_measured_most_salient_first(kind):
-    for item in build(12).draw(kind, 200):
+def test_claims_are_what_was_measured_in_the_order_of_the_table(kind):
+    items = build(12).draw(kind, 200)
+    for item in items:
         assert claims_in(item.thought) == measured(item.windows[0])
         if kind == "describe":
             assert claims_in(item.answer) == measured(item.windows[0])
+    assert {len(claims_in(item.thought)) for item in items} >= {1, 2, 3, 4, 5, 6}
 
 
 def test_a_claim_needs_a_clear_measurement():
     z = np.zeros((N, len(NAMES.columns)))
-    z[0, 4], z[0, 9], z[0, 2] = 0.71, -2.0, 0.69
-    z[1, :5] = (1.0, -3.0, 2.0, 4.0, -0.9)
+    z[0, 4], z[0, 9], z[0, 2] = 1.5, -2.0, 1.49
+    z[1, :8] = (1.6, -3.0, 2.0, 4.0, -1.4, 1.9, -1.7, 1.8)
     strong, many, none = real_segments(INDEX, np.array([0, 1, 2]), z, NAMES)
-    assert [str(claim) for claim in strong.claims] == [f"{NAMES.columns[9]} low", f"{NAMES.columns[4]} high"]
-    first, second, third = (NAMES.columns[i] for i in (3, 1, 2))
-    assert [str(claim) for claim in many.claims] == [f"{first} high", f"{second} low", f"{third} high"]
+    assert [str(claim) for claim in strong.claims] == [f"{NAMES.columns[4]} high", f"{NAMES.columns[9]} low"]
+    assert [str(claim) for claim in many.claims] == [f"{NAMES.columns[i]} {word}" for i, word in (
+        (1, "low"), (2, "high"), (3, "high"), (5, "high"), (6, "low"), (7, "high"))]
     assert none.claims == ()
+    assert [str(claim) for claim in salient_claims(z[1], NAMES, limit=2)] == [f"{NAMES.columns[1]} low", f"{NAMES.columns[3]} high"]
+    assert [claim.feature for claim in salient_claims(z[1], NAMES, beyond=2.0)] == [NAMES.columns[i] for i in (1, 2, 3)]
+
+
+# --- what a model can be taught to say: what its encoder hears, as far as it is true
+
+
+def audible(z: np.ndarray, heard: np.ndarray, limit: int = 6) -> list[str]:
+    """The features heard loudest, of those heard from 1.35 on, whose level is measured too."""
+    said = []
+    for i in sorted(sorted(range(len(z)), key=lambda i: -abs(heard[i]))[:limit]):
+        word = "high" if heard[i] > 0 else "low"
+        if abs(heard[i]) >= 1.35 and (z[i] >= 0.7 if word == "high" else z[i] <= -0.7):
+            said.append(f"{NAMES.columns[i]} {word}")
+    return said
+
+
+def test_audible_claims_are_the_loudest_that_are_heard_and_true():
+    rng = np.random.default_rng(20)
+    heard = (0.8 * Z + 0.8 * rng.normal(size=Z.shape)).astype(np.float32)
+    for row in range(N):
+        for limit in (1, 3, 6):
+            assert [str(claim) for claim in audible_claims(Z[row], heard[row], NAMES, limit)] == audible(Z[row], heard[row], limit)
+    segments = real_segments(INDEX, ROWS, Z, NAMES, heard)
+    assert [[str(claim) for claim in segment.claims] for segment in segments] == [audible(Z[row], heard[row]) for row in ROWS]
+    counts = [len(segment.claims) for segment in segments]
+    assert min(counts) == 0 and max(counts) == 6
+    assert sum(len(audible(Z[row], heard[row])) for row in ROWS) < (np.abs(heard[ROWS]) >= 1.35).sum()  # what is misheard is not taught
+
+
+def test_what_is_heard_and_what_is_true_both_count():
+    z, heard = np.zeros((2, len(NAMES.columns)))
+    heard[:5], z[:5] = (1.36, 1.34, -3.0, 2.0, 1.5), (0.7, 5.0, 3.0, 0.69, 4.0)
+    assert audible_claims(z, heard, NAMES) == (Claim(NAMES.columns[0], "high"), Claim(NAMES.columns[4], "high"))
+    assert audible_claims(z, 0 * heard, NAMES) == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_windows_that_no_encoder_has_heard_say_nothing(value):
+    heard = np.array(Z)
+    heard[60, 3] = value
+    with pytest.raises(ValueError, match="No trained encoder has heard this window"):
+        audible_claims(Z[60], heard[60], NAMES)
+    with pytest.raises(ValueError, match="outside the split"):
+        real_segments(INDEX, ROWS, Z, NAMES, heard)
+    assert len(real_segments(INDEX, ROWS[ROWS != 60], Z, NAMES, heard)) == len(ROWS) - 1
+
+
+# --- wordings of thoughts
+
+
+def test_thoughts_say_one_meaning_in_several_ways_and_descriptions_in_one():
+    items = build(21).draw("predict", 1500)
+    starts = Counter(re.match(r"\w+:|\w+", item.thought).group() for item in items)
+    loud, quiet = ([starts[word] for word in words] for words in (("Evidence:", "Measured:", "Findings:"), ("No", "Nothing")))
+    assert sum(loud) + sum(quiet) == 1500 and chisquare(loud).pvalue > 0.001 and chisquare(quiet).pvalue > 0.001
+    parsed = [parse(item.thought, SEED_VII.labels) for item in items]
+    bare = [not found.affect and found.conclusion is None for found in parsed]
+    assert 0.2 < np.mean(bare) < 0.3
+    for item, found, alone in zip(items, parsed, bare, strict=True):
+        assert found.readable and [str(claim) for claim in found.claims] == measured(item.windows[0])
+        assert found.quiet == (not found.claims) and (alone or (len(found.affect) == 2 and found.conclusion == item.answer))
+    conclusions = Counter(next(word for word in ("That fits", "This points to") if word in item.thought)
+                          for item, alone in zip(items, bare, strict=True) if not alone)
+    assert len(conclusions) == 2 and chisquare(list(conclusions.values())).pvalue > 0.001
+    assert independent([(re.match(r"\w+", item.thought).group(), item.answer) for item in items])
+    assert independent([(alone, item.answer) for item, alone in zip(items, bare, strict=True)])
+    for item in build(22).draw("describe", 300):
+        for option in item.options:
+            (evidence,) = re.findall(r"(?<=\. )[A-Z][^.]*\.$", option)
+            assert evidence == "No band stands out." or re.fullmatch(r"Evidence: [a-z, ]+\.", evidence), option
+        assert parse(item.thought, ()).claims == parse(item.answer, SEED_VII.labels).claims
+        assert all(isinstance(found, Claim | Quiet) for found in parse(item.thought, ()).statements)
 
 
 def zero_shot_forms() -> set[str]:
@@ -326,6 +402,8 @@ def test_imagined_claims_say_nothing_about_the_label():
     assert independent([(segment.label, claim.level) for segment in segments for claim in segment.claims])
     assert independent([(segment.label, claim.feature) for segment in segments for claim in segment.claims])
     assert independent([(segment.label, len(segment.claims)) for segment in segments])
+    assert {claim.feature for segment in segments for claim in segment.claims} == set(NAMES.columns)
+    assert {len(segment.claims) for segment in segments} == set(range(7))
 
 
 def test_text_items_show_every_task_in_words():
