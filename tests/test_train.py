@@ -12,6 +12,7 @@ from torch import nn
 
 from e2llm.language import IGNORE, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.projector import Ear
 from e2llm.questions import Item
 from e2llm.stages import AdapterParams, train_adapter, train_projector
 from e2llm.train import (
@@ -195,6 +196,22 @@ def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
     whole = trained_the_same_when_cut(train)
     fresh = language(tokenizer).state_dict()
     assert all(torch.equal(value, fresh[key]) for key, value in whole.language_model.state_dict().items())  # frozen
+
+
+def test_alignment_with_evidence_leaves_the_ear_and_what_it_says(tokenizer, tmp_path):
+    rng = np.random.default_rng(4)
+    ear = Ear.fit(TOKENS, rng.normal(size=(8, 3)), ["occipital alpha", "frontal theta", "artefact level"])
+
+    def train(folder: str, tell=None):
+        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, tell, ear, 2)[0]
+
+    projector = trained_the_same_when_cut(train).projector
+    assert torch.equal(projector.evidence.weight, ear.weight) and torch.equal(projector.evidence.bias, ear.bias)
+    fresh = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, TUNING.seed, ear, 2).projector
+    features = torch.from_numpy(TOKENS)
+    with torch.no_grad():
+        assert torch.equal(projector(features)[:, 4:], fresh(features)[:, 4:]) and projector(features).shape == (8, 10, 64)
+        assert not torch.allclose(projector(features)[:, :4], fresh(features)[:, :4], atol=1e-3)
 
 
 def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):

@@ -1,0 +1,453 @@
+"""An ear hears what is in the tokens, the loudest of it becomes words of the language model, and neither noise nor training touches them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from e2llm.effects import BANDS
+from e2llm.encoder import N_PATCHES
+from e2llm.features import EvidenceNames
+from e2llm.language import EEG_TOKEN, IGNORE, ScratchParams, load_language_model, make_language_model, make_tokenizer
+from e2llm.modeling import E2LLMConfig, E2LLMForConditionalGeneration, E2LLMProcessor
+from e2llm.montage import REGIONS
+from e2llm.projector import LOUD, LOUDEST, Ear, EvidenceTokens, Projector, loudest
+
+NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS)).columns
+WIDTH, TEXT_WIDTH, EEG_TOKENS, SLOTS = 40, 64, 2, 3
+SIZE = EEG_TOKENS + 3 * SLOTS  # tokens of a segment
+CLEAR, FAINT = LOUD + 0.2, LOUD - 0.2
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def random_ear(seed: int = 0) -> Ear:
+    rng = np.random.default_rng(seed)
+    weight, bias = (rng.normal(size=size).astype(np.float32) for size in ((len(NAMES), WIDTH), len(NAMES)))
+    return Ear(NAMES, torch.from_numpy(weight / np.float32(np.sqrt(WIDTH))), torch.from_numpy(bias / 10))
+
+
+EAR = random_ear()
+
+
+def sounding(z: np.ndarray, ear: Ear = EAR, seed: int = 1) -> torch.Tensor:
+    """Tokens (n, 16, WIDTH) in which the ear hears these z-scores (n, n_names): the mean of their patches says so, no patch alone."""
+    mean = (z - ear.bias.double().numpy()) @ np.linalg.pinv(ear.weight.double().numpy()).T
+    jitter = np.random.default_rng(seed).normal(size=(len(z), N_PATCHES, WIDTH))
+    return torch.from_numpy((mean[:, None] + jitter - jitter.mean(axis=1, keepdims=True)).astype(np.float32))
+
+
+def planted(**levels: float) -> np.ndarray:
+    """Z-scores of one window, silent but for some features."""
+    z = np.zeros((1, len(NAMES)))
+    for name, value in levels.items():
+        z[0, NAMES.index(name.replace("_", " "))] = value
+    return z
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer([*NAMES, "Which segment is more pleasant? A: B:", "[ fear strong, occipital alpha low ] sad neutral high"], 320)
+
+
+@pytest.fixture(scope="module")
+def language_folder(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language")
+    model = make_language_model(tokenizer, ScratchParams(320, hidden_size=TEXT_WIDTH, layers=2, heads=4, max_positions=512), seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():  # what it says depends on all of its prompt
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2:
+                parameter.add_(0.2 * torch.randn_like(parameter) * (0.3 if "embed" in name else 1.0))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def join(tokenizer, language_folder):
+    def make(slots: int = SLOTS, ear: Ear | None = EAR, seed: int = 0):
+        language, _ = load_language_model(str(language_folder))
+        return E2LLMForConditionalGeneration.join(language, tokenizer, str(language_folder), None, WIDTH, EEG_TOKENS, seed, ear, slots).eval()
+
+    return make
+
+
+@pytest.fixture
+def processor(tokenizer):
+    return E2LLMProcessor(tokenizer, EEG_TOKENS, SLOTS)
+
+
+def asking(*parts: str | int) -> list[dict]:
+    content = [{"type": "eeg", "window": p} if isinstance(p, int) else {"type": "text", "text": p} for p in parts]
+    return [{"role": "user", "content": content}]
+
+
+QUESTIONS = [asking(5, " Which segment?"), asking("A: ", 9, " B: ", 2, " more pleasant?"), asking("neutral sad?")]
+
+
+def heard_by_questions(seed: int = 3) -> torch.Tensor:
+    """Tokens of the three windows of the questions, in which some features are loud."""
+    return sounding(1.5 * np.random.default_rng(seed).normal(size=(3, len(NAMES))))
+
+
+def padded(processor, questions=QUESTIONS):
+    return processor.pad([processor.ids(processor.prompt(messages, True)) for messages in questions], "left")
+
+
+# --- the ear
+
+
+def windows_of(weight: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens whose units differ in scale and place, and z-scores that are linear in their mean."""
+    rng = np.random.default_rng(seed)
+    scale, place = np.geomspace(0.2, 5, weight.shape[1]), np.linspace(-3, 3, weight.shape[1])
+    mean = rng.normal(size=(n, 1, weight.shape[1]))
+    tokens = (place + scale * (mean + 0.3 * rng.normal(size=(n, 16, weight.shape[1])))).astype(np.float32)
+    z = ((tokens.astype(float).mean(axis=1) - place) / scale) @ weight.T + 0.3
+    return tokens, z
+
+
+def test_an_ear_recovers_a_linear_map_and_hears_it_in_new_windows():
+    weight = np.random.default_rng(0).normal(size=(4, 12)) / np.sqrt(12)
+    tokens, z = windows_of(weight, 400, 1)
+    ear = Ear.fit(tokens, z, NAMES[:4])
+    assert ear.names == NAMES[:4] and ear.weight.dtype == ear.bias.dtype == torch.float32
+    new, z_new = windows_of(weight, 200, 2)
+    np.testing.assert_allclose(ear(new), z_new, atol=0.01)
+    np.testing.assert_allclose(ear.weight.numpy() * np.geomspace(0.2, 5, 12), weight, atol=0.01)
+    again = Ear.fit(tokens, z, NAMES[:4])
+    assert torch.equal(ear.weight, again.weight) and torch.equal(ear.bias, again.bias)
+
+
+def test_an_ear_hears_noisy_evidence_no_louder_than_it_is():
+    """What is not in the tokens is not heard: a linear map of a part of the evidence, and no part of the rest."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(2, 12)) / np.sqrt(12)
+    tokens, z = windows_of(weight, 500, 4)
+    noisy = np.column_stack([z[:, 0] + rng.normal(size=500), rng.normal(size=500)])
+    ear = Ear.fit(tokens, noisy, NAMES[:2])
+    new, z_new = windows_of(weight, 500, 5)
+    assert np.corrcoef(ear(new)[:, 0], z_new[:, 0])[0, 1] > 0.97
+    assert ear(new)[:, 1].std() < 0.3
+
+
+def test_an_ear_learns_nothing_from_how_far_off_the_scale_a_window_is():
+    tokens, z = windows_of(np.random.default_rng(6).normal(size=(3, 12)), 200, 7)
+    z[:20] += 100 * np.sign(z[:20])
+    ear, limited = (Ear.fit(tokens, values, NAMES[:3]) for values in (z, np.clip(z, -LOUDEST, LOUDEST)))
+    assert torch.equal(ear.weight, limited.weight) and torch.equal(ear.bias, limited.bias)
+
+
+def tuned(ear: Ear = EAR, slots: int = SLOTS, seed: int = 0) -> EvidenceTokens:
+    torch.manual_seed(seed)
+    tokens = EvidenceTokens(WIDTH, TEXT_WIDTH, len(ear.names), slots)
+    tokens.tune(ear, lambda text: torch.full((TEXT_WIDTH,), float(len(text))))
+    return tokens
+
+
+def test_the_ear_of_the_projector_hears_what_the_ear_hears(tmp_path):
+    z = 2 * np.random.default_rng(8).normal(size=(30, len(NAMES)))
+    features = sounding(z)
+    np.testing.assert_allclose(EAR(features.numpy()), z, atol=1e-4)
+    np.testing.assert_allclose(tuned().heard(features).numpy(), EAR(features.numpy()), atol=1e-5)
+    np.save(tmp_path / "tokens.npy", features.numpy().reshape(30, 16, 4, WIDTH // 4))  # as an encoder's tokens lie on disk
+    np.testing.assert_allclose(EAR(np.load(tmp_path / "tokens.npy", mmap_mode="r")), EAR(features.numpy()), atol=1e-6)
+
+
+# --- what is said of what is heard
+
+
+def loudest_by_numpy(z: np.ndarray, slots: int) -> list[int]:
+    """Columns that are said, one after the other."""
+    taken = []
+    for _ in range(slots):
+        rest = [i for i in range(len(z)) if i not in taken and abs(z[i]) >= LOUD]
+        taken += [max(rest, key=lambda i: abs(z[i]))] if rest else []
+    return sorted(taken)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("slots", [1, 3, 6, len(NAMES)])
+def test_the_loudest_are_said_in_the_order_of_the_table(slots, dtype):
+    z = torch.from_numpy(1.5 * np.random.default_rng(9).normal(size=(200, len(NAMES)))).to(dtype)
+    z[:5] *= 0.1
+    which, is_said = loudest(z, slots)
+    assert [*which.shape] == [*is_said.shape] == [200, slots] and is_said.dtype is torch.bool
+    for row, columns, said in zip(z.numpy(), which, is_said, strict=True):
+        assert columns[said].tolist() == loudest_by_numpy(row, slots)
+        assert said.tolist() == sorted(said.tolist(), reverse=True)  # what is not said comes last
+        assert len(set(columns.tolist())) == slots and 0 <= columns.min() and columns.max() < len(NAMES)
+    assert not is_said[:5].any() and is_said.any(dim=1)[5:].float().mean() > 0.9
+
+
+def test_of_equally_loud_features_any_may_be_said():
+    z = LOUD + 0.25 * torch.from_numpy(np.random.default_rng(10).integers(-2, 3, size=(200, 12))).double()
+    z *= torch.where(torch.arange(12) % 3 == 0, -1, 1)
+    which, is_said = loudest(z, 4)
+    for row, columns, said in zip(z.abs(), which, is_said, strict=True):
+        assert columns[said].tolist() == sorted(set(columns[said].tolist()))
+        expected = [value for value in sorted(row.tolist(), reverse=True)[:4] if value >= LOUD]
+        assert sorted(row[columns[said]].tolist(), reverse=True) == expected
+    assert torch.equal(loudest(z, 4)[0], which)
+
+
+def test_what_is_exactly_loud_is_said():
+    which, is_said = loudest(torch.tensor([[0.0, -LOUD, 0.0, LOUD - 1e-3, LOUD]], dtype=torch.float64), 3)
+    assert which[0, is_said[0]].tolist() == [1, 4]
+    assert not loudest(torch.zeros(2, 5), 3)[1].any()
+
+
+def words_of(model, tokenizer, tokens: torch.Tensor) -> list[str]:
+    """The words whose embeddings stand nearest, and that they are met exactly."""
+    words = sorted({word for name in NAMES for word in name.split()} | {"low", "high", "]"})
+    table = model.get_input_embeddings().weight
+    embedded = torch.stack([table[tokenizer(f" {word}", add_special_tokens=False)["input_ids"]].mean(dim=0) for word in words])
+    apart = (embedded[:, None] - embedded).norm(dim=2).fill_diagonal_(1)
+    distance, nearest = (tokens[:, None] - embedded).norm(dim=2).min(dim=1)
+    assert distance.max() < 1e-5 and apart.min() > 1e-2
+    return [words[i] for i in nearest]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("levels", "said"), [
+    ({"occipital_alpha": CLEAR}, "occipital alpha high ] ] ] ] ] ]"),
+    ({"occipital_alpha": -CLEAR, "frontal_theta": CLEAR}, "frontal theta high occipital alpha low ] ] ]"),
+    ({"occipital_alpha": FAINT, "frontal_theta": -FAINT}, "] ] ] ] ] ] ] ] ]"),
+    ({}, "] ] ] ] ] ] ] ] ]"),
+    ({"alpha_frequency": -3.0, "frontal_asymmetry": 2.5, "artefact_level": 4.0}, "frontal asymmetry high alpha frequency low artefact level high"),
+    ({"spectral_slope": -5.0, "frontal_theta": 2.0, "temporal_gamma": 3.0, "central_beta": -2.5},
+     "central beta low temporal gamma high spectral slope low")])
+def test_what_is_heard_is_said_in_words_and_silence_elsewhere(join, tokenizer, levels, said):
+    model = join()
+    tokens = model.projector(sounding(planted(**levels)))
+    assert tokens.shape == (1, SIZE, TEXT_WIDTH)
+    assert " ".join(words_of(model, tokenizer, tokens[0, EEG_TOKENS:])) == said
+
+
+@torch.no_grad()
+def test_every_feature_of_a_batch_is_said_at_its_own_place(join, tokenizer):
+    model, z = join(), 1.3 * np.random.default_rng(11).normal(size=(40, len(NAMES)))
+    spoken = model.projector(sounding(z))[:, EEG_TOKENS:]
+    for row, tokens in zip(z, spoken, strict=True):
+        expected = [f"{NAMES[i]} {'high' if row[i] > 0 else 'low'}" for i in loudest_by_numpy(row, SLOTS)]
+        assert " ".join(words_of(model, tokenizer, tokens)) == " ".join([*expected, *["] ] ]"] * (SLOTS - len(expected))])
+
+
+@torch.no_grad()
+def test_noise_reaches_the_state_tokens_only(join):
+    projector, features = join().projector, heard_by_questions()
+    noise = 3 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    clear, noisy = projector(features), projector(features, noise)
+    assert torch.equal(noisy[:, EEG_TOKENS:], clear[:, EEG_TOKENS:])
+    torch.testing.assert_close(noisy[:, :EEG_TOKENS], projector.state_tokens(features + noise))
+    assert (noisy - clear)[:, :EEG_TOKENS].abs().amax(dim=2).min() > 1e-3
+    assert torch.equal(projector(features, torch.zeros_like(noise)), clear)
+
+
+@torch.no_grad()
+def test_noise_reaches_the_prompt_as_the_state_tokens_alone(join, processor):
+    model, features = join(), heard_by_questions()
+    ids, mask = padded(processor)
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    clear, noisy = (model.put_eeg_at_placeholders(ids, features, extra) for extra in (None, noise))
+    changed = (clear != noisy).any(dim=2)
+    runs = torch.zeros(3, SIZE, dtype=torch.bool)
+    runs[:, :EEG_TOKENS] = True
+    assert torch.equal(changed[ids == model.config.eeg_token_id], runs.flatten()) and int(changed.sum()) == 3 * EEG_TOKENS
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+    assert (model(**given, eeg_noise=noise).logits - model(**given).logits).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_without_slots_the_projector_is_a_layer_norm_and_two_layers(join, tokenizer):
+    features, model = heard_by_questions(), join(slots=0)
+    projector = model.projector
+    assert projector.evidence is None and model.config.tokens_per_segment == EEG_TOKENS
+    last = torch.nn.Linear(TEXT_WIDTH, TEXT_WIDTH)
+    plain = torch.nn.Sequential(torch.nn.LayerNorm(WIDTH), torch.nn.Linear(WIDTH, TEXT_WIDTH), torch.nn.GELU(), last)
+    for layer, own in zip((plain[0], plain[1], plain[3]), (projector.norm, projector.fc1, projector.fc2), strict=True):
+        layer.load_state_dict(own.state_dict())
+    expected = plain(torch.stack([features[:, :8].mean(dim=1), features[:, 8:].mean(dim=1)], dim=1))
+    torch.testing.assert_close(projector(features), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(join(ear=None, slots=0).projector(features), expected, atol=1e-5, rtol=1e-5)
+    assert E2LLMProcessor(tokenizer, EEG_TOKENS).segment == EEG_TOKEN * EEG_TOKENS
+
+
+@torch.no_grad()
+def test_evidence_changes_nothing_of_the_state_tokens(join):
+    features, silent, speaking = heard_by_questions(), join(slots=0).projector, join().projector
+    speaking.load_state_dict(silent.state_dict(), strict=False)
+    torch.testing.assert_close(speaking(features)[:, :EEG_TOKENS], silent(features))
+
+
+@torch.no_grad()
+def test_a_silenced_model_shares_its_weights_and_says_nothing_of_the_evidence(join, tokenizer, processor):
+    model, features = join(), heard_by_questions()
+    before = model.projector(features)
+    quiet = model.silenced()
+    tokens = quiet.projector(features)
+    assert torch.equal(tokens[:, :EEG_TOKENS], before[:, :EEG_TOKENS]) and tokens.shape == before.shape
+    assert set(words_of(model, tokenizer, tokens[:, EEG_TOKENS:].flatten(0, 1))) == {"]"}
+    assert torch.equal(model.projector(features), before) and not torch.equal(tokens, before)
+    assert quiet.projector.fc1.weight is model.projector.fc1.weight and quiet.language_model is model.language_model
+    ids, mask = padded(processor)
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+    assert not torch.equal(quiet(**given).logits, model(**given).logits)
+    plain = join(slots=0)
+    assert torch.equal(plain.silenced().projector(features), plain.projector(features))
+
+
+# --- training and keeping
+
+
+EVIDENCE_KEYS = {f"evidence.{name}" for name in ("weight", "bias", "first", "second", "levels", "silence")}
+
+
+def test_ear_and_words_are_no_parameters_and_get_no_gradient(join):
+    projector = join().projector
+    assert {name for name, _ in projector.named_buffers()} == EVIDENCE_KEYS
+    assert {name.split(".")[0] for name, _ in projector.named_parameters()} == {"norm", "fc1", "fc2"}
+    features = sounding(planted(occipital_alpha=CLEAR)).requires_grad_()
+    tokens = projector(features)
+    (gradient,) = torch.autograd.grad(tokens[:, EEG_TOKENS:].square().sum() + 0 * tokens.sum(), features, retain_graph=True)
+    assert not gradient.any()  # words are chosen, not weighed
+    assert torch.autograd.grad(tokens[:, :EEG_TOKENS].square().sum(), features)[0].any()
+
+
+def test_training_an_adapter_moves_the_state_tokens_and_leaves_ear_and_words(join, processor, tmp_path):
+    examples = [processor.training_example(messages, answer, False) for messages, answer in zip(QUESTIONS[:2], ("sad", "A"), strict=True)]
+    ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
+    labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
+    features = heard_by_questions()
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "eeg_features": features, "eeg_noise": 0.1 * torch.randn(features.shape)}
+    before = {name: value.clone() for name, value in join().projector.state_dict().items()}
+    peft = get_peft_model(join(), LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["projector"]))
+    assert not any("evidence" in name for name, _ in peft.named_parameters())
+    optimizer = torch.optim.AdamW([p for p in peft.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        peft(**batch).loss.backward()
+        optimizer.step()
+    peft.eval().save_pretrained(tmp_path)
+    given = {name: value for name, value in batch.items() if name not in ("labels", "eeg_noise")}
+    with torch.no_grad():
+        expected = peft(**given).logits
+        loaded = PeftModel.from_pretrained(join(ear=random_ear(5), seed=1), str(tmp_path)).eval()  # another ear, until it is loaded
+        torch.testing.assert_close(loaded(**given).logits, expected, atol=1e-5, rtol=1e-5)
+        merged = loaded.merge_and_unload()
+        torch.testing.assert_close(merged(**given).logits, expected, atol=1e-3, rtol=1e-3)
+    for state in (peft.base_model.model.projector.modules_to_save["default"].state_dict(), merged.projector.state_dict()):
+        assert set(state) == set(before)
+        changed = {name for name, value in state.items() if not torch.equal(value, before[name])}
+        assert changed == set(before) - EVIDENCE_KEYS
+
+
+@torch.no_grad()
+def test_a_saved_model_with_evidence_says_the_same(join, processor, tmp_path):
+    model, features = join(seed=4), heard_by_questions()
+    ids, mask = padded(processor)
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+    model.save_pretrained(tmp_path)
+    loaded = E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.config.evidence == NAMES and loaded.config.evidence_slots == SLOTS and loaded.config.tokens_per_segment == SIZE
+    assert torch.equal(loaded(**given).logits, model(**given).logits)
+    assert torch.equal(loaded.projector.evidence.heard(features), model.projector.evidence.heard(features))
+
+
+def volume(weight: torch.Tensor) -> float:
+    return float(weight.double().std())
+
+
+@torch.no_grad()
+def test_a_forgotten_ear_hears_nothing_that_is_there(join):
+    model, other = join(), join()
+    z = np.random.default_rng(12).normal(size=(300, len(NAMES)))
+    features = sounding(z)
+    other.projector.forget(7)
+    assert np.corrcoef(model.projector.evidence.heard(features).numpy().ravel(), z.ravel())[0, 1] > 0.999
+    own, strange = (projector.evidence.weight.double().numpy() for projector in (model.projector, other.projector))
+    assert abs(np.corrcoef(own.ravel(), strange.ravel())[0, 1]) < 0.1
+    heard = other.projector.evidence.heard(features).double().numpy()
+    by_feature = [np.corrcoef(heard[:, i], z[:, i])[0, 1] for i in range(len(NAMES))]
+    assert abs(np.mean(by_feature)) < 0.1 and np.median(np.abs(by_feature)) < 0.3
+    for layer in ("fc1", "fc2"):
+        assert volume(getattr(other.projector, layer).weight) == pytest.approx(volume(getattr(model.projector, layer).weight), rel=1e-3)
+    assert volume(other.projector.evidence.weight) == pytest.approx(volume(model.projector.evidence.weight), rel=0.1)
+    again, third = join(), join()
+    again.projector.forget(7)
+    third.projector.forget(8)
+    assert torch.equal(again.projector(features), other.projector(features)) and not torch.equal(third.projector(features), other.projector(features))
+    plain = Projector(WIDTH, TEXT_WIDTH, TEXT_WIDTH, EEG_TOKENS)
+    plain.forget(7)
+    assert plain(features).shape == (300, EEG_TOKENS, TEXT_WIDTH)
+
+
+# --- placeholders
+
+
+def test_a_segment_is_laid_out_like_one_in_words(processor, tokenizer):
+    eeg = EEG_TOKEN
+    assert processor.segment == f"[{eeg * 2},{eeg * 3},{eeg * 3},{eeg * 3} ]"
+    place = tokenizer.convert_tokens_to_ids(eeg)
+    comma, begin, end = (processor.ids(text) for text in (",", "[", " ]"))
+    assert processor.ids(processor.segment) == [*begin, *[place] * 2, *([*comma, *[place] * 3] * 3), *end]
+    words = processor.ids("[ fear strong, occipital alpha low ]")
+    assert words[: len(begin)] == begin and words[-len(end) :] == end and words.count(comma[0]) == 1
+    text = processor.prompt(asking("A: ", 3, " B: ", 4), thinking=False)
+    assert f"A: {processor.segment} B: {processor.segment}<" in text and text.count(eeg) == 2 * SIZE
+
+
+@torch.no_grad()
+def test_tokens_of_several_segments_stand_in_order_at_their_placeholders(join, processor):
+    model, features = join(), heard_by_questions()
+    ids, mask = padded(processor)
+    at = ids == model.config.eeg_token_id
+    assert at.sum(dim=1).tolist() == [SIZE, 2 * SIZE, 0] and model.config.tokens_per_segment == SIZE
+    placed = model.put_eeg_at_placeholders(ids, features)
+    torch.testing.assert_close(placed[at], torch.cat([model.projector(features[i : i + 1])[0] for i in range(3)]))
+    torch.testing.assert_close(placed[~at], model.get_input_embeddings().weight[ids[~at]])
+    for n in (2, 4):
+        with pytest.raises(ValueError, match=rf"text has {3 * SIZE} EEG placeholders, {n} segments need {n * SIZE}"):
+            model(input_ids=ids, attention_mask=mask, eeg_features=features[[0, 1, 2, 0][:n]])
+
+
+@torch.no_grad()
+def test_several_answers_hear_all_segments_of_their_prompt(join, processor, tokenizer):
+    model, features = join(), heard_by_questions()
+    ids, mask = padded(processor)
+    many, rest = model._expand_inputs_for_generation(2, input_ids=ids, attention_mask=mask, eeg_features=features)
+    assert torch.equal(many, ids[[0, 0, 1, 1, 2, 2]]) and torch.equal(rest["attention_mask"], mask[[0, 0, 1, 1, 2, 2]])
+    assert torch.equal(rest["eeg_features"], features[[0, 0, 1, 2, 1, 2]])
+    options = {"max_new_tokens": 5, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    once, twice = (model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, **options, **more)
+                   for more in ({"do_sample": False}, {"do_sample": True, "top_k": 1, "num_return_sequences": 2}))
+    assert torch.equal(twice, once.repeat_interleave(2, dim=0))
+
+
+@torch.no_grad()
+def test_what_is_heard_changes_what_is_said(join, processor):
+    model = join()
+    ids, mask = padded(processor, QUESTIONS[:1])
+    loud, other = (sounding(planted(occipital_alpha=level)) for level in (CLEAR, -CLEAR))
+    features = loud - loud.mean(dim=1, keepdim=True) + torch.stack([x.mean(dim=1) for x in (loud, other)])  # both of the same jitter
+    one, two = (model(input_ids=ids, attention_mask=mask, eeg_features=x[None]).logits[0, -1] for x in features)
+    assert (one - two).abs().max() > 1e-3
+
+
+def test_evidence_that_cannot_be_is_refused(join):
+    with pytest.raises(ValueError, match="needs an ear"):
+        join(ear=None)
+    few = Ear(NAMES[:2], EAR.weight[:2], EAR.bias[:2])
+    with pytest.raises(ValueError, match="at most the 2 features that can be heard, got 3"):
+        join(ear=few)
+    assert join(ear=few, slots=2).config.tokens_per_segment == EEG_TOKENS + 6
+    with pytest.raises(ValueError, match="at most the 0 features"):
+        E2LLMConfig(evidence_slots=1)
+    for slots, wanted in ((0, 4), (1, 7), (6, 22)):
+        assert E2LLMConfig(eeg_tokens=4, evidence=NAMES, evidence_slots=slots).tokens_per_segment == wanted
