@@ -18,7 +18,7 @@ from peft import PeftModel
 from .assessment import prediction_items
 from .evaluate import Listener, sample
 from .faithfulness import Verdict, verdicts
-from .grammar import parse
+from .grammar import Conclusion, parse
 from .language import END_THINK, THINK
 from .questions import Item
 from .runs import Progress, Run, Stage
@@ -49,7 +49,8 @@ class FeedbackParams:
 def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]]) -> pd.DataFrame:
     """What the checker says of sampled chains; a row a chain.
 
-    Kept is a chain whose every sentence can be read, with one claim or more, all of them true, and the true label as its answer.
+    Kept is a chain whose every sentence can be read, with one claim or more, all of them true, the true label as its answer, and no
+    other conclusion before it; one that also says that nothing stands out contradicts itself.
     Of an item's kept chains only those with most true claims stay, each wording once: silence would be the safest truth.
     """
     rows = []
@@ -59,8 +60,10 @@ def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]
             parsed = parse(text.split(END_THINK, 1)[0], corpus.label_set.labels)
             true = [verdict is Verdict.TRUE for verdict in verdicts(parsed.claims, z, corpus.evidence_names)]
             right = parse_answer(text, item.options) == item.answer
-            rows.append((place, text, texts.count(text), right, len(true), sum(true), right and parsed.readable and bool(true) and all(true)))
-    table = pd.DataFrame(rows, columns=["item", "said", "times", "answer_true", "claims", "true_claims", "kept"])
+            concluded = {found.label for found in parsed.statements if isinstance(found, Conclusion)}
+            sound = right and parsed.readable and bool(true) and all(true) and concluded <= {item.answer} and not parsed.quiet
+            rows.append((place, text, texts.count(text), right, len(true), sum(true), sound))
+    table = pd.DataFrame(rows, columns=["item", "said", "times", "answer_true", "claims", "true_claims", "kept"]).astype({"kept": bool})
     most = table[table["kept"]].groupby("item")["true_claims"].max()
     table["kept"] &= table["true_claims"] == table["item"].map(most)
     return table

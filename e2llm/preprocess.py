@@ -194,7 +194,7 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
     source : SeedVII, LabelledFolder, …
         What :func:`e2llm.recordings.open_source` returned.
     folder : path
-        Written: ``data.npy``, ``index.csv``, ``channels.json``.
+        Written: ``data.npy``, ``data.power.npy``, ``data.shape.npy``, ``index.csv``, ``channels.json``.
     params : PreprocessParams
         Filter edges, rate and window.
     n_jobs : int

@@ -19,6 +19,7 @@ from .encoder import EEGPT
 from .evaluate import Listener, generate, score_options
 from .faithfulness import (
     EvidenceRule,
+    answer_change,
     claim_precision,
     claim_recall,
     claims_of_another_window,
@@ -31,7 +32,7 @@ from .faithfulness import (
     with_unrelated_sentence,
     without_conclusion,
 )
-from .grammar import Parsed, parse
+from .grammar import Parsed, parse, sentences
 from .language import END_THINK, THINK
 from .metrics import Score, accuracy, mean_over_subjects
 from .questions import Item
@@ -149,7 +150,7 @@ def interventions(listener: Listener, corpus: Corpus, told: Told, seed: int) -> 
     whole thought, its conclusion included, by that about another window.
     """
     labels, rng = corpus.label_set.labels, np.random.default_rng(seed)
-    bare = [without_conclusion(thought, labels) if thought else "" for thought in told.thoughts]
+    bare = [without_conclusion(thought, labels) if sentences(thought) else "" for thought in told.thoughts]
     usable = [i for i, thought in enumerate(bare) if parse(thought, labels).claims]
     if not usable:
         raise ValueError("No thought about these windows holds a claim, so none can be corrupted: train the model longer.")
@@ -208,10 +209,18 @@ def per_person(corpus: Corpus, rows: np.ndarray, told: Told) -> pd.DataFrame:
 
 
 def gained(corpus: Corpus, rows: np.ndarray, before: Told, after: Told) -> pd.DataFrame:
-    """What a round of feedback buys: mean over people before, after, and of the difference, with its interval over people."""
+    """What a round of feedback buys: mean over people before, after, and of the difference, with its interval over people.
+
+    ``subjects`` counts the people for whom both can be told: without a claim there is no precision.
+    """
     one, other = per_person(corpus, rows, before), per_person(corpus, rows, after)
-    return pd.DataFrame([mean_over_subjects((other - one)[measure].to_numpy(), 0.0, len(rows)).row(
-        measure, before=one[measure].mean(), after=other[measure].mean()) for measure in one])
+    found = []
+    for measure in one:
+        both = (other - one)[measure].dropna()
+        difference = mean_over_subjects(both.to_numpy(), 0.0, len(rows)) if len(both) else Score(*[float("nan")] * 4, 0)
+        found.append(difference.row(measure, before=one.loc[both.index, measure].mean(), after=other.loc[both.index, measure].mean(),
+                                    subjects=len(both)))
+    return pd.DataFrame(found)
 
 
 def agreement(corpus: Corpus, rows: np.ndarray, one: Told, other: Told, seed: int = 0) -> Score:
@@ -225,7 +234,9 @@ def agreement(corpus: Corpus, rows: np.ndarray, one: Told, other: Told, seed: in
             hits.append(claim in said[i])
             chance.append(np.mean([claim in said[j] for j in rest]) if rest else np.nan)
             owners.append(corpus.owners[rows[i]])
-    return accuracy(np.array(hits), np.array(chance), np.array(owners), seed)
+    if not hits:
+        return Score(*[float("nan")] * 4, 0)
+    return replace(accuracy(np.array(hits), np.zeros(len(hits)), np.array(owners), seed), chance=float(np.nanmean(chance)))
 
 
 def across_seeds(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
@@ -244,7 +255,7 @@ def across_seeds(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
     items = prediction_items(corpora[0], rows, seed)
     told = {run.name: tell(listener_of(run), corpus, items) for run, corpus in zip(runs, corpora, strict=True)}
     return pd.DataFrame([agreement(corpora[0], rows, told[one], told[other], seed).row(
-        f"{one} in {other}", same_answer=float(np.mean([a == b for a, b in zip(told[one].answers, told[other].answers, strict=True)])))
+        f"{one} in {other}", same_answer=1.0 - answer_change(told[one].answers, told[other].answers))
         for one, other in itertools.permutations(told, 2)])
 
 

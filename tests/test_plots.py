@@ -271,3 +271,29 @@ def test_window_view_shows_where_alpha_is_strong(rng):
 def test_window_view_of_too_few_channels_says_so(rng):
     figure = plots.window_view(windows(rng, 1, alpha=[0, 0])[0], SFREQ, ["C3", "C4"], "two")
     assert not maps(figure) and any("no map of\n2 channels" in texts(ax) for ax in figure.axes)
+
+
+def test_emotion_topographies_take_a_title(rng):
+    values = rng.normal(size=(2, len(BANDS), len(CHANNELS)))
+    assert title_of(plots.emotion_topographies(values, LABELS[:2], CHANNELS, "nats", "What the answer is owed to")) == "What the answer is owed to"
+
+
+def test_deletion_curves_draw_each_model_against_random_order():
+    shares = [0.0, 0.1, 0.5, 1.0]
+    values = {("LLM", "deletion"): ([-1, -4, -5, -6], [-1, -2, -3, -6]), ("LLM", "insertion"): ([-6, -2, -1, -1], [-6, -5, -3, -1]),
+              ("head", "deletion"): ([-2, -5, -6, -7], [-2, -3, -4, -7]), ("head", "insertion"): ([-7, -3, -2, -2], [-7, -6, -4, -2])}
+    table = pd.concat([pd.DataFrame({"model": model, "kind": kind, "share": shares, "attributed": one, "random": other})
+                       for (model, kind), (one, other) in values.items()], ignore_index=True)
+    figure = plots.deletion_curves(table, "Taken away and put in")
+    assert title_of(figure) == "Taken away and put in" and [ax.get_title() for ax in figure.axes] == ["deletion", "insertion"]
+    for ax in figure.axes:
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("cells (%)", "log-probability of the answer (nats)")
+        drawn = {line.get_label(): line for line in ax.lines}
+        assert set(drawn) == {f"{model}, {order}" for model in ("LLM", "head") for order in ("most attributed first", "at random")}
+        for model in ("LLM", "head"):
+            one, other = drawn[f"{model}, most attributed first"], drawn[f"{model}, at random"]
+            for line, heights in zip((one, other), values[model, ax.get_title()], strict=True):
+                np.testing.assert_allclose(line.get_xydata(), np.column_stack([[0, 10, 50, 100], heights]))
+            assert one.get_color() == other.get_color() and one.get_linestyle() != other.get_linestyle()
+        assert drawn["LLM, at random"].get_color() != drawn["head, at random"].get_color()
+    assert set(legend(figure.axes[1])) == {line.get_label() for line in figure.axes[1].lines}
