@@ -76,10 +76,18 @@ ONE = chain("Occipital alpha low. That fits fear.", "fear")
     (chain("That fits fear.", "fear"), False, 0, 0, True), (chain("No band stands out.", "fear"), False, 0, 0, True),
     (chain("", "fear"), False, 0, 0, True), ("fear", False, 0, 0, True), ("", False, 0, 0, False),
     (f"{THINK}\nOccipital alpha low.", False, 1, 1, False),  # cut off before an answer
+    (chain("Occipital alpha low. That fits sad.", "fear"), False, 1, 1, True),  # the answer does not follow
+    (chain("Occipital alpha low. That fits fear. That fits sad.", "fear"), False, 1, 1, True),
+    (chain("Occipital alpha low. No band stands out.", "fear"), False, 1, 1, True),
     (chain("Occipital alpha low, occipital alpha high.", "fear"), False, 2, 1, True)])
 def test_a_chain_is_kept_if_all_of_it_is_true(corpus, items, text, kept, claims, true, right):
     (row,) = judged(corpus, items[:1], [[text]]).to_dict("records")
     assert row == {"item": 0, "said": text, "times": 1, "answer_true": right, "claims": claims, "true_claims": true, "kept": kept}
+
+
+def test_nothing_asked_is_nothing_kept(corpus):
+    table = judged(corpus, [], [])
+    assert table.empty and table["kept"].dtype == bool and kept_items([], table) == []
 
 
 def test_the_fullest_truths_of_an_item_stay_each_wording_once(corpus, items):

@@ -446,3 +446,28 @@ def test_runs_that_differ_in_their_seed_are_compared_pair_by_pair(corpus, rows, 
     tested["two"] = Corpus(**vars(corpus) | {"split": SimpleNamespace(train=corpus.split.train, test=corpus.split.test[1:])})
     with pytest.raises(ValueError, match="one, two, three were not tested on the same windows"):
         reasoning.across_seeds(runs)
+
+
+def test_a_mute_speaker_agrees_with_nobody_and_gains_nothing_that_can_be_told(corpus, rows):
+    mute = told_by(corpus, rows, ["No band stands out."] * len(rows))
+    score = reasoning.agreement(corpus, rows, mute, oracle(corpus, rows))
+    assert np.isnan(score.value) and score.n == 0
+    table = reasoning.gained(corpus, rows, mute, oracle(corpus, rows)).set_index("name")
+    assert np.isnan(table.loc["claim precision", "score"]) and table.loc["claim precision", "subjects"] == 0
+    assert table.loc["claim recall", "score"] > 0.5 and table.loc["claim recall", "subjects"] == len(set(corpus.owners[rows]))
+
+
+def test_people_of_whom_nothing_can_be_told_are_left_out_on_both_sides(corpus, rows):
+    thoughts = oracle(corpus, rows).thoughts
+    first = corpus.owners[rows] == corpus.owners[rows[0]]
+    silent = told_by(corpus, rows, ["No band stands out." if own else thought for own, thought in zip(first, thoughts, strict=True)])
+    row = reasoning.gained(corpus, rows, silent, oracle(corpus, rows)).set_index("name").loc["claim precision"]
+    assert row["subjects"] == len(set(corpus.owners[rows])) - 1 and (row["before"], row["after"], row["score"]) == (1.0, 1.0, 0.0)
+
+
+def test_a_thought_of_punctuation_does_not_stop_a_review(corpus, rows, spoken, monkeypatch):
+    monkeypatch.setattr(reasoning, "score_options", scoring(by_claims))
+    broken = spoken._replace(thoughts=["...", *spoken.thoughts[1:]])
+    table, _ = reasoning.interventions(None, corpus, broken, 0)
+    whole, _ = reasoning.interventions(None, corpus, spoken, 0)
+    assert table["n"].iloc[0] == whole["n"].iloc[0] - 1
