@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 
 from .audit import Finding, audit, stamp
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline, oracle
+from .copies import Copies, hear
 from .evaluate import Listener, generate, probabilities, score_items, score_options, shuffled, without_eeg
 from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
@@ -26,7 +27,6 @@ from .stages import (
     Corpus,
     alignment_items,
     frozen_encoder,
-    hear,
     instruction_items,
     load_ear,
     load_tokens,
@@ -160,7 +160,10 @@ def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
         encoder = frozen_encoder(run, corpus)
         folder.mkdir(parents=True, exist_ok=True)
         tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, corpus.split.used, folder / "tokens.npy")
-        ear = hear(encoder, corpus, tokens, corpus.split.used, fit_2.seed)
+        ear = hear(encoder, Copies.draw(corpus, corpus.split.train, fit_2.seed), tokens, corpus.split.used)
+        heard = np.full_like(corpus.heard, np.nan)
+        heard[corpus.split.used] = ear(tokens)
+        corpus = replace(corpus, heard=heard)  # thoughts cite what this encoder hears, not what the trained one would
     model, processor = open_aligned(run)
     if arm == "without stage 1":
         language, tokenizer, source = open_language(run)

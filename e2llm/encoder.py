@@ -18,6 +18,7 @@ from .montage import EEGPT_VOCABULARY
 SFREQ = 256
 PATCH = 64  # samples; the stride equals it (a stride of 32, as in some ports, mismatches the released weights silently)
 N_PATCHES = 16
+UNLABELLED = -1  # class of a sample whose label is nobody's to tell, such as an edited copy
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,8 @@ class EmotionEncoder(nn.Module):
     """Encoder with the stage-1 head.
 
     Cross-entropy and supervised contrastive loss (Khosla et al., NeurIPS 2020) make the summary tokens tell
-    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about.
+    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about. Samples of class :data:`UNLABELLED` enter
+    the spectral term only, and so do targets only where they are finite.
 
     Parameters
     ----------
@@ -245,11 +247,12 @@ class EmotionEncoder(nn.Module):
         out = {"logits": logits, "embedding": embedding}
         if labels is None:
             return out
-        p = self.params
-        terms = {"ce": F.cross_entropy(logits, labels, label_smoothing=p.label_smoothing),
-                 "supcon": supervised_contrastive_loss(self.contrast(embedding), labels, p.temperature)}
+        p, told = self.params, labels != UNLABELLED
+        terms = {"ce": F.cross_entropy(logits[told], labels[told], label_smoothing=p.label_smoothing),
+                 "supcon": supervised_contrastive_loss(self.contrast(embedding[told]), labels[told], p.temperature)}
         if self.spectral is not None and spectral is not None:
-            terms["spectral"] = F.mse_loss(self.spectral(embedding), spectral)
+            measured = torch.isfinite(spectral)
+            terms["spectral"] = F.mse_loss(self.spectral(embedding)[measured], spectral[measured])
         loss = sum(getattr(p, name) * term for name, term in terms.items())
         return {"loss": loss, **out, **terms}
 

@@ -20,14 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from .calibration import Baseline, Equaliser
-from .counterfactual import clear_edits, edited_tokens
+from .copies import Copies, hear
 from .emotions import LabelSet
 from .encoder import EEGPT, EEGPTConfig, EmotionEncoder, HeadParams, eegpt_config
 from .features import EvidenceNames, evidence, group_entropy, scalp_groups
 from .language import ScratchParams, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from .preprocess import PreprocessParams, Windows, preprocess
-from .projector import Ear
+from .projector import LOUDEST, Ear
 from .questions import Item
 from .recordings import open_source
 from .runs import Progress, Run, Stage, folder_fingerprint
@@ -111,7 +111,7 @@ def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
     groups = group_entropy(power, scalp_groups(windows.ch_names))
     labels = np.array([label_set.index(label) for label in windows.index["label"]])
     z, z_groups = (Baseline.fit(found, whose, split).z(found, whose) for found in (values, groups))
-    spectral = np.clip(np.column_stack([z, z_groups]), -4, 4).astype(np.float32)
+    spectral = np.clip(np.column_stack([z, z_groups]), -LOUDEST, LOUDEST).astype(np.float32)
     heard = None
     if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == protocol:
         heard = np.full(z.shape, np.nan, dtype=np.float32)
@@ -136,27 +136,31 @@ def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
 
 
 def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams,
-                  head: HeadParams) -> Stage:
-    """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers."""
+                  head: HeadParams, edited: int = 0) -> Stage:
+    """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers.
+
+    Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies, for the spectral term; see :mod:`e2llm.copies`.
+    """
     config = eegpt_config(size, **size_changes)
-    wanted = {"protocol": protocol, "encoder": asdict(config), "weights": weights, "fit": asdict(params), "head": asdict(head)}
+    wanted = {"protocol": protocol, "encoder": asdict(config), "weights": weights, "fit": asdict(params), "head": asdict(head), "edited": edited}
     stage = run.stage("encoder", wanted, needs=("windows",))
     if stage.done:
         return stage
     stage.begin()
     encoder, origin = new_encoder(corpus, config, weights, params.seed)
     rows = corpus.split.used
-    before = _pooled_tokens(encoder, corpus, rows)
+    before, copies = _pooled_tokens(encoder, corpus, rows), Copies.draw(corpus, corpus.split.train, params.seed)
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
     with Progress(run, params.steps, "stage 1") as progress:
         order = mixed_order(corpus.labels, corpus.owners, corpus.split.train, params)
-        collate = signal_collate(corpus.windows.data, corpus.equalise, corpus.whose, corpus.labels, corpus.spectral)
-        history = fit(model, Samples(order, lambda row: row), collate, params, stage.path / "checkpoints",
-                      terms=("ce", "supcon", "spectral"), tell=progress.update)
+        order = copies.beside(order, params.batch_size, edited, params.seed)
+        collate = copies.collate(signal_collate(corpus.windows.data, corpus.equalise, corpus.whose, corpus.labels, corpus.spectral))
+        history = fit(model, Samples(order, lambda row: row), collate, replace(params, batch_size=params.batch_size + edited),
+                      stage.path / "checkpoints", terms=("ce", "supcon", "spectral"), tell=progress.update)
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
     tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, rows, stage.path / "tokens.npy")
-    names, *weights = ear = hear(encoder, corpus, tokens, rows, params.seed)
+    names, *weights = ear = hear(encoder, copies, tokens, rows)
     save_file(dict(zip(Ear._fields[1:], weights, strict=True)), stage.path / "ear.safetensors", metadata={"names": json.dumps(names)})
     np.save(stage.path / "heard.npy", ear(tokens))
     model.cpu()
@@ -165,24 +169,6 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
     stage.finish({"final_loss": float(history["loss"].iloc[-1])}, origin=origin)
     return stage
-
-
-EDITS_Z = (2.5, 4.0, 5.5)  # how far one band of one region is moved in the copies of training windows that an ear learns from
-
-
-def hear(encoder: EEGPT, corpus: Corpus, tokens: np.ndarray, rows: np.ndarray, seed: int) -> Ear:
-    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows and edited copies of them.
-
-    In recorded windows features rise and fall together, so an ear may guess one from another. In the copies one band of one region
-    moves alone.
-    """
-    train, rng = np.isin(rows, corpus.split.train), np.random.default_rng(seed)
-    heard, z = [np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]], [corpus.z[rows[train]]]
-    for target in EDITS_Z:
-        drawn = clear_edits(corpus, rows[train], rng, target)
-        heard.append(edited_tokens(encoder, corpus, drawn.clear))
-        z.append(drawn.z_after)
-    return Ear.fit(np.concatenate(heard), np.concatenate(z), corpus.evidence_names.columns)
 
 
 @torch.no_grad()

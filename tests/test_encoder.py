@@ -14,6 +14,7 @@ from e2llm.encoder import (
     EEGPT_SIZES,
     N_PATCHES,
     PATCH,
+    UNLABELLED,
     EEGPTConfig,
     EmotionEncoder,
     HeadParams,
@@ -198,6 +199,19 @@ def test_without_labels_there_is_no_loss_and_without_spectral_targets_no_such_te
     signal = noise(2)
     assert set(EmotionEncoder(make(eegpt_config("tiny1")), 3, 2)(signal)) == {"logits", "embedding"}
     assert "spectral" not in EmotionEncoder(make(eegpt_config("tiny1")), 3)(signal, torch.tensor([0, 1]), torch.zeros(2, 2))
+
+
+@torch.no_grad()
+def test_samples_without_a_label_and_targets_that_were_not_measured_are_no_part_of_the_loss():
+    torch.manual_seed(0)
+    model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=3, n_spectral=4).eval()
+    signal, labels, spectral = noise(5), torch.tensor([0, 1, 1, UNLABELLED, UNLABELLED]), torch.randn(5, 4)
+    spectral[3, 2:] = float("nan")
+    out, told = model(signal, labels, spectral), model(signal[:3], labels[:3], spectral[:3])
+    for term in ("ce", "supcon"):
+        assert float(out[term]) == pytest.approx(float(told[term]), rel=1e-5)
+    wanted = (model.spectral(out["embedding"]) - spectral).square()
+    assert float(out["spectral"]) == pytest.approx(float(wanted.nansum() / 18), rel=1e-5)
 
 
 CAP = eegpt_channels(list(SEED_CHANNELS))

@@ -1,0 +1,81 @@
+"""Edited copies of training windows, in which one band of one region moves alone.
+
+In recorded windows features rise and fall together, so whatever learns from them alone may guess one feature from another. Stage 1 regresses
+the evidence of copies too, and the ear is fitted on them; what they show of an emotion is nobody's to tell, so they have no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .counterfactual import Edit, clear_edits, edited, edited_tokens
+from .encoder import EEGPT, UNLABELLED
+from .projector import LOUDEST, Ear
+
+if TYPE_CHECKING:
+    from .stages import Corpus
+
+TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the feature of a copy is moved; one copy of every window for each
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Edits of training windows and what was measured in the edited signals; the signals are made when they are asked for."""
+
+    corpus: Corpus
+    edits: tuple[Edit, ...]
+    z: np.ndarray  # (n_copies, n_evidence)
+
+    @classmethod
+    def draw(cls, corpus: Corpus, rows: np.ndarray, seed: int) -> Copies:
+        """Copies of the windows ``rows`` by :func:`e2llm.counterfactual.clear_edits`, which raises ValueError if none is clear."""
+        rng = np.random.default_rng(seed)
+        drawn = [clear_edits(corpus, rows, rng, target) for target in TARGETS_Z]
+        return cls(corpus, tuple(edit for each in drawn for edit in each.clear), np.concatenate([each.z_after for each in drawn]))
+
+    def __len__(self) -> int:
+        return len(self.edits)
+
+    def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
+        """Inputs of stage 1 for some copies: equalised signal in millivolts, no label, targets for the evidence alone."""
+        edits, corpus = [self.edits[place] for place in places], self.corpus
+        spectral = np.full((len(edits), corpus.spectral.shape[1]), np.nan, dtype=np.float32)
+        spectral[:, : self.z.shape[1]] = np.clip(self.z[places], -LOUDEST, LOUDEST)
+        return {"signal_mv": corpus.equalise(edited(corpus, edits), corpus.whose[[edit.row for edit in edits]]),
+                "labels": torch.full((len(edits),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
+
+    def beside(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
+        """An order of windows with ``n`` copies after each batch; copy i stands as the number of windows plus i.
+
+        Every copy comes once before any comes again.
+        """
+        batches = order.reshape(-1, batch_size)
+        rng, need = np.random.default_rng(seed), len(batches) * n
+        drawn = np.concatenate([rng.permutation(len(self)) for _ in range(-(-need // len(self)))] or [np.empty(0, dtype=int)])[:need]
+        return np.concatenate([batches, len(self.corpus.windows) + drawn.reshape(len(batches), n)], axis=1).ravel()
+
+    def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]], dict[str, torch.Tensor]]:
+        """Batches of an order from :meth:`beside`: ``windows`` makes the part of the windows, copies follow."""
+        n_windows = len(self.corpus.windows)
+
+        def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+            batch = windows([row for row in rows if row < n_windows])
+            if not (copied := [row - n_windows for row in rows if row >= n_windows]):
+                return batch
+            return {name: torch.cat([batch[name], part]) for name, part in self.batch(copied).items()}
+
+        return collate
+
+
+def hear(encoder: EEGPT, copies: Copies, tokens: np.ndarray, rows: np.ndarray) -> Ear:
+    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows and edited copies of them."""
+    corpus = copies.corpus
+    train = np.isin(rows, corpus.split.train)
+    heard = np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]
+    return Ear.fit(np.concatenate([heard, edited_tokens(encoder, corpus, copies.edits)]), np.concatenate([corpus.z[rows[train]], copies.z]),
+                   corpus.evidence_names.columns)

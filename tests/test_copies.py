@@ -1,0 +1,116 @@
+"""Edited copies carry what was measured in them and no label; an ear that is fitted on them tells features apart that always move together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_counterfactual import CHANNELS, make_corpus
+from torch import nn
+
+from e2llm.calibration import Baseline
+from e2llm.copies import TARGETS_Z, Copies, hear
+from e2llm.counterfactual import clear_edits, edited, edited_evidence
+from e2llm.encoder import UNLABELLED
+from e2llm.features import evidence, measure
+from e2llm.projector import LOUDEST, Ear
+from e2llm.segments import CITED
+
+TRAIN = np.arange(10, 30)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    made = make_corpus(n_people=3)
+    made.windows.data.flags.writeable = False
+    made.spectral = np.column_stack([made.z, np.zeros((len(made.z), 7))]).astype(np.float32)
+    made.split = SimpleNamespace(**vars(made.split), train=TRAIN)
+    made.equalise = lambda signal, owners: torch.from_numpy(np.array(signal)) * 1e-3
+    windows = made.windows
+    made.windows = type("W", (), {**vars(windows), "__len__": lambda self: len(windows.data)})()
+    return made
+
+
+@pytest.fixture(scope="module")
+def copies(corpus):
+    return Copies.draw(corpus, TRAIN, seed=3)
+
+
+def test_copies_are_of_the_given_windows_and_each_moved_where_it_was_sent(corpus, copies):
+    assert {edit.row for edit in copies.edits} <= set(TRAIN.tolist())
+    assert 0.8 * len(TARGETS_Z) * len(TRAIN) < len(copies) <= len(TARGETS_Z) * len(TRAIN)
+    column = {name: i for i, name in enumerate(corpus.evidence_names.columns)}
+    reached = np.array([z[column[edit.feature]] * (1 if edit.wanted == "high" else -1) for edit, z in zip(copies.edits, copies.z, strict=True)])
+    assert reached.min() >= CITED and np.ptp(reached) > 2  # of several strengths
+
+
+def test_copies_do_not_depend_on_anything_but_the_seed(corpus, copies):
+    again, other = Copies.draw(corpus, TRAIN, seed=3), Copies.draw(corpus, TRAIN, seed=4)
+    assert again.edits == copies.edits and np.array_equal(again.z, copies.z)
+    assert other.edits != copies.edits
+
+
+def test_a_batch_of_copies_is_what_was_measured_of_the_edited_signal(corpus, copies):
+    batch = copies.batch([5, 0])
+    signal = edited(corpus, [copies.edits[5], copies.edits[0]])
+    assert torch.equal(batch["signal_mv"], torch.from_numpy(signal) * 1e-3)
+    assert batch["labels"].tolist() == [UNLABELLED] * 2
+    n = len(corpus.evidence_names.columns)
+    targets = batch["spectral"].numpy()
+    assert np.isnan(targets[:, n:]).all(), "groups of electrodes were not measured"
+    assert np.allclose(targets[:, :n], np.clip(copies.z[[5, 0]], -LOUDEST, LOUDEST), atol=1e-6)
+    assert np.allclose(edited_evidence(corpus, [copies.edits[5]])[0], copies.z[5], atol=1e-9)
+
+
+def test_windows_keep_their_batches_and_copies_stand_behind_them(corpus, copies):
+    order = np.arange(24) % 20 + 10
+    mixed = copies.beside(order, batch_size=6, n=2, seed=0).reshape(4, 8)
+    assert np.array_equal(mixed[:, :6].ravel(), order)
+    drawn = mixed[:, 6:].ravel() - len(corpus.windows)
+    assert drawn.min() >= 0 and drawn.max() < len(copies) and len(set(drawn)) == 8
+    assert np.array_equal(copies.beside(order, 6, 0, 0), order)
+    many = copies.beside(np.zeros(len(copies), dtype=int), 1, 2, 0).reshape(-1, 3)[:, 1:].ravel()
+    assert np.all(np.bincount(many - len(corpus.windows)) == 2), "every copy twice in two rounds"
+
+
+def test_a_mixed_batch_is_windows_then_copies(corpus, copies):
+    def windows(rows):
+        return {"signal_mv": torch.zeros(len(rows), *corpus.windows.data.shape[1:]), "labels": torch.tensor(rows),
+                "spectral": torch.zeros(len(rows), corpus.spectral.shape[1])}
+
+    collate, n = copies.collate(windows), len(corpus.windows)
+    batch = collate([12, n + 4, 15])
+    assert batch["labels"].tolist() == [12, 15, UNLABELLED]
+    assert torch.equal(batch["signal_mv"][2:], copies.batch([4])["signal_mv"])
+    assert collate([12])["labels"].tolist() == [12]
+
+
+class _Power(nn.Module):
+    """An encoder whose tokens are the log band powers of all electrodes: nothing is lost in it."""
+
+    def forward(self, signal_mv):
+        power, _ = measure(signal_mv.numpy() * 1e3, 256.0, CHANNELS)
+        return torch.from_numpy(np.log(power)).flatten(1)[:, None, None, :].float()
+
+
+def test_copies_teach_an_ear_to_tell_apart_what_always_moves_together():
+    """All regions share their band's level, so an ear of windows alone hears an edit of one region everywhere."""
+    corpus = make_corpus(n_people=3, each=40, spread_db=0.01)
+    rng, data = np.random.default_rng(0), corpus.windows.data
+    data *= 10 ** (rng.normal(0, 3, size=(len(data), 1, 1)) / 20)  # one gain for all
+    power, shape = measure(data, 256.0, CHANNELS)
+    corpus.windows.power, corpus.windows.shape = power, shape
+    values, names = evidence(power, shape, CHANNELS)
+    corpus.z, corpus.evidence_names = Baseline.fit(values, corpus.owners, corpus.split).z(values, corpus.owners), names
+    corpus.split = SimpleNamespace(**vars(corpus.split), train=np.arange(80))
+    corpus.equalise = lambda signal, owners: torch.from_numpy(np.array(signal)) * 1e-3
+    rows, encoder = np.arange(len(data)), _Power()
+    tokens = encoder(corpus.equalise(data, None)).flatten(2).numpy()
+    plain = Ear.fit(tokens[:80], corpus.z[:80], names.columns)
+    taught = hear(encoder, Copies.draw(corpus, np.arange(80), 0), tokens, rows)
+    held_out = clear_edits(corpus, np.arange(80, 120), np.random.default_rng(1), 5.0)
+    heard = encoder(corpus.equalise(edited(corpus, held_out.clear), None)).flatten(2).numpy()
+    error = {name: np.abs(ear(heard) - held_out.z_after)[:, :25].mean() for name, ear in (("plain", plain), ("taught", taught))}
+    assert error["taught"] < 0.65 * error["plain"], error
