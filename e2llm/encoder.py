@@ -201,7 +201,7 @@ class HeadParams:
 
     ce: float = 1.0
     supcon: float = 0.3
-    spectral: float = 2.0
+    spectral: float = 4.0
     temperature: float = 0.1
     label_smoothing: float = 0.1
     dropout: float = 0.3
