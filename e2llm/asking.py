@@ -7,9 +7,11 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +28,9 @@ from .segments import Segment
 from .stages import Corpus, load_encoder, load_tokens, open_corpus, open_instructed
 from .tasks import parse_answer
 from .widgets import window_name
+
+if TYPE_CHECKING:  # it is built on asking
+    from .shared import SharedModel
 
 __all__ = ["AXES", "E2LLM", "TASKS", "Checked", "Explained", "Piece", "channel_z", "check", "pieces"]
 
@@ -84,18 +89,28 @@ class E2LLM:
         Whose encoder hears windows without tokens.
     max_new_tokens : int
         Length at which an answer is cut off.
+    encoder : Module, optional
+        What hears windows without tokens, where there is no run.
     """
 
     listener: Listener
     corpus: Corpus
     run: Run | None = None
     max_new_tokens: int = 128
+    encoder: torch.nn.Module | None = None
 
     @classmethod
     def of_run(cls, run: Run, corpus: Corpus | None = None) -> E2LLM:
         """The model of a finished run; ``StageMissing`` names the notebook that has to come first."""
         model, processor = open_instructed(run)
         return cls(Listener(model, processor, *load_tokens(run)), corpus or open_corpus(run), run)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, language_model: str | None = None, revision: str | None = None) -> SharedModel:
+        """A model that somebody shared; its :meth:`e2llm.shared.SharedModel.read` makes a recording that can be asked about."""
+        from .shared import SharedModel
+
+        return SharedModel.from_pretrained(folder, language_model, revision)
 
     def ask(self, windows: int | Sequence[int], question: str, said: str = "", task: str | None = None) -> Explained:
         """Let the model think aloud and answer; greedy, so the same question has the same answer.
@@ -180,12 +195,15 @@ class E2LLM:
             return replace(maker(group[0], label_set, rng), options=list(label_set.labels))
         if task == "match":
             label = self.corpus.windows.index["label"].iloc[rows[rng.integers(len(rows))]]
+            label = label or label_set.labels[rng.integers(len(label_set))]  # nobody knows what a newcomer felt
             texts = scenarios.training_scenarios(label) if needs_scenario else [""]
             return questions.match(group, 0, texts[rng.integers(len(texts))], label_set, rng)
         return (questions.compare if task == "compare" else questions.rank)(group, axis, label_set, rng)
 
     @cached_property
     def _encoder(self) -> torch.nn.Module:
+        if self.encoder is not None:
+            return self.encoder
         if self.run is None:
             raise ValueError("A window has no tokens, and no run is known whose encoder could make them: use E2LLM.of_run.")
         return load_encoder(self.run, self.corpus).encoder.eval()

@@ -19,6 +19,7 @@ from .calibration import Baseline
 from .faithfulness import Flag, Verdict, flags, verdicts
 from .features import LEVEL_THRESHOLD, EvidenceNames, differential_entropy, level
 from .grammar import Order, Parsed, Quiet, Statement, parse, sentences
+from .newcomer import Newcomer
 from .questions import LETTERS
 from .segments import Claim
 from .stages import Corpus
@@ -228,12 +229,15 @@ def channel_z(corpus: Corpus, rows: Sequence[int]) -> np.ndarray:
     """Differential entropy of some windows against the person's own level, channel by channel; shape (len(rows), n_channels, n_bands)."""
     entropy = differential_entropy(np.asarray(corpus.windows.power))
     flat, rows = entropy.reshape(len(entropy), -1), list(rows)
-    return Baseline.fit(flat, corpus.whose, corpus.split).z(flat[rows], corpus.whose[rows]).reshape(len(rows), *entropy.shape[1:])
+    baseline = corpus.channel_levels if isinstance(corpus, Newcomer) else Baseline.fit(flat, corpus.whose, corpus.split)
+    return baseline.z(flat[rows], corpus.whose[rows]).reshape(len(rows), *entropy.shape[1:])
 
 
 def _reference(corpus: Corpus, row: int) -> tuple[str, np.ndarray]:
     """Whose level a window is compared with, and that level's rows: the same as in :class:`e2llm.calibration.Baseline`."""
     fit = corpus.split.fit
+    if isinstance(corpus, Newcomer):  # the population's own windows are not here
+        return "the recording", fit[np.unique(np.linspace(0, len(fit) - 1, REFERENCE_WINDOWS).astype(int))]
     own = fit[corpus.whose[fit] == corpus.whose[row]]
     who, rows = ("everybody", fit) if corpus.split.normalisation == "population" or not len(own) else (f"subject {corpus.whose[row]}", own)
     return who, rows[np.unique(np.linspace(0, len(rows) - 1, REFERENCE_WINDOWS).astype(int))]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -21,6 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from .encoder import EEGPT, N_PATCHES, EEGPTConfig
 from .language import EEG_TOKEN, IGNORE, LanguageModelError, load_language_model
 from .projector import WORDS_OF_A_SLOT, Ear, Projector
+from .runs import replacing
 
 
 class E2LLMConfig(PreTrainedConfig):
@@ -79,6 +81,8 @@ class E2LLMConfig(PreTrainedConfig):
         """As JSON-ready dict."""
         out = super().to_dict()
         out["text_config"] = self.text_config.to_dict() if self.text_config is not None else None
+        for part in (out, out["text_config"] or {}):
+            part.pop("_name_or_path", None)  # a place on this machine; ``language_model`` says where the model comes from
         return out
 
 
@@ -225,8 +229,9 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Write configuration, projector and encoder; the frozen language model is named, not copied."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "model.safetensors") as partial:
+            save_file(self.own_state(), partial, metadata={"format": "pt"})
         self.config.save_pretrained(folder)
-        save_file(self.own_state(), folder / "model.safetensors", metadata={"format": "pt"})
 
     @classmethod
     def from_pretrained(cls, folder, language_model: str | None = None, dtype: str = "float32", **_: object):
@@ -242,23 +247,63 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises
         ------
         LanguageModelError
-            If the folder or its language model cannot be loaded.
+            If the folder or its language model cannot be loaded, or they do not belong together.
         """
+        return cls.with_tokenizer(folder, language_model, dtype)[0]
+
+    @classmethod
+    def with_tokenizer(cls, folder, language_model: str | None = None, dtype: str = "float32"):
+        """What :meth:`from_pretrained` loads, and the language model's tokenizer; same parameters and errors."""
         folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise LanguageModelError(f"{folder} holds no config.json: give a folder that save_pretrained wrote.")
-        config = E2LLMConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        config = _read_config(folder)
+        state = _read_weights(folder)
         source = language_model or config.language_model
         if not language_model and not Path(source).is_absolute() and (folder / source).is_dir():
             source = str(folder / source)  # relative to the folder itself, so that a run folder can be moved
-        loaded, _tokenizer = load_language_model(source, dtype)
+        loaded, tokenizer = load_language_model(source, dtype)
+        _check_language_model(config, loaded, tokenizer, f"{folder} was trained with another language model than '{source}'")
         model = cls(config, loaded)
-        state = load_file(folder / "model.safetensors")
-        report = model.load_state_dict(state, strict=False)
+        try:
+            report = model.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
         lost = [key for key in report.missing_keys if key.startswith(("projector.", "encoder."))] + list(report.unexpected_keys)
         if lost:
             raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {lost[:5]}.")
-        return model.eval()
+        return model.eval(), tokenizer
+
+
+def _read_config(folder: Path) -> E2LLMConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise LanguageModelError(f"{folder} holds no config.json: give a folder that save_pretrained wrote.")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LanguageModelError(f"{path} is not JSON ({error}): copy the folder again.") from None
+    if not isinstance(stored, dict) or stored.get("model_type") != E2LLMConfig.model_type or not stored.get("text_config"):
+        raise LanguageModelError(f"{path} describes no E2-LLM: give a folder that save_pretrained wrote.")
+    return E2LLMConfig.from_dict(stored)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise LanguageModelError(f"{path} is missing: copy the whole folder again.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise LanguageModelError(f"{path} is damaged ({error}): copy it again.") from None
+
+
+def _check_language_model(config: E2LLMConfig, loaded, tokenizer, fact: str) -> None:
+    """A projector speaks to one language model: width, depth and vocabulary have to be those that it was trained with."""
+    for what in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        wanted, found = getattr(config.text_config, what, None), getattr(loaded.config, what, None)
+        if wanted != found:
+            raise LanguageModelError(f"{fact}: its {what} is {found}, not {wanted}. Give the one that it was trained with.")
+    if (found := tokenizer.convert_tokens_to_ids(EEG_TOKEN)) != (wanted := config.eeg_token_id):
+        raise LanguageModelError(f"{fact}: its tokenizer calls {EEG_TOKEN} {found}, not {wanted}. Give the one that it was trained with.")
 
 
 class E2LLMProcessor:

@@ -134,6 +134,8 @@ def _check_row(windows: Windows, row: int) -> None:
 def window_name(windows: Windows, row: int) -> str:
     """One window in words."""
     it = windows.index.iloc[row]
+    if "file" in it:  # of e2llm.newcomer: no label is known, and the levels are a choice
+        return f"{it['file']}, window {it['window']} from {it['start_s']:g} s, {it['levels']}"
     return f"subject {it['subject']}, clip {it['clip']} ({it['label']}), window {it['window']} from {it['start_s']:g} s"
 
 
