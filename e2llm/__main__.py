@@ -1,9 +1,11 @@
-"""The command line: ``e2llm run | sweep | simulate | report``."""
+"""The command line: ``e2llm run | sweep | simulate | report | share | ask``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
@@ -46,14 +48,52 @@ def _simulate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _report(arguments: argparse.Namespace) -> int:
-    from .report import build
+def _existing_run(name: str):
     from .runs import Run, check_name, runs_folder
 
-    if not (runs_folder() / check_name(arguments.name)).is_dir():
+    if not (runs_folder() / check_name(name)).is_dir():
         known = ", ".join(sorted(path.parent.name for path in runs_folder().glob("*/manifest.json"))) or "none"
-        raise ValueError(f"There is no run {arguments.name!r} in {runs_folder()}. Known runs: {known}.")
-    print(build(Run.open(arguments.name)))
+        raise ValueError(f"There is no run {name!r} in {runs_folder()}. Known runs: {known}.")
+    return Run.open(name)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import build
+
+    print(build(_existing_run(arguments.name)))
+    return 0
+
+
+@contextmanager
+def _without_language_model() -> Iterator[None]:
+    """An error of a language model as one that :func:`main` knows; its class would load torch for every command."""
+    from .language import LanguageModelError
+
+    try:
+        yield
+    except LanguageModelError as error:
+        raise ValueError(str(error)) from error
+
+
+def _share(arguments: argparse.Namespace) -> int:
+    run = _existing_run(arguments.name)
+    from .sharing import export, push_to_hub
+
+    with _without_language_model():
+        folder = export(run, arguments.folder, arguments.license, arguments.dataset)
+    print(f"{folder}: read {folder / 'README.md'} before you share it")
+    if arguments.push_to:
+        print(push_to_hub(folder, arguments.push_to, private=not arguments.public))
+    return 0
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    from .shared import SharedModel
+
+    with _without_language_model():
+        model = SharedModel.from_pretrained(arguments.model, arguments.language_model)
+    recording = model.read(*arguments.files, levels=arguments.levels)
+    print(recording, recording.ask(arguments.window or [0], arguments.question), sep="\n")
     return 0
 
 
@@ -97,6 +137,24 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="write report.html of a run again")
     command.add_argument("name")
     command.set_defaults(action=_report)
+
+    command = commands.add_parser("share", help="write a finished run as a folder with a model card, for others to load")
+    command.add_argument("name", help="of the run")
+    command.add_argument("folder", type=Path, help="folder to make")
+    command.add_argument("--license", help="of the weights, its SPDX name (a run on a twin: mit)")
+    command.add_argument("--dataset", help="what it was trained on (needed unless that was a twin)")
+    command.add_argument("--push-to", metavar="OWNER/NAME", help="also upload it to the Hugging Face hub, private unless --public")
+    command.add_argument("--public", action="store_true")
+    command.set_defaults(action=_share)
+
+    command = commands.add_parser("ask", help="ask a shared model about a recording")
+    command.add_argument("model", help="folder of 'e2llm share', or a hub id")
+    command.add_argument("files", nargs="+", type=Path, metavar="file", help="of one person; anything that MNE reads")
+    command.add_argument("question", help='free text, or a task: "predict", "compare", …')
+    command.add_argument("--window", type=int, action="append", help="which window, from 0 (0); repeatable, up to four")
+    command.add_argument("--levels", choices=("own", "population"), help="what the person is compared with (as in training)")
+    command.add_argument("--language-model", help="where the language model lies, if not where the model says")
+    command.set_defaults(action=_ask)
     return parser
 
 
@@ -104,14 +162,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 done, 1 a notebook failed, 2 the request cannot be met, 130 stopped by Ctrl-C."""
     arguments = _parser().parse_args(argv)
     from .pipeline import PipelineError
-    from .recordings import SourceError
+    from .recordings import RecordingError, SourceError
     from .runs import StageMissing
 
     try:
         return arguments.action(arguments)
     except PipelineError as error:
         message, code = error, 1
-    except (ValueError, SourceError, StageMissing, FileExistsError, FileNotFoundError) as error:
+    except (ValueError, RecordingError, SourceError, StageMissing, FileExistsError, FileNotFoundError) as error:
         message, code = error, 2
     except KeyboardInterrupt:
         message, code = "Stopped. The same command goes on from here: stages that are finished are skipped.", 130
