@@ -153,7 +153,7 @@ def _claims(run: Run) -> list[str]:
 
 def _examples(samples: Sequence[Mapping]) -> list[str]:
     """Answers as they were given, as preformatted text: nothing in them is read as markup."""
-    shown = [f"    {' '.join(f'{what}: {sample[what]}'.split())}" for sample in samples[:3] for what in ("question", "answer", "truth")]
+    shown = [f"    {what}: {' '.join(sample[what].split()) or '(nothing)'}" for sample in samples[:3] for what in ("question", "answer", "truth")]
     return ["### Sample answers", "\n".join(shown)] if shown else []
 
 

@@ -86,14 +86,14 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
         (partial / "README.md").write_text(model_card(run, facts), encoding="utf-8")
         facts["files"] = {name: checksum(partial / name) for name in _files(partial) if name not in _BESIDE}
         _write_json(partial / FACTS, facts)
-        _refuse_paths(partial, [run.root, run.path, folder.absolute().parent])
+        _refuse_paths(partial, [run.root, run.path])
     return folder
 
 
 def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
     """Model, adapter and, if nobody else has it, language model; returns what is known of the latter."""
     language, tokenizer, _ = open_language(run)
-    stored = json.loads((run.path / "language_model" / "source.json").read_text(encoding="utf-8"))
+    stored = _language_source(run)
     kind = "included" if stored["name"] == "model" else "local" if is_path(stored["name"]) else "named"
     name = {"included": "language_model", "local": public(stored["name"]), "named": stored["name"]}[kind]
     facts = {"kind": kind, "name": name, "dtype": stored["dtype"], "weights": weights_mark(language), "tokenizer": tokenizer_mark(tokenizer)}
@@ -112,6 +112,10 @@ def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
     if kind == "included":
         shutil.copytree(run.path / "language_model" / "model", folder / name)
     return facts
+
+
+def _language_source(run: Run) -> dict:
+    return json.loads((run.path / "language_model" / "source.json").read_text(encoding="utf-8"))
 
 
 def _preprocessing(params: Mapping) -> dict:
@@ -162,7 +166,7 @@ def _refuse_paths(folder: Path, places: list[Path]) -> None:
     for name in _files(folder):
         if not name.endswith(".safetensors"):
             text = (folder / name).read_text(encoding="utf-8")
-            if found := [place for place in places if len(place.parts) > 1 and json.dumps(str(place))[1:-1] in text]:
+            if found := [place for place in places if len(place.parts) > 2 and json.dumps(str(place))[1:-1] in text]:
                 raise ShareError(f"{name} would hold the path {found[0]}: give models and data by names relative to the project, and run again.")
 
 

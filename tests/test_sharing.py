@@ -1,0 +1,556 @@
+"""A shared run answers elsewhere with the same bits; what it is compared with is declared; half a folder, or the wrong part, is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from edfio import Edf, EdfSignal
+from huggingface_hub import constants
+from safetensors.torch import load_file
+
+import e2llm
+from e2llm import assessment, sharing, stages
+from e2llm.__main__ import main
+from e2llm.asking import E2LLM
+from e2llm.emotions import SEED_VII, plain_labels
+from e2llm.encoder import HeadParams
+from e2llm.evaluate import Listener, score_options
+from e2llm.features import band_power, evidence
+from e2llm.language import LanguageModelError, ScratchParams, make_language_model, make_tokenizer
+from e2llm.modeling import E2LLMForConditionalGeneration
+from e2llm.newcomer import OWN_WINDOWS, Levels, Newcomer, read_windows
+from e2llm.preprocess import PreprocessParams, Windows, clean, cut_windows, preprocess
+from e2llm.recordings import LabelledFolder, RecordingError, SeedVII
+from e2llm.runs import Run, StageMissing
+from e2llm.shared import FACTS, NewRecording, SharedModel, ShareError
+from e2llm.sharing import export, push_to_hub
+from e2llm.simulate import TwinParams, simulate, truth_folder
+from e2llm.train import FitParams
+
+EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
+PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalisation": "calibration", "accept_leaks": False}
+QUESTION = "Which emotion is it?"
+N_WINDOWS = 15  # a minute
+
+
+def fit(steps: int, lr: float = 1e-3) -> FitParams:
+    return FitParams(steps, 4, lr, save_steps=100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> SeedVII:
+    """Three people who saw one session."""
+    return SeedVII(simulate(tmp_path_factory.mktemp("data") / "twin", TwinParams(subjects=3, sessions=1, clips=15, seconds=(8.2, 9.0)), n_jobs=1))
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory) -> Run:
+    """All five stages, a few steps each; read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("E2LLM_RUNS", str(tmp_path_factory.mktemp("runs")))
+        run = Run.open("small")
+    stages.make_windows(run, "seed-vii", source.root, PreprocessParams(), n_jobs=1)
+    stages.train_encoder(run, stages.open_corpus(run, PROTOCOL), PROTOCOL, "tiny1", {}, "", fit(2), HeadParams())
+    corpus = stages.open_corpus(run)
+    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
+    stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
+    stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stages.AdapterParams(rank=4, alpha=8), fit(4, 2e-2))
+    assessment.assess(run, corpus, truth_folder(source.root), 3, False, False, 0)
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory) -> Path:
+    """An export; read only."""
+    return export(run, tmp_path_factory.mktemp("shared") / "small")
+
+
+@pytest.fixture
+def own(folder, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(folder, tmp_path / "export"))
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> SharedModel:
+    return SharedModel.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def minute(source) -> np.ndarray:
+    """One person's signal, microvolts (62, samples), a minute at 200 Hz."""
+    return np.concatenate([trial.signal for trial in source.trials(source.recordings[2])], axis=1)[:, : 200 * 4 * N_WINDOWS]
+
+
+def write_edf(path: Path, signal: np.ndarray, names=SeedVII.ch_names, sfreq: int = 200) -> Path:
+    Edf([EdfSignal(x.astype(float), sfreq, label=name, physical_dimension="uV") for name, x in zip(names, signal, strict=True)]).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def edf(minute, tmp_path_factory) -> Path:
+    return write_edf(tmp_path_factory.mktemp("edf") / "new.edf", minute)
+
+
+# --- save, new process, load
+
+SCRIPT = """
+import sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from e2llm.asking import E2LLM
+from e2llm.assessment import predict
+from e2llm.evaluate import Listener, score_options
+from e2llm.tasks import read_items
+folder, edf, given, out, question = sys.argv[1:]
+model = E2LLM.from_pretrained(folder)
+recording = model.read(edf)
+said = str(recording.ask(3, question))
+with np.load(given) as stored:
+    listener = Listener(model.model, model.processor, stored["tokens"], {i: i for i in range(len(stored["tokens"]))})
+    signal = torch.from_numpy(stored["signal"])
+items = read_items(given + ".jsonl")
+with torch.no_grad():
+    np.savez(out, options=np.stack(score_options(listener, items)), logits=model.model(**listener.inputs(items, False)).logits.numpy(),
+             heard=model.model.encode(signal).numpy(), said=said)
+"""
+
+
+def test_a_new_process_answers_with_the_same_bits(run, folder, edf, model, tmp_path):
+    from e2llm.tasks import write_items
+
+    corpus = stages.open_corpus(run)
+    trained, tokens = E2LLM.of_run(run, corpus).listener, np.load(run.path / "encoder" / "tokens.npy")
+    position = {i: i for i in range(len(tokens))}
+    items = assessment.prediction_items(corpus, corpus.split.test[:4], 0)
+    items = [replace(item, messages=[{"role": "user", "content": [{"type": "eeg", "window": i}, *item.messages[0]["content"][1:]]}], windows=[i])
+             for i, item in enumerate(items)]
+    signal = corpus.equalise(corpus.windows.data[:3], corpus.whose[:3])
+    np.savez(tmp_path / "given.npz", tokens=tokens, signal=signal.numpy())
+    write_items(items, tmp_path / "given.npz.jsonl")
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    environment = {**os.environ, "PYTHONPATH": str(Path(e2llm.__file__).parents[1]), "E2LLM_RUNS": str(tmp_path / "nothing"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", SCRIPT, moved, edf, tmp_path / "given.npz", tmp_path / "out.npz", QUESTION], env=environment, check=True,
+                   cwd=tmp_path)
+    listener = Listener(trained.model, trained.processor, tokens, position)
+    with np.load(tmp_path / "out.npz") as found, torch.no_grad():
+        assert np.array_equal(found["options"], np.stack(score_options(listener, items)))
+        assert np.array_equal(found["logits"], trained.model(**listener.inputs(items, False)).logits.numpy())
+        assert np.array_equal(found["heard"], stages.load_encoder(run, corpus).encoder(signal).flatten(2).numpy())
+        assert str(found["said"]) == str(model.read(edf).ask(3, QUESTION))
+    assert found_differs(folder, listener, items)
+
+
+@torch.no_grad()
+def found_differs(folder: Path, listener: Listener, items: list) -> bool:
+    """Whether the model says something else without its adapter: else nothing above would show that it was loaded."""
+    bare = replace(listener, model=E2LLMForConditionalGeneration.from_pretrained(folder))
+    return not np.allclose(np.stack(score_options(bare, items)), np.stack(score_options(listener, items)), atol=1e-3)
+
+
+def test_the_adapter_is_lora_alone_and_the_projector_the_trained_one(run, folder):
+    lora = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert lora and all("lora_" in key for key in lora) and any(value.abs().sum() for key, value in lora.items() if "lora_B" in key)
+    settings = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert settings["modules_to_save"] is None and settings["base_model_name_or_path"] is None
+    kept, before = load_file(folder / "model.safetensors"), load_file(run.path / "projector" / "projector.safetensors")
+    trained = stages.open_instructed(run)[0].projector.state_dict()
+    assert all(torch.equal(kept[f"projector.{key}"], value) for key, value in trained.items())
+    assert not torch.equal(kept["projector.fc2.weight"], before["projector.fc2.weight"])
+
+
+# --- what is written
+
+
+def test_a_folder_is_json_and_safetensors_without_places_or_recordings(run, folder):
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"README.md", FACTS, "config.json", "model.safetensors", "levels.safetensors", "language_model/model.safetensors"} <= names
+    assert {Path(name).suffix for name in names} <= {".md", ".json", ".safetensors", ".jinja"}
+    for name in names:
+        content = (folder / name).read_bytes()
+        assert not any(str(place).encode() in content for place in (run.path, run.root, folder, Path.home() / "x"))
+    facts = json.loads((folder / FACTS).read_text())
+    assert facts["evidence"] == stages.open_corpus(run).evidence_names.columns and facts["levels"] == "own" and facts["simulated"]
+    assert PreprocessParams(**facts["preprocess"]) == PreprocessParams() and facts["people"] == 3
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else_ever(run, own, tmp_path):
+    (own / "README.md").write_text("edited")
+    assert "# small" in (export(run, own) / "README.md").read_text()
+    (own / "thesis.txt").write_text("ten years of work")
+    with pytest.raises(FileExistsError, match=r"holds thesis\.txt, which no export wrote"):
+        export(run, own)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / FACTS).write_text('{"files": {"a": ""}}')
+    with pytest.raises(FileExistsError, match="which no export wrote"):
+        export(run, tmp_path / "notes")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file"):
+        export(run, tmp_path / "file")
+    assert (own / "thesis.txt").read_text() == "ten years of work"
+
+
+def test_an_export_that_fails_leaves_what_was_there(run, own, monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(sharing, "model_card", fail)
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    for target in (own, tmp_path / "fresh"):
+        with pytest.raises(RuntimeError, match="disk full"):
+            export(run, target)
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+@pytest.mark.parametrize(("stage", "notebook"), [("windows", "01_preprocessing"), ("encoder", "02_encoder"), ("language_model", "03_alignment"),
+                                                 ("adapter", "04_instruction_tuning"), ("evaluation", "05_evaluation")])
+def test_an_unfinished_run_is_refused_with_the_notebook(run, tmp_path, stage, notebook):
+    record = run.path / stage / "stage.json"
+    record.rename(record.with_suffix(".away"))
+    try:
+        with pytest.raises(StageMissing, match=f"{notebook} with run_name = 'small'"):
+            export(run, tmp_path / "export")
+    finally:
+        record.with_suffix(".away").rename(record)
+    assert not list(tmp_path.iterdir())
+
+
+def as_if_real(run: Run, monkeypatch, language: str = "") -> None:
+    """Make the run one on recordings without a ground truth, and its language model one with a name."""
+    require = Run.require
+
+    def without_truth(self, name: str) -> dict:
+        record = require(self, name)
+        return {**record, "params": {**record["params"], "oracle": False}} if name == "evaluation" else record
+
+    monkeypatch.setattr(Run, "require", without_truth)
+    if language:
+        opened = stages.open_language(run)
+        monkeypatch.setattr(sharing, "open_language", lambda run: opened)
+        monkeypatch.setattr(sharing, "_language_source", lambda run: {"name": language, "dtype": "float32"})
+
+
+def test_real_recordings_need_a_name_and_a_licence(run, tmp_path, monkeypatch):
+    as_if_real(run, monkeypatch)
+    for given in ({}, {"license": "cc0-1.0"}, {"dataset": "SEED-VII"}):
+        with pytest.raises(ShareError, match="under which licence"):
+            export(run, tmp_path / "export", **given)
+    facts = json.loads((export(run, tmp_path / "export", "cc-by-nc-4.0", "SEED-VII, own recordings") / FACTS).read_text())
+    assert (facts["license"], facts["dataset"], facts["simulated"]) == ("cc-by-nc-4.0", "SEED-VII, own recordings", False)
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "simulated" not in card.lower() and "The data have their own" in card
+
+
+# --- the language model that belongs to it
+
+
+def test_a_language_model_of_the_hub_is_named_and_one_of_this_machine_has_to_be_given(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        as_if_real(run, patch, "somebody/Small-1M")
+        hub = export(run, tmp_path / "hub", "mit", "x")
+        as_if_real(run, patch, "/home/somebody/models/Small-1M")
+        local = export(run, tmp_path / "local", "mit", "x")
+    assert not (hub / "language_model").exists() and json.loads((hub / "config.json").read_text())["language_model"] == "somebody/Small-1M"
+    assert huggingface_hub.ModelCard((hub / "README.md").read_text()).data.base_model == "somebody/Small-1M"
+    with pytest.raises(ShareError, match=r"maker's machine \(Small-1M\): give language_model="):
+        SharedModel.from_pretrained(local)
+    assert "somebody" not in (local / "README.md").read_text() + (local / FACTS).read_text()
+    assert SharedModel.from_pretrained(local, str(run.path / "language_model" / "model")).facts["language_model"]["name"] == "Small-1M"
+
+
+@pytest.mark.parametrize(("change", "fact"), [({"hidden_size": 96}, "hidden_size is 96, not 64"), ({"layers": 3}, "num_hidden_layers is 3, not 2"),
+                                              ({"vocab_size": 500}, "vocab_size is 500, not 600"), ({}, "its weights differ")])
+def test_another_language_model_is_refused(run, folder, tmp_path, change, fact):
+    tokenizer, place = stages.open_language(run)[1], run.path / "language_model" / "model" / "tokenizer.json"
+    size = {"vocab_size": 600, "hidden_size": 64, "layers": 2, **change}
+    if "vocab_size" in change:
+        tokenizer = make_tokenizer(list(json.loads(place.read_text())["model"]["vocab"]), 500)
+    make_language_model(tokenizer, ScratchParams(**size), 7).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises((LanguageModelError, ShareError), match=f"trained with another language model.*{fact}"):
+        SharedModel.from_pretrained(folder, str(tmp_path / "other"))
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(run, folder, tmp_path):
+    other = Path(shutil.copytree(run.path / "language_model" / "model", tmp_path / "other"))
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = [token for token, number in vocabulary.items() if number in (70, 71)]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ShareError, match="its tokenizer differs"):
+        SharedModel.from_pretrained(folder, str(other))
+
+
+# --- folders that are not whole
+
+
+def test_what_is_no_export_is_refused(own, tmp_path):
+    for name, fact in ((tmp_path / "nothing", "is no folder"), (str(tmp_path / "nothing"), "is no folder"), (tmp_path, f"holds no {FACTS}")):
+        with pytest.raises(ShareError, match=fact):
+            SharedModel.from_pretrained(name)
+    for content, fact in (("{", "is not JSON"), ("[]", "was not written by"), ('{"format": "other"}', "was not written by")):
+        (own / FACTS).write_text(content)
+        with pytest.raises(ShareError, match=fact):
+            SharedModel.from_pretrained(own)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "adapter/adapter_model.safetensors", "levels.safetensors",
+                                  "language_model/tokenizer.json"])
+def test_a_missing_or_changed_file_is_named(own, name):
+    content = (own / name).read_bytes()
+    for changed in (content[:-3], content[:50] + bytes([content[50] ^ 1]) + content[51:]):
+        (own / name).write_bytes(changed)
+        with pytest.raises(ShareError, match=f"{name} is not as it was exported"):
+            SharedModel.from_pretrained(own)
+    (own / name).unlink()
+    with pytest.raises(ShareError, match=f"{name} is missing"):
+        SharedModel.from_pretrained(own)
+
+
+def test_claims_that_meant_something_else_are_refused(own):
+    facts = json.loads((own / FACTS).read_text())
+    facts["meanings"]["level"], facts["e2llm"] = 0.5, "0.0.7"
+    (own / FACTS).write_text(json.dumps(facts))
+    with pytest.raises(ShareError, match=r"install e2llm 0\.0\.7"):
+        SharedModel.from_pretrained(own)
+
+
+def test_an_edited_card_is_no_damage(own):
+    (own / "README.md").write_text("mine")
+    assert "small" in repr(SharedModel.from_pretrained(own))
+
+
+# --- a new recording
+
+
+def test_a_new_recording_is_cleaned_as_the_run_cleaned_its_own(model, source, minute, edf):
+    found = model.read(edf)
+    trial = replace(next(source.trials(source.recordings[2])), signal=minute)
+    expected = cut_windows(clean(trial, PreprocessParams())[0], model.facts["ch_names"], 4.0)
+    assert isinstance(found, NewRecording) and len(found) == N_WINDOWS and found.corpus.windows.data.shape == expected.shape
+    assert np.abs(found.corpus.windows.data - expected).max() < 0.05  # µV; an EDF has 16 bits
+    assert found.corpus.windows.index["label"].eq("").all()
+
+
+def test_own_levels_bring_a_newcomer_to_the_population_and_evidence_to_the_own_mean(model, edf):
+    corpus = model.read(edf).corpus
+    assert corpus.z.mean(axis=0) == pytest.approx(0, abs=1e-4) and corpus.z.std(axis=0) == pytest.approx(1, abs=1e-4)
+    heard = corpus.equalise(corpus.windows.data, corpus.whose).numpy() * 1e3
+    level = np.log(band_power(heard, 256.0)).mean(axis=0)
+    before = np.log(corpus.windows.power).mean(axis=0)
+    wanted = model.levels.log_power
+    assert np.abs(level - wanted).max() < 0.3 * np.abs(before - wanted).max() and np.abs(level - wanted).mean() < 0.05
+
+
+def test_population_levels_are_the_training_runs(run, model, edf):
+    corpus, trained = model.read(edf, levels="population").corpus, stages.open_corpus(run)
+    fit_rows = trained.split.fit
+    values = evidence(np.asarray(trained.windows.power), np.asarray(trained.windows.shape), trained.windows.ch_names)[0][fit_rows]
+    own = evidence(corpus.windows.power, corpus.windows.shape, corpus.windows.ch_names)[0]
+    assert corpus.z == pytest.approx((own - values.mean(axis=0)) / values.std(axis=0), rel=1e-5, abs=1e-6)
+    heard = corpus.equalise(corpus.windows.data[:2], corpus.whose[:2]).numpy()
+    assert heard == pytest.approx(corpus.windows.data[:2] * 1e-3, abs=1e-6)
+
+
+def test_which_levels_were_taken_stands_beside_every_answer(model, edf):
+    own, population = model.read(edf), model.read(edf, levels="population")
+    assert "transductive" in repr(own) and "people that the model was trained on" in repr(population)
+    for recording, words in ((own, "own levels"), (population, "population levels")):
+        found = recording.ask(3, QUESTION)
+        assert str(found).startswith(f"new.edf, window 3 from 12 s, {words}\nQ: {QUESTION}") and words in found._repr_html_()
+        assert sum(found.probabilities.values()) == pytest.approx(1) and list(found.probabilities) == list(SEED_VII.labels)
+        found.figure().canvas.draw()
+    with pytest.raises(ValueError, match="no levels 'none'"):
+        model.read(edf, levels="none")
+
+
+def test_claims_are_checked_against_the_new_file(model, edf):
+    recording = model.read(edf)
+    names, z = recording.corpus.evidence_names.columns, recording.corpus.z
+    row, column = np.unravel_index(z[:, :25].argmax(), z[:, :25].shape)
+    text = f"<think>\n{names[column].capitalize()} high. {names[column].capitalize()} low.\n</think>\n\nfear"
+    assert [verdict.value for _, verdict in recording.explain(int(row), QUESTION, text).claims] == ["true", "false"]
+
+
+def test_tasks_about_several_windows_and_files_work(model, edf, minute, tmp_path):
+    second = write_edf(tmp_path / "later.edf", minute[:, :8000])
+    recording = model.read(edf, second)
+    assert len(recording) == N_WINDOWS + 10 and recording.corpus.windows.index["file"].unique().tolist() == ["new.edf", "later.edf"]
+    assert recording.ask([3, 20], "compare").windows == ("new.edf, window 3 from 12 s, own levels", "later.edf, window 5 from 20 s, own levels")
+    assert set(recording.ask([0, 1, 2], "match").probabilities) == {"A", "B", "C"}
+    with pytest.raises(ValueError, match="no window 25"):
+        recording.ask(25, "predict")
+    with pytest.raises(ValueError, match="at least one file"):
+        model.read()
+
+
+def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, tmp_path):
+    lost = ["F3", "CZ", "P4"]
+    keep = [i for i, name in enumerate(SeedVII.ch_names) if name not in lost]
+    path = write_edf(tmp_path / "fewer.edf", minute[keep], [f"EEG {SeedVII.ch_names[i]}-Ref" for i in keep])
+    found, whole = model.read(path), model.read(edf).corpus.windows
+    assert "fewer.edf: missing and interpolated: F3, CZ, P4" in repr(found)
+    for name in lost:
+        place = whole.ch_names.index(name)
+        assert np.corrcoef(found.corpus.windows.data[:, place].ravel(), whole.data[:, place].ravel())[0, 1] > 0.7, name
+
+
+@pytest.mark.parametrize(("change", "fact"), [
+    (lambda s: (s[:40], SeedVII.ch_names[:40], 200), r"lacks 18 of the 58 channels .*TP8, P7, .*, O2.; at most 14"),
+    (lambda s: (s[:3], ["Left", "Right", "Pulse"], 200), r"no channel with a known 10-05 name \(has \['Left', 'Right', 'Pulse'\]\)"),
+    (lambda s: (s[:3], ["T3", "T7", "FZ"], 200), "more than one channel at T7"),
+    (lambda s: (s[:, :3840], SeedVII.ch_names, 64), "sampled at 64 Hz, but the model listens up to 45 Hz, which needs 100 Hz"),
+    (lambda s: (s[:, :600], SeedVII.ch_names, 200), "3.0 s of signal is shorter than one window"),
+    (lambda s: (s[:, : 800 * (OWN_WINDOWS - 1)], SeedVII.ch_names, 200), "11 windows are too few for own levels"),
+    (lambda s: (np.zeros_like(s), SeedVII.ch_names, 200), "every channel is flat")])
+def test_a_recording_that_cannot_be_used_is_named(model, minute, tmp_path, change, fact):
+    with pytest.raises(RecordingError, match=fact) as error:
+        model.read(write_edf(tmp_path / "bad.edf", *change(minute)))
+    assert "bad.edf" in str(error.value)
+
+
+def test_a_file_that_is_no_recording_is_named(model, tmp_path):
+    (tmp_path / "bad.edf").write_text("no EDF")
+    for name, fact in (("bad.edf", "cannot be read by MNE"), ("none.edf", "is missing")):
+        with pytest.raises(RecordingError, match=rf"{name} {fact}"):
+            model.read(tmp_path / name)
+
+
+def test_real_recordings_are_read_as_a_run_reads_them(model, tmp_path):
+    if not EEGMAT.is_dir():
+        pytest.skip("the EEGMAT excerpt is not in shared/data/eegmat")
+    with pytest.raises(RecordingError, match=r"lacks 39 of the 58 channels .*FPZ, AF3, AF4"):
+        model.read(EEGMAT / "Subject05_1.edf")
+    (tmp_path / "labels.csv").write_text("file,subject,session,label\nSubject05_1.edf,5,1,rest\nSubject05_2.edf,5,2,count\n")
+    for name in ("Subject05_1.edf", "Subject05_2.edf"):
+        (tmp_path / name).symlink_to(EEGMAT / name)
+    assert preprocess(LabelledFolder(tmp_path), tmp_path / "windows", n_jobs=1) == {}
+    trained = Windows.open(tmp_path / "windows")
+    found, notes = read_windows([EEGMAT / "Subject05_1.edf", EEGMAT / "Subject05_2.edf"], trained.ch_names, PreprocessParams(), "own")
+    assert np.array_equal(found.data, trained.data) and np.array_equal(found.power, trained.power) and len(found) > 50
+    power, (values, _) = np.log(trained.power).mean(axis=0), evidence(found.power, found.shape, found.ch_names)
+    some = Levels(power, *(np.stack([np.zeros(n), np.ones(n)]) for n in (values.shape[1], power.size)))
+    corpus = Newcomer.of(found, plain_labels("eegmat", ["rest", "count"]), some, "own")
+    assert corpus.equalise.gain == pytest.approx(1, abs=1e-5)  # who is the population is left as they are
+    assert not any("missing" in note for note in notes)
+
+
+# --- the card
+
+
+def test_the_card_states_every_score_with_chance_interval_and_controls(run, folder):
+    text = (folder / "README.md").read_text()
+    metrics = run.read_metrics()
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith("| ")}
+    for row in metrics["tables"]["tier_1"]:
+        shown = [f"{100 * row['score']:.1f}", f"{100 * row['low']:.1f} – {100 * row['high']:.1f}", f"{100 * row['clips low']:.1f} – "
+                 f"{100 * row['clips high']:.1f}", f"{100 * row['chance']:.1f}", f"{100 * row['best without EEG']:.1f}", str(row["n"])]
+        assert lines[row["name"]] == shown
+    for row in metrics["tables"]["tiers_2_and_3"]:
+        assert f"{100 * row['score']:.1f} ({100 * row['low']:.1f} – {100 * row['high']:.1f})" in lines[row["name"]]
+        assert lines[row["name"]][-2] == f"{100 * row['chance']:.1f}"
+    for row in metrics["tables"]["shortcuts"]:
+        assert lines[row["name"]][0] == f"{100 * row['score']:.1f}"
+    for fact in (metrics["facts"]["what is unseen"], *metrics["facts"]["audit"], "simulated twin of SEED-VII", "E2LLM.from_pretrained",
+                 "model.read("):
+        assert fact in text
+    data = huggingface_hub.ModelCard(text).data
+    assert (data.library_name, data.license) == ("e2llm", "mit") and {"eeg", "simulated-data"} <= set(data.tags) and data.base_model is None
+
+
+def test_a_leaky_run_is_stamped_and_model_text_cannot_mark_up_the_card(run, folder, monkeypatch):
+    metrics = run.read_metrics()
+    metrics["facts"]["stamp"] = "LEAKY: clip_on_both_sides"
+    metrics["samples"] = [{"question": "?", "answer": "a\n# heading\n```\n<script>alert(1)</script>", "truth": "fear"}]
+    monkeypatch.setattr(Run, "read_metrics", lambda self: metrics)
+    text = sharing.model_card(run, json.loads((folder / FACTS).read_text()))
+    assert "> **LEAKY: clip_on_both_sides. These scores should not be believed.**" in text
+    assert "    answer: a # heading ``` <script>alert(1)</script>\n" in text and text.count("<script>") == 1
+
+
+# --- the hub
+
+
+class Hub:
+    """A hub that notes what it is asked for."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked, self.error = [], error
+
+    def create_repo(self, repo_id: str, **given) -> str:
+        self.asked.append(("create", repo_id, given))
+        if self.error is not None:
+            raise self.error
+        return f"hub/{repo_id}"
+
+    def upload_folder(self, **given) -> None:
+        self.asked.append(("upload", given["repo_id"], given))
+
+
+def test_pushing_uploads_what_was_exported_and_nothing_else(own):
+    hub = Hub()
+    assert push_to_hub(own, "somebody/small", api=hub) == "hub/somebody/small"
+    (_, _, made), (_, _, sent) = hub.asked
+    assert made == {"private": True, "exist_ok": True} and Path(sent["folder_path"]) == own
+    assert set(sent["allow_patterns"]) == {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
+
+
+def test_half_a_folder_is_never_pushed(own):
+    (own / "model.safetensors").unlink()
+    hub = Hub()
+    with pytest.raises(ShareError, match=r"model\.safetensors is missing"):
+        push_to_hub(own, "somebody/small", api=hub)
+    assert not hub.asked
+
+
+def test_a_hub_that_refuses_or_is_offline_is_told_in_a_sentence(folder, monkeypatch):
+    with pytest.raises(ShareError, match=r"could not be uploaded to somebody/small \(no permission\)"):
+        push_to_hub(folder, "somebody/small", api=Hub(OSError("no permission\nRequest ID 7")))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ShareError, match=r"could not be uploaded to somebody/small .*network"):
+        push_to_hub(folder, "somebody/small")
+    with pytest.raises(ShareError, match="'somebody/small' is no folder here, and no hub gave it"):
+        SharedModel.from_pretrained("somebody/small")
+
+
+def test_a_hub_id_and_its_revision_are_loaded(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **given: asked.append((name, given)) or str(folder))
+    assert isinstance(E2LLM.from_pretrained("somebody/small", revision="v1"), SharedModel)
+    assert asked[0][0] == "somebody/small" and asked[0][1]["revision"] == "v1"
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) or pattern == "*" for pattern in asked[0][1]["allow_patterns"])
+    with pytest.raises(ShareError, match="has no revision 'v1'"):
+        SharedModel.from_pretrained(folder, revision="v1")
+
+
+# --- the command line
+
+
+def test_share_and_ask_on_the_command_line(run, edf, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("E2LLM_RUNS", str(run.path.parent))
+    assert main(["share", "small", str(tmp_path / "out")]) == 0
+    assert main(["ask", str(tmp_path / "out"), str(edf), QUESTION, "--window", "3", "--levels", "population"]) == 0
+    assert f"new.edf, window 3 from 12 s, population levels\nQ: {QUESTION}" in capsys.readouterr().out
+    for arguments, fact in ((["share", "nobody", "out"], "no run 'nobody'"), (["ask", str(tmp_path / "out"), "none.edf", "?"], "none.edf is missing"),
+                            (["ask", str(tmp_path), "none.edf", "?"], "is no export"),
+                            (["ask", str(tmp_path / "out"), str(edf), "?", "--language-model", "./none"], "is no folder")):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("e2llm: ") and fact in error and len(error.splitlines()) == 1
