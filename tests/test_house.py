@@ -10,7 +10,7 @@ import yaml
 from e2llm import pipeline
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
 
 
 def _project() -> dict:

@@ -338,6 +338,50 @@ def test_folders_that_hold_no_whole_model_are_refused(join, tmp_path):
         E2LLMForConditionalGeneration.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(("content", "fact"), [("{", "is not JSON"), ("[]", "describes no E2-LLM"),
+                                               ('{"model_type": "qwen3"}', "describes no E2-LLM"),
+                                               ('{"model_type": "e2llm"}', "describes no E2-LLM")])
+def test_a_configuration_of_something_else_is_refused(tmp_path, content, fact):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(LanguageModelError, match=rf"config\.json {fact}"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"\xff" * 8 + content[8:], lambda content: b""])
+def test_damaged_weights_are_named(join, tmp_path, damage):
+    join().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(LanguageModelError, match=r"model\.safetensors is damaged"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(LanguageModelError, match=r"model\.safetensors is missing"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_size_are_named(join, tmp_path):
+    join().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "eeg_width": 2 * WIDTH}))
+    with pytest.raises(LanguageModelError, match=r"does not fit its config\.json: size mismatch"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "fact"), [({"hidden_size": 96}, "hidden_size is 96, not 64"), ({"layers": 3}, "num_hidden_layers is 3, not 2")])
+def test_a_language_model_of_another_size_is_refused(join, tokenizer, tmp_path, size, fact):
+    join().save_pretrained(tmp_path / "saved")
+    other = make_language_model(tokenizer, ScratchParams(**{"vocab_size": 320, "hidden_size": 64, "layers": 2, "max_positions": 512, **size}), seed=0)
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(LanguageModelError, match=f"another language model than '{tmp_path / 'other'}': its {fact}"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path / "saved", language_model=str(tmp_path / "other"))
+
+
+def test_a_configuration_tells_no_place_of_this_machine(join, language_folder, tmp_path):
+    join(source="somebody/model").save_pretrained(tmp_path)
+    assert str(language_folder) not in (tmp_path / "config.json").read_text()
+
+
 def test_an_adapter_trains_saves_loads_and_merges(join, processor, tmp_path):
     examples = [processor.training_example(messages, answer, False)
                 for messages, answer in zip(QUESTIONS[:2], ("fear", "A"), strict=True)]
