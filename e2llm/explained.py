@@ -222,7 +222,8 @@ class Explained:
         those rows.
         """
         references = [_reference(self.corpus, row) for row in self.rows]
-        return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references, self._likeliest(), self.question)
+        against = "population level" if self.corpus.split.normalisation == "population" else "own level"
+        return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references, self._likeliest(), self.question, against)
 
 
 def channel_z(corpus: Corpus, rows: Sequence[int]) -> np.ndarray:

@@ -82,11 +82,12 @@ def open_facts(folder: Path) -> dict:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ShareError(f"{path} is not JSON ({error}): copy the folder again.") from None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or not facts.get("files"):
         raise ShareError(f"{path} was not written by 'e2llm share': give a folder that it wrote.")
-    if facts["version"] != VERSION or facts["meanings"] != MEANINGS:
-        raise ShareError(f"{folder} was written by e2llm {facts['e2llm']}, whose claims mean something else than those of {__version__}: "
-                         f"install e2llm {facts['e2llm']}.")
+    if facts.get("version") != VERSION or facts.get("meanings") != MEANINGS:
+        made_by = facts.get("e2llm", "of another version")
+        raise ShareError(f"{folder} was written by e2llm {made_by}, whose claims mean something else than those of {__version__}: "
+                         f"install e2llm {made_by}.")
     for name, wanted in facts["files"].items():
         if not (folder / name).is_file():
             raise ShareError(f"{folder / name} is missing: copy the whole folder again.")

@@ -40,7 +40,7 @@ _BESIDE = {"README.md", ".gitattributes"}  # files that people and the hub may c
 
 
 def export(run: Run, folder: str | Path, license: str | None = None, dataset: str | None = None, corpus: Corpus | None = None) -> Path:
-    """Write a finished run as a folder that others can load.
+    """Write a finished run as a folder that others can load: the model of lesson 04, which is the one that lesson 05 has scored.
 
     Parameters
     ----------

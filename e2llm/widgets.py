@@ -171,7 +171,7 @@ def marked(verdict: str, text: str, title: str = "") -> str:
 
 
 def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references: Sequence[tuple[str, np.ndarray]],
-                shares: Sequence[tuple[str, float]], title: str) -> Figure:
+                shares: Sequence[tuple[str, float]], title: str, against: str = "own level") -> Figure:
     """Scalp maps of every band, spectra, and answer probabilities; no longer pyplot's, so a notebook shows it once.
 
     Parameters
@@ -179,20 +179,22 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     windows, rows : Windows and sequence of int
         What was heard, in the order of the letters.
     z : ndarray, shape (len(rows), n_channels, n_bands)
-        Standard deviations from the own level, drawn from -3 to 3.
+        Standard deviations from a level, drawn from -3 to 3.
     references : sequence of (str, ndarray)
         For every window whose level that is, and the rows whose mean spectrum is drawn dashed.
     shares : sequence of (str, float)
         Answers and their probabilities (0 to 1), the likeliest first.
     title : str
         Stands above the figure as it is, dollar signs and all.
+    against : str
+        What ``z`` is a distance from.
     """
     n, bands = len(rows), list(BANDS)
     layout = [[f"{i} {band}" for band in bands] for i in range(n)] + [["spectrum"] * 3 + ["answers"] * 2]
     figure, axes = plt.subplot_mosaic(layout, figsize=(12, 2.3 * n + 3.4), height_ratios=[1] * n + [1.4], layout="constrained")
     maps = {f"{letter}{band}\n{low:g}-{high:g} Hz": z[i, :, j] for i, letter in enumerate(letters_of(n))
             for j, (band, (low, high)) in enumerate(BANDS.items())}
-    plots._scalp_maps(figure, [axes[f"{i} {band}"] for i in range(n) for band in bands], maps, windows.ch_names, "z against own level", (-3.0, 3.0))
+    plots._scalp_maps(figure, [axes[f"{i} {band}"] for i in range(n) for band in bands], maps, windows.ch_names, f"z against {against}", (-3.0, 3.0))
     _draw_spectra(axes["spectrum"], windows, rows, references)
     names, heights = zip(*shares, strict=True)
     axes["answers"].barh(names, [100 * height for height in heights], color=[plots.PALETTE[0]] + ["0.7"] * (len(names) - 1))

@@ -22,6 +22,7 @@ import e2llm
 from e2llm import assessment, sharing, stages
 from e2llm.__main__ import main
 from e2llm.asking import E2LLM
+from e2llm.card import public
 from e2llm.emotions import SEED_VII, plain_labels
 from e2llm.encoder import HeadParams
 from e2llm.evaluate import Listener, score_options
@@ -114,6 +115,7 @@ import sys
 import numpy as np, torch
 torch.set_num_threads(1)
 from e2llm.asking import E2LLM
+from e2llm.card import public
 from e2llm.assessment import predict
 from e2llm.evaluate import Listener, score_options
 from e2llm.tasks import read_items
@@ -187,6 +189,15 @@ def test_a_folder_is_json_and_safetensors_without_places_or_recordings(run, fold
     facts = json.loads((folder / FACTS).read_text())
     assert facts["evidence"] == stages.open_corpus(run).evidence_names.columns and facts["levels"] == "own" and facts["simulated"]
     assert PreprocessParams(**facts["preprocess"]) == PreprocessParams() and facts["people"] == 3
+
+
+def test_a_place_of_this_machine_is_cut_off_or_refused(run, tmp_path, monkeypatch):
+    given = {"weights": "/home/somebody/eegpt.ckpt", "name": "Qwen/Qwen3-0.6B", "list": ["../a/b.gguf", 1, None, ""]}
+    assert public(given) == {"weights": "eegpt.ckpt", "name": "Qwen/Qwen3-0.6B", "list": ["b.gguf", 1, None, ""]}
+    monkeypatch.setattr(sharing, "model_card", lambda *_: f"see {run.path}/report.html")
+    with pytest.raises(ShareError, match=r"README\.md would hold the path"):
+        export(run, tmp_path / "export")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else_ever(run, own, tmp_path):
@@ -376,7 +387,9 @@ def test_which_levels_were_taken_stands_beside_every_answer(model, edf):
         found = recording.ask(3, QUESTION)
         assert str(found).startswith(f"new.edf, window 3 from 12 s, {words}\nQ: {QUESTION}") and words in found._repr_html_()
         assert sum(found.probabilities.values()) == pytest.approx(1) and list(found.probabilities) == list(SEED_VII.labels)
-        found.figure().canvas.draw()
+        figure = found.figure()
+        figure.canvas.draw()
+        assert f"z against {words[:-1]}" in {ax.get_xlabel() for ax in figure.axes} | {ax.get_ylabel() for ax in figure.axes}
     with pytest.raises(ValueError, match="no levels 'none'"):
         model.read(edf, levels="none")
 
