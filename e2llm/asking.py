@@ -196,6 +196,8 @@ class E2LLM:
         if task == "match":
             label = self.corpus.windows.index["label"].iloc[rows[rng.integers(len(rows))]]
             label = label or label_set.labels[rng.integers(len(label_set))]  # nobody knows what a newcomer felt
+            if needs_scenario and label not in scenarios.emotions():
+                raise ValueError(f"There are no scenarios of '{label}' (label set '{label_set.name}'): ask in your own words, with task='match'.")
             texts = scenarios.training_scenarios(label) if needs_scenario else [""]
             return questions.match(group, 0, texts[rng.integers(len(texts))], label_set, rng)
         return (questions.compare if task == "compare" else questions.rank)(group, axis, label_set, rng)

@@ -254,6 +254,11 @@ def test_a_source_without_affect_is_asked_for_intensity(model, corpus):
     assert plain._item([0, 1], "Who counts?", None).options == ["A", "B"]
     with pytest.raises(ValueError, match="knows no valence"):
         plain._item([0, 1], "compare valence", None)
+    index = corpus.windows.index.assign(label="rest")
+    plain = replace(plain, corpus=SimpleNamespace(**{**vars(plain.corpus), "windows": replace(corpus.windows, index=index)}))
+    with pytest.raises(ValueError, match="no scenarios of 'rest'"):
+        plain._item([0, 1], "match", None)
+    assert plain._item([0, 1], "Who rests?", "match").options == ["A", "B"]
 
 
 def test_windows_without_tokens_are_heard_on_the_spot(model, monkeypatch):

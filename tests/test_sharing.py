@@ -23,15 +23,15 @@ from e2llm import assessment, sharing, stages
 from e2llm.__main__ import main
 from e2llm.asking import E2LLM
 from e2llm.card import public
-from e2llm.emotions import SEED_VII, plain_labels
+from e2llm.emotions import SEED_VII
 from e2llm.encoder import HeadParams
 from e2llm.evaluate import Listener, score_options
 from e2llm.features import band_power, evidence
 from e2llm.language import LanguageModelError, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration
 from e2llm.newcomer import OWN_WINDOWS, Levels, Newcomer, read_windows
-from e2llm.preprocess import PreprocessParams, Windows, clean, cut_windows, preprocess
-from e2llm.recordings import LabelledFolder, RecordingError, SeedVII
+from e2llm.preprocess import PreprocessParams, clean, cut_windows
+from e2llm.recordings import RecordingError, SeedVII
 from e2llm.runs import Run, StageMissing
 from e2llm.shared import FACTS, NewRecording, SharedModel, ShareError
 from e2llm.sharing import export, push_to_hub
@@ -59,20 +59,25 @@ def source(tmp_path_factory) -> SeedVII:
     return SeedVII(simulate(tmp_path_factory.mktemp("data") / "twin", TwinParams(subjects=3, sessions=1, clips=15, seconds=(8.2, 9.0)), n_jobs=1))
 
 
-@pytest.fixture(scope="module")
-def run(source, tmp_path_factory) -> Run:
-    """All five stages, a few steps each; read only."""
+def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> Run:
+    """All five stages, a few steps each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("E2LLM_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("E2LLM_RUNS", str(runs))
         run = Run.open("small")
-    stages.make_windows(run, "seed-vii", source.root, PreprocessParams(), n_jobs=1)
-    stages.train_encoder(run, stages.open_corpus(run, PROTOCOL), PROTOCOL, "tiny1", {}, "", fit(2), HeadParams())
+    stages.make_windows(run, kind, root, PreprocessParams(), n_jobs=1, **options)
+    stages.train_encoder(run, stages.open_corpus(run, protocol), protocol, "tiny1", {}, "", fit(2), HeadParams())
     corpus = stages.open_corpus(run)
     stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
     stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stages.AdapterParams(rank=4, alpha=8), fit(4, 2e-2))
-    assessment.assess(run, corpus, truth_folder(source.root), 3, False, False, 0)
+    assessment.assess(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, False, False, 0)
     return run
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory) -> Run:
+    """Read only."""
+    return small_run(tmp_path_factory.mktemp("runs"), "seed-vii", source.root, PROTOCOL)
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +160,11 @@ def test_a_new_process_answers_with_the_same_bits(run, folder, edf, model, tmp_p
         assert np.array_equal(found["logits"], trained.model(**listener.inputs(items, False)).logits.numpy())
         assert np.array_equal(found["heard"], stages.load_encoder(run, corpus).encoder(signal).flatten(2).numpy())
         assert str(found["said"]) == str(model.read(edf).ask(3, QUESTION))
-    assert found_differs(folder, listener, items)
+    assert adapter_matters(folder, listener, items)
 
 
 @torch.no_grad()
-def found_differs(folder: Path, listener: Listener, items: list) -> bool:
+def adapter_matters(folder: Path, listener: Listener, items: list) -> bool:
     """Whether the model says something else without its adapter: else nothing above would show that it was loaded."""
     bare = replace(listener, model=E2LLMForConditionalGeneration.from_pretrained(folder))
     return not np.allclose(np.stack(score_options(bare, items)), np.stack(score_options(listener, items)), atol=1e-3)
@@ -446,23 +451,35 @@ def test_a_file_that_is_no_recording_is_named(model, tmp_path):
             model.read(tmp_path / name)
 
 
-def test_real_recordings_are_read_as_a_run_reads_them(model, tmp_path):
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Run:
+    """A run on real EEG of three people, everybody's levels the population's; read only."""
     if not EEGMAT.is_dir():
         pytest.skip("the EEGMAT excerpt is not in shared/data/eegmat")
+    protocol = {**PROTOCOL, "protocol": "subjects", "normalisation": "population"}
+    return small_run(tmp_path_factory.mktemp("runs"), "folder", EEGMAT, protocol, subjects=3)
+
+
+def test_real_recordings_are_read_as_the_run_read_them(real, model):
     with pytest.raises(RecordingError, match=r"lacks 39 of the 58 channels .*FPZ, AF3, AF4"):
-        model.read(EEGMAT / "Subject05_1.edf")
-    (tmp_path / "labels.csv").write_text("file,subject,session,label\nSubject05_1.edf,5,1,rest\nSubject05_2.edf,5,2,count\n")
-    for name in ("Subject05_1.edf", "Subject05_2.edf"):
-        (tmp_path / name).symlink_to(EEGMAT / name)
-    assert preprocess(LabelledFolder(tmp_path), tmp_path / "windows", n_jobs=1) == {}
-    trained = Windows.open(tmp_path / "windows")
-    found, notes = read_windows([EEGMAT / "Subject05_1.edf", EEGMAT / "Subject05_2.edf"], trained.ch_names, PreprocessParams(), "own")
-    assert np.array_equal(found.data, trained.data) and np.array_equal(found.power, trained.power) and len(found) > 50
-    power, (values, _) = np.log(trained.power).mean(axis=0), evidence(found.power, found.shape, found.ch_names)
-    some = Levels(power, *(np.stack([np.zeros(n), np.ones(n)]) for n in (values.shape[1], power.size)))
-    corpus = Newcomer.of(found, plain_labels("eegmat", ["rest", "count"]), some, "own")
-    assert corpus.equalise.gain == pytest.approx(1, abs=1e-5)  # who is the population is left as they are
+        model.read(EEGMAT / "Subject02_1.edf")
+    corpus = stages.open_corpus(real)
+    rows = np.flatnonzero(corpus.owners == np.unique(corpus.owners)[2])
+    found, notes = read_windows([EEGMAT / "Subject02_1.edf", EEGMAT / "Subject02_2.edf"], corpus.windows.ch_names, PreprocessParams(), "population")
+    assert np.array_equal(found.data, corpus.windows.data[rows]) and np.array_equal(found.power, corpus.windows.power[rows]) and len(rows) > 50
     assert not any("missing" in note for note in notes)
+    newcomer = Newcomer.of(found, corpus.label_set, Levels.of(corpus), "population")
+    assert newcomer.z == pytest.approx(corpus.z[rows], abs=1e-5)
+    given, whose = corpus.windows.data[rows[:2]], corpus.whose[rows[:2]]
+    assert torch.equal(newcomer.equalise(found.data[:2], newcomer.whose[:2]), corpus.equalise(given, whose))
+
+
+def test_a_real_person_whom_no_training_met_is_asked_about(real, tmp_path):
+    model = SharedModel.from_pretrained(export(real, tmp_path / "eegmat", "odc-by", "EEGMAT, three people"))
+    recording = model.read(EEGMAT / "Subject09_1.edf", EEGMAT / "Subject09_2.edf")
+    found = recording.ask(3, "Which state is it?")
+    assert list(found.probabilities) == ["mental arithmetic", "rest"] and "population levels" in str(found)
+    assert np.isfinite(recording.corpus.z).all() and len(recording) > 50 and "Which state is it?" in (tmp_path / "eegmat" / "README.md").read_text()
 
 
 # --- the card
