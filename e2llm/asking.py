@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
 from . import questions, scenarios
@@ -36,6 +37,7 @@ __all__ = ["AXES", "E2LLM", "TASKS", "Checked", "Explained", "Piece", "channel_z
 
 TASKS = {"predict": (1, 1), "describe": (1, 1), "compare": (2, 2), "rank": (3, 4), "match": (2, 4)}  # fewest and most segments
 AXES = ("valence", "arousal", "intensity")
+HEARD_AT_ONCE = 64  # windows that the encoder hears at a time
 
 
 def _growing(listener: Listener, item: Item, said: str, limit: int) -> Iterator[str]:
@@ -154,6 +156,19 @@ class E2LLM:
                          answer, found, flags(parsed, z[0], corpus.evidence_names) if len(rows) == 1 else None,
                          dict(zip(item.options, probabilities(scores)[0].tolist(), strict=True)), tuple(rows), corpus)
 
+    def overview(self, windows: Sequence[int] | None = None) -> pd.DataFrame:
+        """Probability of every label for many windows (default all), scored over the closed set without a thought, as tier 1 is.
+
+        Returns
+        -------
+        DataFrame
+            A row a window, a column a label; rows sum to 1.
+        """
+        rows = list(range(len(self.corpus.windows))) if windows is None else [self._rows(row)[0] for row in windows]
+        items = [self._item([row], "predict", None) for row in rows]
+        found = probabilities(score_options(self._hearing(rows), items))
+        return pd.DataFrame(found, index=pd.Index(rows, name="window"), columns=list(self.corpus.label_set.labels))
+
     def _rows(self, windows: int | Sequence[int]) -> list[int]:
         rows = [operator.index(row) for row in ([windows] if isinstance(windows, int | np.integer) else windows)]
         if not 1 <= len(rows) <= len(LETTERS):
@@ -216,6 +231,7 @@ class E2LLM:
             return self.listener
         corpus, known = self.corpus, sorted(set(rows) - set(missing))
         with torch.no_grad():
-            made = self._encoder(corpus.equalise(corpus.windows.data[missing], corpus.whose[missing])).flatten(2).cpu().numpy()
+            made = [self._encoder(corpus.equalise(corpus.windows.data[some], corpus.whose[some])).flatten(2).cpu().numpy()
+                    for some in np.array_split(missing, -(-len(missing) // HEARD_AT_ONCE))]
         stored = [self.listener.features[self.listener.position[row]][None] for row in known]
-        return replace(self.listener, features=np.concatenate([*stored, made]), position={row: i for i, row in enumerate([*known, *missing])})
+        return replace(self.listener, features=np.concatenate([*stored, *made]), position={row: i for i, row in enumerate([*known, *missing])})

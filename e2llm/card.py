@@ -22,7 +22,8 @@ from e2llm.asking import E2LLM
 
 model = E2LLM.from_pretrained("FOLDER"{more})  # this folder, or the hub id that you read this at
 recording = model.read("new.edf")  # one person; any file that MNE reads
-print(recording.ask(3, "{question}"))  # window 3, from 12 s on
+print(recording.ask(3, "{question}"))  # window 3: its answer, its reasons, and whether these are true of the signal
+recording.overview()  # every window: probability of each answer
 ```'''
 _LIMITS = (
     "A research artefact. It diagnoses nothing, is no lie detector, and says nothing about a person that should be acted on.",

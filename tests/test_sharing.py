@@ -19,13 +19,13 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 import e2llm
-from e2llm import assessment, sharing, stages
+from e2llm import asking, assessment, sharing, stages
 from e2llm.__main__ import main
 from e2llm.asking import E2LLM
 from e2llm.card import public
 from e2llm.emotions import SEED_VII
 from e2llm.encoder import HeadParams
-from e2llm.evaluate import Listener, score_options
+from e2llm.evaluate import Listener, probabilities, score_options
 from e2llm.features import band_power, evidence
 from e2llm.language import LanguageModelError, ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration
@@ -38,6 +38,7 @@ from e2llm.sharing import export, push_to_hub
 from e2llm.simulate import TwinParams, simulate, truth_folder
 from e2llm.train import FitParams
 
+pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # few test windows
 EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
 PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalisation": "calibration", "accept_leaks": False}
 QUESTION = "Which emotion is it?"
@@ -122,7 +123,7 @@ torch.set_num_threads(1)
 from e2llm.asking import E2LLM
 from e2llm.card import public
 from e2llm.assessment import predict
-from e2llm.evaluate import Listener, score_options
+from e2llm.evaluate import Listener, probabilities, score_options
 from e2llm.tasks import read_items
 folder, edf, given, out, question = sys.argv[1:]
 model = E2LLM.from_pretrained(folder)
@@ -419,6 +420,20 @@ def test_tasks_about_several_windows_and_files_work(model, edf, minute, tmp_path
         model.read()
 
 
+def test_the_overview_is_the_closed_set_of_every_window(model, edf, monkeypatch):
+    monkeypatch.setattr(asking, "HEARD_AT_ONCE", 4)
+    recording = model.read(edf)
+    table, some = recording.overview(), recording.overview([7, 2])
+    assert table.shape == (N_WINDOWS, 7) and list(table.columns) == list(SEED_VII.labels) and table.sum(axis=1).to_numpy() == pytest.approx(1)
+    for row in (7, 2):
+        item = recording._item([row], "predict", None)
+        alone = probabilities(score_options(recording._hearing([row]), [item]))[0]
+        assert table.loc[row].to_numpy() == pytest.approx(alone, abs=1e-5) and some.loc[row].to_numpy() == pytest.approx(alone, abs=1e-5)
+    assert table.std().max() > 1e-3  # windows are told apart
+    with pytest.raises(ValueError, match=f"no window {N_WINDOWS}"):
+        recording.overview([0, N_WINDOWS])
+
+
 def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, tmp_path):
     lost = ["F3", "CZ", "P4"]
     keep = [i for i, name in enumerate(SeedVII.ch_names) if name not in lost]
@@ -513,6 +528,17 @@ def test_a_leaky_run_is_stamped_and_model_text_cannot_mark_up_the_card(run, fold
     text = sharing.model_card(run, json.loads((folder / FACTS).read_text()))
     assert "> **LEAKY: clip_on_both_sides. These scores should not be believed.**" in text
     assert "    answer: a # heading ``` <script>alert(1)</script>\n" in text and text.count("<script>") == 1
+
+
+def test_what_lesson_07_found_stands_in_the_card(run, folder, tmp_path):
+    facts = json.loads((folder / FACTS).read_text())
+    assert "was not measured for this run (lesson 07)" in sharing.model_card(run, facts)
+    reviewed = Run("small", tmp_path, tmp_path)
+    shutil.copyfile(run.path / "metrics.json", tmp_path / "metrics.json")
+    stage = reviewed.stage("reasoning", {}).begin()
+    (stage.path / "claims.csv").write_text("name,group,score,low,high,chance,n,claims a window\nLLM,precision,0.977,0.973,0.981,0.256,357,4.2\n")
+    stage.finish()
+    assert "| LLM, precision | 97.7 | 97.3 – 98.1 | 25.6 | 357 |" in sharing.model_card(reviewed, facts)
 
 
 # --- the hub
