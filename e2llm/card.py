@@ -81,8 +81,9 @@ def _front(facts: Mapping) -> str:
     """The header that the hub reads."""
     language = facts["language_model"]
     header = {**_METADATA, "license": facts["license"], "tags": [*TAGS, *(["simulated-data"] if facts["simulated"] else [])]}
-    if language["kind"] == "named" and re.fullmatch(r"[\w.-]+/[\w.-]+", language["name"]):
-        header |= {"base_model": language["name"], "base_model_relation": "adapter"}
+    hub_id = language["name"].partition("@")[0]  # a revision may follow
+    if language["kind"] == "named" and re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+        header |= {"base_model": hub_id, "base_model_relation": "adapter"}
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n\n"
 
 

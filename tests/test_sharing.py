@@ -279,11 +279,11 @@ def test_real_recordings_need_a_name_and_a_licence(run, tmp_path, monkeypatch):
 
 def test_a_language_model_of_the_hub_is_named_and_one_of_this_machine_has_to_be_given(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        as_if_real(run, patch, "somebody/Small-1M")
+        as_if_real(run, patch, "somebody/Small-1M@v2")
         hub = export(run, tmp_path / "hub", "mit", "x")
         as_if_real(run, patch, "/home/somebody/models/Small-1M")
         local = export(run, tmp_path / "local", "mit", "x")
-    assert not (hub / "language_model").exists() and json.loads((hub / "config.json").read_text())["language_model"] == "somebody/Small-1M"
+    assert not (hub / "language_model").exists() and json.loads((hub / "config.json").read_text())["language_model"] == "somebody/Small-1M@v2"
     assert huggingface_hub.ModelCard((hub / "README.md").read_text()).data.base_model == "somebody/Small-1M"
     with pytest.raises(ShareError, match=r"maker's machine \(Small-1M\): give language_model="):
         SharedModel.from_pretrained(local)
