@@ -48,6 +48,13 @@ def _simulate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import build
+
+    print(build(_existing_run(arguments.name)))
+    return 0
+
+
 def _existing_run(name: str):
     from .runs import Run, check_name, runs_folder
 
@@ -55,13 +62,6 @@ def _existing_run(name: str):
         known = ", ".join(sorted(path.parent.name for path in runs_folder().glob("*/manifest.json"))) or "none"
         raise ValueError(f"There is no run {name!r} in {runs_folder()}. Known runs: {known}.")
     return Run.open(name)
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    from .report import build
-
-    print(build(_existing_run(arguments.name)))
-    return 0
 
 
 @contextmanager
