@@ -87,13 +87,9 @@ class Newcomer(Corpus):
 
         Raises
         ------
-        ValueError
-            For unknown levels.
         RecordingError
             If there are too few windows for own levels.
         """
-        if levels not in LEVELS:
-            raise ValueError(f"There are no levels '{levels}': give one of {', '.join(LEVELS)}.")
         own, n, who = levels == "own", len(windows), str(windows.index["subject"].iloc[0])
         if own and n < OWN_WINDOWS:
             raise RecordingError(f"{who}: {n} windows are too few for own levels ({OWN_WINDOWS} are needed): give a longer recording, or "
@@ -132,9 +128,13 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
 
     Raises
     ------
+    ValueError
+        For unknown levels.
     RecordingError
         If a file cannot be read, has no known channel, lacks too many, is too slow or too short; the message names the file.
     """
+    if levels not in LEVELS:
+        raise ValueError(f"There are no levels '{levels}': give one of {', '.join(LEVELS)}.")
     blocks, rows, notes = [], [], []
     who = Path(files[0]).name
     for number, path in enumerate(map(Path, files), start=1):
@@ -144,7 +144,7 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
         said = {"missing and interpolated": missing, "bad and interpolated": [name for name in bad if name not in missing]}
         notes += [f"{path.name}: {what}: {', '.join(names)}" for what, names in said.items() if names]
         same = {"subject": who, "session": 1, "clip": number, "label": "", "intensity": np.nan, "clip_s": trial.signal.shape[1] / trial.sfreq,
-                "bad_channels": " ".join(bad), "file": path.name, "levels": LEVELS.get(levels, levels)}
+                "bad_channels": " ".join(bad), "file": path.name, "levels": LEVELS[levels]}
         rows += [{**same, "window": w, "start_s": w * params.window_s} for w in range(len(blocks[-1]))]
     data = np.concatenate(blocks)
     index = pd.DataFrame(rows)
