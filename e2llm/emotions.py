@@ -72,6 +72,23 @@ SEED_VII = LabelSet(
              "anger": 0.59},
 )
 
+# The labels of EmoEEG-MC (Xu et al. 2025, Sci. Data; OpenNeuro ds005540, CC0). Coordinates are mean self-reports of valence and
+# arousal, 0-7 there, laid on [-1, 1] here, of its subjects 02, 03 and 55 (120 trials; rows of their beh tables, which are in the
+# order of time): three people of sixty, so an ordering of the labels and no norm. They call neutral pleasant to a slight degree.
+EMOEEG_MC = LabelSet(
+    name="emoeeg-mc",
+    labels=("joy", "inspiration", "tenderness", "fear", "disgust", "sadness", "neutral"),
+    valence={"joy": 0.33, "inspiration": 0.40, "tenderness": 0.47, "fear": -0.58, "disgust": -0.72, "sadness": -0.36, "neutral": 0.11},
+    arousal={"joy": 0.03, "inspiration": -0.11, "tenderness": 0.12, "fear": 0.54, "disgust": 0.41, "sadness": 0.19, "neutral": -0.34},
+)
+
+# The labels of FACED (Chen et al. 2023, Sci. Data 10:740). No source for coordinates of all nine is at hand, so there are none:
+# tasks that need valence or arousal are left out for it.
+FACED = LabelSet(
+    name="faced",
+    labels=("anger", "disgust", "fear", "sadness", "neutral", "amusement", "inspiration", "joy", "tenderness"),
+)
+
 
 def plain_labels(name: str, labels: list[str], noun: str = "state") -> LabelSet:
     """A label set without affective coordinates, for sources such as rest against arithmetic.

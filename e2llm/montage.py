@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import mne
 import numpy as np
+from scipy.spatial.distance import cdist
 
 # Order of the SEED-VII recordings (its "Channel Order.xlsx").
 SEED_CHANNELS: tuple[str, ...] = (
@@ -47,7 +51,7 @@ FRONTAL_PAIRS: tuple[tuple[str, str], ...] = (("F3", "F4"), ("F7", "F8"), ("AF3"
 def canonical(name: str) -> str:
     """Standard upper-case name of a channel: ``"EEG T3-Ref"`` gives ``"T7"``, ``"Fp1"`` gives ``"FP1"``."""
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
-    stem = words[0] if words else ""
+    stem = words[0].rstrip(".") if words else ""  # "Fc5." is PhysioNet's spelling
     for suffix in ("-REF", "-LE", "-AVG", "-A1", "-A2", "-M1", "-M2"):
         stem = stem.removesuffix(suffix)
     return SYNONYMS.get(stem, stem)
@@ -66,6 +70,112 @@ def _standard_positions() -> dict[str, dict[str, np.ndarray]]:
 def known_channels(names: list[str]) -> list[str]:
     """Those names (in their order) that have a scalp position after canonicalisation."""
     return [name for name in names if canonical(name) in _standard_positions()["ch_pos"]]
+
+
+def bipolar_pair(name: str) -> tuple[str, str] | None:
+    """The two sites that a bipolar derivation subtracts (``"EEG Fp1-F7"`` gives ``("FP1", "F7")``), or None for any other name."""
+    if canonical(name) in _standard_positions()["ch_pos"]:
+        return None  # against a reference site, which the spelling leaves out
+    words = name.upper().replace("EEG", " ").replace("_", " ").split()
+    sites = [canonical(part) for part in "".join(words).split("-")]
+    known = {*_standard_positions()["ch_pos"], *_REFERENCES}
+    return (sites[0], sites[1]) if len(sites) == 2 and set(sites) <= known else None
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where the channels of a recording lie.
+
+    Parameters
+    ----------
+    places : dict of str to str
+        Channel as the file names it to canonical name, in the file's order.
+    by_position : dict of str to float
+        Channels without a known name that a measured position placed, and how far from it the canonical position lies, millimetres.
+    bipolar : tuple of str
+        Channels that are a difference of two sites: they lie nowhere, and are refused.
+    unplaced : tuple of str
+        The others without a place.
+    """
+
+    places: dict[str, str]
+    by_position: dict[str, float] = field(default_factory=dict)
+    bipolar: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
+
+    @property
+    def doubled(self) -> list[str]:
+        """Canonical names that more than one channel claims."""
+        names = list(self.places.values())
+        return sorted({name for name in names if names.count(name) > 1})
+
+
+# Names of what is recorded beside the EEG: a position in the file does not make a scalp electrode of it.
+_NOT_SCALP = re.compile(r"EOG|ECG|EKG|EMG|[HV]EO|RESP|GSR|PPG|STI|TRIG|STATUS|REF|GND|^[AM][12]$")
+
+HEAD_MM = 95.0  # radius of the sphere on which distances of electrodes are measured
+NEAR_MM = 15.0  # less than half the distance of neighbours of the 10-10 system
+
+
+def _on_sphere(xyz: np.ndarray) -> tuple[np.ndarray, float]:
+    """Positions on the unit sphere around the centre of the sphere that fits them best, and the worst misfit as a share of its radius."""
+    design = np.column_stack([2 * xyz, np.ones(len(xyz))])
+    solution = np.linalg.lstsq(design, (xyz**2).sum(axis=1), rcond=None)[0]
+    from_centre = xyz - solution[:3]
+    radius = np.linalg.norm(from_centre, axis=1)
+    return from_centre / radius[:, None], float(np.abs(radius / np.median(radius) - 1).max())
+
+
+def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] | None = None, within_mm: float = NEAR_MM) -> Match:
+    """Place channels on the head: by name, by older name, and where the name says nothing, by measured position.
+
+    Parameters
+    ----------
+    names : collection of str
+        Channels as the file names them.
+    positions : mapping of str to ndarray, shape (3,), optional
+        Measured positions in MNE's head frame, any unit of length. A cap's size does not matter: its best sphere is laid over that of
+        the standard positions. Fewer than eight positions, or positions on no sphere (misfit over a quarter), place nothing.
+    within_mm : float
+        A channel is placed at the nearest free name of the EEGPT vocabulary that lies at most so far away, on a head of 95 mm radius.
+
+    Returns
+    -------
+    Match
+    """
+    names = list(names)
+    known = set(known_channels(names))
+    bipolar = tuple(name for name in names if name not in known and bipolar_pair(name))
+    places = {name: canonical(name) for name in names if name in known}
+    usable = {name: np.asarray(xyz, dtype=float) for name, xyz in (positions or {}).items() if name in names and np.isfinite(xyz).all()}
+    usable = {name: xyz for name, xyz in usable.items() if np.linalg.norm(xyz) > 0 and name not in bipolar}
+    unnamed = [name for name in usable if name not in known and not _NOT_SCALP.search(canonical(name))]
+    found = _near(usable, unnamed, set(places.values()), within_mm)
+    places = {name: places.get(name) or found[name][0] for name in names if name in places or name in found}
+    unplaced = tuple(name for name in names if name not in places and name not in bipolar)
+    return Match(places, {name: mm for name, (_, mm) in found.items()}, bipolar, unplaced)
+
+
+def _near(positions: dict[str, np.ndarray], unnamed: list[str], taken: set[str], within_mm: float) -> dict[str, tuple[str, float]]:
+    """Nearest free name of the vocabulary for every channel without one, and its distance; the closest pairs choose first."""
+    if len(positions) < 8 or not unnamed:
+        return {}
+    directions, misfit = _on_sphere(np.stack(list(positions.values())))
+    if misfit > 0.25:
+        return {}
+    free = [name for name in EEGPT_VOCABULARY if name not in taken]
+    standard = _on_sphere(np.array([channel["loc"][:3] for channel in make_info(list(EEGPT_VOCABULARY), 1.0)["chs"]]))[0]
+    rows, columns = list(positions), list(EEGPT_VOCABULARY)
+    mm = HEAD_MM * 2 * np.arcsin(np.clip(cdist(directions, standard) / 2, 0, 1))
+    found: dict[str, tuple[str, float]] = {}
+    for row, column in zip(*np.unravel_index(np.argsort(mm, axis=None, kind="stable"), mm.shape), strict=True):
+        name, place = rows[row], columns[column]
+        if mm[row, column] > within_mm:
+            break
+        if name in unnamed and name not in found and place in free:
+            found[name] = (place, round(float(mm[row, column]), 1))
+            free.remove(place)
+    return found
 
 
 @lru_cache(maxsize=8)

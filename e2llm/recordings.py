@@ -1,306 +1,46 @@
-"""Sources of labelled recordings: a SEED-VII folder, or any folder of files that MNE reads with a table of labels.
+"""Sources of labelled recordings, by name: SEED-VII in both of its forms, other datasets, and files of one's own.
 
 A source knows its label set, yields one :class:`Recording` at a time (so memory is bounded by one), and finds
-problems of its files before any signal is processed.
+problems of its files before any signal is processed. Each lives in a module of its own; this one opens them.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import inspect
 from pathlib import Path
 
-import mne
-import numpy as np
-import pandas as pd
-from scipy.io import loadmat, whosmat
+from .bids import BIDSFolder
+from .emoeeg import EmoEEGMC
+from .faced import FACED
+from .folders import LabelledFolder
+from .seed import SEED_SESSION_EMOTIONS, SeedVII, clip_emotion, read_stimuli_order  # noqa: F401
+from .seed_raw import SeedVIIRaw
+from .trials import Recording, RecordingError, Source, SourceError, Trial  # noqa: F401
 
-from .emotions import SEED_VII, LabelSet, plain_labels
-from .montage import SEED_CHANNELS, canonical, known_channels
-
-# Five emotions a session; its 20 clips show them, mirrored, then both again (SEED-VII; Jiang et al. 2024).
-SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
-    ("happy", "neutral", "disgust", "sad", "anger"), ("anger", "sad", "fear", "neutral", "surprise"),
-    ("happy", "surprise", "disgust", "fear", "anger"), ("disgust", "sad", "fear", "surprise", "happy"),
-)
-_SPELLINGS = {"happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
-              "scared": "fear", "fearful": "fear"}
-_NUMBERS = ("double", "single", "int16", "int32")  # MATLAB classes that may hold a signal
+SOURCES: dict[str, type] = {"seed-vii": SeedVII, "seed-vii-raw": SeedVIIRaw, "folder": LabelledFolder, "bids": BIDSFolder,
+                            "emoeeg-mc": EmoEEGMC, "faced": FACED}
 
 
-def clip_emotion(clip: int) -> str:
-    """Emotion of clip 1..80 by the published order."""
-    session, place = divmod(clip - 1, 20)
-    block, i = divmod(place, 5)
-    emotions = SEED_SESSION_EMOTIONS[session]
-    return emotions[i] if block % 2 == 0 else emotions[4 - i]
-
-
-class RecordingError(Exception):
-    """A recording that cannot be used; the message names file, fact and remedy. The others go on."""
-
-
-class SourceError(Exception):
-    """A data source that cannot be used at all; the message names file, fact and remedy."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One labelled stretch of signal.
-
-    ``signal`` is float32 (channels, samples) in microvolts; ``intensity`` one value per 4 s, or None.
-    """
-
-    subject: str
-    session: int
-    clip: int
-    label: str
-    signal: np.ndarray
-    sfreq: float
-    ch_names: tuple[str, ...]
-    intensity: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One file of a source, and how to read its trials."""
-
-    name: str
-    path: Path
-    subject: str
-
-
-class SeedVII:
-    """A folder in the layout of SEED-VII: the licensed data, or a twin.
+def open_source(kind: str, root: str | Path, **options) -> Source:
+    """Open a data source.
 
     Parameters
     ----------
+    kind : str
+        Key of :data:`SOURCES`.
     root : path
-        Folder that holds ``EEG_preprocessed`` and ``emotion_label_and_stimuli_order.xlsx``.
-    subjects : int, optional
-        Use only the first so many subjects.
+        Its folder.
+    **options
+        ``subjects`` (the first so many), and what the source's class takes besides, e.g. ``label_column`` for ``bids``.
 
     Raises
     ------
     SourceError
-        If the folder or one of its tables is missing or unreadable, or labels disagree.
+        For an unknown kind or option, or a folder that cannot be used.
     """
-
-    sfreq = 200.0
-    ch_names = SEED_CHANNELS
-
-    def __init__(self, root: str | Path, subjects: int | None = None) -> None:
-        self.root = Path(root)
-        self.label_set: LabelSet = SEED_VII
-        folder = self.root / "EEG_preprocessed"
-        if not folder.is_dir():
-            raise SourceError(f"{folder} is missing: data_root must be a SEED-VII folder, or a twin made by 'e2llm simulate'.")
-        found = sorted((int(path.stem), path) for path in folder.glob("*.mat") if path.stem.isdigit())
-        if not found:
-            raise SourceError(f"{folder} holds no files 1.mat, 2.mat, …: copy the subjects' files there.")
-        self.recordings = [Recording(path.name, path, str(number)) for number, path in found[:subjects]]
-        self.emotions = read_stimuli_order(self.root / "emotion_label_and_stimuli_order.xlsx")
-
-    def check(self, recording: Recording) -> list[str]:
-        """Keys of the clips of one file; raises RecordingError with the fact if the file cannot be used."""
-        try:
-            shapes = {key: (shape, kind) for key, shape, kind in whosmat(recording.path)}
-        except NotImplementedError:
-            raise RecordingError(f"{recording.path} is a MATLAB v7.3 file: save it again with '-v7'.") from None
-        except Exception as error:
-            raise RecordingError(f"{recording.path} is not a readable .mat file ({error}): copy it again.") from None
-        clips = sorted((key for key in shapes if key.isdigit()), key=int)
-        if not clips:
-            raise RecordingError(f"{recording.path} has no clips: keys must be '1', '2', …, found {sorted(shapes)[:5]}.")
-        expected = {str(clip) for clip in self._expected_clips()}
-        if missing := sorted(expected - set(clips), key=int):
-            raise RecordingError(f"{recording.path} lacks clips {', '.join(missing[:8])}: copy the complete file again.")
-        for clip in clips:
-            if int(clip) not in self.emotions:
-                raise RecordingError(f"{recording.path} has clip {clip}, which the stimuli order does not list: check the file.")
-            shape, kind = shapes[clip]
-            if len(shape) != 2 or shape[0] != len(SEED_CHANNELS) or kind not in _NUMBERS:
-                raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) of numbers; "
-                                     "use the files of EEG_preprocessed as they were distributed.")
-        self._check_save_info(recording.subject)
-        return clips
-
-    def _expected_clips(self) -> set[int]:
-        """Clips that the majority of files have: a short file stands out, a scaled-down folder does not."""
-        if not hasattr(self, "_expected"):
-            counts: dict[int, int] = {}
-            for recording in self.recordings:
-                try:
-                    for key, _, _ in whosmat(recording.path):
-                        if key.isdigit():
-                            counts[int(key)] = counts.get(int(key), 0) + 1
-                except Exception:  # reported by check() for the file itself
-                    continue
-            self._expected = {clip for clip, n in counts.items() if n * 2 > len(self.recordings)}
-        return self._expected
-
-    def _check_save_info(self, subject: str) -> None:
-        """Cross-check the labels of the spreadsheet with the folder names in save_info."""
-        for path in sorted((self.root / "save_info").glob(f"{subject}_*_save_info.csv")):
-            session = int(path.name.split("_")[2])
-            try:
-                movies = pd.read_csv(path, header=None)[0]
-            except Exception as error:
-                raise RecordingError(f"{path} is not a readable table ({error}): copy it again.") from None
-            for place, movie in enumerate(movies):
-                clip = (session - 1) * 20 + place + 1
-                shown = _emotion_of_movie(str(movie), path)
-                if shown != self.emotions.get(clip):
-                    raise RecordingError(f"{path}: clip {clip} is '{shown}', but emotion_label_and_stimuli_order.xlsx says "
-                                         f"'{self.emotions.get(clip)}'; correct the wrong one, labels are never guessed.")
-
-    def trials(self, recording: Recording) -> Iterator[Trial]:
-        """Trials of one recording, one clip in memory at a time."""
-        clips = self.check(recording)
-        traces = self._intensities(recording.subject)
-        for clip in clips:
-            try:
-                signal = loadmat(recording.path, variable_names=[clip])[clip]
-            except Exception as error:
-                raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({error}); copy the file again.") from None
-            if not np.isfinite(signal).all():
-                raise RecordingError(f"{recording.path}, clip {clip}: {int((~np.isfinite(signal)).sum())} samples are not "
-                                     "finite; repair or remove the file.")
-            yield Trial(recording.subject, (int(clip) - 1) // 20 + 1, int(clip), self.emotions[int(clip)],
-                        signal.astype(np.float32), self.sfreq, SEED_CHANNELS, traces.get(clip))
-
-    def _intensities(self, subject: str) -> dict[str, np.ndarray]:
-        path = self.root / "continuous_labels" / f"{subject}.mat"
-        if not path.is_file():
-            return {}
-        try:
-            return {key: np.ravel(value).astype(float) for key, value in loadmat(path).items() if key.isdigit()}
-        except Exception as error:
-            raise RecordingError(f"{path} holds no readable intensities ({error}): copy it again.") from None
-
-
-def _emotion_of_movie(movie: str, path: Path) -> str:
-    """Emotion named by a folder of a movie's path, Windows or POSIX."""
-    for part in reversed(movie.replace("\\", "/").split("/")[:-1]):
-        word = _SPELLINGS.get(part.strip().lower(), part.strip().lower())
-        if word in SEED_VII.labels:
-            return word
-    raise RecordingError(f"{path}: no folder of '{movie}' is an emotion of SEED-VII; check the file.")
-
-
-def read_stimuli_order(path: Path) -> dict[int, str]:
-    """Emotion of every clip from the spreadsheet: alternating rows of video indices and emotions.
-
-    Raises
-    ------
-    SourceError
-        If the file is missing, unreadable, or a clip has no known emotion.
-    """
-    if not path.is_file():
-        raise SourceError(f"{path} is missing: it holds the labels; copy it from the dataset.")
-    try:
-        rows = pd.read_excel(path, header=None).iloc[:, 1:].to_numpy()
-    except Exception as error:
-        raise SourceError(f"{path} is not a readable spreadsheet ({error}): copy it again.") from None
-    emotions: dict[int, str] = {}
-    for indices, names in itertools.pairwise(rows):
-        if not all(isinstance(i, int | float) and not pd.isna(i) for i in indices):
-            continue
-        for index, name in zip(indices, names, strict=True):
-            word = str(name).strip().lower()
-            word = _SPELLINGS.get(word, word)
-            if word not in SEED_VII.labels:
-                raise SourceError(f"{path}: clip {int(index)} has the label '{name}', which is none of {SEED_VII.labels}.")
-            emotions[int(index)] = word
-    if not emotions:
-        raise SourceError(f"{path}: found no row of video indices followed by emotions; copy the original file.")
-    return emotions
-
-
-class LabelledFolder:
-    """Any folder of recordings that MNE reads, with a table of labels.
-
-    Parameters
-    ----------
-    root : path
-        Folder of the files.
-    table : path, optional
-        CSV with columns ``file, subject, session, label``; default ``root/labels.csv``.
-    subjects : int, optional
-        Use only the first so many subjects of the table.
-
-    Raises
-    ------
-    SourceError
-        If the table is missing, lacks a column, or names files that are not there.
-    """
-
-    def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None) -> None:
-        self.root = Path(root)
-        self.table_path = Path(table) if table else self.root / "labels.csv"
-        if not self.table_path.is_file():
-            raise SourceError(f"{self.table_path} is missing: write a table with columns file, subject, session, label.")
-        rows = self._read_table()
-        absent = [name for name in rows["file"] if not (self.root / name).is_file()]
-        if absent:
-            raise SourceError(f"{self.table_path} names {absent[:3]}, which are not in {self.root}: correct the table.")
-        if subjects is not None:
-            rows = rows[rows["subject"].isin(rows["subject"].unique()[:subjects])]
-        self.rows = rows.reset_index(drop=True)
-        self.label_set = plain_labels(self.root.name, list(self.rows["label"]))
-        self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in self.rows.itertuples()]
-
-    def _read_table(self) -> pd.DataFrame:
-        """The table as text; every cell that is used is filled, and the sessions are numbers."""
-        try:
-            rows = pd.read_csv(self.table_path, dtype=str, keep_default_na=False).fillna("")
-        except Exception as error:
-            raise SourceError(f"{self.table_path} is not a readable table ({error}): write it as comma-separated text.") from None
-        if missing := {"file", "subject", "session", "label"} - set(rows.columns):
-            raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them.")
-        for line, row in enumerate(rows.to_dict("records"), start=2):
-            empty = [name for name in ("file", "subject", "session", "label") if not row[name].strip()]
-            if empty or not row["session"].strip().isdigit():
-                what = f"{empty[0]} is empty" if empty else f"session is '{row['session']}', not a number"
-                raise SourceError(f"{self.table_path}, line {line}: {what}; correct the table.")
-        if (twice := rows["file"].duplicated()).any():
-            line = int(twice.to_numpy().argmax()) + 2
-            raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line - 2]} stands in an earlier line; one row a file.")
-        return rows
-
-    def check(self, recording: Recording) -> list[str]:
-        """EEG channels of one file that have a known position; raises RecordingError if it cannot be read."""
-        try:
-            raw = mne.io.read_raw(recording.path, preload=False, verbose="error")
-        except Exception as error:
-            raise RecordingError(f"{recording.path} cannot be read by MNE ({error}).") from None
-        names = known_channels(raw.ch_names)
-        if not names:
-            raise RecordingError(f"{recording.path} has no channel with a known 10-05 name (has {raw.ch_names[:6]}): rename them.")
-        places = [canonical(name) for name in names]
-        if doubled := sorted({place for place in places if places.count(place) > 1}):
-            raise RecordingError(f"{recording.path} has more than one channel at {', '.join(doubled)}: keep one of each.")
-        return names
-
-    def trials(self, recording: Recording) -> Iterator[Trial]:
-        """The one trial of a file."""
-        names = self.check(recording)
-        number = self.recordings.index(recording)
-        row = self.rows.iloc[number]
-        raw = mne.io.read_raw(recording.path, preload=False, verbose="error").pick(names).load_data(verbose="error")
-        signal = raw.get_data(units="uV").astype(np.float32)
-        if not np.isfinite(signal).all():
-            raise RecordingError(f"{recording.path}: {int((~np.isfinite(signal)).sum())} samples are not finite.")
-        ch_names = tuple(canonical(name) for name in raw.ch_names)
-        yield Trial(row["subject"], int(row["session"]), number + 1, row["label"], signal, raw.info["sfreq"], ch_names)
-
-
-SOURCES = {"seed-vii": SeedVII, "folder": LabelledFolder}
-
-
-def open_source(kind: str, root: str | Path, **options) -> SeedVII | LabelledFolder:
-    """Open a data source by name (``seed-vii`` or ``folder``)."""
     if kind not in SOURCES:
         raise SourceError(f"Unknown data source '{kind}' (known: {', '.join(SOURCES)}).")
+    known = [name for name in inspect.signature(SOURCES[kind]).parameters if name != "root"]
+    if unknown := sorted(set(options) - set(known)):
+        raise SourceError(f"Data source '{kind}' has no option {', '.join(unknown)} (known: {', '.join(known)}).")
     return SOURCES[kind](root, **options)

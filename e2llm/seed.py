@@ -1,0 +1,182 @@
+"""SEED-VII: the preprocessed ``.mat`` files of its folder (or of a twin), with the labels of its own tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.io import loadmat, whosmat
+
+from .emotions import SEED_VII, LabelSet
+from .montage import SEED_CHANNELS
+from .trials import Recording, RecordingError, SourceError, Trial
+
+# Five emotions a session; its 20 clips show them, mirrored, then both again (SEED-VII; Jiang et al. 2024).
+SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
+    ("happy", "neutral", "disgust", "sad", "anger"), ("anger", "sad", "fear", "neutral", "surprise"),
+    ("happy", "surprise", "disgust", "fear", "anger"), ("disgust", "sad", "fear", "surprise", "happy"),
+)
+_SPELLINGS = {"happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
+              "scared": "fear", "fearful": "fear"}
+_NUMBERS = ("double", "single", "int16", "int32")  # MATLAB classes that may hold a signal
+
+
+def clip_emotion(clip: int) -> str:
+    """Emotion of clip 1..80 by the published order."""
+    session, place = divmod(clip - 1, 20)
+    block, i = divmod(place, 5)
+    emotions = SEED_SESSION_EMOTIONS[session]
+    return emotions[i] if block % 2 == 0 else emotions[4 - i]
+
+
+class SeedVII:
+    """A folder in the layout of SEED-VII: the licensed data, or a twin.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds ``EEG_preprocessed`` and ``emotion_label_and_stimuli_order.xlsx``.
+    subjects : int, optional
+        Use only the first so many subjects.
+
+    Raises
+    ------
+    SourceError
+        If the folder or one of its tables is missing or unreadable, or labels disagree.
+    """
+
+    sfreq = 200.0
+    ch_names = SEED_CHANNELS
+
+    def __init__(self, root: str | Path, subjects: int | None = None) -> None:
+        self.root = Path(root)
+        self.label_set: LabelSet = SEED_VII
+        folder = self.root / "EEG_preprocessed"
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is missing: data_root must be a SEED-VII folder, or a twin made by 'e2llm simulate'.")
+        found = sorted((int(path.stem), path) for path in folder.glob("*.mat") if path.stem.isdigit())
+        if not found:
+            raise SourceError(f"{folder} holds no files 1.mat, 2.mat, …: copy the subjects' files there.")
+        self.recordings = [Recording(path.name, path, str(number)) for number, path in found[:subjects]]
+        self.emotions = read_stimuli_order(self.root / "emotion_label_and_stimuli_order.xlsx")
+
+    def check(self, recording: Recording) -> list[str]:
+        """Keys of the clips of one file; raises RecordingError with the fact if the file cannot be used."""
+        try:
+            shapes = {key: (shape, kind) for key, shape, kind in whosmat(recording.path)}
+        except NotImplementedError:
+            raise RecordingError(f"{recording.path} is a MATLAB v7.3 file: save it again with '-v7'.") from None
+        except Exception as error:
+            raise RecordingError(f"{recording.path} is not a readable .mat file ({error}): copy it again.") from None
+        clips = sorted((key for key in shapes if key.isdigit()), key=int)
+        if not clips:
+            raise RecordingError(f"{recording.path} has no clips: keys must be '1', '2', …, found {sorted(shapes)[:5]}.")
+        expected = {str(clip) for clip in self._expected_clips()}
+        if missing := sorted(expected - set(clips), key=int):
+            raise RecordingError(f"{recording.path} lacks clips {', '.join(missing[:8])}: copy the complete file again.")
+        for clip in clips:
+            if int(clip) not in self.emotions:
+                raise RecordingError(f"{recording.path} has clip {clip}, which the stimuli order does not list: check the file.")
+            shape, kind = shapes[clip]
+            if len(shape) != 2 or shape[0] != len(SEED_CHANNELS) or kind not in _NUMBERS:
+                raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) of numbers; "
+                                     "use the files of EEG_preprocessed as they were distributed.")
+        check_save_info(self.root, recording.subject, self.emotions)
+        return clips
+
+    def _expected_clips(self) -> set[int]:
+        """Clips that the majority of files have: a short file stands out, a scaled-down folder does not."""
+        if not hasattr(self, "_expected"):
+            counts: dict[int, int] = {}
+            for recording in self.recordings:
+                try:
+                    for key, _, _ in whosmat(recording.path):
+                        if key.isdigit():
+                            counts[int(key)] = counts.get(int(key), 0) + 1
+                except Exception:  # reported by check() for the file itself
+                    continue
+            self._expected = {clip for clip, n in counts.items() if n * 2 > len(self.recordings)}
+        return self._expected
+
+    def trials(self, recording: Recording) -> Iterator[Trial]:
+        """Trials of one recording, one clip in memory at a time."""
+        clips = self.check(recording)
+        traces = read_intensities(self.root, recording.subject)
+        for clip in clips:
+            try:
+                signal = loadmat(recording.path, variable_names=[clip])[clip]
+            except Exception as error:
+                raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({error}); copy the file again.") from None
+            if not np.isfinite(signal).all():
+                raise RecordingError(f"{recording.path}, clip {clip}: {int((~np.isfinite(signal)).sum())} samples are not "
+                                     "finite; repair or remove the file.")
+            yield Trial(recording.subject, (int(clip) - 1) // 20 + 1, int(clip), self.emotions[int(clip)],
+                        signal.astype(np.float32), self.sfreq, SEED_CHANNELS, traces.get(clip))
+
+
+def read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
+    """Intensity traces of one subject, one value per 4 s, by clip number as text; empty where the folder has none."""
+    path = root / "continuous_labels" / f"{subject}.mat"
+    if not path.is_file():
+        return {}
+    try:
+        return {key: np.ravel(value).astype(float) for key, value in loadmat(path).items() if key.isdigit()}
+    except Exception as error:
+        raise RecordingError(f"{path} holds no readable intensities ({error}): copy it again.") from None
+
+
+def check_save_info(root: Path, subject: str, emotions: dict[int, str]) -> None:
+    """Cross-check the labels of the spreadsheet with the folder names in save_info; RecordingError where they disagree."""
+    for path in sorted((root / "save_info").glob(f"{subject}_*_save_info.csv")):
+        session = int(path.name.split("_")[2])
+        try:
+            movies = pd.read_csv(path, header=None)[0]
+        except Exception as error:
+            raise RecordingError(f"{path} is not a readable table ({error}): copy it again.") from None
+        for place, movie in enumerate(movies):
+            clip = (session - 1) * 20 + place + 1
+            shown = _emotion_of_movie(str(movie), path)
+            if shown != emotions.get(clip):
+                raise RecordingError(f"{path}: clip {clip} is '{shown}', but emotion_label_and_stimuli_order.xlsx says "
+                                     f"'{emotions.get(clip)}'; correct the wrong one, labels are never guessed.")
+
+
+def _emotion_of_movie(movie: str, path: Path) -> str:
+    """Emotion named by a folder of a movie's path, Windows or POSIX."""
+    for part in reversed(movie.replace("\\", "/").split("/")[:-1]):
+        word = _SPELLINGS.get(part.strip().lower(), part.strip().lower())
+        if word in SEED_VII.labels:
+            return word
+    raise RecordingError(f"{path}: no folder of '{movie}' is an emotion of SEED-VII; check the file.")
+
+
+def read_stimuli_order(path: Path) -> dict[int, str]:
+    """Emotion of every clip from the spreadsheet: alternating rows of video indices and emotions.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, unreadable, or a clip has no known emotion.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path} is missing: it holds the labels; copy it from the dataset.")
+    try:
+        rows = pd.read_excel(path, header=None).iloc[:, 1:].to_numpy()
+    except Exception as error:
+        raise SourceError(f"{path} is not a readable spreadsheet ({error}): copy it again.") from None
+    emotions: dict[int, str] = {}
+    for indices, names in itertools.pairwise(rows):
+        if not all(isinstance(i, int | float) and not pd.isna(i) for i in indices):
+            continue
+        for index, name in zip(indices, names, strict=True):
+            word = str(name).strip().lower()
+            word = _SPELLINGS.get(word, word)
+            if word not in SEED_VII.labels:
+                raise SourceError(f"{path}: clip {int(index)} has the label '{name}', which is none of {SEED_VII.labels}.")
+            emotions[int(index)] = word
+    if not emotions:
+        raise SourceError(f"{path}: found no row of video indices followed by emotions; copy the original file.")
+    return emotions
