@@ -166,6 +166,14 @@ def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
             yield Finding("stimulus_on_both_sides", "refuse", f"same clips in {left} and {right}: {_named(values)}", rows)
 
 
+def context_on_both_sides(case: Case) -> Iterator[Finding]:
+    """A cross-context protocol tests on a context that neither training nor validation has met."""
+    for left, right in (("train", "test"), ("val", "test")) if case.split.context_disjoint else ():
+        values, rows = case.shared(case.index["context"], case.parts[left], case.parts[right])
+        if values:
+            yield Finding("context_on_both_sides", "refuse", f"same contexts in {left} and {right}: {_named(values)}", rows)
+
+
 def duplicated_signal(case: Case) -> Iterator[Finding]:
     """The same signal, perhaps under another name, gain or with a little noise, stays on one side."""
     if case.power is None:
@@ -283,8 +291,8 @@ def people_not_seen(case: Case) -> Iterator[Finding]:
 
 
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
-    empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, duplicated_signal,
-    normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours,
+    empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, context_on_both_sides,
+    duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours,
     session_fingerprint, people_not_seen)
 
 

@@ -197,11 +197,11 @@ class EmoEEGMC:
     def trials(self, recording: Recording) -> Iterator[Trial]:
         """Trials of one person in the order of time, one in memory at a time."""
         stretches = self._plan(recording)
-        names = self.check(recording)
+        names, raws = self.check(recording), {path: open_raw(path) for path in self._files(recording)}
         for stretch, intensity in zip(stretches, self._intensities(recording, stretches), strict=True):
             if stretch.context not in self.contexts:
                 continue
-            raw = open_raw(stretch.path)
+            raw = raws[stretch.path]
             match = place_channels(raw, stretch.path, self.within_mm)
             own = {name: place for name, place in match.places.items() if place in names}
             signal = read_stretch(raw, Match(own), stretch.path, stretch.start, stretch.stop)

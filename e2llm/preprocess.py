@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,11 +18,12 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from .features import measure
-from .montage import canonical, eegpt_channels, make_info
-from .recordings import RecordingError, SourceError, Trial
+from .montage import canonical, eegpt_channels, known_channels, make_info
 from .runs import is_watched
+from .trials import RecordingError, Source, SourceError, Trial
 
 MEASURED = (".power", ".shape")  # files of measured features beside the signal, in the order of features.measure
+MISSING = ("masked", "interpolated")
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
 
 
@@ -40,6 +43,11 @@ class PreprocessParams:
         Keep the 58 channels that the released EEGPT weights were trained on.
     lof_threshold : float
         Local outlier factor above which MNE calls a channel bad; it is then interpolated.
+    wanted : tuple of str
+        Channels that windows should have; empty: those that more than half of the recordings have.
+    missing : str
+        What becomes of a wanted channel that some recordings lack. ``masked``: it is left out of all windows. ``interpolated``: MNE's
+        spherical splines make it up from the others, where it is lacking. The windows' ``channels.json`` says which.
     """
 
     sfreq: float = 256.0
@@ -49,9 +57,19 @@ class PreprocessParams:
     window_s: float = 4.0
     trained_only: bool = True
     lof_threshold: float = 3.0
+    wanted: tuple[str, ...] = ()
+    missing: str = "masked"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wanted", tuple(self.wanted))
+        if self.missing not in MISSING:
+            raise ValueError(f"missing = '{self.missing}': channels that a recording lacks are {' or '.join(MISSING)}.")
+        if len(known_channels(list(self.wanted))) < len(self.wanted):
+            lost = sorted(set(self.wanted) - set(known_channels(list(self.wanted))))
+            raise ValueError(f"No scalp position is known for the wanted channels {', '.join(lost)}: give 10-05 names.")
 
 
-def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list[str]]:
+def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -> tuple[mne.io.RawArray, list[str]]:
     """Band-pass, repair, re-reference and resample one trial with MNE.
 
     Parameters
@@ -60,13 +78,15 @@ def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list
         Signal in microvolts.
     params : PreprocessParams
         Filter edges and the rest.
+    lacking : sequence of str
+        Channels that the recording does not have and its windows are to have: interpolated from the others.
 
     Returns
     -------
     raw : mne.io.RawArray
         Cleaned signal (volts, as MNE keeps it) of all channels.
     bad : list of str
-        Channels that were interpolated.
+        Channels of the recording that were interpolated: flat, unlike their neighbours, or called bad by the file.
 
     Raises
     ------
@@ -86,12 +106,15 @@ def clean(trial: Trial, params: PreprocessParams) -> tuple[mne.io.RawArray, list
         raise RecordingError(f"{where}: every channel is flat; check the unit (microvolts expected) and the file.")
     high = min(params.h_freq, trial.sfreq / 2 - params.h_trans)
     raw.filter(params.l_freq, high, h_trans_bandwidth=params.h_trans, verbose="error")
-    raw.info["bads"] = flat
-    bad = sorted({*flat, *_outlying(raw, params.lof_threshold)})
+    raw.info["bads"] = [name for name in raw.ch_names if name in flat or name in trial.bads]
+    bad = sorted({*raw.info["bads"], *_outlying(raw, params.lof_threshold)})
     if len(bad) > len(raw.ch_names) // 4:
         raise RecordingError(f"{where}: {len(bad)} of {len(raw.ch_names)} channels are bad ({', '.join(bad[:6])}, …); too many to repair.")
-    raw.info["bads"] = bad
-    if bad:
+    if lacking:
+        empty = np.zeros((len(lacking), raw.n_times))
+        raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), trial.sfreq), verbose="error")], force_update_info=True)
+    raw.info["bads"] = [*bad, *lacking]
+    if raw.info["bads"]:
         raw.interpolate_bads(reset_bads=True, verbose="error")
     raw.set_eeg_reference("average", projection=False, verbose="error")
     return raw.resample(params.sfreq, method="polyphase", verbose="error"), bad
@@ -114,7 +137,7 @@ def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np
     return np.ascontiguousarray(signal.transpose(1, 0, 2))
 
 
-def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
+def _process_recording(source, recording, ch_names: list[str], lacking: list[str], params: PreprocessParams, folder: Path) -> str | None:
     """Write the windows of one recording to a part file; return the reason if it had to be skipped."""
     part = _part(folder, recording.name, ".csv")
     if part.exists():  # written last, so the signal beside it is whole
@@ -122,7 +145,7 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
     blocks, rows = [], []
     try:
         for trial in source.trials(recording):
-            raw, bad = clean(trial, params)
+            raw, bad = clean(trial, params, lacking)
             windows = cut_windows(raw, ch_names, params.window_s)
             blocks.append(windows)
             rows += [_index_row(trial, w, params.window_s, bad) for w in range(len(windows))]
@@ -145,10 +168,11 @@ def _part(folder: Path, name: str, suffix: str) -> Path:
 def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
     intensity = trial.intensity
     has_one = intensity is not None and window < len(intensity)
-    return {"subject": trial.subject, "session": trial.session, "clip": trial.clip, "window": window,
-            "start_s": window * window_s, "label": trial.label,
-            "intensity": float(intensity[window]) if has_one else np.nan,
-            "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join(bad)}
+    row = {"subject": trial.subject, "session": trial.session, "clip": trial.clip, "window": window,
+           "start_s": window * window_s, "label": trial.label,
+           "intensity": float(intensity[window]) if has_one else np.nan,
+           "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join(bad)}
+    return {**row, "context": trial.context} if trial.context else row
 
 
 @dataclass(frozen=True)
@@ -157,7 +181,8 @@ class Windows:
 
     ``data`` is memory-mapped float32 microvolts (window, channel, sample); ``power`` its band power
     (window, channel, band), square microvolts; ``shape`` what :func:`e2llm.features.measure` tells of its
-    spectrum (window, 3); ``index`` has one row a window.
+    spectrum (window, 3); ``index`` has one row a window; ``channel_facts`` says which channels the recordings lacked and what
+    became of those, and which were placed by their position (see :class:`PreprocessParams`).
     """
 
     data: np.ndarray
@@ -166,6 +191,7 @@ class Windows:
     index: pd.DataFrame
     ch_names: list[str]
     sfreq: float
+    channel_facts: dict = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Windows:
@@ -173,17 +199,18 @@ class Windows:
         folder = Path(folder)
         if not (folder / "index.csv").is_file():
             raise FileNotFoundError(f"{folder} holds no finished windows: run notebook 01 for this run name first.")
-        meta = pd.read_json(folder / "channels.json", typ="series")
+        meta = json.loads((folder / "channels.json").read_text(encoding="utf-8"))
         if lacking := [name for name in _ARRAYS if not (folder / name).is_file()]:
             raise FileNotFoundError(f"{folder} lacks {', '.join(lacking)}, so another version wrote it: remove the folder and run notebook 01 again.")
         arrays = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
-        return cls(*arrays, read_index(folder / "index.csv"), list(meta["ch_names"]), float(meta["sfreq"]))
+        ch_names, sfreq = meta.pop("ch_names"), float(meta.pop("sfreq"))
+        return cls(*arrays, read_index(folder / "index.csv"), ch_names, sfreq, meta)
 
     def __len__(self) -> int:
         return len(self.index)
 
 
-def preprocess(source, folder: str | Path, params: PreprocessParams | None = None, n_jobs: int = 2) -> dict[str, str]:
+def preprocess(source: Source, folder: str | Path, params: PreprocessParams | None = None, n_jobs: int = 2) -> dict[str, str]:
     """Preprocess every recording of a source into a ``windows/`` folder.
 
     A recording that cannot be used is skipped with its reason and the others go on. Parts of a run that
@@ -191,7 +218,7 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
 
     Parameters
     ----------
-    source : SeedVII, LabelledFolder, …
+    source : Source
         What :func:`e2llm.recordings.open_source` returned.
     folder : path
         Written: ``data.npy``, ``data.power.npy``, ``data.shape.npy``, ``index.csv``, ``channels.json``.
@@ -212,15 +239,17 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
     """
     params, folder = params or PreprocessParams(), Path(folder)
     partial = folder.with_name(folder.name + ".part")
-    usable, skipped = _common_channels(source)
+    channels, skipped = _channels(source, params)
+    usable, target = _agreed(channels, params)
     ch_names = eegpt_channels(usable, params.trained_only)
-    stamp = f"{source.root} {asdict(params)} {ch_names} {[recording.name for recording in source.recordings]}"
+    lacking = {name: [place for place in ch_names if place not in own] for name, own in channels.items()}
+    stamp = f"{source.root} {asdict(params)} {ch_names} {lacking} {[recording.name for recording in source.recordings]}"
     if not (partial / "stamp").is_file() or (partial / "stamp").read_text() != stamp:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         (partial / "stamp").write_text(stamp)
     todo = [recording for recording in source.recordings if recording.name not in skipped]
-    jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
+    jobs = (delayed(_process_recording)(source, recording, ch_names, lacking[recording.name], params, partial) for recording in todo)
     progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings", leave=False,
                     disable=not is_watched())
     for recording, reason in zip(todo, progress, strict=True):
@@ -230,14 +259,17 @@ def preprocess(source, folder: str | Path, params: PreprocessParams | None = Non
     if not used:
         reason = next(iter(skipped.values()), "the source has none")
         raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
-    _assemble(partial, folder, [recording.name for recording in used], ch_names, params.sfreq)
+    names = [recording.name for recording in used]
+    facts = {"missing": params.missing, "left_out": [place for place in target if place not in usable],
+             "interpolated": {name: lacking[name] for name in names if lacking[name]}, "by_position": _by_position(source, names)}
+    _assemble(partial, folder, names, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
     return skipped
 
 
-def _common_channels(source) -> tuple[list[str], dict[str, str]]:
-    """Channels that every usable recording has, and the recordings that cannot be used.
+def _channels(source: Source, params: PreprocessParams) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Channels of every usable recording, and the recordings that cannot be used.
 
-    A recording that fails its check is left out, and so is one that lacks most of the channels that most others have.
+    A recording that fails its check is left out, and so is one that lacks most of the wanted channels, or of those that most others have.
     """
     channels, skipped = {}, {}
     for recording in source.recordings:
@@ -248,19 +280,37 @@ def _common_channels(source) -> tuple[list[str], dict[str, str]]:
             continue
         channels[recording.name] = [canonical(name) for name in getattr(source, "ch_names", names)]
     counts = Counter(name for names in channels.values() for name in names)
-    typical = {name for name, n in counts.items() if 2 * n > len(channels)}
+    typical = {canonical(name) for name in params.wanted} or {name for name, n in counts.items() if 2 * n > len(channels)}
+    whose = "of the wanted channels" if params.wanted else "channels of the other recordings"
     for name, names in list(channels.items()):
         if 2 * len(typical & set(names)) < len(typical):
-            skipped[name] = f"{name} lacks most channels of the other recordings (has {names[:6]}): rename its channels or drop it."
+            skipped[name] = f"{name} lacks most {whose} (has {names[:6]}): rename its channels or drop it."
             del channels[name]
-    common = [name for name in counts if all(name in names for names in channels.values())]
-    if not channels or not common:
-        reason = next(iter(skipped.values()), "the recordings share no channel")
+    if not channels:
+        reason = next(iter(skipped.values()), "the source has no recordings")
         raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
-    return common, skipped
+    return channels, skipped
 
 
-def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str], sfreq: float) -> None:
+def _agreed(channels: dict[str, list[str]], params: PreprocessParams) -> tuple[list[str], list[str]]:
+    """Channels that all windows will have, and those that were wanted."""
+    counts = Counter(name for names in channels.values() for name in names)
+    shared = [name for name, n in counts.items() if n == len(channels)]
+    target = [canonical(name) for name in params.wanted] or [name for name, n in counts.items() if 2 * n > len(channels)]
+    usable = target if params.missing == "interpolated" else [name for name in target if name in shared]
+    if not usable:
+        first = ", ".join(list(channels)[:3])
+        raise SourceError(f"The recordings {first}, … share no channel: rename their channels, or set missing to 'interpolated'.")
+    return usable, target
+
+
+def _by_position(source: Source, names: list[str]) -> dict[str, dict[str, list]]:
+    """Channels that a measured position placed: recording to channel to its place and how far from it it lies, millimetres."""
+    matches = {name: match for name, match in getattr(source, "matches", {}).items() if name in names and match.by_position}
+    return {name: {channel: [match.places[channel], mm] for channel, mm in match.by_position.items()} for name, match in matches.items()}
+
+
+def _assemble(partial: Path, folder: Path, names: list[str], meta: dict) -> None:
     """Join the parts into one memory-mapped array and an index, then rename the folder."""
     index = pd.concat([read_index(_part(partial, name, ".csv")) for name in names], ignore_index=True)
     for suffix in ("", *MEASURED):
@@ -276,7 +326,7 @@ def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str]
         for suffix in (".csv", *(f"{suffix}.npy" for suffix in ("", *MEASURED))):
             _part(partial, name, suffix).unlink()
     (partial / "stamp").unlink()
-    pd.Series({"ch_names": ch_names, "sfreq": sfreq}).to_json(partial / "channels.json")
+    (partial / "channels.json").write_text(json.dumps(meta), encoding="utf-8")
     index.insert(0, "id", np.arange(len(index)))
     index.to_csv(partial / "index.csv", index=False)
     shutil.rmtree(folder, ignore_errors=True)
@@ -285,5 +335,5 @@ def _assemble(partial: Path, folder: Path, names: list[str], ch_names: list[str]
 
 def read_index(path: Path) -> pd.DataFrame:
     """The index table of windows, with the types that every stage relies on."""
-    text = {"subject": str, "label": str, "bad_channels": str}
+    text = {"subject": str, "label": str, "bad_channels": str, "context": str}
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"intensity": [""]})

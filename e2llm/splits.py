@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .audit import audit
+from .seed import clip_emotion
 
 NORMALISATIONS = ("calibration", "session", "population", "transductive")
 
@@ -64,6 +65,11 @@ class Split:
         return self.traits.clip_disjoint
 
     @property
+    def context_disjoint(self) -> bool:
+        """Whether the protocol tests on contexts that training has not met."""
+        return self.traits.context_disjoint
+
+    @property
     def leaky(self) -> bool:
         """Whether the protocol leaks by its design."""
         return self.traits.leaky
@@ -99,6 +105,31 @@ def official_fold(clip: np.ndarray) -> np.ndarray:
     return (np.asarray(clip) - 1) % 20 // 5
 
 
+def clip_fold(index: pd.DataFrame) -> tuple[np.ndarray, int]:
+    """Fold of every window's clip, and how many folds there are.
+
+    Recordings with the clips and labels of SEED-VII have its official folds. Elsewhere the clips of each label are dealt in turn, so that every
+    fold shows every label as often as it can: clips that people share alike for all of them, clips of one's own person by person. There
+    are four folds, or three where a label has only three clips. Clips too few to deal, fewer than three a label and person, have folds
+    by their number alone.
+    """
+    clips = index.drop_duplicates(["subject", "clip"])[["subject", "clip", "label"]]
+    if all(clip in _SEED_CLIPS and clip_emotion(clip) == label for clip, label in zip(clips["clip"], clips["label"], strict=True)):
+        return official_fold(index["clip"]), 4
+    shared = clips["clip"].duplicated().any()
+    by = ["label"] if shared else ["subject", "label"]
+    clips = clips.drop_duplicates([*by, "clip"]).sort_values("clip", kind="stable")
+    sizes = clips.groupby(by)["clip"].size()
+    if sizes.max() < 3:
+        return official_fold(index["clip"]), 4
+    place, n_folds = clips.groupby(by).cumcount(), 3 if sizes.min() == 3 else 4
+    of_clip = dict(zip(clips[[*by, "clip"]].itertuples(index=False, name=None), place % n_folds, strict=True))
+    return np.array([of_clip[key] for key in index[[*by, "clip"]].itertuples(index=False, name=None)]), n_folds
+
+
+_SEED_CLIPS = range(1, 81)
+
+
 def _by_number(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))
 
@@ -122,8 +153,8 @@ def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np
     test_subject, val_group = _subject_groups(index, n_groups, fold)
     val_names = _by_number(index["subject"][val_group].unique())
     val_subject = index["subject"].isin(val_names[: max(1, len(val_names) // 3)]).to_numpy()
-    clip_fold = official_fold(index["clip"])
-    test_clip, val_clip = clip_fold == fold % 4, clip_fold == (fold + 1) % 4
+    of_clip, n_folds = clip_fold(index)
+    test_clip, val_clip = of_clip == fold % n_folds, of_clip == (fold + 1) % n_folds
     rest = ~test_clip & ~val_clip
     return {"train": ~test_subject & ~val_subject & rest, "val": val_subject & val_clip,
             "test": test_subject & test_clip, "calibration": rest}
@@ -137,14 +168,14 @@ def subjects(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str,
 
 
 def clips(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Official four folds of the clips, all subjects pooled: same people, other clips."""
-    clip_fold = official_fold(index["clip"])
-    test, val = clip_fold == fold % 4, clip_fold == (fold + 1) % 4
+    """Folds of the clips (:func:`clip_fold`; SEED-VII: the official four), all subjects pooled: same people, other clips."""
+    of_clip, n_folds = clip_fold(index)
+    test, val = of_clip == fold % n_folds, of_clip == (fold + 1) % n_folds
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
 def within_subject(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Official four folds of one subject's clips: fold ``4 s + k`` is fold k of the s-th subject; others are left aside."""
+    """Folds of one subject's clips (SEED-VII: the official four): fold ``4 s + k`` is fold k of the s-th subject; others are left aside."""
     subjects = _by_number(index["subject"].unique())
     own = (index["subject"] == subjects[fold // 4 % len(subjects)]).to_numpy()
     return {name: mask & own for name, mask in clips(index, fold % 4).items()}
@@ -157,6 +188,40 @@ def random_windows(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dic
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
+def _of_contexts(index: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the test context and of the clips of the other contexts that validate: contexts in the order of their names, one a fold."""
+    contexts = sorted(set(index["context"])) if "context" in index else []
+    if len(contexts) < 2 or "" in contexts:
+        raise ValueError(f"Labels of these recordings were evoked in {len(contexts) or 'one'} context{'s' * (len(contexts) > 1)} ({contexts}): a "
+                         "protocol across contexts needs two or more, named for every trial.")
+    test = (index["context"] == contexts[fold % len(contexts)]).to_numpy()
+    rest = np.flatnonzero(~test)
+    val = np.zeros(len(index), dtype=bool)
+    val[rest] = clip_fold(index.iloc[rest])[0] == 0
+    return test, val
+
+
+def cross_context(index: pd.DataFrame, fold: int = 0, n_groups: int = 0) -> dict[str, np.ndarray]:
+    """The same people, labels evoked in another way: with imagery and video, fold 0 goes from video to imagery, fold 1 back.
+
+    What validates are clips of the contexts that are trained on: nothing is chosen by the context of the test.
+    """
+    test, val = _of_contexts(index, fold)
+    return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
+
+
+def cross_context_joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np.ndarray]:
+    """People and context both unseen; fold ``c + n_contexts g`` tests group g of the people in context c.
+
+    Test people's levels come from their own clips in the other contexts, without labels and outside the clips that validate.
+    """
+    n_contexts = index["context"].nunique() if "context" in index else 1
+    test_context, val_clip = _of_contexts(index, fold)
+    test_subject, val_subject = _subject_groups(index, n_groups, fold // n_contexts)
+    return {"train": ~test_context & ~test_subject & ~val_subject & ~val_clip, "val": ~test_context & val_subject & val_clip,
+            "test": test_context & test_subject, "calibration": ~test_context & ~val_clip}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How windows are dealt, and what may be claimed of the scores."""
@@ -165,6 +230,7 @@ class Protocol:
     what: str
     subject_disjoint: bool = False
     clip_disjoint: bool = False
+    context_disjoint: bool = False
     leaks: tuple[str, ...] = ()  # rules of the auditor that it breaks by design
 
     @property
@@ -178,6 +244,8 @@ PROTOCOLS: dict[str, Protocol] = {
     "subjects": Protocol(subjects, "people unseen, clips seen by others", subject_disjoint=True),
     "clips": Protocol(clips, "clips unseen, people seen", clip_disjoint=True),
     "within_subject": Protocol(within_subject, "one person, other clips of the same sessions", clip_disjoint=True),
+    "cross_context": Protocol(cross_context, "people seen, context unseen", context_disjoint=True),
+    "cross_context_joint": Protocol(cross_context_joint, "people and context both unseen", subject_disjoint=True, context_disjoint=True),
     "random_windows": Protocol(random_windows, "windows dealt at random, every clip on both sides",
                                leaks=("clip_on_both_sides", "normalisation_on_test")),
 }

@@ -74,16 +74,18 @@ class Corpus:
         return ItemBuilder(self.segments(getattr(self.split, part)), self.label_set, seed)
 
 
-def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2) -> Stage:
-    """Preprocess a data source into the run's ``windows`` stage; finished work with the same inputs is kept."""
-    source = open_source(kind, data_root, subjects=subjects)
-    stage = run.stage("windows", {"source": kind, "subjects": subjects, **asdict(params)}, inputs={"data": folder_fingerprint(data_root)})
+def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2,
+                 **options) -> Stage:
+    """Preprocess a data source, with its class's options, into the ``windows`` stage; finished work with the same inputs is kept."""
+    source = open_source(kind, data_root, subjects=subjects, **options)
+    stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs={"data": folder_fingerprint(data_root)})
     if not stage.done:
         stage.begin()
         skipped = preprocess(source, stage.path / "signal", params, n_jobs)
         label_set = asdict(source.label_set)
         (stage.path / "labels.json").write_text(json.dumps(label_set, indent=1))
-        stage.finish({"windows": len(Windows.open(stage.path / "signal"))}, skipped=skipped)
+        windows = Windows.open(stage.path / "signal")
+        stage.finish({"windows": len(windows)}, skipped=skipped, channels=windows.channel_facts)
     return stage
 
 

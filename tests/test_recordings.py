@@ -142,7 +142,7 @@ def test_a_label_may_be_a_word_that_tables_read_as_missing(folder):
 def test_unknown_source():
     with pytest.raises(SourceError) as caught:
         open_source("deap", "anywhere")
-    paragraph(caught, "'deap'", "known: seed-vii, folder")
+    paragraph(caught, "'deap'", "known: seed-vii, seed-vii-raw, folder, bids, emoeeg-mc, faced")
 
 
 def test_missing_folder(tmp_path):
