@@ -24,7 +24,7 @@ from e2llm.metrics import balanced_accuracy
 from e2llm.montage import canonical
 from e2llm.preprocess import PreprocessParams, preprocess
 from e2llm.recordings import EmoEEGMC, RecordingError, SourceError, open_source
-from e2llm.runs import Run
+from e2llm.runs import Run, project_root
 from e2llm.tasks import read_items
 from e2llm.train import FitParams
 
@@ -204,13 +204,14 @@ def test_wrong_places_and_contexts(own, tmp_path):
 def run(folder, tmp_path_factory) -> SimpleNamespace:
     """All three stages with very few steps, people and context unseen."""
     torch.set_num_threads(1)
-    run = Run.open("emoeeg", runs=tmp_path_factory.mktemp("runs"))
+    run = Run("emoeeg", tmp_path_factory.mktemp("runs") / "emoeeg", project_root())
+    run.path.mkdir()
     stages.make_windows(run, "emoeeg-mc", folder.root, PreprocessParams(), n_jobs=1, seconds=8.0)
     protocol = {"protocol": "cross_context_joint", "fold": 0, "n_groups": 3, "normalisation": "calibration"}
     corpus = stages.open_corpus(run, protocol)
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(25, 16, 3e-3), HeadParams())
     corpus = stages.open_corpus(run)
-    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(1024, 48, 2, 2), 120, 2, FitParams(8, 8, 4e-3))
+    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2, FitParams(8, 8, 4e-3))
     stages.align(run, corpus, 2, 3, 32, 1.0, FitParams(4, 8, 3e-3))
     kinds = ("predict", "describe", "select", "compare", "rank", "match")
     stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stages.AdapterParams(rank=4, alpha=8), FitParams(4, 8, 2e-3))
