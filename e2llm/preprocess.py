@@ -113,6 +113,7 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
     if lacking:
         empty = np.zeros((len(lacking), raw.n_times))
         raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), trial.sfreq), verbose="error")], force_update_info=True)
+        raw.set_montage(make_info(raw.ch_names, trial.sfreq).get_montage())  # the sphere of the splines is fitted to the whole cap
     raw.info["bads"] = [*bad, *lacking]
     if raw.info["bads"]:
         raw.interpolate_bads(reset_bads=True, verbose="error")

@@ -119,7 +119,7 @@ class SeedVIIRaw:
             return None
         try:
             rows = pd.read_csv(path, header=None)
-            times = pd.to_datetime(rows[1])
+            times = pd.to_datetime(rows[1], format="mixed")
         except Exception as error:
             raise RecordingError(f"{path} is not a readable table of triggers and times ({error}): copy it again.") from None
         if not len(rows) or rows[0].tolist() != [1, 2] * (len(rows) // 2) or not times.is_monotonic_increasing:

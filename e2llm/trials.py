@@ -6,6 +6,7 @@ with a file is said of that file alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +84,19 @@ _COMPANIONS = {
 def open_raw(path: Path) -> mne.io.BaseRaw:
     """Open any file that MNE reads, without loading the signal; RecordingError names the file, the reason and missing companions."""
     try:
+        if path.suffix.lower() in (".vhdr", ".ahdr"):
+            _check_brainvision(path)
         return mne.io.read_raw(path, preload=False, verbose="error")
     except Exception as error:
         raise RecordingError(why_unread(path, error)) from None
+
+
+def _check_brainvision(path: Path) -> None:
+    """MNE reads a recording whose markers are lost without a word."""
+    named = re.findall(r"^(?:DataFile|MarkerFile)\s*=\s*(.+?)\s*$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    for name in named:
+        if not (path.parent / name.replace("$b", path.stem)).is_file():
+            raise FileNotFoundError(f"its header names {name}, which is not beside it")
 
 
 def why_unread(path: Path, error: Exception) -> str:
