@@ -292,8 +292,8 @@ def people_not_seen(case: Case) -> Iterator[Finding]:
 
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, context_on_both_sides,
-    duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours,
-    session_fingerprint, people_not_seen)
+    duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts,
+    time_neighbours, session_fingerprint, people_not_seen)
 
 
 def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: object) -> list[Finding]:

@@ -36,6 +36,8 @@ SYNONYMS = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 _STAND_INS = {"CB1": "PO9", "CB2": "PO10"}
 # Earlobes and mastoids are reference sites: in the standard montage, but not on the scalp.
 _REFERENCES = ("A1", "A2", "M1", "M2")
+# What a channel's name may say it was referred to: "Cz-LE" lies at Cz.
+_REFERRED_TO = ("REF", "LE", "AVG", *_REFERENCES)
 
 REGIONS: dict[str, tuple[str, ...]] = {
     "frontal": ("FP1", "FPZ", "FP2", "AF7", "AF3", "AF4", "AF8", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8"),
@@ -52,8 +54,8 @@ def canonical(name: str) -> str:
     """Standard upper-case name of a channel: ``"EEG T3-Ref"`` gives ``"T7"``, ``"Fp1"`` gives ``"FP1"``."""
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
     stem = words[0].rstrip(".") if words else ""  # "Fc5." is PhysioNet's spelling
-    for suffix in ("-REF", "-LE", "-AVG", "-A1", "-A2", "-M1", "-M2"):
-        stem = stem.removesuffix(suffix)
+    for reference in _REFERRED_TO:
+        stem = stem.removesuffix(f"-{reference}")
     return SYNONYMS.get(stem, stem)
 
 
@@ -68,18 +70,17 @@ def _standard_positions() -> dict[str, dict[str, np.ndarray]]:
 
 
 def known_channels(names: list[str]) -> list[str]:
-    """Those names (in their order) that have a scalp position after canonicalisation."""
-    return [name for name in names if canonical(name) in _standard_positions()["ch_pos"]]
+    """Those names (in their order) that have a scalp position after canonicalisation; a difference of two sites has none."""
+    return [name for name in names if canonical(name) in _standard_positions()["ch_pos"] and not bipolar_pair(name)]
 
 
 def bipolar_pair(name: str) -> tuple[str, str] | None:
     """The two sites that a bipolar derivation subtracts (``"EEG Fp1-F7"`` gives ``("FP1", "F7")``), or None for any other name."""
-    if canonical(name) in _standard_positions()["ch_pos"]:
-        return None  # against a reference site, which the spelling leaves out
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
     sites = [canonical(part) for part in "".join(words).split("-")]
-    known = {*_standard_positions()["ch_pos"], *_REFERENCES}
-    return (sites[0], sites[1]) if len(sites) == 2 and set(sites) <= known else None
+    if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= {*_standard_positions()["ch_pos"], *_REFERENCES}:
+        return None
+    return sites[0], sites[1]
 
 
 @dataclass(frozen=True)

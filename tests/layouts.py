@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from e2llm.simulate import SFREQ, _clip_signal, _topographies
 EXTRA = ("M1", "M2", "ECG", "HEO", "VEO")  # what SEED-VII recorded beside the 62
 
 # The 64 names of EmoEEG-MC, in its order and spelling.
-EMOEEG_CHANNELS = """
+EMOEEG_CHANNELS = re.findall(r"\w+", """
 Fp1 Fpz Fp2 AF7 AF3 AF4 AF8 F7 F5 F3 F1 Fz F2 F4 F6 F8 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 T7 C5 C3 C1 Cz C2 C4 C6 T8 TP7 CP5 CP3 CP1 CPz CP2
 CP4 CP6 TP8 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2 F9 F10 TP9 TP10
-""".split()
+""")
 
 
 def write_cnt(path: Path, names: list[str], microvolts: np.ndarray, sfreq: int, triggers: list[tuple[int, int]], bits: int = 32,
@@ -111,10 +112,12 @@ def write_emoeeg(root: Path, subjects: int = 4, seconds: float = 9.2, runs: dict
     rng = np.random.default_rng(seed)
     orders = {who: [stimuli[i] for i in rng.permutation(len(stimuli))] for who in people}
     listed = "\n".join(f"{int(who)}. `{orders[who]}`" for who in people)
-    codes = "\n".join(f"     sub-{who}: vid-{CODES['video']}  ima-{CODES['imagery']}, fade-{CODES['fade']} rating-{CODES['rating']}" for who in people)
+    spelled = f"vid-{CODES['video']}  ima-{CODES['imagery']}, fade-{CODES['fade']} rating-{CODES['rating']}"
+    codes = "\n".join(f"     sub-{who}: {spelled}" for who in people)
     (root / "README.md").write_text(f"# A twin\n\n`reorder = {list(STIMULI)}`\n\n{listed}\n\n{codes}\n", encoding="utf-8")
     (root / "dataset_description.json").write_text(json.dumps({"Name": "twin of EmoEEG-MC", "BIDSVersion": "1.6.0", "DatasetType": "raw"}))
-    pd.DataFrame({"participant_id": [f"sub-{who}" for who in people], "age": 22, "gender": "F"}).to_csv(root / "participants.tsv", sep="\t", index=False)
+    participants = pd.DataFrame({"participant_id": [f"sub-{who}" for who in people], "age": 22, "gender": "F"})
+    participants.to_csv(root / "participants.tsv", sep="\t", index=False)
     return {who: _write_emoeeg_person(root, who, orders[who], seconds, (runs or {}).get(who, 1), seed) for who in people}
 
 

@@ -112,7 +112,7 @@ def test_other_columns_say_label_clip_and_context(own, tmp_path):
     index = Windows.open(tmp_path / "windows").index
     split = make_split(index, "cross_context")
     assert set(index["context"].iloc[split.test]) == {"heard"} and set(index["context"].iloc[split.train]) == {"seen"}
-    assert {event.label for event in BIDSFolder(own, labels=["tense"] + ["calm"])._events[source.recordings[0].name]} == set(LABELS)
+    assert {event.label for event in BIDSFolder(own, labels=LABELS)._events[source.recordings[0].name]} == set(LABELS)
 
 
 def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):
@@ -161,7 +161,7 @@ def test_an_absent_column_names_those_that_are_there(own):
 
 
 def test_labels_that_never_occur(own):
-    with pytest.raises(SourceError, match="No event of .* has the label bored"):
+    with pytest.raises(SourceError, match=r"No event of .* has the label bored"):
         BIDSFolder(own, labels=["calm", "tense", "bored"])
 
 

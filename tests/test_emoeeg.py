@@ -129,7 +129,8 @@ def test_trials_end_where_the_data_set_says(folder, number):
     recording = source.recordings[number]
     trials, told = list(source.trials(recording)), folder.told[recording.subject]
     assert source.label_set is EMOEEG_MC and source.check(recording) == [canonical(name) for name in EMOEEG_CHANNELS]
-    assert [(trial.context, trial.label, trial.session) for trial in trials] == [(context, EMOTION_OF[name[:-1]], run) for context, name, _, run in told]
+    shown = [(context, EMOTION_OF[name[:-1]], run) for context, name, _, run in told]
+    assert [(trial.context, trial.label, trial.session) for trial in trials] == shown
     assert [trial.clip for trial in trials] == [STIMULI.index(name) + 1 + 21 * (context == "video") for context, name, *_ in told]
     assert len({trial.clip for trial in trials}) == 42 and all(trial.signal.shape == (64, 1600) for trial in trials)
     for trial, (_, _, stop, run) in list(zip(trials, told, strict=True))[::7]:
@@ -177,7 +178,7 @@ def test_counts_that_disagree_cost_that_person_only(own, tmp_path):
         return [note for i, note in enumerate(notes) if i != 1]  # the first start of a video
 
     edit_notes(own / "sub-01/eeg/sub-01_task-emotion_eeg.edf", lose)
-    with pytest.raises(RecordingError, match="sub-01: its triggers tell 20 video trials, README.md lists 21.*never guessed"):
+    with pytest.raises(RecordingError, match=r"sub-01: its triggers tell 20 video trials, README\.md lists 21.*never guessed"):
         consume(own)
     skipped = preprocess(EmoEEGMC(own), tmp_path / "windows", n_jobs=1)
     assert list(skipped) == ["sub-01"] and pd.read_csv(tmp_path / "windows/index.csv", dtype=str)["subject"].unique().tolist() == ["02"]

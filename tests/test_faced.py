@@ -100,7 +100,8 @@ def test_a_pickle_that_wants_to_run_something_is_refused_before_it_does(own):
 
 @pytest.mark.parametrize(("content", "fact"), [
     (b"", "no pickled array"), (b"no pickle", "no pickled array"), (pickle.dumps({"data": 1}), "holds dict, not an array"),
-    (pickle.dumps(np.array(["x"])), "holds ndarray, not an array of numbers"), (pickle.dumps(np.zeros((28, 30, 30, 5))), r"has shape \(28, 30, 30, 5\)"),
+    (pickle.dumps(np.array(["x"])), "holds ndarray, not an array of numbers"),
+    (pickle.dumps(np.zeros((28, 30, 30, 5))), r"has shape \(28, 30, 30, 5\)"),
 ])
 def test_files_that_are_none_of_its_recordings(own, content, fact):
     first(own).write_bytes(content)
@@ -124,7 +125,7 @@ def test_the_table_of_electrodes_is_believed(own):
     older = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
     one = [older.get(name, name).title() for name in FACED_CHANNELS]
     two = [name.title() for name in FACED_CHANNELS]
-    table = pd.DataFrame({"Cohort 1#": one[:16] + ["A1", "A2"] + one[16:30], "Cohort 2#": two})
+    table = pd.DataFrame({"Cohort 1#": [*one[:16], "A1", "A2", *one[16:30]], "Cohort 2#": two})
     table.to_excel(own / "Electrode_Location.xlsx", index=False)
     assert len(FACED(own).recordings) == 2
     table.iloc[::-1].to_excel(own / "Electrode_Location.xlsx", index=False)

@@ -12,10 +12,12 @@ from e2llm.montage import (
     FRONTAL_PAIRS,
     REGIONS,
     SEED_CHANNELS,
+    bipolar_pair,
     canonical,
     eegpt_channels,
     known_channels,
     make_info,
+    match_channels,
     region_indices,
     region_of,
 )
@@ -50,7 +52,7 @@ def test_a_cap_without_known_names_is_refused():
 
 @pytest.mark.parametrize(("name", "standard"), [
     ("T3", "T7"), ("T4", "T8"), ("T5", "P7"), ("T6", "P8"), ("Fp1", "FP1"), ("EEG T3-Ref", "T7"), ("EEG Fp1-LE", "FP1"),
-    ("EEG_Cz", "CZ"), ("eeg pz-avg", "PZ"), ("C3-A2", "C3"), ("C4-M1", "C4"), ("", ""),
+    ("EEG_Cz", "CZ"), ("eeg pz-avg", "PZ"), ("Fc5.", "FC5"), ("EEG Fp2..", "FP2"), ("C3-A2", "C3"), ("C4-M1", "C4"), ("", ""),
 ])
 def test_spellings(name, standard):
     assert canonical(name) == standard
@@ -120,3 +122,62 @@ def test_region_rows_leave_out_what_the_cap_lacks():
     assert region_indices(["O1", "T3", "Fp1", "T4"]) == {"frontal": [2], "temporal": [1, 3], "occipital": [0]}
     every = region_indices(list(SEED_CHANNELS))
     assert sorted(row for rows in every.values() for row in rows) == list(range(62))
+
+
+# --- matching by name and by position
+
+
+def digitised(seed: int, mm: float = 4.0, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """The EEGPT cap as a digitiser finds it on somebody's head: other size, some millimetres off, names of its own."""
+    rng = np.random.default_rng(seed)
+    return {f"E{i}": scale * (xyz + rng.normal(0, mm * 1e-3 / np.sqrt(3), 3)) for i, xyz in enumerate(positions(list(EEGPT_VOCABULARY)))}
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 1.1), (2, 0.9), (3, 1000.0)])
+def test_numbered_channels_are_placed_where_they_were_measured(seed, scale):
+    """The size of the head, or of the unit, does not matter."""
+    cap = digitised(seed, scale=scale)
+    match = match_channels(list(cap), cap)
+    assert match.places == {f"E{i}": name for i, name in enumerate(EEGPT_VOCABULARY)}
+    assert set(match.by_position) == set(cap) and max(match.by_position.values()) < 15 and match.doubled == []
+
+
+def test_names_count_before_positions():
+    at, beside = (f"E{EEGPT_VOCABULARY.index(name)}" for name in ("CZ", "C2"))
+    cap = {("Cz" if name == beside else name): xyz for name, xyz in digitised(0).items()}
+    match = match_channels(list(cap), cap)  # a channel called Cz that lies at C2: its name is believed, and the one at Cz finds it taken
+    assert match.places["Cz"] == "CZ" and at not in match.places and match.unplaced == (at,)
+
+
+def test_what_lies_too_far_off_or_is_no_scalp_electrode_has_no_place():
+    cap = digitised(0)
+    low = {"E900": np.array([0.0, 0.02, -0.08]), "VEO": cap["E0"], "ECG1": cap["E1"], "M1": cap["E2"], "lost": np.full(3, np.nan), "nil": np.zeros(3)}
+    for name in ("E0", "E1", "E2"):
+        del cap[name]
+    match = match_channels([*cap, *low], cap | low)
+    assert match.unplaced == tuple(low) and len(match.places) == 59
+    assert not match_channels([*digitised(1)], digitised(1), within_mm=0.0).places
+
+
+def test_too_few_positions_or_none_of_a_head_place_nothing():
+    cap = digitised(0)
+    some = {name: cap[name] for name in list(cap)[:7]}
+    flat = {f"E{i}": np.array([i % 8, i // 8, 0.001 * i * i]) for i in range(62)}
+    for few in (some, flat):
+        assert match_channels(list(few), few).places == {}
+    assert match_channels(["Cz", "E1"]).places == {"Cz": "CZ"}
+
+
+@pytest.mark.parametrize(("name", "pair"), [
+    ("Fp1-F7", ("FP1", "F7")), ("EEG T3-T5", ("T7", "P7")), ("EEG Fp1 - F3", ("FP1", "F3")), ("EEG A2-A1", None), ("C3-A2", None),
+    ("EEG Cz-Ref", None), ("Cz", None), ("ECG", None), ("Status", None), ("C4 - M1", None),
+])
+def test_bipolar_derivations_are_told_from_references(name, pair):
+    assert bipolar_pair(name) == pair
+    match = match_channels([name, "Pz"])
+    assert match.bipolar == ((name,) if pair else ()) and match.places["Pz"] == "PZ"
+    assert (name in match.places) == (name in ("C3-A2", "EEG Cz-Ref", "Cz", "C4 - M1"))
+
+
+def test_two_channels_of_one_place_are_told():
+    assert match_channels(["T3", "Cz", "EEG T7"]).doubled == ["T7"]
