@@ -45,7 +45,7 @@ def test_constraints_pin_every_dependency_exactly_and_within_range():
         assert requirement.specifier.contains(pins[requirement.name]), f"{requirement.name} {pins[requirement.name]} is outside {text}"
 
 
-@pytest.mark.parametrize("profile", ["tiny", "laptop", "paper", "eegmat"])
+@pytest.mark.parametrize("profile", ["tiny", "laptop", "paper", "eegmat", "emoeeg", "faced", "seed-vii-raw"])
 def test_profiles_hold_only_known_parameters_of_the_right_type(profile):
     values = pipeline.load_profile(profile)
     checked = pipeline.validate(values, {}, pipeline.find_notebooks(ROOT / "notebooks"))
