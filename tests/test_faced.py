@@ -10,11 +10,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from e2llm import stages
 from e2llm.emotions import FACED as LABELS
+from e2llm.encoder import HeadParams
 from e2llm.faced import FACED_CHANNELS, FACED_CLIPS, read_pickled_array
+from e2llm.preprocess import PreprocessParams
 from e2llm.recordings import FACED, RecordingError, SourceError, open_source
+from e2llm.runs import Run, project_root
 from e2llm.splits import make_split
+from e2llm.tasks import text_items
+from e2llm.train import FitParams
 
 SHAPE = (28, 32, 7500)
 
@@ -136,3 +143,28 @@ def test_the_table_of_electrodes_is_believed(own):
 def test_a_folder_without_recordings(tmp_path):
     with pytest.raises(SourceError, match=r"holds no files sub000\.pkl"):
         FACED(tmp_path)
+
+
+def test_nine_labels_from_windows_to_stage_1_and_items(tmp_path):
+    """Three people of noise: nine classes, no valence and arousal, and what cannot be asked of them is not."""
+    folder = tmp_path / "FACED" / "Processed_data"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        noise = np.random.default_rng(number).normal(0, 10, (28, 40, 7500)).astype(np.float32)
+        mixed = np.einsum("ij,tjs->tis", np.random.default_rng(9).normal(size=(32, 40)).astype(np.float32) / 6, noise)
+        (folder / f"sub{number:03d}.pkl").write_bytes(pickle.dumps(mixed.astype(np.float32)))
+    torch.set_num_threads(1)
+    run = Run("faced", tmp_path / "run", project_root())
+    run.path.mkdir()
+    stages.make_windows(run, "faced", folder.parent, PreprocessParams(lof_threshold=50), n_jobs=1)
+    protocol = {"protocol": "joint", "fold": 1, "n_groups": 3, "normalisation": "calibration"}
+    corpus = stages.open_corpus(run, protocol)
+    assert corpus.label_set == LABELS and len(corpus.windows) == 3 * 28 * 7 and len(corpus.windows.ch_names) == 30
+    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(3, 8, 1e-3), HeadParams())
+    logits = np.load(run.path / "encoder" / "answers.npz")["logits"]
+    assert logits.shape == (len(corpus.split.used), 9) and np.isfinite(logits).all()
+    corpus = stages.open_corpus(run)
+    items = stages.instruction_items(corpus, "train", dict.fromkeys(("predict", "describe", "select", "compare", "rank", "match"), 12), 0)
+    assert {item.kind for item in items} == {"predict", "describe", "select"}
+    assert all(item.options == list(LABELS.labels) for item in items if item.kind == "predict")
+    assert {item.kind for item in text_items(LABELS, 40, 0)} == {"predict", "describe", "select"}

@@ -1,0 +1,70 @@
+"""Real EDF files, from a table of stretches to a stage-1 score with whole people held out; skipped where the recordings are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from e2llm import assessment, stages
+from e2llm.encoder import HeadParams
+from e2llm.metrics import balanced_accuracy
+from e2llm.preprocess import PreprocessParams
+from e2llm.recordings import LabelledFolder
+from e2llm.runs import Run, project_root
+from e2llm.train import FitParams
+
+EEGMAT = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/eegmat").is_dir()), None)
+pytestmark = pytest.mark.skipif(EEGMAT is None, reason="the EEGMAT excerpt is not in shared/data/eegmat")
+SECONDS = 56.0  # of every recording, in two stretches: rest and arithmetic weigh alike
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """Two stretches of every file of six people, as clips of their own."""
+    rows = pd.read_csv(EEGMAT / "labels.csv", dtype=str)
+    rows = rows[rows["subject"].isin(rows["subject"].unique()[:6])]
+    halves = [rows.assign(start=start, stop=start + SECONDS / 2) for start in (2.0, 2.0 + SECONDS / 2)]
+    path = tmp_path_factory.mktemp("table") / "stretches.csv"
+    pd.concat(halves).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table, tmp_path_factory) -> SimpleNamespace:
+    torch.set_num_threads(1)
+    run = Run("eegmat", tmp_path_factory.mktemp("runs") / "eegmat", project_root())
+    run.path.mkdir()
+    stages.make_windows(run, "folder", EEGMAT, PreprocessParams(), n_jobs=1, table=str(table))
+    protocol = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalisation": "population"}
+    corpus = stages.open_corpus(run, protocol)
+    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.5, "channel_dropout": 0.25}, "", FitParams(80, 24, 3e-3), HeadParams())
+    return SimpleNamespace(run=run, corpus=corpus)
+
+
+def test_stretches_of_real_files_are_their_seconds(table):
+    source = LabelledFolder(EEGMAT, table)
+    assert len(source.recordings) == 12 and len(source.rows) == 24
+    first, second = source.trials(source.recordings[0])
+    assert first.sfreq == 500 and first.signal.shape == second.signal.shape == (19, round(500 * SECONDS / 2))
+    assert {"T7", "T8", "P7", "P8"} < set(first.ch_names) and 1 < np.median(first.signal.std(axis=1)) < 100
+
+
+def test_from_file_to_a_stage_1_score(run):
+    corpus = run.corpus
+    assert corpus.label_set.labels == ("mental arithmetic", "rest") and corpus.windows.channel_facts["left_out"] == []
+    assert len(corpus.windows) == 24 * 7 and corpus.windows.data.shape[1:] == (19, 1024)
+    scores = {}
+    for part in ("train", "test"):
+        rows = getattr(corpus.split, part)
+        answers = assessment.head_answers(run.run, rows)
+        scores[part] = balanced_accuracy(corpus.labels[rows], answers, corpus.owners[rows], 2)
+    assert scores["test"].chance == 0.5 and len(set(corpus.owners[corpus.split.test])) == 2
+    assert not set(corpus.owners[corpus.split.test]) & set(corpus.owners[corpus.split.train])
+    assert scores["train"].value > 0.7  # the states differ in real people: what is learned, not what carries over to two others
+    assert scores["test"].low <= scores["test"].value <= scores["test"].high
+    print(f"stage 1, two people held out: {scores['test'].value:.2f} [{scores['test'].low:.2f}, {scores['test'].high:.2f}]")
