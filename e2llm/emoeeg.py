@@ -114,7 +114,8 @@ class EmoEEGMC:
         self.contexts = tuple(contexts)
         folders = sorted(path for path in self.root.glob("sub-*") if (path / "eeg").is_dir())[:subjects]
         if not folders:
-            raise SourceError(f"{self.root} holds no folders sub-01/eeg, sub-02/eeg, …: data_root must be a copy of OpenNeuro ds005540.")
+            raise SourceError(f"{self.root} holds no folders sub-01/eeg, sub-02/eeg, …: data_root must be a copy of OpenNeuro ds005540 "
+                              "(openneuro-py download --dataset=ds005540 --target-dir=FOLDER).")
         self.guide = read_guide(self.root / "README.md")
         self.recordings = [Recording(path.name, path, path.name.removeprefix("sub-")) for path in folders]
         self.matches: dict[str, Match] = {}

@@ -1,4 +1,4 @@
-"""Small data sets in the layouts of other people, written by hand: Neuroscan CNT, raw SEED-VII, EmoEEG-MC."""
+"""Small data sets in the layouts of other people, written by hand: Neuroscan CNT, GDF, raw SEED-VII, EmoEEG-MC."""
 
 from __future__ import annotations
 
@@ -163,3 +163,18 @@ def _write_emoeeg_person(root: Path, who: str, order: list[str], seconds: float,
     columns = ["trial_number", "video_name", *(f"score_{i}" for i in range(1, 11))]
     pd.DataFrame([[i, 35, *row] for i, row in enumerate(ratings, start=1)], columns=columns).to_csv(beh, sep="\t", index=False)
     return told
+
+
+def write_gdf(path: Path, names: list[str], microvolts: np.ndarray, sfreq: int) -> None:
+    """A GDF 1.25 file (Schloegl 2006, arXiv cs/0608052): fixed and channel headers, records of one second in float32, one event."""
+    n_channels, n_records = len(names), microvolts.shape[1] // sfreq
+    fixed = b"GDF 1.25" + b"X X".ljust(80) + b"twin".ljust(80) + b"2022100114000000"
+    fixed += struct.pack("<q", 256 * (n_channels + 1)) + bytes(24) + bytes(20) + struct.pack("<qIII", n_records, 1, 1, n_channels)
+    limits = ((-1e6, "d"), (1e6, "d"), (-1_000_000, "q"), (1_000_000, "q"))
+    each = [b"".join(name.encode().ljust(16) for name in names), b" " * 80 * n_channels, b"uV".ljust(8) * n_channels]
+    each += [struct.pack(f"<{n_channels}{kind}", *[value] * n_channels) for value, kind in limits]
+    each += [b" " * 80 * n_channels, struct.pack(f"<{n_channels}i", *[sfreq] * n_channels), struct.pack(f"<{n_channels}i", *[16] * n_channels),
+             bytes(32 * n_channels)]
+    records = microvolts[:, : n_records * sfreq].reshape(n_channels, n_records, sfreq).transpose(1, 0, 2).astype("<f4")
+    events = struct.pack("<BBBBIIH", 1, *sfreq.to_bytes(3, "little"), 1, 1, 769)
+    path.write_bytes(fixed + b"".join(each) + records.tobytes() + events)

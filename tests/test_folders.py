@@ -9,7 +9,7 @@ import mne
 import numpy as np
 import pytest
 from edfio import Bdf, BdfSignal
-from layouts import write_cnt
+from layouts import write_cnt, write_gdf
 from scipy.io import savemat
 
 from e2llm.preprocess import PreprocessParams, Windows, preprocess
@@ -54,6 +54,7 @@ def write_split_set(path: Path, data: np.ndarray) -> None:
 WRITERS = {
     "EDF": ("a.edf", export), "BDF": ("a.bdf", write_bdf), "BrainVision": ("a.vhdr", export), "EEGLAB": ("a.set", export),
     "EEGLAB in two files": ("a.set", write_split_set), "FIF": ("a_raw.fif", lambda path, data: raw_of(data).save(path, verbose="error")),
+    "GDF": ("a.gdf", lambda path, data: write_gdf(path, NAMES, data, SFREQ)),
     "Neuroscan CNT": ("a.cnt", lambda path, data: write_cnt(path, NAMES, data, SFREQ, [])),
 }
 
