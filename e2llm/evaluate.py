@@ -42,7 +42,7 @@ class Listener:
     def inputs(self, items: list[Item], thinking: bool, said: list[str] | None = None) -> dict[str, torch.Tensor]:
         """Left-padded prompts with their EEG tokens; ``said`` is what the assistant has said so far."""
         said = said or [""] * len(items)
-        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking) + text)
+        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking)) + self.processor.ids(text)  # cut as in training
                    for item, text in zip(items, said, strict=True)]
         ids, mask = self.processor.pad(prompts, "left")
         windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]

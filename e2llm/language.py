@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import huggingface_hub
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
+
+from .fetch import CATALOGUE, Packaged, fetched
 
 EEG_TOKEN = "<|eeg|>"
 THINK, END_THINK = "<think>", "</think>"
+EMPTY_THOUGHT = f"{THINK}\n\n{END_THINK}\n\n"  # of an answer without a thought
 IGNORE = -100  # label of a token that carries no loss
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
@@ -117,57 +122,128 @@ def lookup_init(model: Qwen3ForCausalLM) -> None:
     second.o_proj.weight[word, :head] = read.T * 2.0
 
 
-def load_language_model(name: str, dtype: str = "float32"):
+def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = True):
     """Load a causal language model and its tokenizer.
 
     Parameters
     ----------
     name : str
-        Hub id, local folder, or path of a ``.gguf`` file.
+        One of these:
+
+        - a name of :data:`e2llm.fetch.CATALOGUE` that has been fetched (``smollm2-135m``);
+        - a local folder, or the path of a ``.gguf`` file;
+        - a hub id, with a revision if need be (``Qwen/Qwen3-0.6B@main``). ``HF_ENDPOINT``, ``HF_HOME`` and
+          ``HF_HUB_OFFLINE`` mean what they mean everywhere.
     dtype : str
-        ``float32`` or ``bfloat16``.
+        ``float32``, ``bfloat16``, ``float16``, or ``4bit`` (NF4, computed in bfloat16; needs bitsandbytes and a CUDA device).
+    eeg_token : bool
+        Make the EEG token known to it.
 
     Returns
     -------
     model, tokenizer
-        The tokenizer knows :data:`EEG_TOKEN`; the model is in evaluation mode.
+        The tokenizer knows :data:`EEG_TOKEN`, and its end-of-sequence token is the one that ends a turn of its chat template; the
+        model is in evaluation mode.
 
     Raises
     ------
     LanguageModelError
         If it cannot be loaded or has no chat template.
     """
-    path = Path(name)
-    options = {"dtype": getattr(torch, dtype)}
-    source, extra = name, {}
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise LanguageModelError(f"{name} is missing: give the path of a GGUF file that is there.")
-        source, extra = str(path.parent), {"gguf_file": path.name}
-    elif name.startswith((".", "/")) and not path.is_dir():
-        raise LanguageModelError(f"{name} is no folder: give a folder with config.json, a .gguf file or a hub id.")
+    where, extra = _located(name)
+    options = _number_format(dtype)
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, **extra)
-            model = AutoModelForCausalLM.from_pretrained(source, **options, **extra)
+            tokenizer = AutoTokenizer.from_pretrained(where, **extra)
+            model = AutoModelForCausalLM.from_pretrained(where, **options, **extra)
     except Exception as error:
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise LanguageModelError(f"The language model '{name}' could not be loaded ({first}). Check the name, the "
-                                 "network, or give a local folder; nothing else is used in its place.") from error
+        raise LanguageModelError(_why_not(name, error)) from error
     if tokenizer.chat_template is None:
         raise LanguageModelError(f"The language model '{name}' has no chat template: choose an instruction-tuned one.")
+    tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
+    if tokenizer.eos_token is None:
+        raise LanguageModelError(f"The turns of the language model '{name}' have no end token: generation could not stop. Choose another one.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    add_eeg_token(model, tokenizer)
+    if eeg_token:
+        add_eeg_token(model, tokenizer)
     return model.eval(), tokenizer
 
 
+def _located(name: str) -> tuple[str, dict[str, str]]:
+    """Where transformers finds a model, and what else it must be told."""
+    path = Path(name)
+    if isinstance(CATALOGUE.get(name), Packaged):
+        if (folder := fetched(name)) is None:
+            raise LanguageModelError(f"The language model '{name}' is not on this computer yet: run  e2llm fetch {name}  once.")
+        return str(folder), {}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise LanguageModelError(f"{name} is missing: give the path of a GGUF file that is there.")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        return name, {}
+    if name.startswith((".", "/", "~")):
+        raise LanguageModelError(f"{name} is no folder: give a folder with config.json, a .gguf file or a hub id.")
+    hub_id, at, revision = name.partition("@")
+    if at and not revision:
+        raise LanguageModelError(f"'{name}' names no revision after the @: write  {hub_id}  or  {hub_id}@revision.")
+    return hub_id, {"revision": revision} if at else {}
+
+
+def _number_format(dtype: str) -> dict:
+    """Arguments of ``from_pretrained`` for a number format; what this computer lacks for it is said before anything is loaded."""
+    if dtype != "4bit":
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise LanguageModelError(f"dtype = {dtype!r} is unknown: float32, bfloat16, float16 or 4bit.")
+        return {"dtype": getattr(torch, dtype)}
+    if find_spec("bitsandbytes") is None:
+        raise LanguageModelError("dtype = '4bit' needs the package bitsandbytes: pip install bitsandbytes, or take dtype = 'bfloat16'.")
+    if not torch.cuda.is_available():
+        raise LanguageModelError("dtype = '4bit' needs a CUDA device, and PyTorch finds none here: take dtype = 'bfloat16' or 'float32'.")
+    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return {"dtype": torch.bfloat16, "quantization_config": packed, "device_map": {"": 0}}
+
+
+def _why_not(name: str, error: Exception) -> str:
+    """Why a model could not be loaded, and what to do."""
+    fact = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    if Path(name).exists():
+        remedy = "Is it a folder that save_pretrained wrote, or a whole GGUF file?"
+    elif huggingface_hub.constants.HF_HUB_OFFLINE:
+        remedy = ("HF_HUB_OFFLINE is set, so only the local hub cache was asked: load it once with the network, unset HF_HUB_OFFLINE, or give a "
+                  "local folder.")
+    else:
+        remedy = f"Check the name and the network ({huggingface_hub.constants.ENDPOINT} was asked), or give a local folder."
+    return f"The language model '{name}' could not be loaded ({fact}). {remedy} Nothing else is used in its place."
+
+
+def end_of_turn(tokenizer) -> str | None:
+    """The special token that the chat template puts behind an assistant's words; None if it puts none there.
+
+    It need not be the tokenizer's own end of sequence, which ends whole documents in some families.
+    """
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "the answer"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    after = tokenizer(text.rpartition("the answer")[2], add_special_tokens=False)["input_ids"]
+    return next((token for token in tokenizer.convert_ids_to_tokens(after) if token in tokenizer.all_special_tokens), None)
+
+
+@torch.no_grad()
 def add_eeg_token(model, tokenizer) -> None:
-    """Make sure the tokenizer knows the EEG token; its embedding is never read, the projector's output replaces it."""
-    if EEG_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [EEG_TOKEN]}, replace_extra_special_tokens=False)
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    """Make sure the tokenizer knows the EEG token; its embedding is never read, the projector's output replaces it.
+
+    Where the model has no room for it, a row is added: the mean of the others, so that the new word is as unlikely as an average
+    one, whatever the seed. Tied embeddings stay tied.
+    """
+    if EEG_TOKEN in tokenizer.get_vocab():
+        return
+    tokenizer.add_special_tokens({"additional_special_tokens": [EEG_TOKEN]}, replace_extra_special_tokens=False)
+    if len(tokenizer) <= (known := model.get_input_embeddings().num_embeddings):
+        return
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        layer.weight[known:] = layer.weight[:known].float().mean(dim=0)
 
 
 class _quiet:

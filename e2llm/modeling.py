@@ -20,7 +20,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .encoder import EEGPT, N_PATCHES, EEGPTConfig
-from .language import EEG_TOKEN, IGNORE, LanguageModelError, load_language_model
+from .language import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, IGNORE, THINK, LanguageModelError, load_language_model
 from .projector import WORDS_OF_A_SLOT, Ear, Projector
 from .runs import replacing
 
@@ -324,9 +324,16 @@ class E2LLMProcessor:
         self.segment = f"[{','.join(slots)} ]" if evidence_slots else slots[0]
 
     def prompt(self, messages: list[dict], thinking: bool) -> str:
-        """Text of the messages up to the assistant's turn; with ``thinking`` off an empty thought is given."""
+        """Text of the messages up to the assistant's turn; with ``thinking`` off an empty thought is given.
+
+        Templates differ: some know ``enable_thinking`` (Qwen3), some ignore it (SmolLM2), some always open a thought. Whatever the
+        template, an answer starts with its own ``<think>`` here, or behind an empty thought.
+        """
         flat = [{"role": message["role"], "content": self._flatten(message["content"])} for message in messages]
-        return self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+        text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+        if text.rstrip().endswith(THINK):
+            text = text.rstrip().removesuffix(THINK)
+        return text if thinking or text.rstrip().endswith(END_THINK) else text + EMPTY_THOUGHT
 
     def _flatten(self, content: str | list[dict]) -> str:
         if isinstance(content, str):
@@ -346,7 +353,9 @@ class E2LLMProcessor:
     def training_example(self, messages: list[dict], response: str, thinking: bool) -> dict:
         """Ids and labels of one item: only the assistant's response carries loss."""
         prompt = self.ids(self.prompt(messages, thinking))
-        answer = [*self.ids(response), self.tokenizer.eos_token_id]
+        # Cut where scoring cuts: some tokenizers would join a line break and what follows it otherwise.
+        thought, end, said = response.rpartition(f"{END_THINK}\n\n")
+        answer = [*self.ids(thought + end), *self.ids(said), self.tokenizer.eos_token_id]
         return {"input_ids": prompt + answer, "labels": [IGNORE] * len(prompt) + answer, "windows": self.windows(messages)}
 
     def pad(self, rows: list[list[int]], side: str, value: int | None = None) -> tuple[Tensor, Tensor]:
