@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -53,7 +53,7 @@ class Packaged:
 
     def record(self) -> dict:
         """What a finished folder says of itself."""
-        return {key: value for key, value in asdict(self).items() if key != "convert"}
+        return {"requirement": self.requirement, "files": self.files, "conversion": self.conversion}
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,8 @@ def end_of_turn(tokenizer) -> str | None:
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "the answer"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     after = tokenizer(text.rpartition("the answer")[2], add_special_tokens=False)["input_ids"]
-    return next((token for token in tokenizer.convert_ids_to_tokens(after) if token in tokenizer.all_special_tokens), None)
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return next((special[i] for i in after if i in special), None)
 
 
 @torch.no_grad()

@@ -142,20 +142,13 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(LanguageModelError, match=rf"'{tmp_path}' could not be loaded.*local folder"):
+    with pytest.raises(LanguageModelError, match=rf"'{tmp_path}' could not be loaded.*save_pretrained wrote.*Nothing else is used"):
         load_language_model(str(tmp_path))
 
 
 def test_a_missing_gguf_file_is_named(tmp_path):
     with pytest.raises(LanguageModelError, match=r"tiny\.gguf is missing: give the path"):
         load_language_model(str(tmp_path / "tiny.gguf"))
-
-
-def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(LanguageModelError, match=r"'nobody/no-such-model' could not be loaded.*network.*nothing else is used"):
-        load_language_model("nobody/no-such-model")
 
 
 def test_a_model_without_chat_template_is_refused(model, tmp_path):
