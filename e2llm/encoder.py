@@ -75,11 +75,27 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if angles is not None:
+            q, k = rotated(q, angles), rotated(k, angles)
         x = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens, width / heads)
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Queries or keys turned by the place of their token (rotary embedding, Su et al. 2024, Neurocomputing 568): tokens attend by distance.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, heads, tokens, d)
+        Its first and second half make pairs.
+    angles : Tensor, shape (..., tokens, d / 2)
+        Radians; only pretraining gives places, the encoder itself has none.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * angles.cos() - second * angles.sin(), first * angles.sin() + second * angles.cos()], dim=-1)
 
 
 class MLP(nn.Module):
@@ -104,8 +120,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = MLP(config.width, config.mlp_ratio * config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), angles)
         return x + self.mlp(self.norm2(x))
 
 
@@ -168,12 +184,20 @@ class EEGPT(nn.Module):
         Tensor, shape (batch, 16, summary_tokens, width)
             Fewer time patches in training with ``patch_dropout``.
         """
-        if signal_mv.shape[1] != len(self.ch_names) or signal_mv.shape[-1] % PATCH:
-            raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got {tuple(signal_mv.shape[1:])}.")
-        x = self.patch_embed(signal_mv) + self.chan_embed(self.channel_rows)  # (batch, time, channel, width)
+        x = self.embed(signal_mv)
         if self.training:
             x = _keep_some(x, 1, self.config.patch_dropout)
             x = _keep_some(x, 2, self.config.channel_dropout)
+        return self.summarise(x)
+
+    def embed(self, signal_mv: Tensor) -> Tensor:
+        """A token for every patch of every channel: (batch, channel, sample) in millivolts to (batch, time, channel, width)."""
+        if signal_mv.shape[1] != len(self.ch_names) or signal_mv.shape[-1] % PATCH:
+            raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got {tuple(signal_mv.shape[1:])}.")
+        return self.patch_embed(signal_mv) + self.chan_embed(self.channel_rows)
+
+    def summarise(self, x: Tensor) -> Tensor:
+        """Summary tokens of the patches given: (batch, time, channel, width), any times and channels, to (batch, time, summary_tokens, width)."""
         batch, n_time = x.shape[:2]
         x = torch.cat([x.flatten(0, 1), self.summary_token.expand(batch * n_time, -1, -1)], dim=1)
         for block in self.blocks:

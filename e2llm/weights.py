@@ -1,77 +1,137 @@
-"""Where the weights of an encoder come from: a released checkpoint, or physiology."""
+"""Where the weights of an encoder come from: a released checkpoint, one pretrained here, physiology, or noise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .encoder import EEGPT, PATCH, SFREQ, Block
+from .checkpoints import RELEASED_CHANNELS, Checkpoint, check_patches, notes_of, read_checkpoint
+from .encoder import EEGPT, EEGPT_SIZES, PATCH, SFREQ, Block
 from .montage import EEGPT_VOCABULARY, make_info
 
 
 @dataclass(frozen=True)
 class KeyReport:
-    """How a checkpoint fitted: counts are printed, never assumed."""
+    """How a checkpoint fitted: counts are printed, never assumed.
+
+    Parameters
+    ----------
+    matched, missing, unexpected, mismatched : list of str
+        Keys of the encoder that were found; that were not; keys of the checkpoint's encoder that this one does not have; keys of another shape.
+    untrained : list of str
+        Channels of this encoder whose embedding the checkpoint never trained: they start from noise.
+    notes : list of str
+        What else is worth knowing before the weights are trusted.
+    """
 
     matched: list[str]
     missing: list[str]
     unexpected: list[str]
     mismatched: list[str]
+    untrained: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Number of keys that the encoder has."""
+        return len(self.matched) + len(self.missing) + len(self.mismatched)
 
     def __str__(self) -> str:
-        total = len(self.matched) + len(self.missing) + len(self.mismatched)
-        return (f"{len(self.matched)} of {total} keys matched; missing {self.missing[:5]}, "
-                f"other shape {self.mismatched[:5]}, unused {len(self.unexpected)}")
+        more = [f"channels never trained {self.untrained}"] if self.untrained else []
+        wrong = f"missing {_first(self.missing)}, other shape {_first(self.mismatched)}, unused {len(self.unexpected)}"
+        return "; ".join([f"{len(self.matched)} of {self.total} keys matched", wrong, *more, *self.notes])
+
+    @property
+    def rest(self) -> list[str]:
+        """Every key that did not match, a line each, with what is wrong with it."""
+        return [f"{key}: {what}" for what in ("missing", "mismatched", "unexpected") for key in getattr(self, what)]
+
+
+def _first(keys: list[str], n: int = 5) -> str:
+    return f"{keys[:n]}" + (f" and {len(keys) - n} more" if len(keys) > n else "")
 
 
 def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1.0) -> KeyReport:
-    """Load EEGPT weights (official ``.ckpt`` with ``target_encoder.*``, or safetensors) and report every key.
+    """Load EEGPT weights and report every key.
 
     Parameters
     ----------
     encoder : EEGPT
         Changed in place, only if enough keys match.
-    path : path
-        Checkpoint.
+    path : str or path
+        What :func:`read_checkpoint` reads.
     min_share : float
-        Smallest share of the encoder's keys that must match.
+        Smallest share of the encoder's keys that must match; what did not match keeps its start, and is in the report.
 
     Raises
     ------
     ValueError
-        If fewer match; the message gives the counts and the size that would fit.
+        If fewer match, or the checkpoint was made for another patch, stride, rate or unit. The message gives the counts and the size that would fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: download the EEGPT weights there, or leave encoder_weights empty to start from scratch.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}): files that hold other "
-                         "objects are refused; convert it to safetensors where you trust it.") from error
-    state = _encoder_keys(state.get("state_dict", state))
-    own = encoder.state_dict()
-    matched = [key for key in own if key in state and state[key].shape == own[key].shape]
+    checkpoint = read_checkpoint(path)
+    check_patches(checkpoint)
+    own, state = encoder.state_dict(), _rows_by_name(checkpoint, encoder)
+    found = [key for key in own if key in state]
+    matched = [key for key in found if state[key].shape == own[key].shape]
     report = KeyReport(matched, [key for key in own if key not in state], [key for key in state if key not in own],
-                       [key for key in own if key in state and state[key].shape != own[key].shape])
+                       [key for key in found if key not in matched], _untrained(checkpoint, encoder), notes_of(checkpoint))
     if len(matched) < min_share * len(own):
-        raise ValueError(f"{path} does not fit this encoder ({encoder.config}): {report}. Choose the size that the weights were made with.")
+        raise ValueError(f"{checkpoint.path} does not fit this encoder ({encoder.config}): {report}. Choose the size that the weights "
+                         f"were made with: {_fitting_size(checkpoint.encoder)}.")
     encoder.load_state_dict({key: state[key] for key in matched}, strict=False)
     return report
 
 
-def _encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the prefix of the momentum-target encoder, the one that the authors release for use."""
-    prefix = "target_encoder."
-    if any(key.startswith(prefix) for key in state):
-        return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return dict(state)
+def _fitting_size(state: Mapping[str, Tensor]) -> str:
+    """The published size that weights were made for, from their shapes."""
+    if not {"summary_token", "chan_embed.weight"} <= set(state) or state["summary_token"].ndim != 3:
+        return "it cannot be told from these keys"
+    (_, tokens, width), layers = state["summary_token"].shape, {key.split(".")[1] for key in state if key.startswith("blocks.")}
+    names = [name for name, size in EEGPT_SIZES.items() if (size.width, size.depth, size.summary_tokens) == (width, len(layers), tokens)]
+    form = f"{width} wide, {len(layers)} layers, {tokens} summary tokens"
+    return f"encoder_size {' or '.join(map(repr, names))} ({form})" if names else f"no published size has their form ({form})"
+
+
+def _rows_by_name(checkpoint: Checkpoint, encoder: EEGPT) -> dict[str, Tensor]:
+    """The checkpoint's encoder with the 62 rows of the vocabulary: 58 trained rows find their places by name, the others stay as they are."""
+    state, names = dict(checkpoint.encoder), checkpoint.channels
+    rows, own = state.get("chan_embed.weight"), encoder.chan_embed.weight
+    if rows is None or names is None or names == list(EEGPT_VOCABULARY) or rows.shape[1:] != own.shape[1:] or len(rows) != len(names):
+        return state
+    placed = own.detach().clone()
+    known = [(EEGPT_VOCABULARY.index(name), row) for name, row in zip(names, rows, strict=True) if name in EEGPT_VOCABULARY]
+    for place, row in known:
+        placed[place] = row
+    return state | {"chan_embed.weight": placed}
+
+
+def _untrained(checkpoint: Checkpoint, encoder: EEGPT) -> list[str]:
+    """Channels of the encoder that the checkpoint's training never met; of weights that say nothing, those that the authors' never met."""
+    trained = checkpoint.facts.get("trained_channels") or [name for name in checkpoint.channels or () if name in RELEASED_CHANNELS]
+    return [name for name in encoder.ch_names if name not in trained]
+
+
+def start_encoder(encoder: EEGPT, weights: str) -> str:
+    """Give an encoder its start, and say in a sentence which.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Changed in place.
+    weights : str
+        ``""`` for physiology, ``"random"`` for the encoder's own noise, or what :func:`read_checkpoint` reads.
+    """
+    if weights == "random":
+        return "random start (the encoder's own initialisation)"
+    if weights:
+        return f"{Path(weights).name}: {load_released_weights(encoder, weights)}"
+    physiological_init(encoder)
+    return "physiological start (no released weights given)"
 
 
 # Where the summary tokens look at first: one scalp place for each head of each summary token.
