@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import RELEASED_CHANNELS, Checkpoint, check_patches, notes_of, read_checkpoint
+from .checkpoints import RELEASED_CHANNELS, Checkpoint, check_patches, loudness, notes_of, read_checkpoint
 from .encoder import EEGPT, EEGPT_SIZES, PATCH, SFREQ, Block
 from .montage import EEGPT_VOCABULARY, make_info
 
@@ -116,6 +116,7 @@ def _untrained(checkpoint: Checkpoint, encoder: EEGPT) -> list[str]:
     return [name for name in encoder.ch_names if name not in trained]
 
 
+@torch.no_grad()
 def start_encoder(encoder: EEGPT, weights: str) -> str:
     """Give an encoder its start, and say in a sentence which.
 
@@ -124,10 +125,14 @@ def start_encoder(encoder: EEGPT, weights: str) -> str:
     encoder : EEGPT
         Changed in place.
     weights : str
-        ``""`` for physiology, ``"random"`` for the encoder's own noise, or what :func:`read_checkpoint` reads.
+        ``""`` for physiology; ``"random"`` for the encoder's own noise; ``"loud"`` for the same with a patch kernel so large that 10 microvolts move
+        a token as much as its channel's name does (EEGPT's own start hears a tenth of that); or what :func:`read_checkpoint` reads.
     """
     if weights == "random":
         return "random start (the encoder's own initialisation)"
+    if weights == "loud":
+        encoder.patch_embed.proj.weight.mul_(1.0 / loudness(encoder.state_dict()))
+        return "random start, patch kernel as loud as the channel embedding"
     if weights:
         return f"{Path(weights).name}: {load_released_weights(encoder, weights)}"
     physiological_init(encoder)
