@@ -155,7 +155,9 @@ def climb(base: Run, name: str, seed: int = 0, schedule: Schedule | None = None)
     align(run, corpus, projector["eeg_tokens"], projector["evidence_slots"], projector["n_items"], projector["noise"],
           schedule.fit(projector["fit"], seed, slower))
     lora = AdapterParams(**adapter["adapter"])
-    instruct(run, corpus, adapter["per_kind"], adapter["replay"], replace(lora, projector_lr=lora.projector_lr * slower),
+    drawn_in_turn = dict.fromkeys(item.kind for item in read_items(base.path / "adapter" / "items.jsonl"))  # records sort their keys
+    per_kind = {kind: adapter["per_kind"][kind] for kind in drawn_in_turn if kind in adapter["per_kind"]}
+    instruct(run, corpus, per_kind, adapter["replay"], replace(lora, projector_lr=lora.projector_lr * slower),
              schedule.fit(adapter["fit"], seed, slower))
     return run
 

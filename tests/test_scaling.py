@@ -1,0 +1,299 @@
+"""Rungs share what they have in common, differ in the language model alone, and are measured on the same people and items."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from e2llm import scaling, stages
+from e2llm.encoder import HeadParams
+from e2llm.language import ScratchParams
+from e2llm.metrics import balanced_accuracy
+from e2llm.personwise import drawn, scores
+from e2llm.preprocess import PreprocessParams
+from e2llm.questions import _PREDICT, _ZERO_PREDICT
+from e2llm.runs import Run, StageMissing
+from e2llm.scaling import BASE, SIZES, Schedule, claim_sums, climb, gather, measure, share_stages, study
+from e2llm.segments import Claim, salient_claims
+from e2llm.train import FitParams
+
+ROOT = Path(__file__).parents[1]
+FIT = FitParams(4, 4, 4e-3)
+SMALL = ScratchParams(vocab_size=600, hidden_size=48, layers=2)
+KINDS = {"predict": 8, "match": 4, "compare": 4}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, twin) -> Run:
+    """A base run of a few steps; three people, all of them tested on clips that none was trained on."""
+    before = os.environ.get("E2LLM_RUNS")
+    os.environ["E2LLM_RUNS"] = str(tmp_path_factory.mktemp("scaling"))
+    run = Run.open("base")
+    stages.make_windows(run, "seed-vii", twin, PreprocessParams(), n_jobs=1)
+    protocol = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
+    corpus = stages.open_corpus(run, protocol)
+    stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams())
+    corpus = stages.open_corpus(run)
+    stages.make_language(run, corpus, "scratch", "float32", SMALL, 40, 1, FIT)
+    stages.align(run, corpus, 1, 2, 8, 1.0, FIT)
+    stages.instruct(run, corpus, KINDS, 4, stages.AdapterParams(rank=2, alpha=4), FIT)
+    yield run
+    os.environ.pop("E2LLM_RUNS") if before is None else os.environ.update(E2LLM_RUNS=before)
+
+
+@pytest.fixture
+def sizes(monkeypatch) -> None:
+    """Two sizes as small as they can be."""
+    monkeypatch.setattr(scaling, "SIZES", {"scratch-small": SMALL, "scratch-wide": replace(SMALL, hidden_size=96)})
+
+
+@pytest.fixture(scope="module")
+def measured(base) -> dict:
+    """Sums, answers and record of the measured base."""
+    stage = measure(base, stages.open_corpus(base), 6)
+    read = {name: pd.read_csv(stage.path / f"{name}.csv", dtype={"subject": str, "sums": str}) for name in ("sums", "answers")}
+    return read | {"record": base.require("scaling")}
+
+
+# --- shared stages
+
+
+def test_a_shared_stage_is_finished_linked_and_not_made_again(base):
+    run = Run.open("sharing")
+    share_stages(base, run)
+    assert run.require("encoder") == base.require("encoder") and run.require("windows") == base.require("windows")
+    data = Path("windows/signal/data.npy")
+    assert (run.path / data).stat().st_ino == (base.path / data).stat().st_ino
+    corpus = stages.open_corpus(run)
+    assert corpus.heard is not None and len(corpus.split.test)
+    before = (run.path / "encoder" / "stage.json").stat().st_mtime_ns
+    share_stages(base, run)
+    assert (run.path / "encoder" / "stage.json").stat().st_mtime_ns == before
+    assert not list(run.path.glob(".sharing-*"))
+    assert set(json.loads((run.path / "manifest.json").read_text())["stages"]) == {"windows", "encoder"}
+
+
+def test_where_links_are_not_possible_files_are_copied(base, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run = Run.open("copied")
+    share_stages(base, run, ["windows"])
+    assert run.finished("windows") == base.require("windows")
+    assert (run.path / "windows/labels.json").stat().st_ino != (base.path / "windows/labels.json").stat().st_ino
+
+
+def test_a_changed_base_replaces_what_was_shared_and_the_other_owner_keeps_its_files(base):
+    other, run = Run.open("changing"), Run.open("follower")
+    share_stages(base, other)
+    share_stages(other, run, ["windows"])
+    stage = other.stage("windows", {"source": "other"})
+    stage.begin().path.joinpath("labels.json").write_text("{}")
+    stage.finish()
+    share_stages(other, run, ["windows"])
+    assert run.require("windows") == other.require("windows") != base.require("windows")
+    assert not (run.path / "windows/signal").exists() and (base.path / "windows/signal/data.npy").is_file()
+
+
+def test_an_unfinished_base_is_named_with_the_notebook_to_run():
+    run, empty = Run.open("asking"), Run.open("empty")
+    with pytest.raises(StageMissing, match="01_preprocessing with run_name = 'empty'"):
+        share_stages(empty, run)
+    assert not (run.path / "windows").exists()
+
+
+# --- rungs
+
+
+def test_a_rung_differs_in_size_and_learning_rate_alone(base, sizes):
+    run = climb(base, "scratch-wide", 0)
+    assert run.name == "base-scale-scratch-wide-seed0"
+    for stage, owner in (("language_model", "fit"), ("projector", "fit"), ("adapter", "fit")):
+        own, of_base = (dict(each.require(stage)["params"]) for each in (run, base))
+        own_fit, base_fit = own.pop(owner), of_base.pop(owner)
+        assert own_fit.pop("lr") == pytest.approx(base_fit.pop("lr") / 2), "twice as wide, half the rate"
+        assert own_fit == base_fit
+        if stage == "adapter":
+            assert own["adapter"].pop("projector_lr") == pytest.approx(of_base["adapter"].pop("projector_lr") / 2)
+        if stage == "language_model":
+            assert own.pop("scratch")["hidden_size"] == 2 * of_base.pop("scratch")["hidden_size"]
+        assert own == of_base, stage
+    for items in ("projector/items.jsonl", "adapter/items.jsonl"):
+        assert (run.path / items).read_bytes() == (base.path / items).read_bytes(), "the same items"
+    before = run.require("adapter")
+    assert climb(base, "scratch-wide", 0).require("adapter") == before, "finished rungs are skipped"
+
+
+def test_share_of_steps_precision_and_seed_have_runs_of_their_own(base, sizes):
+    run = climb(base, "scratch-small", 3, Schedule(0.5))
+    assert run.name == "base-scale-scratch-small-x0.5-seed3"
+    fits = [run.require(stage)["params"]["fit"] for stage in ("language_model", "projector", "adapter")]
+    assert {(fit["steps"], fit["bf16"], fit["seed"]) for fit in fits} == {(2, False, 3)}
+    both = Schedule(0.5, bf16=True)
+    assert both.name("base", "./models/a b", 1) == "base-scale-models_a_b-bf16-x0.5-seed1"
+    assert both.fit(fits[0], 1, 0.5) == FitParams(1, 4, fits[0]["lr"] / 2, seed=1, bf16=True)
+    with pytest.raises(ValueError, match="above zero"):
+        Schedule(0.0)
+
+
+def test_a_local_folder_is_a_rung_and_the_base_is_one_itself(base):
+    folder = base.path / "language_model" / "model"
+    run = climb(base, str(folder))
+    assert run.require("language_model")["params"]["name"] == str(folder)
+    assert run.require("projector")["params"]["fit"] == base.require("projector")["params"]["fit"], "equal widths, equal rates"
+    assert climb(base, BASE) == base
+
+
+def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
+    run = Run.open("loaded")
+    share_stages(base, run)
+    stages.make_language(run, stages.open_corpus(run), str(base.path / "language_model" / "model"), "float32", SMALL, 0, 0, FIT)
+    stages.align(run, stages.open_corpus(run), 1, 2, 8, 1.0, FIT)
+    stages.instruct(run, stages.open_corpus(run), KINDS, 0, stages.AdapterParams(rank=2, alpha=4), FIT)
+    with pytest.raises(ValueError, match='no schedule for \'scratch-small\'.*language_model = "scratch"'):
+        climb(run, "scratch-small")
+
+
+def test_sizes_grow_and_can_be_made():
+    from e2llm.language import make_language_model, make_tokenizer
+
+    tokenizer = make_tokenizer(["a b c"], 300)
+    counts = [sum(p.numel() for p in make_language_model(tokenizer, size, 0).parameters()) for size in list(SIZES.values())[:4]]
+    assert counts == sorted(counts) and {size.vocab_size for size in SIZES.values()} == {ScratchParams().vocab_size}
+    assert SIZES["scratch-600k"].init_std == pytest.approx(ScratchParams().init_std, abs=0.003), "the default run's own size"
+
+
+# --- what is measured
+
+
+def test_every_measure_has_its_controls(measured):
+    have = set(map(tuple, measured["sums"][["statistic", "source"]].drop_duplicates().to_numpy()))
+    controls = ("EEG", "shuffled EEG", "no EEG")
+    for statistic in ("answers", "confidence", "claims", "parsed", "zero_shot", "zero_predict", "zero_match", "zero_choose"):
+        assert {(statistic, source) for source in controls} <= have
+    assert {(name, source) for name in ("wordings", "unseen wordings") for source in controls[:2]} <= have
+    assert {("thought", "EEG"), ("answers", scaling.HEAD), ("confidence", scaling.HEAD)} <= have
+
+
+def test_sums_are_those_of_the_answers_that_lie_beside_them(base, measured):
+    answers, corpus = measured["answers"], stages.open_corpus(base)
+    assert answers["window"].tolist() == corpus.split.test.tolist()
+    people = measured["sums"].assign(rung="base", parameters=1, origin="scratch", seed=0)
+    expected = balanced_accuracy(answers["label"].to_numpy(), answers["answer"].to_numpy(), answers["subject"].to_numpy(), 7)
+    assert drawn(people, "accuracy")["base"].score().value == pytest.approx(expected.value)
+    with np.load(base.path / "encoder" / "answers.npz") as stored:
+        at = np.searchsorted(stored["rows"], corpus.split.test)
+        head = stored["logits"][at].argmax(axis=1)
+    expected = balanced_accuracy(corpus.labels[corpus.split.test], head, corpus.owners[corpus.split.test], 7)
+    assert drawn(people, "accuracy", scaling.HEAD)["base"].value == pytest.approx(expected.value)
+    zero = drawn(people, "zero-shot")["base"]
+    assert zero.value == pytest.approx(np.mean([drawn(people, kind)["base"].value for kind in scaling.TIER_3]))
+    assert zero.chance == pytest.approx((1 / 7 + 1 / 3 + 1 / 3) / 3)
+
+
+def test_costs_are_measured(measured):
+    cost = measured["record"]["metrics"]
+    assert cost["parameters"] > cost["trained_parameters"] > 0 and cost["seconds_a_step"] > 0
+    assert cost["tokens_a_second"] > 0 and cost["generated_tokens_a_second"] > 0
+
+
+def test_a_measured_run_is_not_measured_again(base, measured, monkeypatch):
+    monkeypatch.setattr(scaling, "listener_of", lambda run: pytest.fail("measured again"))
+    assert measure(base, stages.open_corpus(base), 6).done
+
+
+def test_wordings_change_the_words_and_nothing_else(base):
+    corpus = stages.open_corpus(base)
+    (item,) = scaling.prediction_items(corpus, corpus.split.test[:1], 0)
+    other = scaling._reworded(item, _ZERO_PREDICT[0].format(noun="emotion"))
+    first, second = (each.messages[0]["content"] for each in (item, other))
+    assert first[0] == second[0] and first[1]["text"] != second[1]["text"] == " This EEG segment shows a person. Which emotion fits?"
+    assert replace(other, messages=item.messages) == item and len(_PREDICT) > scaling.N_WORDINGS <= len(_ZERO_PREDICT)
+
+
+def test_agreement_is_of_models_that_listen_and_not_of_ones_that_guess(base, monkeypatch):
+    """A model that knows the window answers every wording alike; under the control each wording hears another window."""
+    corpus = stages.open_corpus(base)
+    listener, test = scaling.listener_of(base), corpus.split.test
+    items = scaling.prediction_items(corpus, test, 0)
+    window_of = {row: int(window) for window, row in listener.position.items()}
+
+    def knows(hearing, asked):
+        heard = [window_of[hearing.position[item.windows[0]]] for item in asked]
+        return np.eye(7)[corpus.labels[heard]]
+
+    monkeypatch.setattr(scaling, "closed_set", knows)
+    found = scaling._wordings(listener, corpus, items, 0)
+    value = {key: float(scaling_kappa(np.sum(list(sums.values()), axis=0))) for key, sums in found.items()}
+    assert value["wordings", "EEG"] == pytest.approx(1.0) == value["unseen wordings", "EEG"]
+    assert abs(value["wordings", "shuffled EEG"]) < 0.15
+
+
+def scaling_kappa(sums: np.ndarray) -> np.ndarray:
+    from e2llm.personwise import fleiss_kappa
+
+    return fleiss_kappa(sums)
+
+
+def test_claims_of_each_person_add_up_to_the_precision_of_all(base):
+    corpus = stages.open_corpus(base)
+    rows = corpus.split.test
+    claims = [salient_claims(corpus.z[row], corpus.evidence_names) for row in rows]
+    claims[0] = (Claim(corpus.evidence_names.columns[0], "typical"), Claim("nowhere", "low"))
+    claims = [() if corpus.owners[row] == corpus.owners[rows[-1]] else said for row, said in zip(rows, claims, strict=True)]
+    expected = scaling.claim_precision(claims, corpus.z[rows], corpus.evidence_names, corpus.owners[rows])
+    sums = claim_sums(corpus, rows, claims)
+    total = np.sum(list(sums.values()), axis=0)
+    assert total[0] / total[2] == pytest.approx(expected.value) and total[1] / total[2] == pytest.approx(expected.chance)
+    assert sums[str(corpus.owners[rows[-1]])].tolist() == [0, 0, 0]
+
+
+# --- the ladder
+
+
+def test_a_study_gathers_rungs_and_tells_which_could_not_be_had(base, sizes, measured):
+    told = []
+    found = study(base, [BASE, "scratch-small", "./nowhere"], [0, 1], 6, tell=told.append)
+    assert told == ["base", "base-scale-scratch-small-seed0", "base-scale-scratch-small-seed1"]
+    assert list(found.missing) == ["./nowhere"] and "is no folder" in found.missing["./nowhere"]
+    assert set(found.people["rung"]) == {BASE, "scratch-small"} and len(found.costs) == 3
+    table = scores(found.people)
+    assert set(table["people"]) == {3}
+    seeds = drawn(found.people, "agreement, seeds")
+    assert list(seeds) == ["scratch-small"], "only what was trained twice agrees with itself"
+    folder = base.path.parent
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "base-scaling.csv"), table, check_dtype=False)
+    again = pd.read_csv(folder / "base-scaling-people.csv", dtype={"subject": str, "sums": str})
+    pd.testing.assert_frame_equal(scores(again), table)
+    assert len(pd.read_csv(folder / "base-scaling-costs.csv")) == 3
+
+
+def test_seeds_of_other_windows_are_not_compared(base, sizes, measured):
+    other = Run(name="other", path=Path(shutil.copytree(base.path, base.path.parent / "other")), root=base.root)
+    answers = pd.read_csv(other.path / "scaling" / "answers.csv")
+    size = (other.path / "scaling" / "answers.csv").stat().st_size
+    answers["window"] = answers["window"].to_numpy()[::-1]
+    answers.to_csv(other.path / "scaling" / "answers.csv", index=False)
+    assert (other.path / "scaling" / "answers.csv").stat().st_size == size
+    with pytest.raises(ValueError, match="seeds of scratch-small were not tested on the same windows"):
+        gather({"scratch-small": {0: base, 1: other}})
+
+
+@pytest.mark.parametrize(("ladder", "seeds"), [([], [0]), (["base", "base"], [0]), (["base"], []), (["base"], [1, 1])])
+def test_a_ladder_without_rungs_or_with_one_twice_is_refused(base, ladder, seeds):
+    with pytest.raises(ValueError, match="different names and seeds"):
+        study(base, ladder, seeds, 6)
