@@ -34,7 +34,7 @@ from e2llm.features import EvidenceNames, evidence, level
 from e2llm.grammar import Parsed, Quiet, parse, sentences
 from e2llm.montage import REGIONS, SEED_CHANNELS
 from e2llm.questions import predict
-from e2llm.segments import Claim, Segment, imagined_segments, salient_claims
+from e2llm.segments import MAX_CLAIMS, Claim, Segment, imagined_segments, salient_claims
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 COLUMNS = NAMES.columns
@@ -55,8 +55,8 @@ def oracle(z: np.ndarray) -> list[tuple[Claim, ...]]:
 
 
 def salient(row: np.ndarray) -> list[Claim]:
-    """The six largest features of a window from two standard deviations on, by numpy alone."""
-    largest = sorted(range(len(row)), key=lambda i: -abs(row[i]))[:6]
+    """The MAX_CLAIMS largest features of a window from two standard deviations on, by numpy alone."""
+    largest = sorted(range(len(row)), key=lambda i: -abs(row[i]))[:MAX_CLAIMS]
     return [Claim(COLUMNS[i], "high" if row[i] > 0 else "low") for i in largest if abs(row[i]) >= 2]
 
 
@@ -132,7 +132,7 @@ def test_evidence_that_does_not_fit_is_refused(claims, z, threshold, message):
 
 def test_oracle_claims_are_all_true_and_complete():
     z, owners = people()
-    n_cited, n_salient = (int(np.minimum((np.abs(z) >= beyond).sum(axis=1), 6).sum()) for beyond in (1.5, 2.0))
+    n_cited, n_salient = (int(np.minimum((np.abs(z) >= beyond).sum(axis=1), MAX_CLAIMS).sum()) for beyond in (1.5, 2.0))
     assert 0 < n_salient < n_cited == sum(map(len, oracle(z)))
     for measure, n in ((claim_precision, n_cited), (claim_recall, n_salient)):
         score = measure(oracle(z), z, NAMES, owners)
@@ -142,11 +142,11 @@ def test_oracle_claims_are_all_true_and_complete():
 
 def test_what_stands_out_but_is_not_salient_may_be_left_out():
     z = np.zeros((2, N_EVIDENCE))
-    z[0, :3], z[1, :9] = (2.0, -1.99, 1.5), (3.0, -3.5, 4.0, -2.5, 2.6, 2.7, 2.8, -2.1, 2.0)
-    asked = [(Claim(COLUMNS[0], "high"),), tuple(Claim(COLUMNS[i], "low" if i == 1 else "high") for i in (0, 1, 2, 4, 5, 6))]
+    z[0, :3], z[1, :11] = (2.0, -1.99, 1.5), (3.0, -3.5, 4.0, -2.5, 2.6, 2.7, 2.8, -2.1, 2.2, 2.3, 2.0)
+    asked = [(Claim(COLUMNS[0], "high"),), tuple(Claim(COLUMNS[i], "low" if i in (1, 3) else "high") for i in (0, 1, 2, 3, 4, 5, 6, 9))]
     score = claim_recall(asked, z, NAMES, np.array(["a", "a"]))
-    assert (score.value, score.n) == (1, 7)  # 1.99 need not be said, nor the seventh largest
-    assert claim_recall([(), asked[1]], z, NAMES, np.array(["a", "a"])).value == pytest.approx(6 / 7)
+    assert (score.value, score.n) == (1, 9)  # 1.99 need not be said, nor the ninth largest
+    assert claim_recall([(), asked[1]], z, NAMES, np.array(["a", "a"])).value == pytest.approx(8 / 9)
     few = claim_recall([(), asked[1][1:3]], z, NAMES, np.array(["a", "a"]), limit=2)
     assert (few.value, few.n) == (pytest.approx(2 / 3), 3)
 

@@ -18,7 +18,7 @@ from e2llm.features import EvidenceNames
 from e2llm.grammar import Quiet, parse
 from e2llm.montage import REGIONS
 from e2llm.projector import LOUD
-from e2llm.segments import Claim, audible_claims, imagined_segments, real_segments, salient_claims
+from e2llm.segments import MAX_CLAIMS, Claim, audible_claims, imagined_segments, real_segments, salient_claims
 from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
 from e2llm.tasks import (
     ItemBuilder,
@@ -264,8 +264,8 @@ def test_the_question_asks_for_the_axis_that_orders_the_answer():
 
 
 def measured(window: int, z: np.ndarray = Z) -> list[str]:
-    """The six features farthest from typical, of those at least 1.5 away, in the order of the table, as words."""
-    order = sorted(sorted(range(z.shape[1]), key=lambda i: -abs(z[window, i]))[:6])
+    """The MAX_CLAIMS features farthest from typical, of those at least 1.5 away, in the order of the table, as words."""
+    order = sorted(sorted(range(z.shape[1]), key=lambda i: -abs(z[window, i]))[:MAX_CLAIMS])
     return [f"{NAMES.columns[i]} {'high' if z[window, i] > 0 else 'low'}" for i in order if abs(z[window, i]) >= 1.5]
 
 
@@ -281,26 +281,26 @@ def test_claims_are_what_was_measured_in_the_order_of_the_table(kind):
         assert claims_in(item.thought) == measured(item.windows[0])
         if kind == "describe":
             assert claims_in(item.answer) == measured(item.windows[0])
-    assert {len(claims_in(item.thought)) for item in items} >= {1, 2, 3, 4, 5, 6}
+    assert {len(claims_in(item.thought)) for item in items} >= set(range(1, MAX_CLAIMS))
 
 
 def test_a_claim_needs_a_clear_measurement():
     z = np.zeros((N, len(NAMES.columns)))
     z[0, 4], z[0, 9], z[0, 2] = 1.5, -2.0, 1.49
-    z[1, :8] = (1.6, -3.0, 2.0, 4.0, -1.4, 1.9, -1.7, 1.8)
+    z[1, :10] = (1.6, -3.0, 2.0, 4.0, -1.4, 1.9, -1.7, 1.8, 2.2, 2.4)
     strong, many, none = real_segments(INDEX, np.array([0, 1, 2]), z, NAMES)
     assert [str(claim) for claim in strong.claims] == [f"{NAMES.columns[4]} high", f"{NAMES.columns[9]} low"]
     assert [str(claim) for claim in many.claims] == [f"{NAMES.columns[i]} {word}" for i, word in (
-        (1, "low"), (2, "high"), (3, "high"), (5, "high"), (6, "low"), (7, "high"))]
+        (1, "low"), (2, "high"), (3, "high"), (5, "high"), (6, "low"), (7, "high"), (8, "high"), (9, "high"))]
     assert none.claims == ()
     assert [str(claim) for claim in salient_claims(z[1], NAMES, limit=2)] == [f"{NAMES.columns[1]} low", f"{NAMES.columns[3]} high"]
-    assert [claim.feature for claim in salient_claims(z[1], NAMES, beyond=2.0)] == [NAMES.columns[i] for i in (1, 2, 3)]
+    assert [claim.feature for claim in salient_claims(z[1], NAMES, beyond=2.0)] == [NAMES.columns[i] for i in (1, 2, 3, 8, 9)]
 
 
 # --- what a model can be taught to say: what its encoder hears, as far as it is true
 
 
-def audible(z: np.ndarray, heard: np.ndarray, limit: int = 6) -> list[str]:
+def audible(z: np.ndarray, heard: np.ndarray, limit: int = MAX_CLAIMS) -> list[str]:
     """The features heard loudest, of those heard from LOUD on, whose level is measured too."""
     said = []
     for i in sorted(sorted(range(len(z)), key=lambda i: -abs(heard[i]))[:limit]):
@@ -314,12 +314,12 @@ def test_audible_claims_are_the_loudest_that_are_heard_and_true():
     rng = np.random.default_rng(20)
     heard = (0.8 * Z + 0.8 * rng.normal(size=Z.shape)).astype(np.float32)
     for row in range(N):
-        for limit in (1, 3, 6):
+        for limit in (1, 3, MAX_CLAIMS):
             assert [str(claim) for claim in audible_claims(Z[row], heard[row], NAMES, limit)] == audible(Z[row], heard[row], limit)
     segments = real_segments(INDEX, ROWS, Z, NAMES, heard)
     assert [[str(claim) for claim in segment.claims] for segment in segments] == [audible(Z[row], heard[row]) for row in ROWS]
     counts = [len(segment.claims) for segment in segments]
-    assert min(counts) == 0 and max(counts) == 6
+    assert min(counts) == 0 and max(counts) == MAX_CLAIMS
     assert sum(len(audible(Z[row], heard[row])) for row in ROWS) < (np.abs(heard[ROWS]) >= LOUD).sum()  # what is misheard is not taught
 
 
@@ -404,7 +404,7 @@ def test_imagined_claims_say_nothing_about_the_label():
     assert independent([(segment.label, claim.feature) for segment in segments for claim in segment.claims])
     assert independent([(segment.label, len(segment.claims)) for segment in segments])
     assert {claim.feature for segment in segments for claim in segment.claims} == set(NAMES.columns)
-    assert {len(segment.claims) for segment in segments} == set(range(7))
+    assert {len(segment.claims) for segment in segments} == set(range(MAX_CLAIMS + 1))
 
 
 def test_text_items_show_every_task_in_words():
