@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import mne
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
@@ -19,11 +18,10 @@ from safetensors.numpy import load_file, save_file
 from .calibration import Baseline, Equaliser
 from .emotions import LabelSet
 from .features import differential_entropy, evidence, measure
-from .montage import canonical, known_channels
 from .preprocess import PreprocessParams, Windows, clean, cut_windows
-from .recordings import RecordingError, Trial
 from .splits import Split
 from .stages import Corpus
+from .trials import RecordingError, Trial, bads_of, open_raw, place_channels, read_stretch
 
 LEVELS = {"own": "own levels", "population": "population levels"}
 MEANT = {"own": "own levels: compared with the mean of these files (transductive: the windows that are asked about took part, without a label)",
@@ -139,12 +137,12 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     who = Path(files[0]).name
     for number, path in enumerate(map(Path, files), start=1):
         trial, missing = _read(path, ch_names, params, who, number)
-        raw, bad = clean(trial, params)
+        raw, bad = clean(trial, params, missing)
         blocks.append(cut_windows(raw, ch_names, params.window_s))
-        said = {"missing and interpolated": missing, "bad and interpolated": [name for name in bad if name not in missing]}
+        said = {"missing and interpolated": missing, "bad and interpolated": bad}
         notes += [f"{path.name}: {what}: {', '.join(names)}" for what, names in said.items() if names]
         same = {"subject": who, "session": 1, "clip": number, "label": "", "intensity": np.nan, "clip_s": trial.signal.shape[1] / trial.sfreq,
-                "bad_channels": " ".join(bad), "file": path.name, "levels": LEVELS[levels]}
+                "bad_channels": " ".join([*bad, *missing]), "file": path.name, "levels": LEVELS[levels]}
         rows += [{**same, "window": w, "start_s": w * params.window_s} for w in range(len(blocks[-1]))]
     data = np.concatenate(blocks)
     index = pd.DataFrame(rows)
@@ -153,27 +151,16 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
 
 
 def _read(path: Path, ch_names: list[str], params: PreprocessParams, who: str, number: int) -> tuple[Trial, list[str]]:
-    """One file with every channel that is needed; those that it lacks are flat, which makes :func:`e2llm.preprocess.clean` interpolate them."""
+    """One file, and the channels that are needed and that it lacks."""
     if not path.is_file():
         raise RecordingError(f"{path} is missing: give the path of a recording.")
-    try:
-        raw = mne.io.read_raw(path, preload=False, verbose="error")
-    except Exception as error:
-        raise RecordingError(f"{path} cannot be read by MNE ({str(error).splitlines()[0] if str(error) else type(error).__name__}).") from None
-    known = known_channels(raw.ch_names)
-    places = [canonical(name) for name in known]
-    if not known:
-        raise RecordingError(f"{path} has no channel with a known 10-05 name (has {raw.ch_names[:6]}): rename them.")
-    if doubled := sorted({place for place in places if places.count(place) > 1}):
-        raise RecordingError(f"{path} has more than one channel at {', '.join(doubled)}: keep one of each.")
+    raw = open_raw(path)
+    match = place_channels(raw, path)
+    places = list(match.places.values())
     if len(missing := [name for name in ch_names if name not in places]) > len(ch_names) // 4:
         raise RecordingError(f"{path} lacks {len(missing)} of the {len(ch_names)} channels that the encoder was trained on ({', '.join(missing)}); "
                              f"at most {len(ch_names) // 4} can be interpolated. Take a model that was trained on such a cap.")
     if (sfreq := raw.info["sfreq"]) / 2 - params.h_trans < params.h_freq:
         raise RecordingError(f"{path} was sampled at {sfreq:g} Hz, but the model listens up to {params.h_freq:g} Hz, which needs "
                              f"{2 * (params.h_freq + params.h_trans):g} Hz or more.")
-    signal = raw.pick(known).load_data(verbose="error").get_data(units="uV").astype(np.float32)
-    if not np.isfinite(signal).all():
-        raise RecordingError(f"{path}: {int((~np.isfinite(signal)).sum())} samples are not finite.")
-    signal = np.concatenate([signal, np.zeros((len(missing), signal.shape[1]), dtype=np.float32)])
-    return Trial(who, 1, number, "", signal, sfreq, (*places, *missing)), missing
+    return Trial(who, 1, number, "", read_stretch(raw, match, path), sfreq, tuple(places), bads=bads_of(raw, match)), missing

@@ -449,6 +449,7 @@ def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, t
     (lambda s: (s[:40], SeedVII.ch_names[:40], 200), r"lacks 18 of the 58 channels .*TP8, P7, .*, O2.; at most 14"),
     (lambda s: (s[:3], ["Left", "Right", "Pulse"], 200), r"no channel with a known 10-05 name \(has \['Left', 'Right', 'Pulse'\]\)"),
     (lambda s: (s[:3], ["T3", "T7", "FZ"], 200), "more than one channel at T7"),
+    (lambda s: (s[:3], ["FP1-F7", "F7-T7", "T7-P7"], 200), "has bipolar derivations only"),
     (lambda s: (s[:, :3840], SeedVII.ch_names, 64), "sampled at 64 Hz, but the model listens up to 45 Hz, which needs 100 Hz"),
     (lambda s: (s[:, :600], SeedVII.ch_names, 200), "3.0 s of signal is shorter than one window"),
     (lambda s: (s[:, : 800 * (OWN_WINDOWS - 1)], SeedVII.ch_names, 200), "11 windows are too few for own levels"),
