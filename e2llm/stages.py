@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from .calibration import Baseline, Equaliser
 from .copies import Copies, hear
 from .emotions import LabelSet
-from .encoder import EEGPT, EEGPTConfig, EmotionEncoder, HeadParams, eegpt_config
+from .encoder import EEGPT, EmotionEncoder, HeadParams
+from .encoders import EncoderConfig, config_from, config_values, encoder_config, make_encoder, start
 from .features import EvidenceNames, evidence, group_entropy, scalp_groups
 from .language import ScratchParams, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
@@ -46,7 +47,6 @@ from .train import (
     signal_collate,
     trainable,
 )
-from .weights import load_released_weights, physiological_init
 
 
 @dataclass(frozen=True)
@@ -121,20 +121,17 @@ def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
     return Corpus(windows, label_set, split, Equaliser.fit(power, whose, split, windows.sfreq), z, names, spectral, labels, owners, whose, heard)
 
 
-def new_encoder(corpus: Corpus, size: EEGPTConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
-    """An encoder from released weights, or from physiology when ``weights`` is empty; and a sentence on how."""
+def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
+    """An encoder with its start (:func:`e2llm.weights.start_encoder`: weights, physiology or noise), and a sentence on it."""
     torch.manual_seed(seed)
-    encoder = EEGPT(size, corpus.windows.ch_names)
-    if weights:
-        return encoder, f"{Path(weights).name}: {load_released_weights(encoder, weights)}"
-    physiological_init(encoder)
-    return encoder, "physiological start (no released weights given)"
+    encoder = make_encoder(size, corpus.windows.ch_names)
+    return encoder, start(encoder, weights)
 
 
 def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
     """The encoder of a run as it was before stage 1: it has seen no label of these recordings."""
-    stored = run.require("encoder")["params"]
-    return new_encoder(corpus, EEGPTConfig(**stored["encoder"]), stored["weights"], stored["fit"]["seed"])[0]
+    kept = run.require("encoder")["params"]
+    return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
 
 
 def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams,
@@ -143,8 +140,8 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
 
     Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies, for the spectral term; see :mod:`e2llm.copies`.
     """
-    config = eegpt_config(size, **size_changes)
-    wanted = {"protocol": protocol, "encoder": asdict(config), "weights": weights, "fit": asdict(params), "head": asdict(head), "edited": edited}
+    config = encoder_config(size, **size_changes)
+    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head), "edited": edited}
     stage = run.stage("encoder", wanted, needs=("windows",))
     if stage.done:
         return stage
@@ -185,9 +182,9 @@ def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int 
 
 def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
     """The trained encoder of a run with its head."""
-    stored = run.require("encoder")["params"]
-    encoder = EEGPT(EEGPTConfig(**stored["encoder"]), corpus.windows.ch_names)
-    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**stored["head"]))
+    kept = run.require("encoder")["params"]
+    encoder = make_encoder(config_from(kept["encoder"]), corpus.windows.ch_names)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**kept["head"]))
     model.load_state_dict(load_file(run.path / "encoder" / "encoder.safetensors"))
     return model.eval()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from e2llm.encoder import EEGPT, PATCH, eegpt_config
-from e2llm.weights import load_released_weights
+from e2llm.checkpoints import RELEASED_CHANNELS, read_checkpoint
+from e2llm.encoder import EEGPT, PATCH, EEGPTConfig, eegpt_config
+from e2llm.montage import EEGPT_VOCABULARY
+from e2llm.weights import load_released_weights, loudness, start_encoder
 
 CHANNELS = ["FZ", "CZ", "PZ", "OZ"]
 
@@ -19,9 +22,9 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def make(size: str = "tiny1", seed: int = 0) -> EEGPT:
+def make(size: str = "tiny1", seed: int = 0, channels: list[str] = CHANNELS) -> EEGPT:
     torch.manual_seed(seed)
-    return EEGPT(eegpt_config(size), CHANNELS).eval()
+    return EEGPT(eegpt_config(size), channels).eval()
 
 
 def released(encoder: EEGPT) -> dict[str, torch.Tensor]:
@@ -132,3 +135,173 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists() and unchanged(own, before)
     torch.load(path, weights_only=False)
     assert (tmp_path / "ran").exists()  # the trap works where it is not refused
+
+
+def hub_folder(encoder: EEGPT, folder: Path, **config: object) -> Path:
+    """The layout of braindecode's hub repositories: config.json, model.safetensors with a buffer and a head beside the encoder."""
+    folder.mkdir()
+    state = {f"target_encoder.{key}": value.clone() for key, value in encoder.state_dict().items()}
+    head = {"chans_id": torch.zeros(1, 4, dtype=torch.long), "final_layer.probe1.bias": torch.zeros(16)}
+    save_file({**state, **head}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"patch_size": 64, "patch_stride": 64, "sfreq": 256, **config}))
+    return folder
+
+
+@torch.no_grad()
+def test_a_hub_folder_gives_its_encoder_and_its_head_is_set_aside(tmp_path):
+    theirs, own = make(seed=1), make(seed=2)
+    report = load_released_weights(own, hub_folder(theirs, tmp_path / "eegpt-pretrained"))
+    signal = torch.randn(2, len(CHANNELS), 16 * PATCH)
+    assert torch.equal(own(signal), theirs(signal))
+    assert len(report.matched) == report.total and report.unexpected == []
+    assert read_checkpoint(tmp_path / "eegpt-pretrained").aside == ["chans_id", "final_layer"]
+
+
+def test_another_stride_or_rate_in_a_config_is_said(tmp_path):
+    report = load_released_weights(make(seed=2), hub_folder(make(seed=1), tmp_path / "hub", patch_stride=32, sfreq=200.0))
+    assert "states a stride of 32" in str(report) and "states 200 Hz" in str(report)
+
+
+def test_a_hub_id_that_cannot_be_fetched_says_so_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no route")))
+    own = make()
+    before = snapshot(own)
+    with pytest.raises(ValueError, match=r"'braindecode/eegpt-pretrained' is neither .*ConnectionError: no route.*download it"):
+        load_released_weights(own, "braindecode/eegpt-pretrained")
+    assert unchanged(own, before)
+
+
+def test_a_hub_id_is_fetched_and_loaded(tmp_path, monkeypatch):
+    folder, asked = hub_folder(make(seed=1), tmp_path / "cache"), []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(folder))
+    load_released_weights(make(seed=2), "braindecode/eegpt-pretrained")
+    assert asked == ["braindecode/eegpt-pretrained"]
+
+
+@torch.no_grad()
+def test_58_rows_find_their_places_by_name_and_the_others_stay(tmp_path):
+    channels = ["FP1", "AF3", "PO7", "PO3", "O2", "AF7"]
+    theirs, own = make(seed=1, channels=channels), make(seed=2, channels=channels)
+    before, state = snapshot(own), released(theirs)
+    places = [EEGPT_VOCABULARY.index(name) for name in RELEASED_CHANNELS]
+    assert len(places) == 58
+    state["target_encoder.chan_embed.weight"] = state["target_encoder.chan_embed.weight"][places].clone()
+    report = load_released_weights(own, write(state, tmp_path / "58.ckpt"))
+    assert len(report.matched) == report.total
+    assert report.untrained == ["AF7"] and "never trained ['AF7']" in str(report)
+    rows = own.chan_embed.weight
+    assert torch.equal(rows[places], theirs.chan_embed.weight[places])
+    af7 = EEGPT_VOCABULARY.index("AF7")
+    assert torch.equal(rows[af7], before["chan_embed.weight"][af7])
+    signal = torch.randn(2, 6, 16 * PATCH)
+    signal[:, 5] = 0.0
+    five = EEGPT(own.config, channels[:5]).eval()
+    five.load_state_dict(own.state_dict())
+    reference = EEGPT(theirs.config, channels[:5]).eval()
+    reference.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(five(signal[:, :5]), reference(signal[:, :5]), atol=1e-6, rtol=0)
+
+
+def test_rows_that_nothing_names_are_refused(tmp_path):
+    state = released(make(seed=1))
+    state["target_encoder.chan_embed.weight"] = torch.zeros(40, 64)
+    with pytest.raises(ValueError, match=r"other shape \['chan_embed.weight'\]"):
+        load_released_weights(make(seed=2), write(state, tmp_path / "40.ckpt"))
+
+
+def test_rows_named_by_the_file_find_their_places(tmp_path):
+    theirs, own = make(seed=1), make(seed=2)
+    state, names = dict(theirs.state_dict()), ["Oz", "FZ", "CB1", "Cz", "PZ"]
+    order = [EEGPT_VOCABULARY.index(name) for name in ("OZ", "FZ", "OZ", "CZ", "PZ")]
+    state["chan_embed.weight"] = state["chan_embed.weight"][order].clone()
+    save_file(state, tmp_path / "five.safetensors", metadata={"channel_rows": json.dumps(names)})
+    report = load_released_weights(own, tmp_path / "five.safetensors")
+    signal = torch.randn(2, len(CHANNELS), 16 * PATCH)
+    with torch.no_grad():
+        assert len(report.matched) == report.total and torch.equal(own(signal), theirs(signal))
+
+
+def test_channels_that_a_pretraining_never_met_are_named(tmp_path):
+    theirs = make(seed=1)
+    save_file(theirs.state_dict(), tmp_path / "own.safetensors", metadata={"trained_channels": json.dumps(["FZ", "CZ"]), "unit": json.dumps("mV")})
+    assert load_released_weights(make(seed=2), tmp_path / "own.safetensors").untrained == ["PZ", "OZ"]
+
+
+@pytest.mark.parametrize("size", ["tiny3", "little", "large"])
+def test_weights_of_another_size_name_the_size_that_fits(tmp_path, size):
+    path = write(released(make(size)), tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=rf"Choose the size that the weights were made with: encoder_size '{size}' \(\d+ wide, 8 layers"):
+        load_released_weights(make("tiny1"), path)
+
+
+def test_weights_of_no_published_size_say_their_form(tmp_path):
+    torch.manual_seed(0)
+    odd = EEGPT(EEGPTConfig(96, 3, 4, 2), CHANNELS)
+    with pytest.raises(ValueError, match=r"no published size has their form \(96 wide, 3 layers, 2 summary tokens\)"):
+        load_released_weights(make(), write(released(odd), tmp_path / "a.ckpt"))
+
+
+def test_patches_of_another_length_are_refused(tmp_path):
+    state = released(make(seed=1))
+    state["target_encoder.patch_embed.proj.weight"] = torch.zeros(64, 1, 1, 32)
+    with pytest.raises(ValueError, match=r"patches of 32 samples, this encoder of 64"):
+        load_released_weights(make(), write(state, tmp_path / "a.ckpt"), min_share=0.1)
+
+
+@pytest.mark.parametrize("places, stride", [(31, 32), (61, 16), (121, 8)])
+def test_places_in_time_that_overlap_are_refused(tmp_path, places, stride):
+    state = released(make(seed=1)) | {"predictor.time_embed": torch.zeros(1, places, 64)}
+    with pytest.raises(ValueError, match=rf"'predictor.time_embed' has {places} places in 4 s, .* stride of {stride} samples, not 64"):
+        load_released_weights(make(), write(state, tmp_path / "a.ckpt"))
+
+
+def test_places_in_time_that_do_not_overlap_are_fine(tmp_path):
+    state = released(make(seed=1)) | {"predictor.time_embed": torch.zeros(1, 16, 64), "predictor.pos_embed": torch.zeros(1, 1, 4, 64)}
+    load_released_weights(make(), write(state, tmp_path / "a.ckpt"))
+
+
+def test_another_stated_unit_is_refused(tmp_path):
+    save_file(make(seed=1).state_dict(), tmp_path / "uv.safetensors", metadata={"unit": json.dumps("uV")})
+    with pytest.raises(ValueError, match=r"made for signals in 'uV'; this kit gives millivolts"):
+        load_released_weights(make(), tmp_path / "uv.safetensors")
+
+
+def test_a_kernel_made_for_microvolts_is_noticed_in_millivolts(tmp_path):
+    theirs = make(seed=1)
+    start_encoder(theirs, "loud")
+    assert loudness(theirs.state_dict()) == pytest.approx(1.0)
+    save_file(theirs.state_dict(), tmp_path / "mv.safetensors")
+    assert "another unit" not in str(load_released_weights(make(), tmp_path / "mv.safetensors"))
+    with torch.no_grad():
+        theirs.patch_embed.proj.weight.mul_(1e-3)  # the same tokens from microvolts
+    save_file(theirs.state_dict(), tmp_path / "uv.safetensors")
+    assert "moves its tokens by 0.001" in str(load_released_weights(make(), tmp_path / "uv.safetensors"))
+
+
+def test_every_key_that_did_not_match_is_listed(tmp_path):
+    own, state = make(seed=2), released(make(seed=1))
+    lost = [key for key in own.state_dict() if ".mlp." in key]
+    for key in lost:
+        state[f"target_encoder.other_{key}"] = state.pop(f"target_encoder.{key}")
+    state["target_encoder.norm.bias"] = torch.zeros(3)
+    path = write(state, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=rf"missing .* and {len(lost) - 5} more, other shape \['norm.bias'\], unused {len(lost)}"):
+        load_released_weights(own, path, min_share=0.8)
+    report = load_released_weights(own, path, min_share=0.5)
+    assert report.rest == [*(f"{key}: missing" for key in lost), "norm.bias: mismatched", *(f"other_{key}: unexpected" for key in lost)]
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}])
+def test_a_file_without_named_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="holds no named tensors"):
+        load_released_weights(make(), tmp_path / "a.ckpt")
+
+
+def test_starts_are_what_they_say():
+    noise, same, heard = (make("tiny2", seed=3) for _ in range(3))
+    assert start_encoder(same, "random").startswith("random start") and unchanged(same, snapshot(noise))
+    start_encoder(heard, "loud")
+    changed = [key for key, value in heard.state_dict().items() if not torch.equal(value, noise.state_dict()[key])]
+    assert changed == ["patch_embed.proj.weight"]
+    assert start_encoder(make("tiny2", seed=3), "").startswith("physiological start")
