@@ -84,6 +84,9 @@ def _generate(listener: Listener, items: list[Item], n: int, thinking: bool, max
     return texts
 
 
+MOST_LOGITS = 2**26  # made at a time when options are scored; in float32 a quarter of a gigabyte
+
+
 @torch.no_grad()
 def score_options(listener: Listener, items: list[Item], said: list[str] | None = None, batch: int = 64, per_token: bool = False) -> list[np.ndarray]:
     """Log-probability of every option of every item; the prompt is read once for all options.
@@ -108,9 +111,12 @@ def score_options(listener: Listener, items: list[Item], said: list[str] | None 
     by_count: dict[int, list[int]] = {}
     for i, item in enumerate(items):
         by_count.setdefault(len(item.options), []).append(i)
+    words = len(listener.processor.tokenizer)
     for n_options, members in by_count.items():
-        for start in range(0, len(members), batch):
-            chosen = members[start : start + batch]
+        longest = 1 + max(len(listener.processor.ids(option)) for i in members for option in items[i].options)
+        size = max(1, min(batch, MOST_LOGITS // (n_options * longest * words)))
+        for start in range(0, len(members), size):
+            chosen = members[start : start + size]
             thoughts = None if said is None else [said[i] for i in chosen]
             logs, lengths = _score_batch(listener, [items[i] for i in chosen], thoughts, n_options)
             for i, row, length in zip(chosen, logs, lengths, strict=True):
@@ -121,8 +127,7 @@ def score_options(listener: Listener, items: list[Item], said: list[str] | None 
 def _score_batch(listener: Listener, items: list[Item], said: list[str] | None, n_options: int) -> tuple[np.ndarray, np.ndarray]:
     processor = listener.processor
     prompt = listener.inputs(items, thinking=said is not None, said=said)
-    first = listener.model(**prompt, use_cache=True,
-                           position_ids=_positions(prompt["attention_mask"]))
+    first = listener.model(**prompt, use_cache=True, position_ids=_positions(prompt["attention_mask"]), logits_to_keep=1)
     cache = first.past_key_values
     cache.batch_repeat_interleave(n_options)
     options = [[*processor.ids(option), processor.tokenizer.eos_token_id] for item in items for option in item.options]
@@ -132,7 +137,7 @@ def _score_batch(listener: Listener, items: list[Item], said: list[str] | None, 
                             position_ids=_positions(full)[:, -ids.shape[1] :], use_cache=True)
     # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
     logits = torch.cat([first.logits[:, -1:].repeat_interleave(n_options, dim=0), second.logits[:, :-1]], dim=1).float()
-    chosen = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1) * mask
+    chosen = (logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)) * mask
     return chosen.sum(1).view(-1, n_options).cpu().numpy(), mask.sum(1).view(-1, n_options).cpu().numpy()
 
 

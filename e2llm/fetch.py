@@ -130,6 +130,13 @@ def fetched(name: str) -> Path | None:
     return folder if isinstance(asset, Packaged) and record == asset.record() else None
 
 
+def require(name: str) -> Path:
+    """Folder of something that was fetched; FetchError says how to fetch it if it was not."""
+    if (folder := fetched(name)) is None:
+        raise FetchError(f"'{name}' is not on this computer yet: run  e2llm fetch {name}  once.")
+    return folder
+
+
 def fetch(name: str, wheel: str | Path | None = None) -> str:
     """Bring something of the :data:`CATALOGUE` into the cache, or say how to get it.
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
-from .fetch import CATALOGUE, Packaged, fetched
+from .fetch import CATALOGUE, FetchError, Packaged, require
 
 EEG_TOKEN = "<|eeg|>"
 THINK, END_THINK = "<think>", "</think>"
@@ -135,7 +135,8 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
         - a hub id, with a revision if need be (``Qwen/Qwen3-0.6B@main``). ``HF_ENDPOINT``, ``HF_HOME`` and
           ``HF_HUB_OFFLINE`` mean what they mean everywhere.
     dtype : str
-        ``float32``, ``bfloat16``, ``float16``, or ``4bit`` (NF4, computed in bfloat16; needs bitsandbytes and a CUDA device).
+        ``float32``, ``bfloat16``, ``float16``, ``auto`` (:func:`best_dtype`), or ``4bit`` (NF4, computed in bfloat16; needs
+        bitsandbytes and a CUDA device).
     eeg_token : bool
         Make the EEG token known to it.
 
@@ -151,7 +152,7 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
         If it cannot be loaded or has no chat template.
     """
     where, extra = _located(name)
-    options = _number_format(dtype)
+    options = _number_format(best_dtype() if dtype == "auto" else dtype)
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **extra)
@@ -170,13 +171,22 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
     return model.eval(), tokenizer
 
 
+def best_dtype() -> str:
+    """``bfloat16`` where the GPU, or else the CPU, computes in it natively, else ``float32``; also where PyTorch cannot tell."""
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "float32"
+
+
 def _located(name: str) -> tuple[str, dict[str, str]]:
     """Where transformers finds a model, and what else it must be told."""
     path = Path(name)
     if isinstance(CATALOGUE.get(name), Packaged):
-        if (folder := fetched(name)) is None:
-            raise LanguageModelError(f"The language model '{name}' is not on this computer yet: run  e2llm fetch {name}  once.")
-        return str(folder), {}
+        try:
+            return str(require(name)), {}
+        except FetchError as error:
+            raise LanguageModelError(str(error)) from error
     if path.suffix == ".gguf":
         if not path.is_file():
             raise LanguageModelError(f"{name} is missing: give the path of a GGUF file that is there.")
@@ -195,7 +205,7 @@ def _number_format(dtype: str) -> dict:
     """Arguments of ``from_pretrained`` for a number format; what this computer lacks for it is said before anything is loaded."""
     if dtype != "4bit":
         if dtype not in ("float32", "bfloat16", "float16"):
-            raise LanguageModelError(f"dtype = {dtype!r} is unknown: float32, bfloat16, float16 or 4bit.")
+            raise LanguageModelError(f"dtype = {dtype!r} is unknown: auto, float32, bfloat16, float16 or 4bit.")
         return {"dtype": getattr(torch, dtype)}
     if find_spec("bitsandbytes") is None:
         raise LanguageModelError("dtype = '4bit' needs the package bitsandbytes: pip install bitsandbytes, or take dtype = 'bfloat16'.")

@@ -197,14 +197,25 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def forward(self, input_ids: Tensor | None = None, eeg_features: Tensor | None = None, signal_mv: Tensor | None = None,
                 attention_mask: Tensor | None = None, labels: Tensor | None = None, inputs_embeds: Tensor | None = None,
-                eeg_noise: Tensor | None = None, **kwargs) -> CausalLMOutputWithPast:
-        """Language-model output; give EEG as precomputed ``eeg_features`` or as ``signal_mv``."""
+                eeg_noise: Tensor | None = None, logits_to_keep: int | Tensor = 0, **kwargs) -> CausalLMOutputWithPast:
+        """Language-model output; give EEG as precomputed ``eeg_features`` or as ``signal_mv``.
+
+        With ``labels``, logits are made at the places before a label only (of any row): the loss needs no others, and over a vocabulary
+        of a hundred thousand they are the larger part of the work. Otherwise ``logits_to_keep`` says for how many places from the end
+        (0: all), or for which.
+        """
         if signal_mv is not None:
             eeg_features = self.encode(signal_mv)
         if inputs_embeds is None and eeg_features is not None:
             inputs_embeds, input_ids = self.put_eeg_at_placeholders(input_ids, eeg_features, eeg_noise), None
-        return self.language_model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
-                                   labels=labels, **kwargs)
+        if labels is not None:
+            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
+            logits_to_keep = (next_labels != IGNORE).any(dim=0).nonzero().squeeze(1)
+        out = self.language_model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                                  logits_to_keep=logits_to_keep, **kwargs)
+        if labels is not None:
+            out.loss = nn.functional.cross_entropy(out.logits.float().flatten(0, 1), next_labels[:, logits_to_keep].flatten(), ignore_index=IGNORE)
+        return out
 
     def prepare_inputs_for_generation(self, input_ids, eeg_features=None, signal_mv=None, is_first_iteration=False, **kwargs):
         """EEG enters with the prompt only; later steps read it from the cache."""

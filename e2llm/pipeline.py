@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from . import report
+from .fetch import CATALOGUE, Packaged, require
 from .runs import Run, project_root, replacing, runs_folder
 
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a hanging kernel must end some time
@@ -279,17 +280,19 @@ def run_pipeline(
     Raises
     ------
     ValueError
-        If a parameter is unknown or of the wrong type; before any kernel starts.
+        If a parameter is unknown or of the wrong type, or the language model has to be fetched first; before any kernel starts.
     PipelineError
         If a notebook fails. Stages finished by then stay, and are skipped the next time.
     """
     overrides = dict(overrides or {})
     notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
     wanted = validate(load_profile(profile), overrides, notebooks)
+    everything = {key: value for parameters in wanted.values() for key, value in parameters.items()}
+    if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
+        require(wanted_model)  # before any work, not after half an hour
     run = Run.open(name or run_name(profile, overrides))
     for result in _RESULTS:  # those of other parameters must not outlive them; the last notebook writes them again
         (run.path / result).unlink(missing_ok=True)
-    everything = {key: value for parameters in wanted.values() for key, value in parameters.items()}
     with replacing(run.path / "params.yaml") as partial:
         partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")
     (run.path / "notebooks").mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ from .emotions import LabelSet
 from .encoder import EEGPT, EmotionEncoder, HeadParams
 from .encoders import EncoderConfig, config_from, config_values, encoder_config, make_encoder, start
 from .features import EvidenceNames, evidence, group_entropy, scalp_groups
-from .language import ScratchParams, load_language_model, make_language_model, make_tokenizer
+from .language import ScratchParams, best_dtype, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from .preprocess import PreprocessParams, Windows, preprocess
 from .projector import LOUDEST, Ear
@@ -242,6 +242,7 @@ def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: Scra
     else:
         model, tokenizer = load_language_model(name, dtype)
         parameters = sum(p.numel() for p in model.parameters())
+    dtype = best_dtype() if dtype == "auto" else dtype  # decided once: what follows is computed alike wherever the run goes on
     (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype}))
     stage.finish({"parameters": parameters, "vocabulary": len(tokenizer)})
     return stage

@@ -28,7 +28,7 @@ class FitParams:
     Parameters
     ----------
     steps, batch_size : int
-        Optimiser steps, and samples in each.
+        Optimiser steps, and samples in a batch.
     lr : float
         Peak learning rate; linear warm-up over ``warmup`` (share of the steps), then cosine to 0.
     weight_decay : float
@@ -39,6 +39,8 @@ class FitParams:
         A cut-off training resumes from the last multiple of it.
     bf16 : bool
         Train in bfloat16 where the device can.
+    accumulate : int
+        Batches that make one optimiser step, the mean of their losses: a larger step than memory holds.
     """
 
     steps: int
@@ -49,6 +51,12 @@ class FitParams:
     seed: int = 0
     save_steps: int = 200
     bf16: bool = False
+    accumulate: int = 1
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of the whole training."""
+        return self.steps * self.accumulate
 
 
 class Samples(Dataset):
@@ -105,7 +113,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     model : Module
         Parameters with ``requires_grad`` are trained.
     samples : Samples
-        At least ``steps * batch_size`` of them.
+        At least ``n_batches * batch_size`` of them.
     collate : callable
         List of samples to the keyword arguments of ``model.forward``.
     params : FitParams
@@ -130,6 +138,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
+        gradient_accumulation_steps=params.accumulate,
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
         save_steps=params.save_steps, save_total_limit=1,
@@ -138,6 +147,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
     trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate, optimizers=(optimizer, schedule))
     trainer.terms = terms
+    trainer.model_accepts_loss_kwargs = False  # losses are means over their own batch, so an accumulated step has to be their mean
     trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
     if tell is not None:
         trainer.add_callback(_Report(tell))
@@ -173,7 +183,7 @@ def mixed_order(labels: np.ndarray, owners: np.ndarray, rows: np.ndarray, params
              for label in np.unique(labels[rows])}
     people = {label: [who for who in pool if len(pool[who])] for label, pool in pools.items()}
     order = []
-    for _ in range(params.steps):
+    for _ in range(params.n_batches):
         batch = []
         classes = list(rng.permutation(list(pools)))
         turns = {label: rng.permutation(len(people[label])) for label in classes}
@@ -222,7 +232,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, owners:
 def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.ndarray:
     """A shuffled order of items in which the items of a batch are of similar length (less padding)."""
     rng = np.random.default_rng(params.seed)
-    lengths, need = np.asarray(lengths), params.steps * params.batch_size
+    lengths, need = np.asarray(lengths), params.n_batches * params.batch_size
     drawn = np.concatenate([rng.permutation(len(lengths)) for _ in range(-(-need // len(lengths)))])[:need]
     order = []
     size = params.batch_size * bucket  # whole batches, so that those made here are those that training takes

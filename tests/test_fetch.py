@@ -175,3 +175,10 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path, monkeypatch, variables, 
     for name, value in variables.items():
         monkeypatch.setenv(name, str(tmp_path / value))
     assert cache_folder() == tmp_path / expected
+
+
+def test_a_pipeline_whose_language_model_was_not_fetched_does_not_start(cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("E2LLM_RUNS", str(tmp_path / "runs"))
+    assert main(["run", "--profile", "laptop"]) == 2
+    assert "e2llm: 'smollm2-135m' is not on this computer yet: run  e2llm fetch smollm2-135m  once." in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

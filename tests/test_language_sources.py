@@ -165,7 +165,7 @@ def test_a_broken_gguf_file_is_named(tmp_path):
 
 
 def test_an_unknown_number_format_is_named(tmp_path):
-    with pytest.raises(LanguageModelError, match="dtype = 'int3' is unknown: float32, bfloat16, float16 or 4bit"):
+    with pytest.raises(LanguageModelError, match="dtype = 'int3' is unknown: auto, float32, bfloat16, float16 or 4bit"):
         load_language_model(str(tmp_path), dtype="int3")
 
 
@@ -177,6 +177,17 @@ def test_4bit_without_its_package_or_without_a_gpu_is_named_before_anything_is_l
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LanguageModelError, match="needs a CUDA device"):
         load_language_model(str(tmp_path), dtype="4bit")
+
+
+@pytest.mark.parametrize("able, expected", [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+                                            ({"avx2": True, "avx512_bf16": False}, "float32"), (None, "float32")])
+def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, tmp_path, able, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    if able is not None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert language.best_dtype() == expected
+    assert load_language_model(str(save(tmp_path, stranger())), "auto")[0].dtype == getattr(torch, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

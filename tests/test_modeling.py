@@ -243,10 +243,43 @@ def test_the_loss_is_that_of_the_response(model, processor):
     example = processor.training_example(QUESTIONS[0], "fear", False)
     ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
     with torch.no_grad():
-        out = model(input_ids=ids, eeg_features=eeg(1), labels=labels)
-    log_probability = out.logits[0].log_softmax(-1)
+        loss, logits = model(input_ids=ids, eeg_features=eeg(1), labels=labels).loss, model(input_ids=ids, eeg_features=eeg(1)).logits
+    log_probability = logits[0].log_softmax(-1)
     at = [t for t in range(ids.shape[1]) if labels[0, t] != IGNORE]
-    assert float(out.loss) == pytest.approx(-np.mean([float(log_probability[t - 1, ids[0, t]]) for t in at]), rel=1e-4)
+    assert float(loss) == pytest.approx(-np.mean([float(log_probability[t - 1, ids[0, t]]) for t in at]), rel=1e-4)
+
+
+def test_logits_are_made_where_the_loss_needs_them_and_loss_and_gradients_are_those_of_all(model, processor):
+    examples = [processor.training_example(question, said, False) for question, said in
+                zip(QUESTIONS, ("fear", "The segment shows sad.", "happy"), strict=True)]
+    ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
+    labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
+    features, given = eeg(3), {"input_ids": ids, "attention_mask": mask}
+
+    def gradients(loss):
+        model.zero_grad()
+        loss.backward()
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    out = model(**given, eeg_features=features, labels=labels)
+    everywhere = model(**given, eeg_features=features).logits
+    wanted = torch.nn.functional.cross_entropy(everywhere[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+    assert everywhere.shape[:2] == ids.shape
+    assert out.logits.shape[1] == int((labels[:, 1:] != IGNORE).any(dim=0).sum()) < ids.shape[1] // 2
+    assert float(out.loss) == pytest.approx(float(wanted), rel=1e-6)
+    some, every = gradients(out.loss), gradients(wanted)
+    assert some.keys() == every.keys() and len(some) > 10
+    for name in every:
+        torch.testing.assert_close(some[name], every[name], atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_only_the_last_logits_are_made_when_only_they_are_wanted(model, processor):
+    ids, mask = padded(processor, "left")
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": eeg(3)}
+    last = model(**given, logits_to_keep=1).logits
+    torch.testing.assert_close(last, model(**given).logits[:, -1:], atol=1e-6, rtol=1e-6)
+    assert last.shape[1] == 1 and model._supports_logits_to_keep()  # so generation makes no others either
 
 
 def test_a_prompt_shows_what_will_be_read(processor):

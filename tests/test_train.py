@@ -116,6 +116,23 @@ def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
     assert same(trained[0], trained[1]) and not same(trained[0], trained[2])
 
 
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_an_accumulated_step_is_the_step_of_one_large_batch(tmp_path, accumulate):
+    large, small, params = Small(), Small(), replace(PARAMS, batch_size=8, lr=1e-2)
+    large.net[1].p = small.net[1].p = 0.0  # dropout would draw in another order
+    data = samples(params)
+    history = fit(large, data, collate, params, tmp_path / "large")
+    again = fit(small, data, collate, replace(params, batch_size=8 // accumulate, accumulate=accumulate), tmp_path / "small")
+    torch.testing.assert_close(weights(small), weights(large), atol=1e-5, rtol=1e-4)
+    assert again["step"].tolist() == history["step"].tolist() and np.allclose(again["loss"], history["loss"], atol=1e-3)
+    assert not same(weights(large), weights(Small()))
+
+
+def test_orders_hold_enough_for_accumulated_steps():
+    params = FitParams(steps=3, batch_size=2, lr=0.1, accumulate=4)
+    assert len(item_order(list(range(50)), params)) == len(mixed_order(*corpus(), params)) == params.n_batches * 2 == 24
+
+
 def test_the_samples_are_seen_in_their_order(tmp_path):
     seen = []
 
