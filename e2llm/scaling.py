@@ -35,6 +35,7 @@ from .tasks import read_items
 from .train import FitParams, examples_of
 
 BASE = "base"  # name of the rung that is the base run itself
+FINISHED = "run:"  # before the name of another finished run that is taken as a rung as it is, with a schedule of its own
 HEAD = "stage-1 head"  # source of answers: the encoder's own classifier, what a language model has to listen to
 SHARED = ("windows", "encoder")  # stages that all rungs have in common
 N_WORDINGS = 3  # of the trained, and as many of the unseen wordings of one question
@@ -122,7 +123,7 @@ def climb(base: Run, name: str, seed: int = 0, schedule: Schedule | None = None)
     base : Run
         With all stages up to ``adapter`` finished.
     name : str
-        One of :data:`SIZES`, :data:`BASE`, or what :func:`e2llm.language.load_language_model` loads.
+        One of :data:`SIZES`, :data:`BASE`, what :func:`e2llm.language.load_language_model` loads, or :data:`FINISHED` and the name of a run.
     seed : int
         Of weights, training items and their order.
     schedule : Schedule, optional
@@ -131,11 +132,10 @@ def climb(base: Run, name: str, seed: int = 0, schedule: Schedule | None = None)
     Returns
     -------
     Run
-        The base itself for :data:`BASE`.
+        The base itself for :data:`BASE`, the run that was named after :data:`FINISHED`.
     """
-    if name == BASE:
-        base.require("adapter")
-        return base
+    if name == BASE or name.startswith(FINISHED):
+        return _finished(base, base.name if name == BASE else name.removeprefix(FINISHED))
     schedule = schedule or Schedule()
     language, projector, adapter = (base.require(stage)["params"] for stage in ("language_model", "projector", "adapter"))
     if name in SIZES and language["name"] != "scratch":
@@ -159,6 +159,16 @@ def climb(base: Run, name: str, seed: int = 0, schedule: Schedule | None = None)
     per_kind = {kind: adapter["per_kind"][kind] for kind in drawn_in_turn if kind in adapter["per_kind"]}
     instruct(run, corpus, per_kind, adapter["replay"], replace(lora, projector_lr=lora.projector_lr * slower),
              schedule.fit(adapter["fit"], seed, slower))
+    return run
+
+
+def _finished(base: Run, name: str) -> Run:
+    """A run that is a rung as it is; ValueError if its windows or its encoder are not made as the base's are."""
+    run = Run.open(name)
+    run.require("adapter")
+    if other := [stage for stage in SHARED if run.require(stage)["key"] != base.require(stage)["key"]]:
+        raise ValueError(f"The stage {other[0]!r} of the run {name!r} was not made as that of {base.name!r}: "
+                         "a ladder compares language models behind one encoder on the same windows.")
     return run
 
 
@@ -303,8 +313,10 @@ def _cost(run: Run, folder: Path) -> dict[str, float]:
         torch.set_num_threads(threads)
     step = float(np.median(np.diff(times)))
     tokens = np.mean([len(example["input_ids"]) for example in examples_of(items, processor, 0.5, params.seed)])
-    return {"parameters": run.require("language_model")["metrics"]["parameters"], "trained_parameters": run.require("adapter")["metrics"]["trained"],
-            "seconds_a_step": step, "tokens_a_second": params.batch_size * float(tokens) / step}
+    steps = {"steps": sum(run.require(name)["params"]["fit"]["steps"] for name in ("projector", "adapter")), "batch_size": params.batch_size}
+    sizes = {"parameters": run.require("language_model")["metrics"]["parameters"],
+             "trained_parameters": run.require("adapter")["metrics"]["trained"]}
+    return {**sizes, **steps, "seconds_a_step": step, "tokens_a_second": params.batch_size * float(tokens) / step}
 
 
 # --- the ladder
@@ -332,7 +344,7 @@ def study(base: Run, ladder: Sequence[str], seeds: Sequence[int], n_items: int, 
     ladder : sequence of str
         Names of rungs.
     seeds : sequence of int
-        Every rung is trained with each of them; :data:`BASE` has one of its own.
+        Every rung is trained with each of them; finished runs have one of their own.
     n_items, seed
         As in :func:`measure`.
     tell : callable, optional
@@ -342,14 +354,14 @@ def study(base: Run, ladder: Sequence[str], seeds: Sequence[int], n_items: int, 
         raise ValueError(f"A ladder needs different names and seeds, at least one of each, not {tuple(ladder)} and {tuple(seeds)}.")
     rungs, missing = {}, {}
     for name in ladder:
-        for number in seeds if name != BASE else (base.require("adapter")["params"]["fit"]["seed"],):
+        for number in seeds if name != BASE and not name.startswith(FINISHED) else (None,):
             try:
                 run = climb(base, name, number, schedule)
             except LanguageModelError as error:
                 missing[name] = str(error)
                 break
             measure(run, open_corpus(run), n_items, seed)
-            rungs.setdefault(name, {})[int(number)] = run
+            rungs.setdefault(name, {})[run.require("adapter")["params"]["fit"]["seed"]] = run
             if tell is not None:
                 tell(run.name)
     found = gather(rungs)._replace(missing=missing)

@@ -155,7 +155,26 @@ def test_a_local_folder_is_a_rung_and_the_base_is_one_itself(base):
     run = climb(base, str(folder))
     assert run.require("language_model")["params"]["name"] == str(folder)
     assert run.require("projector")["params"]["fit"] == base.require("projector")["params"]["fit"], "equal widths, equal rates"
-    assert climb(base, BASE) == base
+    assert climb(base, BASE) == base == climb(base, "run:base")
+
+
+def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
+    other = Run(name="moved", path=Path(shutil.copytree(base.path, base.path.parent / "moved")), root=base.root)
+    assert climb(base, "run:moved").path == other.path
+    record = json.loads((other.path / "encoder" / "stage.json").read_text())
+    stage = other.stage("encoder", {**record["params"], "weights": "others.ckpt"}, needs=("windows",))
+    files = {name: (other.path / "encoder" / name).read_bytes() for name in record["files"]}
+    stage.begin()
+    for name, content in files.items():
+        (stage.path / name).write_bytes(content)
+    stage.finish()
+    with pytest.raises(StageMissing, match="adapter"):  # made from another encoder
+        climb(base, "run:moved")
+    corpus = stages.open_corpus(other)
+    stages.align(other, corpus, 1, 2, 8, 1.0, FIT)
+    stages.instruct(other, corpus, KINDS, 4, stages.AdapterParams(rank=2, alpha=4), FIT)
+    with pytest.raises(ValueError, match="stage 'encoder' of the run 'moved' was not made as that of 'base'"):
+        climb(base, "run:moved")
 
 
 def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
@@ -208,6 +227,7 @@ def test_sums_are_those_of_the_answers_that_lie_beside_them(base, measured):
 def test_costs_are_measured(measured):
     cost = measured["record"]["metrics"]
     assert cost["parameters"] > cost["trained_parameters"] > 0 and cost["seconds_a_step"] > 0
+    assert cost["steps"] == 2 * FIT.steps and cost["batch_size"] == FIT.batch_size
     assert cost["tokens_a_second"] > 0 and cost["generated_tokens_a_second"] > 0
 
 
@@ -263,6 +283,13 @@ def test_claims_of_each_person_add_up_to_the_precision_of_all(base):
 
 
 # --- the ladder
+
+
+def test_the_committed_study_is_what_its_sums_say():
+    results = ROOT / "notebooks" / "results"
+    people = pd.read_csv(results / "scaling_people.csv", dtype={"subject": str, "sums": str})
+    pd.testing.assert_frame_equal(pd.read_csv(results / "scaling.csv"), scores(people), check_dtype=False, rtol=1e-9)
+    assert set(pd.read_csv(results / "scaling_costs.csv")["rung"]) == set(people["rung"])
 
 
 def test_a_study_gathers_rungs_and_tells_which_could_not_be_had(base, sizes, measured):
