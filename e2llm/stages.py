@@ -141,7 +141,8 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies, for the spectral term; see :mod:`e2llm.copies`.
     """
     config = encoder_config(size, **size_changes)
-    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head), "edited": edited}
+    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head),
+              "edited": edited}
     stage = run.stage("encoder", wanted, needs=("windows",))
     if stage.done:
         return stage
