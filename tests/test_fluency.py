@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ def test_counts_are_those_of_a_reader():
     assert found["words in a text"] == pytest.approx((7 + 6 + 6 + 3) / 4)
     pairs = [text.split() for text in ("evidence: occipital alpha low. that fits fear.", "gibberish stands here. that fits fear.",
                                        "that fits fear. that fits fear.", "nothing stands out.")]
-    pairs = [pair for words in pairs for pair in zip(words, words[1:], strict=False)]
+    pairs = [pair for words in pairs for pair in itertools.pairwise(words)]
     assert found["distinct word pairs"] == len(set(pairs)) / len(pairs)
 
 

@@ -124,7 +124,8 @@ def test_room_for_a_few_claims_recalls_all_that_can_be_asked(corpus, rows):
     """More features stand out than a text has room for: what is asked for is then bounded too."""
     loud = Corpus(**vars(corpus) | {"z": np.where(np.arange(len(COLUMNS)) < 12, 4.0 + np.arange(len(COLUMNS)), corpus.z)})
     table = reasoning.claims_table(loud, rows, {"oracle": oracle(loud, rows).claims}, 0).set_index("group")
-    assert table.loc["recall", "score"] == 1 and table.loc["recall", "n"] == MAX_CLAIMS * len(rows) and table.loc["recall", "claims a window"] == MAX_CLAIMS
+    recall = table.loc["recall"]
+    assert recall["score"] == 1 and recall["n"] == MAX_CLAIMS * len(rows) and recall["claims a window"] == MAX_CLAIMS
 
 
 def test_baselines_know_training_or_another_window_and_nothing_else(corpus, rows):
