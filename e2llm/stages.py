@@ -362,12 +362,16 @@ def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed:
 
 
 def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
-    """Text-only items about scenarios, so that instruction tuning does not unlearn what text has taught."""
+    """Text-only items about scenarios and descriptions, so that instruction tuning does not unlearn what text has taught.
+
+    In the descriptions features stand together as chance will have it, not as recorded ones do: reading out evidence stays reading.
+    """
     if not n:
         return []
     segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
     builder = ItemBuilder(segments, corpus.label_set, seed + 1)
-    return [builder.scenario() if i % 2 else builder.choose() for i in range(n if builder.has_scenarios else 0)]
+    scenarios = [builder.scenario() if i % 2 else builder.choose() for i in range(2 * n // 3 if builder.has_scenarios else 0)]
+    return [*scenarios, *builder.draw("describe", n - 2 * n // 3)]
 
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:
