@@ -20,7 +20,7 @@ from .features import EvidenceNames, evidence, level, measure
 from .grammar import Parsed
 from .metrics import Score, accuracy
 from .montage import REGIONS, region_indices
-from .segments import CITED, salient_claims
+from .segments import CITED, SALIENT, salient_claims
 
 if TYPE_CHECKING:
     from .encoder import EEGPT
@@ -239,7 +239,8 @@ def truthful(z: np.ndarray, names: EvidenceNames) -> list[Parsed]:
     return [Parsed(salient_claims(row, names), ()) for row in z]
 
 
-_OUTCOMES = ("followed", "flipped", "kept", "not_contradicted", "answer_changed")
+_OUTCOMES = ("followed", "flipped", "kept", "kept_salient", "not_contradicted", "answer_changed")
+_OF_CLAIMS = {"kept": "n_untouched", "kept_salient": "n_salient", "not_contradicted": "n_untouched"}  # counts of claims, and of how many
 _Said = dict[str, set[str]]  # levels that a text gives each feature
 
 
@@ -250,11 +251,12 @@ def _said(parsed: Parsed) -> _Said:
     return levels
 
 
-def _outcome(edit: Edit, before: _Said, after: _Said, untouched: Sequence[str]) -> dict[str, float]:
+def _outcome(edit: Edit, before: _Said, after: _Said, untouched: Sequence[str], salient: Sequence[str]) -> dict[str, float]:
     """Outcome of one text after an edit: whether it follows, and of how many untouched features it says the same, or nothing else."""
     followed = after.get(edit.feature) == {edit.wanted}
     return {"followed": followed, "flipped": followed and before.get(edit.feature) != {edit.wanted},
             "kept": sum(after.get(name) == before[name] for name in untouched),
+            "kept_salient": sum(after.get(name) == before[name] for name in salient),
             "not_contradicted": sum(after.get(name, set()) <= before[name] for name in untouched)}
 
 
@@ -264,10 +266,11 @@ def responses(before: Sequence[Parsed], after: Sequence[Parsed], edits: Sequence
 
     "followed": the text after says of the edited feature the wanted level and no other. "flipped": it does, and the one before did not
     ("said_before"). Untouched claims are those of the text before, at one level, about a measured feature whose measured level
-    the edit did not change ("moved" lists the others). How many of them stay is counted twice. "n_kept" is strict: still said with the
-    same level. "n_not_contradicted" is lenient: not said at another level. A text has room for a few claims only
-    (:data:`e2llm.segments.MAX_CLAIMS`), so a feature made loud may push another claim out without denying it: a truthful speaker
-    loses on the strict count, a silent one wins on the lenient.
+    the edit did not change ("moved" lists the others). How many of them stay is counted three times. "n_kept" is strict: still said with
+    the same level. "n_kept_salient" is the same among the "n_salient" of them whose evidence should not be missing, before and after
+    (:data:`e2llm.segments.SALIENT`): what is only just worth a word may be said or not. "n_not_contradicted" is lenient: not said at another
+    level. A text has room for a few claims only (:data:`e2llm.segments.MAX_CLAIMS`), so a feature made loud may push another claim
+    out without denying it: a truthful speaker loses on the strict counts, a silent one wins on the lenient.
 
     Parameters
     ----------
@@ -292,28 +295,30 @@ def responses(before: Sequence[Parsed], after: Sequence[Parsed], edits: Sequence
         raise ValueError(f"Expected one entry for each edit, got {lengths}.")
     first, second, measured = [_said(text) for text in before], [_said(text) for text in after], set(names.columns)
     moved, table = moved_features(np.asarray(z_before), np.asarray(z_after), names), []
+    loud = np.minimum(np.abs(z_before), np.abs(z_after)) >= SALIENT
     for i, edit in enumerate(edits):
         untouched = [name for name, levels in first[i].items() if len(levels) == 1 and name in measured - set(moved[i])]
+        salient = [name for name in untouched if loud[i, names.columns.index(name)]]
         pairs = [i, *(j for j, other in enumerate(edits) if other.subject == edit.subject and other.row != edit.row)]
-        found = pd.DataFrame([_outcome(edit, first[i], second[j], untouched) for j in pairs])
+        found = pd.DataFrame([_outcome(edit, first[i], second[j], untouched, salient) for j in pairs])
         if answers:
             found["answer_changed"] = [answers[1][j] != answers[0][i] for j in pairs]
         own, chance = found.iloc[0], found.iloc[1:].astype(float).mean()
         table.append({"subject": edit.subject, "row": edit.row, "feature": edit.feature, "db": edit.db, "before": edit.before,
                       "wanted": edit.wanted, "said_before": first[i].get(edit.feature) == {edit.wanted}, "moved": ", ".join(moved[i]),
-                      "n_untouched": len(untouched), **{_column(name): own[name] for name in found},
+                      "n_untouched": len(untouched), "n_salient": len(salient), **{_column(name): own[name] for name in found},
                       **{f"chance {_column(name)}": chance[name] for name in found}})
     return pd.DataFrame(table)
 
 
 def _column(outcome: str) -> str:
-    return f"n_{outcome}" if outcome in ("kept", "not_contradicted") else outcome
+    return f"n_{outcome}" if outcome in _OF_CLAIMS else outcome
 
 
 def _rate(table: pd.DataFrame, outcome: str, seed: int) -> Score:
     """Share of edits, or of untouched claims, with an outcome."""
     column = _column(outcome)
-    sizes = table["n_untouched"].to_numpy() if column != outcome else np.ones(len(table), dtype=int)
+    sizes = table[_OF_CLAIMS[outcome]].to_numpy() if column != outcome else np.ones(len(table), dtype=int)
     if not sizes.sum():
         return Score(*[float("nan")] * 4, 0)
     hits, chance = table[column].to_numpy(dtype=int), table[f"chance {column}"].to_numpy(dtype=float)
@@ -341,5 +346,6 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     if not len(table):
         raise ValueError("There are no edits to sum up: give a table of responses with one or more rows.")
-    names = {"kept": "untouched claims kept", "not_contradicted": "untouched claims not contradicted", "answer_changed": "answer changed"}
+    names = {"kept": "untouched claims kept", "kept_salient": "untouched salient claims kept",
+             "not_contradicted": "untouched claims not contradicted", "answer_changed": "answer changed"}
     return pd.DataFrame([_rate(table, outcome, seed).row(names.get(outcome, outcome)) for outcome in _OUTCOMES if _column(outcome) in table])

@@ -267,7 +267,8 @@ def test_a_parrot_keeps_and_never_follows(corpus, drawn):
     texts = truthful(drawn.z_before, corpus.evidence_names)
     answers = ["fear", None] * (len(texts) // 2 + 1)
     found = rates(told(corpus, drawn, texts, texts, answers=(answers[: len(texts)], answers[: len(texts)])))
-    assert found == {"followed": 0, "flipped": 0, "untouched claims kept": 1, "untouched claims not contradicted": 1, "answer changed": 0}
+    assert found == {"followed": 0, "flipped": 0, "untouched claims kept": 1, "untouched salient claims kept": 1,
+                     "untouched claims not contradicted": 1, "answer changed": 0}
 
 
 def test_a_random_speaker_and_a_constant_one_are_at_chance(corpus, drawn):
@@ -298,6 +299,8 @@ def by_hand() -> tuple[list[Edit], np.ndarray, np.ndarray]:
     for i, one in enumerate(edits):
         after[i, NAMES.columns.index(one.feature)] = 2.5 if one.wanted == "high" else -2.5
     after[0, NAMES.columns.index("frontal asymmetry")] = -1.0
+    for feature, one, other in (("occipital alpha", -2.2, -2.1), ("temporal gamma", 2.1, 1.9), ("central delta", -3.0, -3.0)):
+        before[0, NAMES.columns.index(feature)], after[0, NAMES.columns.index(feature)] = one, other
     return edits, before, after
 
 
@@ -313,14 +316,16 @@ def test_responses_by_hand():
     # The first edit moved the asymmetry; of the other three claims one is kept, one denied, one left unsaid.
     assert table["moved"].tolist() == ["frontal alpha, frontal asymmetry", "central beta", "frontal alpha", "occipital theta"]
     assert table["n_untouched"].tolist() == [3, 1, 0, 0]
+    # Two of them are about evidence that should not be missing, before and after: one is kept.
+    assert table["n_salient"].tolist() == [2, 0, 0, 0] and table["n_kept_salient"].tolist() == [1, 0, 0, 0]
     assert table["n_kept"].tolist() == [1, 0, 0, 0] and table["n_not_contradicted"].tolist() == [2, 1, 0, 0]
     # Chance is taken from other windows of the same person: the third text for the first two edits, the first two for the third.
     assert table["chance followed"].tolist()[:3] == [1, 0, 0.5] and np.isnan(table["chance followed"][3])
     assert table["chance n_kept"].tolist()[:2] == [1, 1] and table["chance n_not_contradicted"].tolist()[:2] == [3, 1]
     assert table["chance answer_changed"].tolist()[:3] == [1, 0, 1]
     found = summary(table).set_index("name")
-    assert found["score"].tolist() == [0.75, 0.5, 0.25, 0.75, 0.5] and found["n"].tolist() == [4, 4, 4, 4, 4]
-    assert found["chance"].tolist() == pytest.approx([0.5, 1 / 3, 0.5, 1, 2 / 3])
+    assert found["score"].tolist() == [0.75, 0.5, 0.25, 0.5, 0.75, 0.5] and found["n"].tolist() == [4, 4, 4, 2, 4, 4]
+    assert found["chance"].tolist() == pytest.approx([0.5, 1 / 3, 0.5, 0.5, 1, 2 / 3])
 
 
 def test_claims_at_two_levels_or_about_what_was_not_measured_are_not_untouched():
