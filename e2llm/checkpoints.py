@@ -80,6 +80,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             with safe_open(path, "pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
                 facts |= {key: json.loads(text) for key, text in (file.metadata() or {}).items() if text[:1] in "[{\""}
+                facts |= facts.pop("e2llm", {})
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -299,8 +299,8 @@ def pretrain(run: Run, corpus: Corpus, protocol: dict, size: str, params: FitPar
 
 def save_encoder(encoder: EEGPT, path: Path) -> None:
     """Weights with what a reader must know of them: trained channels and unit."""
-    facts = {"trained_channels": json.dumps(encoder.ch_names), "unit": json.dumps(UNIT)}
-    save_file({key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}, path, metadata=facts)
+    facts = json.dumps({"trained_channels": encoder.ch_names, "unit": UNIT})  # in one entry: several are written in no fixed order
+    save_file({key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}, path, metadata={"e2llm": facts})
 
 
 @torch.no_grad()

@@ -1,0 +1,159 @@
+"""Another encoder is one class: it is registered, goes through stage 1, is found again by its run, and bad ones are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from e2llm import stages
+from e2llm.assessment import head_answers
+from e2llm.encoder import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
+from e2llm.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, start
+from e2llm.recordings import SeedVII
+from e2llm.runs import Run
+from e2llm.train import FitParams
+from e2llm.weights import physiological_init
+
+
+@dataclass(frozen=True)
+class LogPowerConfig:
+    """Size of the encoder below."""
+
+    width: int = 24
+    summary_tokens: int = 2
+
+    @property
+    def token_width(self) -> int:
+        return self.summary_tokens * self.width
+
+
+class LogPower(nn.Module):
+    """Log power of half a second around each 250 ms, every channel and 2 Hz step up to 44 Hz, mapped linearly to tokens."""
+
+    def __init__(self, config: LogPowerConfig, ch_names: list[str]) -> None:
+        super().__init__()
+        self.config, self.ch_names = config, list(ch_names)
+        self.norm = nn.BatchNorm1d(22 * len(ch_names))
+        self.map = nn.Linear(22 * len(ch_names), config.token_width)
+
+    def forward(self, signal_mv: Tensor) -> Tensor:
+        padded = nn.functional.pad(signal_mv * 1e3, (PATCH // 2, PATCH // 2))
+        pieces = padded.unfold(-1, 2 * PATCH, PATCH) * torch.hann_window(2 * PATCH)  # (batch, channel, 16, 128)
+        power = torch.fft.rfft(pieces).abs().square()[..., 1:23] / SFREQ
+        features = torch.log(power + 1e-3).permute(0, 2, 1, 3).flatten(2)
+        normed = self.norm(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        return self.map(normed).unflatten(-1, (self.config.summary_tokens, -1))
+
+
+@pytest.fixture(autouse=True)
+def known():
+    torch.set_num_threads(1)
+    register("log-power", LogPowerConfig, LogPower)
+
+
+@pytest.fixture
+def run(twin, windows, tmp_path, monkeypatch):
+    """A run whose windows are those of the shared twin."""
+    monkeypatch.setenv("E2LLM_RUNS", str(tmp_path / "runs"))
+    stage = Run.open("other").stage("windows", {}).begin()
+    shutil.copytree(Path(windows.data.filename).parent, stage.path / "signal")
+    (stage.path / "labels.json").write_text(json.dumps(asdict(SeedVII(twin).label_set)))
+    return stage.finish().run
+
+
+PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "calibration"}
+FIT = FitParams(steps=40, batch_size=16, lr=5e-3, save_steps=10**6)
+
+
+def test_eegpt_and_another_encoder_keep_to_the_interface():
+    for size, changes in (("tiny2", {}), ("log-power", {"width": 8})):
+        config = encoder_config(size, **changes)
+        encoder = make_encoder(config, ["FZ", "CZ", "OZ"])
+        assert isinstance(encoder, Encoder) and isinstance(config, EncoderConfig)
+        tokens = encoder(torch.randn(4, 3, N_PATCHES * PATCH) * 0.01)
+        assert tokens.shape[:3] == (4, N_PATCHES, config.summary_tokens) and tokens[0, 0].numel() == config.token_width
+        assert config_from(config_values(config)) == config
+
+
+def test_eegpt_is_stored_as_it_always_was():
+    """Finished runs are found again: a key that changed would make every one of them stale."""
+    config = eegpt_config("tiny2", patch_dropout=0.5)
+    assert encoder_config("tiny2", patch_dropout=0.5) == config and config_values(config) == asdict(config)
+
+
+def test_another_encoder_goes_through_stage_1(run):
+    corpus = stages.open_corpus(run, PROTOCOL)
+    stage = stages.train_encoder(run, corpus, PROTOCOL, "log-power", {"patch_dropout": 0.0}, "", FIT, HeadParams(spectral=1.0))
+    assert run.require("encoder")["params"]["encoder"] == {"kind": "log-power", "width": 24, "summary_tokens": 2}
+    assert run.require("encoder")["facts"]["origin"] == "own start of LogPower"
+    tokens, position = stages.load_tokens(run)
+    assert tokens.shape == (len(corpus.split.used), N_PATCHES, 48) and len(position) == len(tokens)
+    history = np.genfromtxt(stage.path / "history.csv", delimiter=",", names=True)
+    assert history["loss"][-1] < history["loss"][0]
+    train = corpus.split.train
+    assert (head_answers(run, train) == corpus.labels[train]).mean() > 2 / 7
+    trained = stages.load_encoder(run, corpus)
+    assert isinstance(trained, EmotionEncoder) and isinstance(trained.encoder, LogPower)
+    some = corpus.split.used[:3]
+    with torch.no_grad():
+        again = trained.encoder(corpus.equalise(corpus.windows.data[some], corpus.whose[some])).flatten(2)
+    np.testing.assert_allclose(again.numpy(), tokens[:3], atol=1e-5)
+    assert isinstance(stages.frozen_encoder(run, corpus), LogPower)
+
+
+def test_the_start_of_eegpt_is_unchanged():
+    corpus = SimpleNamespace(windows=SimpleNamespace(ch_names=["FZ", "CZ", "OZ"]))
+    config = eegpt_config("tiny2")
+    encoder, origin = stages.new_encoder(corpus, config, "", 5)
+    torch.manual_seed(5)
+    reference = EEGPT(config, ["FZ", "CZ", "OZ"])
+    noise = {key: value.clone() for key, value in reference.state_dict().items()}
+    physiological_init(reference)
+    assert origin == "physiological start (no released weights given)"
+    assert all(torch.equal(value, reference.state_dict()[key]) for key, value in encoder.state_dict().items())
+    own = stages.new_encoder(corpus, config, "random", 5)[0]
+    assert all(torch.equal(value, noise[key]) for key, value in own.state_dict().items())
+
+
+def test_weights_of_another_encoder_are_all_found_or_refused(tmp_path):
+    config, names = LogPowerConfig(), ["FZ", "CZ"]
+    torch.manual_seed(0)
+    theirs, own = LogPower(config, names), LogPower(config, names)
+    save_file(theirs.state_dict(), tmp_path / "a.safetensors")
+    assert start(own, str(tmp_path / "a.safetensors")) == f"a.safetensors: {len(own.state_dict())} of {len(own.state_dict())} keys matched"
+    assert torch.equal(own.map.weight, theirs.map.weight)
+    with pytest.raises(ValueError, match=r"does not fit LogPower: .*map.weight"):
+        start(LogPower(replace(config, width=8), names), str(tmp_path / "a.safetensors"))
+
+
+def test_unknown_names_changes_and_kinds_are_refused():
+    with pytest.raises(ValueError, match=r"Unknown encoder 'labram' \(known: tiny1, .*log-power"):
+        encoder_config("labram")
+    with pytest.raises(ValueError, match=r"'log-power' has no patch_dropout \(it has summary_tokens, width\)"):
+        encoder_config("log-power", patch_dropout=0.5)
+    with pytest.raises(ValueError, match="'elsewhere' is not known here: import"):
+        config_from({"kind": "elsewhere"})
+    with pytest.raises(ValueError, match="names another encoder"):
+        register("tiny2", LogPowerConfig, LogPower)
+    with pytest.raises(ValueError, match="names another encoder"):
+        register("log-power", LogPowerConfig, EEGPT)
+
+
+def test_what_is_no_encoder_is_refused():
+    @dataclass(frozen=True)
+    class Config:
+        summary_tokens: int = 1
+        token_width: int = 4
+
+    register("bare", Config, lambda config, ch_names: nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"Linear is no encoder: .* ch_names"):
+        make_encoder(Config(), ["FZ"])
