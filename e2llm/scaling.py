@@ -313,10 +313,11 @@ def _cost(run: Run, folder: Path) -> dict[str, float]:
         torch.set_num_threads(threads)
     step = float(np.median(np.diff(times)))
     tokens = np.mean([len(example["input_ids"]) for example in examples_of(items, processor, 0.5, params.seed)])
-    steps = {"steps": sum(run.require(name)["params"]["fit"]["steps"] for name in ("projector", "adapter")), "batch_size": params.batch_size}
+    steps = {"steps": sum(run.require(name)["params"]["fit"]["steps"] for name in ("projector", "adapter"))}
+    batch = params.batch_size * params.accumulate
     sizes = {"parameters": run.require("language_model")["metrics"]["parameters"],
              "trained_parameters": run.require("adapter")["metrics"]["trained"]}
-    return {**sizes, **steps, "seconds_a_step": step, "tokens_a_second": params.batch_size * float(tokens) / step}
+    return {**sizes, **steps, "batch_size": batch, "seconds_a_step": step, "tokens_a_second": batch * float(tokens) / step}
 
 
 # --- the ladder

@@ -138,7 +138,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
-        gradient_accumulation_steps=params.accumulate,
+        gradient_accumulation_steps=params.accumulate, use_cpu=params.bf16 and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
         save_steps=params.save_steps, save_total_limit=1,

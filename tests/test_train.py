@@ -407,3 +407,10 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, warmup):
     n = int(8 * warmup)
     expected = [0.4 * (i + 1) / (n + 1) for i in range(n)] + [0.2 * (1 + np.cos(np.pi * i / (8 - n))) for i in range(8 - n)]
     assert moved == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_bfloat16_trains_on_a_cpu_too(tmp_path):
+    model, before = Small(), weights(Small())
+    history = fit(model, samples(), collate, replace(PARAMS, bf16=True), tmp_path)
+    assert np.isfinite(history["loss"]).all() and not same(weights(model), before)
+    assert all(value.dtype == torch.float32 for value in model.state_dict().values()), "weights stay in full precision"
