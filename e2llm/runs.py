@@ -44,6 +44,7 @@ NOTEBOOKS = {
     "evaluation": "05_evaluation",
     "feedback": "07_reasoning",
     "reasoning": "07_reasoning",
+    "scaling": "08_scaling",
 }
 PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's own figures/ folder
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")

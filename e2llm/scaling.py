@@ -77,8 +77,12 @@ class Schedule:
 
     def name(self, base: str, rung: str, seed: int) -> str:
         """Of the run folder of a rung."""
-        changed = ("-bf16" if self.bf16 else "") + (f"-x{self.steps_share:g}" if self.steps_share != 1 else "")
-        return f"{base}-scale-{re.sub(r'[^A-Za-z0-9.-]+', '_', rung).strip('_.-')}{changed}-seed{seed}"
+        return f"{base}-scale-{re.sub(r'[^A-Za-z0-9.-]+', '_', rung).strip('_.-')}{self.suffix}-seed{seed}"
+
+    @property
+    def suffix(self) -> str:
+        """What of it differs from the base's, for names of runs and tables."""
+        return ("-bf16" if self.bf16 else "") + (f"-x{self.steps_share:g}" if self.steps_share != 1 else "")
 
 
 # --- a rung
@@ -291,7 +295,7 @@ def _reworded(item: Item, form: str) -> Item:
 
 
 def _clock() -> float:
-    """Seconds of processor time of this process, which other processes do not lengthen; of the wall where a GPU does the work."""
+    """Seconds of processor time of this process, which other processes lengthen little; of the wall where a GPU does the work."""
     if not torch.cuda.is_available():
         return time.process_time()
     torch.cuda.synchronize()
@@ -336,7 +340,8 @@ def study(base: Run, ladder: Sequence[str], seeds: Sequence[int], n_items: int, 
     """Train and measure every rung of a ladder that is not finished yet, and gather them all.
 
     A language model that cannot be loaded (no network, no file) is left out and told of; any other error stops. The tables are also
-    written beside the runs: ``<base>-scaling.csv`` (scores), ``<base>-scaling-people.csv`` (what they are made of), ``<base>-scaling-costs.csv``.
+    written beside the runs: ``<base>-scaling.csv`` (scores), ``<base>-scaling-people.csv`` (what they are made of), ``<base>-scaling-costs.csv``;
+    the names say what of the schedule is not the base's (``<base>-scaling-bf16-x0.4.csv``).
 
     Parameters
     ----------
@@ -353,7 +358,7 @@ def study(base: Run, ladder: Sequence[str], seeds: Sequence[int], n_items: int, 
     """
     if not ladder or len(set(ladder)) < len(ladder) or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"A ladder needs different names and seeds, at least one of each, not {tuple(ladder)} and {tuple(seeds)}.")
-    rungs, missing = {}, {}
+    rungs, missing, schedule = {}, {}, schedule or Schedule()
     for name in ladder:
         for number in seeds if name != BASE and not name.startswith(FINISHED) else (None,):
             try:
@@ -367,7 +372,7 @@ def study(base: Run, ladder: Sequence[str], seeds: Sequence[int], n_items: int, 
                 tell(run.name)
     found = gather(rungs)._replace(missing=missing)
     for kind, table in (("scaling", scores(found.people)), ("scaling-people", found.people), ("scaling-costs", found.costs)):
-        with replacing(runs_folder() / f"{base.name}-{kind}.csv") as partial:
+        with replacing(runs_folder() / f"{base.name}-{kind}{schedule.suffix}.csv") as partial:
             table.to_csv(partial, index=False, lineterminator="\n")
     return found
 

@@ -25,6 +25,7 @@ from e2llm.scaling import BASE, SIZES, Schedule, claim_sums, climb, gather, meas
 from e2llm.segments import Claim, salient_claims
 from e2llm.train import FitParams
 
+ROOT = Path(__file__).parents[1]
 FIT = FitParams(4, 4, 4e-3)
 SMALL = ScratchParams(vocab_size=600, hidden_size=48, layers=2)
 KINDS = {"predict": 8, "match": 4, "compare": 4}
@@ -282,6 +283,13 @@ def test_claims_of_each_person_add_up_to_the_precision_of_all(base):
 
 
 # --- the ladder
+
+
+def test_the_committed_study_is_what_its_sums_say():
+    results = ROOT / "notebooks" / "results"
+    people = pd.read_csv(results / "scaling_people.csv", dtype={"subject": str, "sums": str})
+    pd.testing.assert_frame_equal(pd.read_csv(results / "scaling.csv"), scores(people), check_dtype=False, rtol=1e-9)
+    assert set(pd.read_csv(results / "scaling_costs.csv")["rung"]) == set(people["rung"])
 
 
 def test_a_study_gathers_rungs_and_tells_which_could_not_be_had(base, sizes, measured):
