@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from .plots import PALETTE, _panels
 from .scaling import HEAD
@@ -66,6 +67,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, measure: str) -> set[str]:
         ax.axhline(100 * head.mean(), color="black", linestyle="-.", linewidth=1)
     less = "; less is better" if heard["chance"].isna().all() and measure != "parse rate" else ""
     ax.set(title=measure, xscale="log", xlabel="parameters", ylabel=f"% (95 % over people{less})")
+    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=EngFormatter(sep=""), minor_locator=NullLocator())
     ax.grid(axis="y", color="0.9", zorder=0)
     return set(series)
 
