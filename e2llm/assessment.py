@@ -28,6 +28,7 @@ from .stages import (
     alignment_items,
     frozen_encoder,
     instruction_items,
+    items_per_kind,
     load_ear,
     load_tokens,
     open_aligned,
@@ -175,7 +176,7 @@ def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
         model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stage_2["eeg_tokens"], fit_2.seed,
                                                    ear, slots)
     if arm != "without stage 3":
-        items = instruction_items(corpus, "train", stage_3["per_kind"], fit_3.seed) + replay_items(corpus, stage_3["replay"], fit_3.seed)
+        items = instruction_items(corpus, "train", items_per_kind(run), fit_3.seed) + replay_items(corpus, stage_3["replay"], fit_3.seed)
         peft, _ = train_adapter(model, processor, items, tokens, position, AdapterParams(**stage_3["adapter"]), fit_3, folder / "adapter")
         model = peft.merge_and_unload()
     listener = Listener(model.eval(), processor, tokens, position)

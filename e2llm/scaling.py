@@ -30,7 +30,19 @@ from .questions import _PREDICT, _ZERO_PREDICT, Item
 from .reasoning import Told, listener_of, tell
 from .runs import Run, Stage, replacing, runs_folder
 from .segments import Claim
-from .stages import AdapterParams, Corpus, align, instruct, load_tokens, make_language, open_aligned, open_corpus, open_language, train_adapter
+from .stages import (
+    AdapterParams,
+    Corpus,
+    align,
+    instruct,
+    items_per_kind,
+    load_tokens,
+    make_language,
+    open_aligned,
+    open_corpus,
+    open_language,
+    train_adapter,
+)
 from .tasks import read_items
 from .train import FitParams, examples_of
 
@@ -159,9 +171,7 @@ def climb(base: Run, name: str, seed: int = 0, schedule: Schedule | None = None)
     align(run, corpus, projector["eeg_tokens"], projector["evidence_slots"], projector["n_items"], projector["noise"],
           schedule.fit(projector["fit"], seed, slower))
     lora = AdapterParams(**adapter["adapter"])
-    drawn_in_turn = dict.fromkeys(item.kind for item in read_items(base.path / "adapter" / "items.jsonl"))  # records sort their keys
-    per_kind = {kind: adapter["per_kind"][kind] for kind in drawn_in_turn if kind in adapter["per_kind"]}
-    instruct(run, corpus, per_kind, adapter["replay"], replace(lora, projector_lr=lora.projector_lr * slower),
+    instruct(run, corpus, items_per_kind(base), adapter["replay"], replace(lora, projector_lr=lora.projector_lr * slower),
              schedule.fit(adapter["fit"], seed, slower))
     return run
 

@@ -34,7 +34,7 @@ from .recordings import open_source
 from .runs import Progress, Run, Stage, folder_fingerprint
 from .segments import Segment, imagined_segments, real_segments
 from .splits import Split, make_split
-from .tasks import ItemBuilder, drill_items, text_items, write_items
+from .tasks import ItemBuilder, drill_items, read_items, text_items, write_items
 from .train import (
     FitParams,
     Samples,
@@ -359,6 +359,13 @@ def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed:
     """Items of the kinds that this source serves; kinds it cannot serve are left out by its label set, not by chance."""
     builder = corpus.builder(part, seed)
     return [item for kind, n in per_kind.items() if kind in builder.kinds() for item in builder.draw(kind, n)]
+
+
+def items_per_kind(run: Run) -> dict[str, int]:
+    """Items of each kind that stage 3 of a run was given, in the order in which they were drawn: records sort their keys."""
+    stored = run.require("adapter")["params"]["per_kind"]
+    in_turn = dict.fromkeys(item.kind for item in read_items(run.path / "adapter" / "items.jsonl"))
+    return {kind: stored[kind] for kind in in_turn if kind in stored}
 
 
 def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
