@@ -40,7 +40,7 @@ class IncompleteAttribution(UserWarning):
 def head_score(model: EmotionEncoder) -> Scorer:
     """Log-probabilities of the stage-1 head; ValueError for a model in training mode."""
     _refuse_training(model)
-    return lambda signal_mv: model(signal_mv.to(model.encoder.channel_rows.device))["logits"].log_softmax(dim=-1)
+    return lambda signal_mv: model(signal_mv.to(model.classifier.weight.device))["logits"].log_softmax(dim=-1)
 
 
 def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, encoder: EEGPT, question: Item, closed: bool = False) -> Scorer:
@@ -65,7 +65,7 @@ def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcess
 
     def score(signal_mv: Tensor) -> Tensor:
         n = len(signal_mv)
-        features = encoder(signal_mv.to(encoder.channel_rows.device)).flatten(2).to(device)
+        features = encoder(signal_mv.to(next(encoder.parameters()).device)).flatten(2).to(device)
         # The prompt is read once for all options; the gradient comes back through the cache.
         first = model(input_ids=prompt.expand(n, -1), eeg_features=features, use_cache=True)
         cache = first.past_key_values

@@ -71,7 +71,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     ValueError
         If it is not there, holds anything but plain tensors (a pickle with other objects is never run), or holds no named tensors.
     """
-    path = _located(path)
+    path = located(path)
     facts, config = {}, path.parent / "config.json"
     try:
         if config.is_file() and path.name in ("model.safetensors", "pytorch_model.bin"):
@@ -94,8 +94,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(path, tensors, facts)
 
 
-def _located(path: str | Path) -> Path:
-    """The file of weights that a path or a hub id stands for."""
+def located(path: str | Path) -> Path:
+    """The file of weights that a path or a hub id stands for; ValueError if there is none."""
     found = Path(path)
     if not found.exists() and not found.is_absolute() and (below := project_root() / found).exists():
         found = below  # notebooks run in their own folder

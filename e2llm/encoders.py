@@ -25,9 +25,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from .checkpoints import read_checkpoint
+from .checkpoints import located, read_checkpoint
 from .encoder import EEGPT, EEGPT_SIZES, EEGPTConfig, eegpt_config
-from .weights import start_encoder
+from .runs import checksum
+from .weights import NAMED_STARTS, start_encoder
 
 _KIND = "kind"  # names the encoder in a stored configuration; EEGPT's, the first, has none
 
@@ -116,6 +117,11 @@ def make_encoder(config: EncoderConfig, ch_names: list[str]) -> nn.Module:
     if not (isinstance(encoder, nn.Module) and isinstance(encoder, Encoder) and isinstance(encoder.config, EncoderConfig)):
         raise TypeError(f"{type(encoder).__name__} is no encoder: it must be a torch module with config (summary_tokens, token_width) and ch_names.")
     return encoder
+
+
+def start_marks(weights: str) -> dict[str, str]:
+    """What a start is made from beside its name: the checksum of its file of weights; nothing for the named starts."""
+    return {} if weights in NAMED_STARTS else {"weights": checksum(located(weights))}
 
 
 def start(encoder: nn.Module, weights: str) -> str:

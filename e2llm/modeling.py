@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .encoder import EEGPT, N_PATCHES, EEGPTConfig
+from .encoder import N_PATCHES
+from .encoders import Encoder, config_from, config_values, make_encoder
 from .language import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, IGNORE, THINK, LanguageModelError, load_language_model
 from .projector import WORDS_OF_A_SLOT, Ear, Projector
 from .runs import replacing
@@ -35,7 +35,7 @@ class E2LLMConfig(PreTrainedConfig):
     language_model : str
         Where its weights come from (hub id, folder, GGUF file); they are never saved with this model.
     encoder : dict, optional
-        Fields of :class:`e2llm.encoder.EEGPTConfig` plus ``ch_names``.
+        What :func:`e2llm.encoders.config_values` gives, plus ``ch_names``.
     eeg_width : int
         Width of one time patch of the encoder's output, all summary tokens together.
     eeg_tokens : int
@@ -107,11 +107,11 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if config.encoder:
             fields = dict(config.encoder)
             ch_names = fields.pop("ch_names")
-            self.encoder = EEGPT(EEGPTConfig(**fields), ch_names)
+            self.encoder = make_encoder(config_from(fields), ch_names)
         self.generation_config = self.language_model.generation_config
 
     @classmethod
-    def join(cls, language_model, tokenizer, source: str, encoder: EEGPT | None, eeg_width: int, eeg_tokens: int, seed: int,
+    def join(cls, language_model, tokenizer, source: str, encoder: Encoder | None, eeg_width: int, eeg_tokens: int, seed: int,
              ear: Ear | None = None, evidence_slots: int = 0):
         """Join a loaded language model and an encoder by a fresh projector.
 
@@ -121,8 +121,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             From :func:`e2llm.language.load_language_model`.
         source : str
             Where they came from; ``from_pretrained`` will look there.
-        encoder : EEGPT or None
-            None when only precomputed tokens will be given.
+        encoder : Encoder or None
+            EEGPT or a registered one (:mod:`e2llm.encoders`); None when only precomputed tokens will be given.
         eeg_width, eeg_tokens : int
             See :class:`E2LLMConfig`.
         seed : int
@@ -132,7 +132,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         evidence_slots : int
             See :class:`E2LLMConfig`.
         """
-        fields = {**asdict(encoder.config), "ch_names": encoder.ch_names} if encoder is not None else None
+        fields = {**config_values(encoder.config), "ch_names": encoder.ch_names} if encoder is not None else None
         if evidence_slots and ear is None:
             raise ValueError("evidence_slots needs an ear: pass Ear.fit(tokens, z, names), or 0 slots.")
         config = E2LLMConfig(language_model.config, source, fields, eeg_width, eeg_tokens,

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from .calibration import Equaliser
 from .checkpoints import UNIT
 from .encoder import EEGPT, N_PATCHES, PATCH, Block, EEGPTConfig, eegpt_config
+from .encoders import start_marks
 from .montage import EEGPT_VOCABULARY
 from .runs import Progress, Run, Stage
 from .train import FitParams, Samples, fit
@@ -271,7 +272,7 @@ def pretrain(run: Run, corpus: Corpus, protocol: dict, size: str, params: FitPar
         raise ValueError(f"parts must name some of {', '.join(PARTS)}, not {list(parts)}.")
     mask, config = mask or PretrainParams(), eegpt_config(size)
     wanted = {"protocol": protocol, "encoder": asdict(config), "start": start, "parts": sorted(parts), "mask": asdict(mask), "fit": asdict(params)}
-    stage = run.stage("pretraining", wanted, needs=("windows",))
+    stage = run.stage("pretraining", wanted, needs=("windows",), inputs=start_marks(start))
     if stage.done:
         return stage
     stage.begin()

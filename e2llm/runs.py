@@ -150,6 +150,12 @@ def _visible_files(folder: Path) -> list[tuple[str, Path]]:
     return sorted((name, path) for name, path in files if "/." not in f"/{name}")
 
 
+def checksum(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def folder_fingerprint(path: str | Path) -> str:
     """sha256 over the name, size, first and last 64 KiB of each file of a data folder: short work for a large one.
 
@@ -362,9 +368,7 @@ class Stage:
         files = {}
         for name, path in _visible_files(self.path):
             if not re.fullmatch(r"stage[^/]*\.json|checkpoints/.*", name):
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                files[name] = {"sha256": digest, "size": path.stat().st_size}
+                files[name] = {"sha256": checksum(path), "size": path.stat().st_size}
         record = {
             "stage": self.name, "key": self.key, "params": self.params, "inputs": self.inputs, "needs": self.needs,
             "files": files, "metrics": _plain(metrics or {}, "metrics"), "facts": _plain(facts, "facts"),

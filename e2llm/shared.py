@@ -30,6 +30,7 @@ from .evaluate import Listener
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from .newcomer import MEANT, Levels, Newcomer, read_windows
 from .preprocess import PreprocessParams
+from .runs import checksum
 from .stages import quiet_peft
 
 FORMAT, VERSION, FACTS = "e2llm-export", 1, "e2llm.json"
@@ -41,12 +42,6 @@ _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "README.md")
 
 class ShareError(ValueError):
     """A model that cannot be shared or loaded; the message names the file or the hub's repository, the fact and the remedy."""
-
-
-def checksum(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_line(error: Exception) -> str:

@@ -30,8 +30,8 @@ from .card import is_path, model_card, public
 from .modeling import E2LLMForConditionalGeneration
 from .newcomer import Levels
 from .preprocess import PreprocessParams
-from .runs import Run
-from .shared import FACTS, FORMAT, MEANINGS, VERSION, ShareError, checksum, first_line, open_facts, tokenizer_mark, weights_mark
+from .runs import Run, checksum
+from .shared import FACTS, FORMAT, MEANINGS, VERSION, ShareError, first_line, open_facts, tokenizer_mark, weights_mark
 from .stages import Corpus, load_ear, load_encoder, open_corpus, open_language
 
 MADE_WITH = ("windows", "encoder", "language_model", "projector", "adapter")  # stages that shape the weights

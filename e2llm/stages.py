@@ -23,7 +23,7 @@ from .calibration import Baseline, Equaliser
 from .copies import Copies, hear
 from .emotions import LabelSet
 from .encoder import EEGPT, EmotionEncoder, HeadParams
-from .encoders import EncoderConfig, config_from, config_values, encoder_config, make_encoder, start
+from .encoders import EncoderConfig, config_from, config_values, encoder_config, make_encoder, start, start_marks
 from .features import EvidenceNames, evidence, group_entropy, scalp_groups
 from .language import ScratchParams, best_dtype, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
@@ -31,7 +31,7 @@ from .preprocess import PreprocessParams, Windows, preprocess
 from .projector import LOUDEST, Ear
 from .questions import Item
 from .recordings import open_source
-from .runs import Progress, Run, Stage, folder_fingerprint
+from .runs import Progress, Run, Stage, StageMissing, folder_fingerprint
 from .segments import Segment, imagined_segments, real_segments
 from .splits import Split, make_split
 from .tasks import ItemBuilder, drill_items, read_items, text_items, write_items
@@ -130,7 +130,11 @@ def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) ->
 
 def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
     """The encoder of a run as it was before stage 1: it has seen no label of these recordings."""
-    kept = run.require("encoder")["params"]
+    record = run.require("encoder")
+    kept = record["params"]
+    if start_marks(kept["weights"]) != record["inputs"]:
+        raise StageMissing(f"{kept['weights']} is not what the stage 'encoder' of {run.path} started from: bring that file back, or run lesson 02 "
+                           "again.")
     return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
 
 
@@ -143,7 +147,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
     config = encoder_config(size, **size_changes)
     wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head),
               "edited": edited}
-    stage = run.stage("encoder", wanted, needs=("windows",))
+    stage = run.stage("encoder", wanted, needs=("windows",), inputs=start_marks(weights))
     if stage.done:
         return stage
     stage.begin()

@@ -15,6 +15,9 @@ from .encoder import EEGPT, EEGPT_SIZES, PATCH, SFREQ, Block
 from .montage import EEGPT_VOCABULARY, make_info
 
 
+NAMED_STARTS = ("", "random", "loud")  # starts that need no file; see start_encoder
+
+
 @dataclass(frozen=True)
 class KeyReport:
     """How a checkpoint fitted: counts are printed, never assumed.

@@ -18,8 +18,10 @@ from e2llm import stages
 from e2llm.assessment import head_answers
 from e2llm.encoder import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
 from e2llm.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, start
+from e2llm.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.modeling import E2LLMForConditionalGeneration
 from e2llm.recordings import SeedVII
-from e2llm.runs import Run
+from e2llm.runs import Run, StageMissing
 from e2llm.train import FitParams
 from e2llm.weights import physiological_init
 
@@ -108,6 +110,40 @@ def test_another_encoder_goes_through_stage_1(run):
         again = trained.encoder(corpus.equalise(corpus.windows.data[some], corpus.whose[some])).flatten(2)
     np.testing.assert_allclose(again.numpy(), tokens[:3], atol=1e-5)
     assert isinstance(stages.frozen_encoder(run, corpus), LogPower)
+
+
+def test_weights_that_changed_under_their_name_make_stage_1_stale(run, tmp_path):
+    """The file is what counts, not where it lies."""
+    corpus, path, other = stages.open_corpus(run, PROTOCOL), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file(make_encoder(encoder_config("log-power"), corpus.windows.ch_names).state_dict(), path)
+    wanted = (run, corpus, PROTOCOL, "log-power", {}, str(path), replace(FIT, steps=1), HeadParams())
+    assert stages.train_encoder(*wanted).done
+    before = {key: value.clone() for key, value in stages.frozen_encoder(run, corpus).state_dict().items()}
+    save_file({key: value + 1 for key, value in before.items()}, other)
+    other.replace(path)
+    with pytest.raises(StageMissing, match=r"a.safetensors is not what the stage 'encoder' of .* started from"):
+        stages.frozen_encoder(run, corpus)
+    made = run.require("encoder")
+    stages.train_encoder(*wanted)
+    assert run.require("encoder")["key"] != made["key"]
+    assert torch.equal(stages.frozen_encoder(run, corpus).state_dict()["map.weight"], before["map.weight"] + 1)
+
+
+def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):
+    names = ["FZ", "CZ", "OZ"]
+    encoder = make_encoder(encoder_config("log-power"), names).eval()
+    tokenizer = make_tokenizer(["What emotion does this show? fear, joy, calm."], 300)
+    language = make_language_model(tokenizer, ScratchParams(hidden_size=32, layers=1, heads=2), 0)
+    language.save_pretrained(tmp_path / "language")
+    tokenizer.save_pretrained(tmp_path / "language")
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, str(tmp_path / "language"), encoder, encoder.config.token_width, 2, 0).eval()
+    model.save_pretrained(tmp_path / "joined")
+    again = E2LLMForConditionalGeneration.from_pretrained(tmp_path / "joined")
+    assert isinstance(again.encoder, LogPower) and again.encoder.ch_names == names
+    ids = torch.tensor([[*[model.config.eeg_token_id] * model.config.tokens_per_segment, 5, 6]])
+    signal = torch.randn(1, 3, N_PATCHES * PATCH) * 0.01
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids, signal_mv=signal).logits, again(input_ids=ids, signal_mv=signal).logits)
 
 
 def test_the_start_of_eegpt_is_unchanged():
