@@ -133,14 +133,14 @@ def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):
     names = ["FZ", "CZ", "OZ"]
     encoder = make_encoder(encoder_config("log-power"), names).eval()
     tokenizer = make_tokenizer(["What emotion does this show? fear, joy, calm."], 300)
-    language = make_language_model(tokenizer, ScratchParams(hidden_size=32, layers=1, heads=2), 0)
+    language = make_language_model(tokenizer, ScratchParams(vocab_size=300), 0)
     language.save_pretrained(tmp_path / "language")
     tokenizer.save_pretrained(tmp_path / "language")
     model = E2LLMForConditionalGeneration.join(language, tokenizer, str(tmp_path / "language"), encoder, encoder.config.token_width, 2, 0).eval()
     model.save_pretrained(tmp_path / "joined")
     again = E2LLMForConditionalGeneration.from_pretrained(tmp_path / "joined")
     assert isinstance(again.encoder, LogPower) and again.encoder.ch_names == names
-    ids = torch.tensor([[*[model.config.eeg_token_id] * model.config.tokens_per_segment, 5, 6]])
+    ids = torch.tensor([[*[model.config.eeg_token_id] * model.config.tokens_per_segment, *tokenizer(" fear, joy")["input_ids"]]])
     signal = torch.randn(1, 3, N_PATCHES * PATCH) * 0.01
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids, signal_mv=signal).logits, again(input_ids=ids, signal_mv=signal).logits)
