@@ -1,4 +1,4 @@
-"""Figures of the scaling study: what is measured, and what it costs, against the size of the language model.
+"""Figures that compare language models: what is measured, and what it costs, against their size; and runs side by side.
 
 As in :mod:`e2llm.plots`, each function draws one figure and returns it.
 """
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from .plots import PALETTE, _panels
+from .plots import PALETTE, _legend_beside, _look, _panels
 from .scaling import HEAD
 
 SHOWN = ("accuracy", "kappa", "calibration error", "zero-shot", "claim precision", "agreement, all wordings")
@@ -91,4 +91,29 @@ def costs(table: pd.DataFrame, title: str) -> Figure:
     right.set(title="speed", xlabel="parameters", ylabel="tokens a processor second")
     right.legend()
     figure.suptitle(title)
+    return figure
+
+
+def side_by_side(table: pd.DataFrame, title: str) -> Figure:
+    """Scores of several runs, a row for each measure, with 95 % intervals over people and the chance level of each run's row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.versus.side_by_side`. What is no rate (the group "writing") is not drawn.
+    """
+    rates = table[table["group"] != "writing"]
+    names, runs = list(dict.fromkeys(rates["name"])), list(dict.fromkeys(rates["run"]))
+    figure, ax = _panels((8, 0.42 * len(names) + 1.3))
+    for i, (run, aside) in enumerate(zip(runs, np.linspace(-0.2, 0.2, len(runs)), strict=True)):
+        rows = rates[rates["run"] == run]
+        places = np.array([names.index(name) for name in rows["name"]]) + (aside if len(runs) > 1 else 0.0)
+        interval = 100 * np.abs(np.stack([rows["score"] - rows["low"], rows["high"] - rows["score"]]).astype(float))
+        ax.errorbar(100 * rows["score"], places, xerr=interval, linestyle="", markersize=6, capsize=3, label=run, **_look(i))
+        chance = rows["chance"].notna().to_numpy()
+        ax.vlines(100 * rows["chance"][chance], places[chance] - 0.14, places[chance] + 0.14, "0.25", "dashed", label="chance" if run == runs[-1] else "_")
+    ax.set_yticks(range(len(names)), names)
+    ax.set(title=title, xlabel="score (%)", xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
+    ax.grid(axis="x", color="0.9", zorder=0)
+    _legend_beside(ax)
     return figure

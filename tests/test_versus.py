@@ -1,0 +1,116 @@
+"""Runs stand side by side only where they were asked about the same windows, and what is said of each is counted from its own texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from e2llm import stages
+from e2llm.assessment import assess
+from e2llm.encoder import HeadParams
+from e2llm.features import level
+from e2llm.grammar import parse
+from e2llm.language import ScratchParams
+from e2llm.plots_scaling import side_by_side as figure_of
+from e2llm.preprocess import PreprocessParams
+from e2llm.runs import Run, StageMissing
+from e2llm.scaling import share_stages
+from e2llm.tasks import read_items
+from e2llm.train import FitParams
+from e2llm.versus import COLUMNS, TRAINING, side_by_side, speak
+
+FIT = FitParams(4, 4, 4e-3)
+PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, twin):
+    """Two runs on the same windows and encoder, of a few steps each, and one of another fold."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("E2LLM_RUNS", str(tmp_path_factory.mktemp("versus")))
+        one, other, elsewhere = (Run.open(name) for name in ("one", "other", "elsewhere"))
+        stages.make_windows(one, "seed-vii", twin, PreprocessParams(), n_jobs=1)
+        _train(one, PROTOCOL, seed=0)
+        share_stages(one, other)
+        _train(other, PROTOCOL, seed=1)
+        share_stages(one, elsewhere, ["windows"])
+        _train(elsewhere, PROTOCOL | {"fold": 1}, seed=0)
+        yield one, other, elsewhere
+
+
+def _train(run: Run, protocol: dict, seed: int) -> None:
+    fit, corpus = replace(FIT, seed=seed), stages.open_corpus(run, protocol)
+    if not run.finished("encoder"):
+        stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams())
+    corpus = stages.open_corpus(run)
+    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 48, 2), 40, 1, fit)
+    stages.align(run, corpus, 1, 2, 8, 1.0, fit)
+    stages.instruct(run, corpus, {"predict": 8, "match": 4}, 4, stages.AdapterParams(rank=2, alpha=4), fit)
+    assess(run, corpus, None, 3, False, False, 0)
+
+
+@pytest.fixture(scope="module")
+def table(runs) -> pd.DataFrame:
+    return side_by_side(runs[:2])
+
+
+def test_answers_are_those_of_lesson_05(table, runs):
+    for run in runs[:2]:
+        stored = {row["name"]: row for row in run.read_metrics()["tables"]["tier_1"]}
+        rows = table[(table["run"] == run.name) & (table["group"] == "tier 1")].set_index("name")
+        assert {"LLM", "LLM, free text", "LLM, no EEG", "stage-1 head"} <= set(rows.index)
+        for name, row in rows.iterrows():
+            assert [row["score"], row["low"], row["chance"], row["n"]] == [stored[name][key] for key in ("score", "low", "chance", "n")]
+        kinds = {row["name"]: row["score"] for row in run.read_metrics()["tables"]["tiers_2_and_3"] if row["group"] == "EEG"}
+        assert dict(table[(table["run"] == run.name) & (table["group"] == "tiers 2 and 3")][["name", "score"]].to_numpy()) == kinds
+
+
+def test_claims_are_counted_from_the_texts(table, runs):
+    """Precision once more, claim by claim."""
+    for run in runs[:2]:
+        corpus = stages.open_corpus(run)
+        texts = pd.read_csv(speak(run, corpus).path / "texts.csv", keep_default_na=False)
+        assert texts["window"].tolist() == corpus.split.test.tolist()
+        columns, true = corpus.evidence_names.columns, []
+        for window, thought in zip(texts["window"], texts["thought"], strict=True):
+            claims = parse(thought, list(corpus.label_set.labels)).claims
+            true += [level(corpus.z[window, columns.index(claim.feature)]) == claim.level for claim in claims]
+        row = table[(table["run"] == run.name) & (table["name"] == "claim precision")].iloc[0]
+        assert row["n"] == len(true) and (not true or row["score"] == pytest.approx(np.mean(true)))
+
+
+def test_training_thoughts_are_read_whole_and_come_from_the_items(table, runs):
+    rows = table[table["run"] == TRAINING].set_index("name")
+    items = [item for item in read_items(runs[0].path / "adapter" / "items.jsonl") if item.kind == "predict"]
+    assert rows.loc["readable sentences", "score"] == 1.0 and rows.loc["readable sentences", "n"] == len(items)
+    assert set(table["run"]) == {"one", "other", TRAINING} and list(table.columns) == COLUMNS
+
+
+def test_what_was_said_is_kept(table, runs):
+    path = runs[0].path / "speech" / "texts.csv"
+    before = path.stat().st_mtime_ns
+    assert side_by_side(runs[:2]).equals(table) and path.stat().st_mtime_ns == before
+
+
+def test_other_windows_are_refused(runs):
+    with pytest.raises(ValueError, match="'elsewhere' was tested on other windows than 'one'"):
+        side_by_side([runs[0], runs[2]])
+
+
+def test_an_unfinished_run_is_named(runs):
+    empty = Run.open("empty")
+    share_stages(runs[0], empty)
+    with pytest.raises(StageMissing, match="run_name = 'empty'"):
+        side_by_side([empty])
+
+
+def test_the_figure_has_a_row_for_every_rate_and_a_colour_for_every_run(table):
+    ax = figure_of(table, "Side by side").axes[0]
+    rates = table[table["group"] != "writing"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(dict.fromkeys(rates["name"]))
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"one", "other", "chance"}
