@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .calibration import Equaliser
@@ -302,6 +302,15 @@ def save_encoder(encoder: EEGPT, path: Path) -> None:
     """Weights with what a reader must know of them: trained channels and unit."""
     facts = json.dumps({"trained_channels": encoder.ch_names, "unit": UNIT})  # in one entry: several are written in no fixed order
     save_file({key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}, path, metadata={"e2llm": facts})
+
+
+def load_model(run: Run, corpus: Corpus) -> MaskedPretraining:
+    """The whole model of a finished pretraining, with predictor and reconstructor: for a look at what it rebuilds."""
+    kept, folder = run.require("pretraining")["params"], run.path / "pretraining"
+    model = MaskedPretraining(EEGPT(EEGPTConfig(**kept["encoder"]), corpus.windows.ch_names), PretrainParams(**kept["mask"]))
+    target = {f"target_encoder.{key}": value for key, value in load_file(folder / "encoder.safetensors").items()}
+    model.load_state_dict(load_file(folder / "rest.safetensors") | target)
+    return model.eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,288 @@
+"""What is a start of the encoder worth? Noise, physiology and masked pretraining, asked by a linear probe and after stage 1, on unseen people.
+
+Every start has a run of its own in every fold: it shares the windows of a base run (linked), and its pretraining, if it has one, uses the signals of
+that fold's training people alone. What the runs answered to their test windows is put into one table, each fold below the other, with what
+needs no encoder, or no EEG, beside it; scores and differences are made from that table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .assessment import head_answers
+from .baselines import LOGISTIC, PROBE, Recipe, fit_baseline
+from .encoder import HeadParams, eegpt_config
+from .metrics import paired_difference
+from .pretraining import PretrainParams, pretrain
+from .runs import Progress, Run, Stage, replacing, runs_folder
+from .scaling import share_stages
+from .stages import Corpus, new_encoder, open_corpus, train_encoder
+from .statistics import scored
+from .train import FitParams
+from .truths import Classifier, baseline
+from .truths import probe as shortcut
+
+PRETRAINED = "pretrained"
+NAMED = {"random": "random", "loud": "loud", "physiology": ""}  # starts that train nothing, as e2llm.weights.start_encoder knows them
+STARTS = (*NAMED, PRETRAINED)
+PROBED, TRAINED = "linear probe", "stage 1"  # ways to ask what a start is worth: as it is, and after training with labels
+KEYS = ("fold", "window", "subject", "clip", "label")  # columns of a table of answers that are no answers
+BESIDE: dict[str, Classifier] = {f"no encoder: {LOGISTIC}": baseline(Recipe(LOGISTIC)),
+                                 **{f"no EEG: {name}": shortcut(name) for name in ("clip duration", "majority")}}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How starts are made and asked.
+
+    Parameters
+    ----------
+    size : str
+        Published size of the encoder.
+    pretraining, mask, noise : FitParams, PretrainParams, str
+        Schedule of the pretraining, what it hides, and the start that it begins from.
+    stage_1 : FitParams or None
+        Schedule of stage 1, the same for all starts; None leaves stage 1 out.
+    patch_dropout, channel_dropout : float
+        Of the encoder in stage 1.
+    head : HeadParams
+        Losses of stage 1.
+    edited : int
+        Edited copies in a batch of stage 1.
+    """
+
+    size: str = "tiny2"
+    pretraining: FitParams = FitParams(steps=2000, batch_size=16, lr=3e-3, save_steps=500)
+    mask: PretrainParams = PretrainParams(rebuilt_beside=1.0, drawn=48)
+    noise: str = "loud"
+    stage_1: FitParams | None = FitParams(steps=300, batch_size=32, lr=2e-3, save_steps=10**6)
+    patch_dropout: float = 0.5
+    channel_dropout: float = 0.25
+    head: HeadParams = field(default_factory=HeadParams)
+    edited: int = 0
+
+
+class Study(NamedTuple):
+    """What is known of all starts in all folds."""
+
+    answers: pd.DataFrame  # a row a test window: KEYS, then a column "way: start" of class indices
+    explained: pd.DataFrame  # a row a fold and part: share of the variance of hidden patches that its pretraining explains
+
+
+# ---------------------------------------------------------------- one start in one fold
+
+
+def begin(base: Run, start: str, protocol: dict, plan: Plan) -> Run:
+    """The run of a start in a fold, up to the answers of its linear probe; what is finished is kept, what was cut off goes on.
+
+    Parameters
+    ----------
+    base : Run
+        With finished windows.
+    start : str
+        One of :data:`STARTS`.
+    protocol : dict
+        Arguments of :func:`e2llm.splits.make_split`, ``fold`` among them.
+    plan : Plan
+        Schedules.
+
+    Raises
+    ------
+    ValueError
+        For an unknown start.
+    """
+    if start not in STARTS:
+        raise ValueError(f"Unknown start '{start}' (known: {', '.join(STARTS)}).")
+    run = Run.open(f"{base.name}-start-{start}-fold{protocol['fold']}")
+    share_stages(base, run, ("windows",))
+    corpus = open_corpus(run, protocol)
+    if start == PRETRAINED:
+        pretrain(run, corpus, protocol, plan.size, plan.pretraining, plan.mask, plan.noise)
+    probe(run, corpus, protocol, start, plan)
+    return run
+
+
+def weights_of(run: Run, start: str) -> str:
+    """What ``encoder_weights`` takes for a start: a name, or the file that the pretraining of this run left, named from the project where it can be."""
+    if start in NAMED:
+        return NAMED[start]
+    path = run.path / "pretraining" / "encoder.safetensors"
+    return path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path)
+
+
+def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> Stage:
+    """Logistic regression on the mean tokens of the untrained encoder, its strength chosen on val: ``answers.npy``, class indices of the test windows."""
+    needs = ("windows", "pretraining") if start == PRETRAINED else ("windows",)
+    seed = plan.pretraining.seed
+    stage = run.stage("probe", {"protocol": protocol, "start": start, "encoder": asdict(eegpt_config(plan.size)), "seed": seed}, needs=needs)
+    if stage.done:
+        return stage
+    stage.begin()
+    encoder, origin = new_encoder(corpus, eegpt_config(plan.size), weights_of(run, start), seed)
+    given = fit_baseline(Recipe(PROBE), corpus, corpus.split, encoder).rows(corpus.split.test)
+    np.save(stage.path / "answers.npy", given)
+    return stage.finish(origin=origin)
+
+
+def train(run: Run, start: str, protocol: dict, plan: Plan) -> Stage:
+    """Stage 1 from a start, in the run that :func:`begin` has made."""
+    changes = {"patch_dropout": plan.patch_dropout, "channel_dropout": plan.channel_dropout}
+    return train_encoder(run, open_corpus(run, protocol), protocol, plan.size, changes, weights_of(run, start), plan.stage_1, plan.head, plan.edited)
+
+
+def gather(runs: Mapping[str, Run], protocol: dict, trained: bool) -> pd.DataFrame:
+    """Answers to the test windows of one fold, from the run of every start; see :class:`Study`."""
+    corpus = open_corpus(next(iter(runs.values())), protocol)
+    test = corpus.split.test
+    columns = {"fold": protocol["fold"], "window": test, "subject": corpus.owners[test],
+               "clip": corpus.windows.index["clip"].to_numpy()[test], "label": corpus.labels[test]}
+    columns |= {f"{PROBED}: {start}": np.load(run.path / "probe" / "answers.npy") for start, run in runs.items()}
+    if trained:
+        columns |= {f"{TRAINED}: {start}": head_answers(run, test) for start, run in runs.items()}
+    return pd.DataFrame(columns | {name: classify(corpus, corpus.split) for name, classify in BESIDE.items()})
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def study(base: Run, protocol: dict, folds: Sequence[int], plan: Plan | None = None, starts: Sequence[str] = STARTS) -> Study:
+    """Make and ask every start in every fold that is not finished yet, and write the tables of all.
+
+    Beside the runs lie then ``<base>-starts.csv`` (:func:`scores`), ``-starts-differences.csv`` (:func:`differences`), ``-starts-answers.csv`` and
+    ``-starts-explained.csv``.
+
+    Parameters
+    ----------
+    base : Run
+        With finished windows.
+    protocol : dict
+        Arguments of :func:`e2llm.splits.make_split` but the fold; whole people should be held out.
+    folds : sequence of int
+        Different ones; their test parts may not overlap.
+    plan : Plan, optional
+        Schedules.
+    starts : sequence of str
+        Of :data:`STARTS`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown start, no fold, or a window that several folds test.
+    """
+    plan = plan or Plan()
+    if unknown := [start for start in starts if start not in STARTS]:
+        raise ValueError(f"Unknown starts {unknown} (known: {', '.join(STARTS)}).")
+    if not starts or not folds:
+        raise ValueError(f"A study needs one start and one fold or more, not {tuple(starts)} and {tuple(folds)}.")
+    ways, settings = (1 if plan.stage_1 is None else 2), {fold: {**protocol, "fold": fold} for fold in folds}
+    runs: dict[int, dict[str, Run]] = {fold: {} for fold in folds}
+    with Progress(base, ways * len(folds) * len(starts), "starts") as progress:
+        for fold in folds:
+            for start in starts:
+                runs[fold][start] = begin(base, start, settings[fold], plan)
+                progress.update(sum(map(len, runs.values())), fold=fold, start=start)
+        for i, (fold, start) in enumerate([(fold, start) for fold in folds for start in starts] if plan.stage_1 else [], 1):
+            train(runs[fold][start], start, settings[fold], plan)
+            progress.update(len(folds) * len(starts) + i, fold=fold, start=start)
+    answers = pd.concat([gather(runs[fold], settings[fold], plan.stage_1 is not None) for fold in folds], ignore_index=True)
+    found = Study(answers, _explained(runs))
+    n_classes = len(open_corpus(runs[folds[0]][starts[0]], settings[folds[0]]).label_set)
+    tables = {"": scores(answers, n_classes), "-answers": answers, "-explained": found.explained}
+    if PRETRAINED in starts and len(starts) > 1:
+        tables["-differences"] = differences(answers, n_classes)
+    for kind, table in tables.items():
+        with replacing(runs_folder() / f"{base.name}-starts{kind}.csv") as partial:
+            table.to_csv(partial, index=False, float_format="%.6f", lineterminator="\n")
+    return found
+
+
+def _explained(runs: Mapping[int, Mapping[str, Run]]) -> pd.DataFrame:
+    """``fold``, ``part`` (train: people of the pretraining; val: others), and the shares of :func:`e2llm.pretraining.explained`."""
+    rows = [{"fold": fold, "part": part, **shares} for fold, each in runs.items() if PRETRAINED in each
+            for part, shares in each[PRETRAINED].require("pretraining")["metrics"]["explained"].items()]
+    return pd.DataFrame(rows, columns=["fold", "part", "hidden_times", "beside"])
+
+
+# ---------------------------------------------------------------- scores of a table of answers
+
+
+def read_answers(path: str | Path) -> pd.DataFrame:
+    """A table of answers from its file; names of people stay text."""
+    return pd.read_csv(path, dtype={"subject": str})
+
+
+def _columns(answers: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Column, group and name of everything that answered; ValueError if the table is not one of pooled answers."""
+    if missing := [key for key in KEYS if key not in answers]:
+        raise ValueError(f"A table of answers needs the columns {', '.join(KEYS)}; it lacks {missing}.")
+    if answers["window"].duplicated().any():
+        raise ValueError("A window was tested in several folds: pool a protocol whose test parts are disjoint.")
+    given = [column for column in answers if column not in KEYS]
+    if wrong := [column for column in given if ": " not in column]:
+        raise ValueError(f"Columns of answers are called 'way: name', not {wrong}.")
+    return [(column, *column.split(": ", 1)) for column in given]
+
+
+def _people(answers: pd.DataFrame) -> np.ndarray:
+    return answers["subject"].astype(str).to_numpy()
+
+
+def scores(answers: pd.DataFrame, n_classes: int, seed: int = 0) -> pd.DataFrame:
+    """Balanced accuracy of every way and start over all folds together.
+
+    Parameters
+    ----------
+    answers : DataFrame
+        As in :class:`Study`.
+    n_classes : int
+        Classes of the label set; chance is one over it.
+    seed : int
+        Of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        ``name`` (the start), ``group`` (the way), score, interval over people and over people and clips, chance, ``n`` windows
+        and ``subjects``; see :func:`e2llm.statistics.scored`.
+    """
+    truth, owners, clips = answers["label"].to_numpy(), _people(answers), answers["clip"].to_numpy()
+    rows = [scored(name, truth, answers[column].to_numpy(), owners, clips, n_classes, seed, group=group) for column, group, name in _columns(answers)]
+    return pd.DataFrame(rows).assign(subjects=len(np.unique(owners)))
+
+
+def differences(answers: pd.DataFrame, n_classes: int, of: str = PRETRAINED, seed: int = 0) -> pd.DataFrame:
+    """What one start is worth over every other one asked in the same way, paired over people (:func:`e2llm.metrics.paired_difference`).
+
+    Parameters
+    ----------
+    answers, n_classes, seed
+        As in :func:`scores`.
+    of : str
+        The start that the others are subtracted from.
+
+    Returns
+    -------
+    DataFrame
+        ``name`` (the other start), ``group`` (the way), ``difference`` and its interval over people.
+
+    Raises
+    ------
+    ValueError
+        If nothing in the table was answered from that start.
+    """
+    found = _columns(answers)
+    groups = {group: column for column, group, name in found if name == of}
+    if not groups:
+        raise ValueError(f"No answers of '{of}' in the table (there are {', '.join(dict.fromkeys(name for *_, name in found))}).")
+    truth, owners, rows = answers["label"].to_numpy(), _people(answers), []
+    for column, group, name in found:
+        if group in groups and name != of:
+            one, other = answers[groups[group]].to_numpy(), answers[column].to_numpy()
+            rows.append((name, group, *paired_difference(truth, one, other, owners, n_classes, seed)))
+    return pd.DataFrame(rows, columns=["name", "group", "difference", "low", "high"])
