@@ -251,8 +251,9 @@ def scores(answers: pd.DataFrame, n_classes: int, seed: int = 0) -> pd.DataFrame
         ``name`` (the start), ``group`` (the way), score, interval over people and over people and clips, chance, ``n`` windows
         and ``subjects``; see :func:`e2llm.statistics.scored`.
     """
+    found = _columns(answers)
     truth, owners, clips = answers["label"].to_numpy(), _people(answers), answers["clip"].to_numpy()
-    rows = [scored(name, truth, answers[column].to_numpy(), owners, clips, n_classes, seed, group=group) for column, group, name in _columns(answers)]
+    rows = [scored(name, truth, answers[column].to_numpy(), owners, clips, n_classes, seed, group=group) for column, group, name in found]
     return pd.DataFrame(rows).assign(subjects=len(np.unique(owners)))
 
 
