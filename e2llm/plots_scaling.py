@@ -111,7 +111,8 @@ def side_by_side(table: pd.DataFrame, title: str) -> Figure:
         interval = 100 * np.abs(np.stack([rows["score"] - rows["low"], rows["high"] - rows["score"]]).astype(float))
         ax.errorbar(100 * rows["score"], places, xerr=interval, linestyle="", markersize=6, capsize=3, label=run, **_look(i))
         chance = rows["chance"].notna().to_numpy()
-        ax.vlines(100 * rows["chance"][chance], places[chance] - 0.14, places[chance] + 0.14, "0.25", "dashed", label="chance" if run == runs[-1] else "_")
+        named = "chance" if run == runs[-1] else "_"
+        ax.vlines(100 * rows["chance"][chance], places[chance] - 0.14, places[chance] + 0.14, "0.25", "dashed", label=named)
     ax.set_yticks(range(len(names)), names)
     ax.set(title=title, xlabel="score (%)", xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
     ax.grid(axis="x", color="0.9", zorder=0)

@@ -58,10 +58,10 @@ class Plan:
     """
 
     size: str = "tiny2"
-    pretraining: FitParams = FitParams(steps=2000, batch_size=16, lr=3e-3, save_steps=500)
-    mask: PretrainParams = PretrainParams(rebuilt_beside=1.0, drawn=48)
+    pretraining: FitParams = field(default_factory=lambda: FitParams(steps=2000, batch_size=16, lr=3e-3, save_steps=500))
+    mask: PretrainParams = field(default_factory=lambda: PretrainParams(rebuilt_beside=1.0, drawn=48))
     noise: str = "loud"
-    stage_1: FitParams | None = FitParams(steps=300, batch_size=32, lr=2e-3, save_steps=10**6)
+    stage_1: FitParams | None = field(default_factory=lambda: FitParams(steps=300, batch_size=32, lr=2e-3, save_steps=10**6))
     patch_dropout: float = 0.5
     channel_dropout: float = 0.25
     head: HeadParams = field(default_factory=HeadParams)
@@ -109,7 +109,7 @@ def begin(base: Run, start: str, protocol: dict, plan: Plan) -> Run:
 
 
 def weights_of(run: Run, start: str) -> str:
-    """What ``encoder_weights`` takes for a start: a name, or the file that the pretraining of this run left, named from the project where it can be."""
+    """What ``encoder_weights`` takes for a start: a name, or the file that this run's pretraining left, named from the project where it can be."""
     if start in NAMED:
         return NAMED[start]
     path = run.path / "pretraining" / "encoder.safetensors"
@@ -117,7 +117,7 @@ def weights_of(run: Run, start: str) -> str:
 
 
 def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> Stage:
-    """Logistic regression on the mean tokens of the untrained encoder, its strength chosen on val: ``answers.npy``, class indices of the test windows."""
+    """Logistic regression on the mean tokens of the untrained encoder, its strength chosen on val; leaves class indices of the test windows."""
     needs = ("windows", "pretraining") if start == PRETRAINED else ("windows",)
     seed = plan.pretraining.seed
     stage = run.stage("probe", {"protocol": protocol, "start": start, "encoder": asdict(eegpt_config(plan.size)), "seed": seed}, needs=needs)

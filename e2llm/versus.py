@@ -32,7 +32,8 @@ def speak(run: Run, corpus: Corpus, seed: int = 0) -> Stage:
     stage.begin()
     test = corpus.split.test
     told = tell(listener_of(run), corpus, prediction_items(corpus, test, seed))
-    texts = pd.DataFrame({"window": test, "subject": corpus.owners[test], "answer": [answer or "" for answer in told.answers], "thought": told.thoughts})
+    answers = [answer or "" for answer in told.answers]
+    texts = pd.DataFrame({"window": test, "subject": corpus.owners[test], "answer": answers, "thought": told.thoughts})
     texts.to_csv(stage.path / "texts.csv", index=False)
     stage.finish()
     return stage
@@ -66,7 +67,8 @@ def side_by_side(runs: Sequence[Run], judge: tuple | None = None, seed: int = 0)
         corpus = open_corpus(run)
         tested = corpus.windows.index["id"].to_numpy()[corpus.split.test]
         if windows is not None and not np.array_equal(tested, windows):
-            raise ValueError(f"The run {run.name!r} was tested on other windows than {runs[0].name!r}: compare runs of one source, protocol and fold.")
+            raise ValueError(f"The run {run.name!r} was tested on other windows than {runs[0].name!r}: compare runs of one source, "
+                             "protocol and fold.")
         texts = pd.read_csv(speak(run, corpus, seed).path / "texts.csv", dtype={"subject": str}, keep_default_na=False)
         rows += [*_answers(run), *_claims(run, corpus, texts, seed)]
         rows += _writing(run.name, texts["thought"], texts["subject"], corpus, judge, seed)

@@ -14,7 +14,6 @@ from .checkpoints import RELEASED_CHANNELS, Checkpoint, check_patches, loudness,
 from .encoder import EEGPT, EEGPT_SIZES, PATCH, SFREQ, Block
 from .montage import EEGPT_VOCABULARY, make_info
 
-
 NAMED_STARTS = ("", "random", "loud")  # starts that need no file; see start_encoder
 
 

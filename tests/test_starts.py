@@ -14,7 +14,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm import starts, stages
+from e2llm import stages, starts
 from e2llm.pretraining import PretrainParams, load_model
 from e2llm.recordings import SeedVII
 from e2llm.runs import Run
