@@ -63,8 +63,8 @@ def rebuilt(rows: dict[str, Sequence[tuple[str, np.ndarray, np.ndarray]]], title
         for ax, (name, original, drawn) in zip(line, patches, strict=True):
             ax.plot(milliseconds, original, color="0.35", linewidth=1.2, label="original")
             ax.plot(milliseconds, drawn, color=PALETTE[1], linewidth=1.8, linestyle="--", label="rebuilt")
-            explained = 1 - np.mean((original - drawn) ** 2)
-            ax.set(title=f"{name} ({100 * explained:.0f} %)", ylim=(-3.2, 3.2), xlim=(0, milliseconds[-1]))
+            explained = round(100 * (1 - np.mean((original - drawn) ** 2)))  # an int, which knows no minus zero
+            ax.set(title=f"{name} ({explained} %)", ylim=(-3.2, 3.2), xlim=(0, milliseconds[-1]))
         line[0].set_ylabel(f"{kind}\n(SD of the patch)")
     for ax in np.reshape(axes, (len(rows), columns))[-1]:
         ax.set_xlabel("time (ms)")

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,7 +115,9 @@ def test_an_unfinished_run_is_named(runs):
 
 
 def test_the_figure_has_a_row_for_every_rate_and_a_colour_for_every_run(table):
-    ax = figure_of(table, "Side by side").axes[0]
+    figure = figure_of(table, "Side by side")
+    ax = figure.axes[0]
     rates = table[table["group"] != "writing"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(dict.fromkeys(rates["name"]))
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"one", "other", "chance"}
+    plt.close(figure)
