@@ -1,8 +1,9 @@
-"""Twins that the tests share: one with four folds' worth of clips, one as small as the layout allows."""
+"""What tests share: twins, one with four folds' worth of clips, one as small as the layout allows; and the rules for figures."""
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,16 @@ def tiny_twin(tmp_path_factory) -> Path:
 def own_twin(tiny_twin, tmp_path) -> Path:
     """A copy of the tiny twin, without its ground truth, that a test may damage."""
     return Path(shutil.copytree(tiny_twin, tmp_path / "SEED-VII"))
+
+
+@pytest.fixture
+def careful_figures():
+    """A test draws one figure at most, without a warning, and it can be closed."""
+    import matplotlib.pyplot as plt  # here, after the test's module has chosen its backend
+
+    assert not plt.get_fignums()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert len(plt.get_fignums()) <= 1
+    plt.close("all")

@@ -1,6 +1,5 @@
 """Every figure says what it shows: titles, units and names, and the numbers stand where they belong."""
 
-import warnings
 
 import matplotlib
 
@@ -22,15 +21,7 @@ LABELS = ["happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"]
 SFREQ = 256.0
 
 
-@pytest.fixture(autouse=True)
-def no_warning_and_no_leak():
-    """Every function draws exactly one figure, without a warning, and it can be closed."""
-    assert not plt.get_fignums()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert len(plt.get_fignums()) <= 1
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("careful_figures")
 
 
 @pytest.fixture

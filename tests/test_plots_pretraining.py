@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -19,13 +16,7 @@ from e2llm.pretraining import PretrainParams, draw_masks
 CHANNELS = ["FP1", "FP2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 
 
-@pytest.fixture(autouse=True)
-def no_warning_and_no_leak():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert len(plt.get_fignums()) <= 1
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("careful_figures")
 
 
 def test_the_picture_of_the_masks_is_that_of_the_masks():

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,14 +14,7 @@ from e2llm import plots_scaling
 from e2llm.plots_scaling import SHOWN, against_size, costs
 from e2llm.scaling import HEAD
 
-
-@pytest.fixture(autouse=True)
-def no_warning_and_no_leak():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert len(plt.get_fignums()) <= 1
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("careful_figures")
 
 
 def row(rung: str, parameters: float, measure: str, source: str, score: float, chance: float = 0.25, origin: str = "scratch") -> dict:
