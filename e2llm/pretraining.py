@@ -9,7 +9,8 @@ Half of a window's time patches are hidden whole; of the others a fifth of the c
 
 Labels play no part. Masks, tasks and loss follow the paper; depths, the share of hidden channels rebuilt beside shown ones (0.2) and the momentum's
 linear rise (from 0.996 to 1) are those of the authors' code (BINE022/EEGPT). Ours: masks with fixed counts, drawn for each window instead of each
-batch; a start that hears EEG (``loud``, :func:`e2llm.weights.start_encoder`); and, to save time, a limit on the patches drawn of a window.
+batch; a start that hears EEG (``loud``, :func:`e2llm.weights.start_encoder`); to save time, a limit on the patches drawn of a window; and a second
+reconstructor (:class:`Readouts`) for those who have minutes, as the paper's needs thousands of steps before it explains anything.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class PretrainParams:
         At most so many hidden patches of a window are reconstructed, picked at random; 0 for all, as in the paper.
     momentum, last_momentum : float
         How much the momentum encoder keeps of itself in a step, at the beginning and at the end; between them it rises linearly.
+    reconstructor : str
+        One of :data:`RECONSTRUCTORS`; the paper's is ``transformer``.
     """
 
     hidden_times: float = 0.5
@@ -67,6 +70,11 @@ class PretrainParams:
     drawn: int = 0
     momentum: float = 0.996
     last_momentum: float = 1.0
+    reconstructor: str = "transformer"
+
+    def __post_init__(self) -> None:
+        if self.reconstructor not in RECONSTRUCTORS:
+            raise ValueError(f"Unknown reconstructor '{self.reconstructor}' (known: {', '.join(RECONSTRUCTORS)}).")
 
 
 class Masks(NamedTuple):
@@ -116,6 +124,11 @@ class _Places(nn.Module):
         half = config.width // config.heads // 2
         self.register_buffer("speed", 10_000.0 ** (-torch.arange(half) / half), persistent=False)  # radians a time patch
 
+    def begin(self) -> None:
+        """Weights as the encoder's own begin."""
+        self.apply(EEGPT._init)
+        nn.init.trunc_normal_(self.query, std=0.02)
+
     def run(self, x: Tensor, times: Tensor) -> Tensor:
         """Tokens (batch, tokens, width) at the given time patches (batch, tokens), through all blocks."""
         angles = (times[..., None] * self.speed)[:, None]  # (batch, 1 for all heads, tokens, width / heads / 2)
@@ -130,6 +143,7 @@ class Predictor(_Places):
     def __init__(self, config: EEGPTConfig) -> None:
         super().__init__(config, config.depth, config.width)
         self.query = nn.Parameter(torch.empty(config.summary_tokens, config.width))  # stands where nothing was shown
+        self.begin()
 
     def forward(self, encoded: Tensor, times: Tensor, n_patches: int) -> Tensor:
         """(batch, n_times, S, width) at ``times`` to (batch, n_patches, S, width)."""
@@ -147,6 +161,7 @@ class Reconstructor(_Places):
         super().__init__(config, max(4, config.depth), PATCH)
         self.query = nn.Parameter(torch.empty(config.width))
         self.chan_embed = nn.Embedding(len(EEGPT_VOCABULARY), config.width)
+        self.begin()
 
     def forward(self, tokens: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
         """(batch, n_patches, S, width) and patches (batch, n_hidden, 2), the channels' ``rows`` in the vocabulary, to (batch, n_hidden, 64)."""
@@ -155,6 +170,27 @@ class Reconstructor(_Places):
         x = torch.cat([self.enter(tokens).flatten(1, 2), queries], dim=1)
         places = torch.arange(n_patches, device=x.device).repeat_interleave(n_summary).expand(batch, -1)
         return self.run(x, torch.cat([places, hidden[..., 0]], dim=1))[:, n_patches * n_summary :]
+
+
+class Readouts(nn.Module):
+    """Samples of hidden patches as a linear function of the summary tokens of their own time patch, one for each channel.
+
+    A linear head is enough to train an encoder by what it rebuilds (SimMIM, Xie et al. 2022, CVPR). It has a slope to go down from the first step,
+    where a transformer has first to find which tokens a patch is about and what its channel's name means.
+    """
+
+    def __init__(self, config: EEGPTConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(len(EEGPT_VOCABULARY), config.token_width, PATCH))
+
+    def forward(self, tokens: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
+        """As :meth:`Reconstructor.forward`."""
+        drawn = torch.einsum("bte,ces->btcs", tokens.flatten(2), self.weight[rows])
+        window = torch.arange(len(tokens), device=tokens.device)[:, None]
+        return drawn[window, hidden[..., 0], hidden[..., 1]]
+
+
+RECONSTRUCTORS = {"transformer": Reconstructor, "linear": Readouts}
 
 
 def put(into: Tensor, times: Tensor, values: Tensor) -> Tensor:
@@ -170,17 +206,14 @@ class MaskedPretraining(nn.Module):
     encoder : EEGPT
         Trained in place; the momentum encoder begins as its copy.
     params : PretrainParams
-        Momentum.
+        Momentum, and the kind of reconstructor.
     """
 
     def __init__(self, encoder: EEGPT, params: PretrainParams) -> None:
         super().__init__()
         self.encoder, self.params = encoder, params
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        self.predictor, self.reconstructor = Predictor(encoder.config), Reconstructor(encoder.config)
-        for part in (self.predictor, self.reconstructor):
-            part.apply(EEGPT._init)
-            nn.init.trunc_normal_(part.query, std=0.02)
+        self.predictor, self.reconstructor = Predictor(encoder.config), RECONSTRUCTORS[params.reconstructor](encoder.config)
 
     def encode(self, signal_mv: Tensor, times: Tensor, channels: Tensor) -> Tensor:
         """Summary tokens of the shown time patches, from their shown channels alone: (batch, n_times, S, width)."""

@@ -14,7 +14,7 @@ import torch
 from e2llm import stages
 from e2llm.checkpoints import RELEASED_CHANNELS, read_checkpoint
 from e2llm.encoder import EEGPT, N_PATCHES, PATCH, eegpt_config
-from e2llm.pretraining import MaskedPretraining, PretrainParams, draw_masks, epochs, explained, new_model, pretrain
+from e2llm.pretraining import RECONSTRUCTORS, MaskedPretraining, PretrainParams, Readouts, draw_masks, epochs, explained, new_model, pretrain
 from e2llm.recordings import SeedVII
 from e2llm.runs import Run
 from e2llm.train import FitParams
@@ -40,9 +40,9 @@ def signal(batch: int = 3, seed: int = 1) -> torch.Tensor:
     return 0.01 * torch.randn(batch, len(CHANNELS), N_PATCHES * PATCH, generator=generator(seed))
 
 
-@pytest.fixture
-def model() -> MaskedPretraining:
-    return new_model(CHANNELS, eegpt_config("tiny1"), "loud", FEW, seed=0)
+@pytest.fixture(params=RECONSTRUCTORS)
+def model(request) -> MaskedPretraining:
+    return new_model(CHANNELS, eegpt_config("tiny1"), "loud", replace(FEW, reconstructor=request.param), seed=0)
 
 
 def test_half_of_the_times_and_12_of_58_channels_are_shown_as_in_the_paper():
@@ -76,6 +76,8 @@ def test_masks_that_hide_all_or_nothing_are_refused(params):
 
 @torch.no_grad()
 def test_hidden_samples_reach_neither_predictor_nor_reconstructor(model):
+    for weight in model.reconstructor.parameters():
+        weight.add_(0.02 * torch.randn(weight.shape, generator=generator()))  # the linear one begins with nothing to draw
     window, masks = signal(), draw_masks(3, len(CHANNELS), FEW, generator())
     shown = torch.zeros(3, N_PATCHES, len(CHANNELS), dtype=torch.bool)
     shown[torch.arange(3)[:, None, None], masks.times[:, :, None], masks.channels] = True
@@ -105,6 +107,41 @@ def test_the_loss_is_that_of_its_formulas(model):
     assert float(out["align"]) == pytest.approx(align, rel=1e-4)
     assert float(out["rebuild"]) == pytest.approx(np.mean(errors), rel=1e-4)
     assert float(out["loss"]) == pytest.approx(align + np.mean(errors), rel=1e-4)
+
+
+def test_an_unknown_reconstructor_is_refused():
+    with pytest.raises(ValueError, match=r"Unknown reconstructor 'none' \(known: transformer, linear\)"):
+        PretrainParams(reconstructor="none")
+
+
+@torch.no_grad()
+def test_linear_readouts_are_products_of_a_channel_s_weights_with_the_tokens_of_its_time_patch():
+    readouts, rows = Readouts(eegpt_config("tiny2")), torch.tensor([5, 0, 7])
+    tokens, hidden = torch.randn(2, N_PATCHES, 4, 64, generator=generator()), torch.tensor([[[3, 2]], [[15, 0]]])
+    assert not readouts(tokens, hidden, rows).any()  # nothing is known, nothing is drawn
+    readouts.weight.normal_(generator=generator(1))
+    for drawn, own, (time, channel) in zip(readouts(tokens, hidden, rows)[:, 0], tokens, hidden[:, 0], strict=True):
+        expected = own[time].flatten().double().numpy() @ readouts.weight[rows[channel]].double().numpy()
+        np.testing.assert_allclose(drawn.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_linear_readouts_learn_what_neighbours_tell():
+    """Channels that mix three sources: a hidden one can be told from the shown ones, in windows that were never seen."""
+    mask = replace(FEW, rebuilt_beside=1.0, drawn=40, reconstructor="linear")
+    model, mixing = new_model(CHANNELS, eegpt_config("tiny2"), "loud", mask, seed=0), torch.randn(len(CHANNELS), 3, generator=generator())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+
+    def losses(seed: int) -> dict[str, torch.Tensor]:
+        sources = torch.nn.functional.avg_pool1d(torch.randn(8, 3, N_PATCHES * PATCH + 14, generator=generator(seed)), 15, 1)
+        return model(0.02 * mixing @ sources, *draw_masks(8, len(CHANNELS), mask, generator(seed)))
+
+    for step in range(1, 251):
+        optimizer.zero_grad()
+        losses(step)["loss"].backward()
+        optimizer.step()
+        model.follow(step, 250)
+    with torch.no_grad():
+        assert float(losses(10_000)["rebuild"]) < 0.9
 
 
 def test_only_the_target_takes_no_gradient(model):

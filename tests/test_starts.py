@@ -67,6 +67,7 @@ def test_a_study_answers_every_test_window_once_in_every_way(base, studied):
     assert answers["subject"].nunique() == 2  # three people, two folds
     assert answers[ways].isin(range(7)).all(axis=None)
     assert studied.explained[["fold", "part"]].to_numpy().tolist() == [[0, "train"], [0, "val"], [1, "train"], [1, "val"]]
+    assert set(studied.explained["start"]) == {PRETRAINED}
 
 
 def test_the_tables_on_disk_are_those_of_the_answers(base, studied):
@@ -107,7 +108,8 @@ def test_stage_1_starts_from_the_pretrained_weights(base, studied):
 def test_weights_inside_the_project_are_named_from_it(base):
     inside = Run("one", base.root / "runs" / "one", base.root)
     assert weights_of(inside, PRETRAINED) == "runs/one/pretraining/encoder.safetensors"
-    assert [weights_of(inside, start) for start in STARTS[:-1]] == ["random", "loud", ""]
+    assert weights_of(inside, "physiology-pretrained") == weights_of(inside, PRETRAINED)
+    assert [weights_of(inside, start) for start in STARTS[:3]] == ["random", "loud", ""]
 
 
 def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, twin, windows):
@@ -134,7 +136,7 @@ def test_a_fold_s_windows_are_those_of_the_base(base, studied):
 
 
 def test_wrong_names_are_refused(base):
-    with pytest.raises(ValueError, match=r"Unknown start 'released' \(known: random, loud, physiology, pretrained\)"):
+    with pytest.raises(ValueError, match=r"Unknown start 'released' \(known: random, loud, physiology, pretrained, physiology-pretrained\)"):
         begin(base, "released", {**PROTOCOL, "fold": 0}, PLAN)
     with pytest.raises(ValueError, match=r"Unknown starts \['noise'\]"):
         study(base, PROTOCOL, (0,), PLAN, ("random", "noise"))
