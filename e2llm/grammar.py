@@ -151,7 +151,7 @@ def _levels(side: int) -> str:
 
 _TYPICAL = (rf"typical|unremarkable|normal|average|ordinary|usual|unchanged|neither (?:high nor low|low nor high)"
             rf"|(?:at|near|around|within|close to|in|on) {_OWN}")
-_ARTICLE = r"(?! (?:segment|window|low|high|typical|reduced|raised|decreased|increased)\b)"  # "A low …" begins with no letter
+_ARTICLE = rf"(?! (?:segment|window|typical|{'|'.join(itertools.chain(*_WORDS))})\b)"  # "A low …", "A drop in …" begin with no letter
 
 # Word class (one letter) -> meaning -> synonyms, a regular expression in lower case. The longest synonym wins.
 LEXICON: dict[str, dict[str, str]] = {

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from .calibration import Equaliser
 from .checkpoints import UNIT
-from .encoder import EEGPT, N_PATCHES, PATCH, Block, EEGPTConfig, eegpt_config
+from .encoder import EEGPT, N_PATCHES, PATCH, SFREQ, Block, EEGPTConfig, eegpt_config
 from .encoders import start_marks
 from .montage import EEGPT_VOCABULARY
 from .runs import Progress, Run, Stage
@@ -376,3 +376,35 @@ def explained(model: MaskedPretraining, corpus: Corpus, rows: np.ndarray, seed: 
         errors["hidden_times"].append(error[~beside].cpu())
         errors["beside"].append(error[beside].cpu())
     return {name: 1.0 - float(torch.cat(values).mean()) for name, values in errors.items()}
+
+
+@torch.no_grad()
+def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: int, n: int = 4) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
+    """Some hidden patches of a window beside what the model draws of them, for :func:`e2llm.plots_pretraining.rebuilt`.
+
+    Parameters
+    ----------
+    model, corpus
+        After training; where the window is from.
+    row, seed : int
+        Window; the seed draws the masks, and which patches are shown: whichever comes, not the best.
+    n : int
+        Patches of each kind.
+
+    Returns
+    -------
+    dict of str to list of (str, ndarray, ndarray)
+        Kind of patch to name, original and drawn samples (64,) in standard deviations of the original.
+    """
+    model.eval()
+    collate = masked_collate(corpus.windows.data, corpus.equalise, corpus.whose, model.params, seed)
+    batch = collate([{"row": row, "place": 0}])
+    drawn, (hidden,) = model.reconstruct(**batch)[1][0], batch["hidden"]
+    originals = model.targets(batch["signal_mv"], batch["hidden"])[1][0]
+    beside, found = torch.isin(hidden[:, 0], batch["times"]), {}
+    for kind, chosen in (("beside shown channels", beside), ("hidden time patch", ~beside)):
+        places = chosen.nonzero().flatten().tolist()
+        some = sorted(np.random.default_rng(seed).permutation(places)[:n].tolist())
+        found[kind] = [(f"{corpus.windows.ch_names[hidden[i, 1]]}, {hidden[i, 0] * PATCH / SFREQ:.2f} s", originals[i].numpy(), drawn[i].numpy())
+                       for i in some]
+    return found

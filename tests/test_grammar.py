@@ -121,7 +121,8 @@ def test_what_cannot_be_measured_has_no_wording(claim):
     "occipital alpha lies well below this person's own level", "Over the occipital cortex, alpha is reduced", "occipital alpha: low",
     "α is low over the occipital lobe", "The occipital alpha rhythm is very low", "occipital alpha-band power is down",
     "Occipital alpha is low relative to their usual level", "OCCIPITAL ALPHA IS AT A LOW LEVEL", "A low occipital alpha.",
-    "Occipital alpha under his usual range", "occipital alpha shows a decrease"])
+    "Occipital alpha under his usual range", "occipital alpha shows a decrease",
+    "A drop in alpha over the occipital region.", "A decrease in occipital alpha power."])
 def test_one_meaning_in_many_words(text):
     assert read(text) == (ALPHA_LOW,)
 

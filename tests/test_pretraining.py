@@ -14,7 +14,18 @@ import torch
 from e2llm import stages
 from e2llm.checkpoints import RELEASED_CHANNELS, read_checkpoint
 from e2llm.encoder import EEGPT, N_PATCHES, PATCH, eegpt_config
-from e2llm.pretraining import RECONSTRUCTORS, MaskedPretraining, PretrainParams, Readouts, draw_masks, epochs, explained, new_model, pretrain
+from e2llm.pretraining import (
+    RECONSTRUCTORS,
+    MaskedPretraining,
+    PretrainParams,
+    Readouts,
+    draw_masks,
+    epochs,
+    explained,
+    new_model,
+    pretrain,
+    rebuilt_patches,
+)
 from e2llm.recordings import SeedVII
 from e2llm.runs import Run
 from e2llm.train import FitParams
@@ -276,3 +287,19 @@ def test_what_is_explained_is_one_minus_the_error(run):
             parameter.zero_()  # draws zeros, so explains nothing
     found = explained(model, corpus, corpus.split.val, seed=0)
     assert found == pytest.approx({"hidden_times": 0.0, "beside": 0.0}, abs=1e-3)
+
+
+def test_patches_that_are_shown_are_those_of_the_window(run):
+    corpus = stages.open_corpus(run, PROTOCOL)
+    model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", FEW, seed=0)
+    found = rebuilt_patches(model, corpus, 5, seed=0, n=3)
+    assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3 for patches in found.values())
+    signal = corpus.equalise(corpus.windows.data[[5]], corpus.whose[[5]])[0].double().numpy()
+    for name, original, drawn in (patch for patches in found.values() for patch in patches):
+        channel, time = name.removesuffix(" s").split(", ")
+        start = round(float(time) * 256)
+        patch = signal[corpus.windows.ch_names.index(channel), start : start + PATCH]
+        np.testing.assert_allclose(original, (patch - patch.mean()) / patch.std(), atol=1e-3)
+        assert drawn.shape == (PATCH,)
+    again = rebuilt_patches(model, corpus, 5, seed=0, n=3)
+    assert [patch[0] for patches in again.values() for patch in patches] == [patch[0] for patches in found.values() for patch in patches]
