@@ -45,6 +45,7 @@ NOTEBOOKS = {
     "feedback": "07_reasoning",
     "reasoning": "07_reasoning",
     "scaling": "08_scaling",
+    "pretraining": "09_pretraining_an_encoder",
 }
 PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's own figures/ folder
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")

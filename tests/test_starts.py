@@ -18,7 +18,7 @@ from e2llm import stages, starts
 from e2llm.pretraining import PretrainParams, load_model
 from e2llm.recordings import SeedVII
 from e2llm.runs import Run
-from e2llm.starts import KEYS, PRETRAINED, STARTS, Plan, begin, differences, read_answers, scores, study, weights_of
+from e2llm.starts import KEYS, PRETRAINED, PRETRAINED_FROM, STARTS, Plan, begin, differences, read_answers, scores, study, weights_of
 from e2llm.train import FitParams
 
 PROTOCOL = {"protocol": "subjects", "n_groups": 3, "normalisation": "population"}
@@ -110,6 +110,15 @@ def test_weights_inside_the_project_are_named_from_it(base):
     assert weights_of(inside, PRETRAINED) == "runs/one/pretraining/encoder.safetensors"
     assert weights_of(inside, "physiology-pretrained") == weights_of(inside, PRETRAINED)
     assert [weights_of(inside, start) for start in STARTS[:3]] == ["random", "loud", ""]
+
+
+def test_a_pretraining_begins_as_its_name_says(base, monkeypatch):
+    begun = {}
+    monkeypatch.setattr(starts, "pretrain", lambda run, corpus, protocol, size, fit, mask, start: begun.update({run.name: start}))
+    monkeypatch.setattr(starts, "probe", lambda *_: None)
+    for start in PRETRAINED_FROM:
+        begin(base, start, {**PROTOCOL, "fold": 2}, PLAN)
+    assert begun == {"base-start-pretrained-fold2": "loud", "base-start-physiology-pretrained-fold2": ""}
 
 
 def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, twin, windows):
