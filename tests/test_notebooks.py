@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 MAX_IGNORED = 2
-TOLERANCE = 0.08  # of accuracies between processors
+TOLERANCE = 0.08  # of accuracies between machines
+TOLERANCE_OF_ITEMS = 0.15  # of tiers 2 and 3: 300 items a kind, and which skill a small model picks up in one training changes with its rounding
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
@@ -76,7 +77,8 @@ def test_the_default_run_gives_what_the_readme_shows(finished_run):
     rows = {name: {(row["name"], row.get("group")): row for row in table} for name, table in metrics["tables"].items()}
     for table, scores in expected["tables"].items():
         for name, group, score in scores:
-            assert rows[table][name, group]["score"] == pytest.approx(score, abs=TOLERANCE), (table, name, group)
+            tolerance = TOLERANCE_OF_ITEMS if table == "tiers_2_and_3" else TOLERANCE
+            assert rows[table][name, group]["score"] == pytest.approx(score, abs=tolerance), (table, name, group)
     assert metrics["parse_rate"] >= 0.99
     tier_1 = {row["name"]: row for row in metrics["tables"]["tier_1"]}
     assert tier_1["LLM"]["low"] > tier_1["LLM"]["chance"]
