@@ -10,7 +10,7 @@ Half of a window's time patches are hidden whole; of the others a fifth of the c
 Labels play no part. Masks, tasks and loss follow the paper; depths, the share of hidden channels rebuilt beside shown ones (0.2) and the momentum's
 linear rise (from 0.996 to 1) are those of the authors' code (BINE022/EEGPT). Ours: masks with fixed counts, drawn for each window instead of each
 batch; a start that hears EEG (``loud``, :func:`e2llm.weights.start_encoder`); to save time, a limit on the patches drawn of a window; and a second
-reconstructor (:class:`Readouts`) for those who have minutes, as the paper's needs thousands of steps before it explains anything.
+reconstructor (:class:`Readouts`) for those who have minutes: within 1500 steps on ten people's EEG the paper's explained nothing (lesson 09).
 """
 
 from __future__ import annotations
