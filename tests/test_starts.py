@@ -26,7 +26,7 @@ FIT = FitParams(steps=3, batch_size=4, lr=2e-3, save_steps=10**6)
 PLAN = Plan("tiny2", FIT, PretrainParams(drawn=8), stage_1=replace(FIT, batch_size=8))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before the study that the tests share: threads round otherwise
 def one_thread():
     torch.set_num_threads(1)
 
