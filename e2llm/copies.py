@@ -1,20 +1,22 @@
 """Edited copies of training windows, in which one band of one region moves alone.
 
 In recorded windows features rise and fall together, so whatever learns from them alone may guess one feature from another. Stage 1 regresses
-the evidence of copies too, and the ear is fitted on them; what they show of an emotion is nobody's to tell, so they have no label.
+the evidence of copies and what each edit changed, and the ear is fitted on both; what copies show of an emotion is nobody's to tell, so they
+have no label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .counterfactual import Edit, clear_edits, edited, edited_tokens
-from .encoder import EEGPT, UNLABELLED
+from .encoder import EEGPT, NO_ORIGIN, UNLABELLED
 from .projector import LOUDEST, Ear
 
 if TYPE_CHECKING:
@@ -50,32 +52,51 @@ class Copies:
                 "labels": torch.full((len(edits),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
 
     def beside(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
-        """An order of windows with ``n`` copies after each batch; copy i stands as the number of windows plus i.
+        """An order of windows with ``n`` copies of its own windows after each batch; copy i stands as the number of windows plus i.
 
-        Every copy comes once before any comes again.
+        The windows of a batch take turns, and so do the copies of a window. ValueError if no window of a batch has a copy.
         """
-        batches = order.reshape(-1, batch_size)
-        rng, need = np.random.default_rng(seed), len(batches) * n
-        drawn = np.concatenate([rng.permutation(len(self)) for _ in range(-(-need // len(self)))] or [np.empty(0, dtype=int)])[:need]
-        return np.concatenate([batches, len(self.corpus.windows) + drawn.reshape(len(batches), n)], axis=1).ravel()
+        if not n:
+            return order
+        rng, batches = np.random.default_rng(seed), order.reshape(-1, batch_size)
+        turns: dict[int, list[int]] = {}
+        for place in rng.permutation(len(self)):
+            turns.setdefault(self.edits[place].row, []).append(place)
+        copies_of = {row: cycle(places) for row, places in turns.items()}
+
+        def drawn(batch: np.ndarray) -> list[int]:
+            own = [row for row in rng.permutation(batch) if row in copies_of]
+            if not own:
+                raise ValueError(f"No window of a batch of {batch_size} has a clear edit: take larger batches, or no copies.")
+            return [len(self.corpus.windows) + next(copies_of[own[i % len(own)]]) for i in range(n)]
+
+        return np.concatenate([np.concatenate([batch, drawn(batch)]) for batch in batches])
 
     def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]], dict[str, torch.Tensor]]:
-        """Batches of an order from :meth:`beside`: ``windows`` makes the part of the windows, copies follow."""
+        """Batches of an order from :meth:`beside`: ``windows`` makes the part of the windows, copies follow.
+
+        "origin" says where in the batch the window of each copy stands, :data:`e2llm.encoder.NO_ORIGIN` where it does not.
+        """
         n_windows = len(self.corpus.windows)
 
         def collate(rows: list[int]) -> dict[str, torch.Tensor]:
-            batch = windows([row for row in rows if row < n_windows])
-            if not (copied := [row - n_windows for row in rows if row >= n_windows]):
+            own, copied = [row for row in rows if row < n_windows], [row - n_windows for row in rows if row >= n_windows]
+            batch = windows(own)
+            if not copied:
                 return batch
-            return {name: torch.cat([batch[name], part]) for name, part in self.batch(copied).items()}
+            place = {row: i for i, row in enumerate(own)}
+            origin = [NO_ORIGIN] * len(own) + [place.get(self.edits[copy].row, NO_ORIGIN) for copy in copied]
+            return {**{name: torch.cat([batch[name], part]) for name, part in self.batch(copied).items()}, "origin": torch.tensor(origin)}
 
         return collate
 
 
 def hear(encoder: EEGPT, copies: Copies, tokens: np.ndarray, rows: np.ndarray) -> Ear:
-    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows and edited copies of them."""
+    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows, edited copies, and what each edit changed."""
     corpus = copies.corpus
     train = np.isin(rows, corpus.split.train)
+    place = {row: i for i, row in enumerate(rows[train])}
+    origin = np.array([*np.full(train.sum(), NO_ORIGIN), *(place[edit.row] for edit in copies.edits)])
     heard = np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]
     return Ear.fit(np.concatenate([heard, edited_tokens(encoder, corpus, copies.edits)]), np.concatenate([corpus.z[rows[train]], copies.z]),
-                   corpus.evidence_names.columns)
+                   corpus.evidence_names.columns, origin)

@@ -19,6 +19,7 @@ SFREQ = 256
 PATCH = 64  # samples; the stride equals it (a stride of 32, as in some ports, mismatches the released weights silently)
 N_PATCHES = 16
 UNLABELLED = -1  # class of a sample whose label is nobody's to tell, such as an edited copy
+NO_ORIGIN = -1  # place in the batch of what a sample was edited from, if it is no copy
 
 
 @dataclass(frozen=True)
@@ -215,17 +216,27 @@ def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:
     return x.index_select(dim, kept)
 
 
+def moments(tokens: Tensor) -> Tensor:
+    """Mean and mean square of a window's tokens over its time patches: (windows, 16, eeg_width) to (windows, 2 * eeg_width).
+
+    What evidence is heard in. A patch lasts a quarter of a second, less than a period of the slow bands: their power shows in how far
+    the patches lie apart, not in where they lie.
+    """
+    return torch.cat([tokens.mean(dim=1), tokens.square().mean(dim=1)], dim=1)
+
+
 @dataclass(frozen=True)
 class HeadParams:
     """Weights of the stage-1 losses, and regularisation of the head.
 
     ``ce`` cross-entropy, ``supcon`` supervised contrastive, ``spectral`` regression of the band power by scalp
-    group that explanations will cite.
+    group that explanations will cite, ``change`` regression of how far an edit moved it.
     """
 
     ce: float = 1.0
     supcon: float = 0.3
     spectral: float = 4.0
+    change: float = 8.0
     temperature: float = 0.1
     label_smoothing: float = 0.1
     dropout: float = 0.3
@@ -235,8 +246,9 @@ class EmotionEncoder(nn.Module):
     """Encoder with the stage-1 head.
 
     Cross-entropy and supervised contrastive loss (Khosla et al., NeurIPS 2020) make the summary tokens tell
-    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about. Samples of class :data:`UNLABELLED` enter
-    the spectral term only, and so do targets only where they are finite.
+    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about, and a term of change what an edit did to
+    it: what two signals share drops out of their difference, so there the error is what leaks from one feature into others. Samples of
+    class :data:`UNLABELLED` enter these two terms only, and so do targets only where they are finite.
 
     Parameters
     ----------
@@ -258,15 +270,29 @@ class EmotionEncoder(nn.Module):
         self.dropout = nn.Dropout(self.params.dropout)
         self.classifier = nn.Linear(width, n_outputs)
         self.contrast = nn.Linear(width, 64)
-        self.spectral = nn.Linear(width, n_spectral) if n_spectral else None
+        self.spectral = nn.Linear(2 * width, n_spectral) if n_spectral else None
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Mean over time patches of all summary tokens: (batch, 16, S, width) to (batch, S * width)."""
         return self.norm(tokens.mean(dim=1).flatten(1))
 
-    def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits, embedding and, with labels, the loss and its terms; the keys are what ``transformers.Trainer`` expects."""
-        embedding = self.pooled(self.encoder(signal_mv))
+    def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None,
+                origin: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits, embedding and, with labels, the loss and its terms; the keys are what ``transformers.Trainer`` expects.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, 1024)
+            See :class:`EEGPT`.
+        labels : Tensor of int, shape (batch,), optional
+            Class indices, or :data:`UNLABELLED`.
+        spectral : Tensor, shape (batch, n_spectral), optional
+            Targets, NaN where nothing was measured.
+        origin : Tensor of int, shape (batch,), optional
+            For a copy, the place in this batch of the signal that it was edited from; :data:`NO_ORIGIN` for the others.
+        """
+        tokens = self.encoder(signal_mv)
+        embedding = self.pooled(tokens)
         logits = self.classifier(self.dropout(embedding))
         out = {"logits": logits, "embedding": embedding}
         if labels is None:
@@ -276,7 +302,11 @@ class EmotionEncoder(nn.Module):
                  "supcon": supervised_contrastive_loss(self.contrast(embedding[told]), labels[told], p.temperature)}
         if self.spectral is not None and spectral is not None:
             measured = torch.isfinite(spectral)
-            terms["spectral"] = F.mse_loss(self.spectral(embedding)[measured], spectral[measured])
+            error = self.spectral(moments(tokens.flatten(2))) - spectral  # unlike the classifier, no norm: it would mix features
+            terms["spectral"] = error[measured].square().mean()
+            if origin is not None and (copied := origin != NO_ORIGIN).any():
+                both = measured[copied] & measured[origin[copied]]
+                terms["change"] = (error[copied] - error[origin[copied]])[both].square().mean()
         loss = sum(getattr(p, name) * term for name, term in terms.items())
         return {"loss": loss, **out, **terms}
 

@@ -12,20 +12,23 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from .encoder import moments
+
 LOUDEST = 6.0  # |z| beyond which evidence is not heard any louder
 WORDS_OF_A_SLOT = 3  # "occipital", "alpha", "low"
 LOUD = 1.5  # |z| as heard from which a feature is said; measured evidence is worth citing from the same size on
+CHANGE_WEIGHT = 16.0  # of the squared error of a change beside that of a level, where an ear is fitted
 
 
 class Ear(NamedTuple):
-    """How evidence is heard in the tokens of an encoder: z-scores as a linear function of a window's mean token."""
+    """How evidence is heard in the tokens of an encoder: z-scores as a linear function of a window's :func:`e2llm.encoder.moments`."""
 
     names: list[str]
-    weight: Tensor  # (n_names, eeg_width)
+    weight: Tensor  # (n_names, 2 * eeg_width)
     bias: Tensor
 
     @classmethod
-    def fit(cls, tokens: np.ndarray, z: np.ndarray, names: list[str]) -> Ear:
+    def fit(cls, tokens: np.ndarray, z: np.ndarray, names: list[str], origin: np.ndarray | None = None) -> Ear:
         """Ridge regression, its penalty chosen by leave-one-out, on training windows.
 
         Stage 1's own spectral head saw a quarter of the time patches at once; it hears whole windows too quietly.
@@ -38,17 +41,30 @@ class Ear(NamedTuple):
             Measured evidence of the same windows, against each person's own level.
         names : list of str
             Its columns.
+        origin : ndarray of int, shape (n_windows,), optional
+            For an edited copy, the row of the window that it was edited from; negative for all others. The change from window to copy is
+            fitted too, an error in it :data:`CHANGE_WEIGHT` times as dear as one in a level: an edit should be heard where it was made, and
+            nowhere else.
         """
-        scaler = StandardScaler().fit(pooled := np.asarray(tokens, dtype=np.float64).mean(axis=1))
-        ridge = RidgeCV(np.logspace(-2, 4, 13)).fit(scaler.transform(pooled), np.clip(z, -LOUDEST, LOUDEST))
-        weight = ridge.coef_ / scaler.scale_
-        bias = ridge.intercept_ - weight @ scaler.mean_
+        pooled, z = _moments_of(np.asarray(tokens)).numpy(), np.clip(z, -LOUDEST, LOUDEST)
+        scaler, level = StandardScaler().fit(pooled), z.mean(axis=0)
+        x, y = scaler.transform(pooled), z - level
+        if origin is not None and (copied := np.asarray(origin) >= 0).any():
+            x, y = (np.concatenate([of, CHANGE_WEIGHT**0.5 * (of[copied] - of[origin[copied]])]) for of in (x, y))
+        # No intercept: both sides are centred, and a change of nothing is heard as nothing.
+        weight = np.atleast_2d(RidgeCV(np.logspace(-2, 4, 13), fit_intercept=False).fit(x, y).coef_) / scaler.scale_
+        bias = level - weight @ scaler.mean_
         return cls(list(names), *(torch.from_numpy(np.array(part, dtype=np.float32, order="C")) for part in (weight, bias)))
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         """Z-scores as they are heard, (n_windows, n_names), of tokens (n_windows, 16, eeg_width or its factors)."""
-        pooled = torch.from_numpy(np.array(tokens, dtype=np.float32).reshape(*tokens.shape[:2], -1)).mean(dim=1)  # a copy: maps are read-only
-        return F.linear(pooled, self.weight, self.bias).numpy()
+        return F.linear(_moments_of(tokens).float(), self.weight, self.bias).numpy()
+
+
+def _moments_of(tokens: np.ndarray) -> Tensor:
+    """Moments of tokens as they lie on disk, factors of their width apart: few windows in memory at a time, in double precision."""
+    some = np.array_split(tokens, max(1, len(tokens) // 256))
+    return torch.cat([moments(torch.from_numpy(np.array(part, dtype=np.float64).reshape(len(part), part.shape[1], -1))) for part in some])
 
 
 def loudest(heard: Tensor, slots: int) -> tuple[Tensor, Tensor]:
@@ -90,14 +106,14 @@ class EvidenceTokens(nn.Module):
         super().__init__()
         self.slots = slots
         # Buffers, no parameters: instruction tuning must not teach the ear to hear what is wanted, nor the words to mean something else.
-        shapes = {"weight": (n_features, eeg_width), "bias": (n_features,), "first": (n_features, text_width),
+        shapes = {"weight": (n_features, 2 * eeg_width), "bias": (n_features,), "first": (n_features, text_width),
                   "second": (n_features, text_width), "levels": (2, text_width), "silence": (text_width,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
     def heard(self, features: Tensor) -> Tensor:
         """Z-scores as they are heard, (segments, 16, eeg_width) to (segments, n_features)."""
-        return F.linear(features.mean(dim=1), self.weight, self.bias)
+        return F.linear(moments(features), self.weight, self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """(segments, 16, eeg_width) to (segments, 3 * slots, text_width)."""
@@ -181,4 +197,5 @@ class Projector(nn.Module):
             layer.weight.mul_(volume / layer.weight.std())
         self.norm.reset_parameters()
         if self.evidence is not None:
-            self.evidence.weight.normal_(std=float(self.evidence.weight.std()))
+            weight = self.evidence.weight  # means and mean squares are of different volume
+            weight.copy_(torch.randn(weight.shape) * weight.std(dim=0))

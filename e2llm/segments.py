@@ -15,7 +15,7 @@ from .montage import REGIONS
 from .projector import loudest
 
 INTENSITIES = ("weak", "moderate", "strong")  # thirds of the 0-1 scale
-MAX_CLAIMS = 8
+MAX_CLAIMS = 10  # of a text
 CITED = 1.5  # |z| from which measured evidence is worth citing: well beyond the threshold of a level, so that what is said is clear
 SALIENT = 2.0  # |z| from which it should not be missing
 

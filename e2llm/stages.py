@@ -32,7 +32,7 @@ from .projector import LOUDEST, Ear
 from .questions import Item
 from .recordings import open_source
 from .runs import Progress, Run, Stage, StageMissing, folder_fingerprint
-from .segments import Segment, imagined_segments, real_segments
+from .segments import MAX_CLAIMS, Segment, imagined_segments, real_segments
 from .splits import Split, make_split
 from .tasks import ItemBuilder, drill_items, read_items, text_items, write_items
 from .train import (
@@ -142,7 +142,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
                   head: HeadParams, edited: int = 0) -> Stage:
     """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers.
 
-    Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies, for the spectral term; see :mod:`e2llm.copies`.
+    Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies of them, for the terms on evidence; see :mod:`e2llm.copies`.
     """
     config = encoder_config(size, **size_changes)
     wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head),
@@ -160,7 +160,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_chan
         order = copies.beside(order, params.batch_size, edited, params.seed)
         collate = copies.collate(signal_collate(corpus.windows.data, corpus.equalise, corpus.whose, corpus.labels, corpus.spectral))
         history = fit(model, Samples(order, lambda row: row), collate, replace(params, batch_size=params.batch_size + edited),
-                      stage.path / "checkpoints", terms=("ce", "supcon", "spectral"), tell=progress.update)
+                      stage.path / "checkpoints", terms=("ce", "supcon", "spectral", "change"), tell=progress.update)
     history.to_csv(stage.path / "history.csv", index=False)
     save_file(model.state_dict(), stage.path / "encoder.safetensors")
     tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.whose, rows, stage.path / "tokens.npy")
@@ -222,7 +222,7 @@ def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: Scra
     is_scratch = name == "scratch"
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
     if is_scratch:
-        wanted |= {"scratch": asdict(scratch), "n_items": n_items, "drill_steps": drill_steps, "fit": asdict(params)}
+        wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps, "fit": asdict(params)}
     stage = run.stage("language_model", wanted)
     if stage.done:
         return stage
@@ -318,7 +318,7 @@ class AdapterParams:
 
     rank: int = 16
     alpha: int = 32
-    dropout: float = 0.05
+    dropout: float = 0.0
     projector_lr: float = 1e-3
     noise: float = 0.5  # added to the encoder's tokens in training
 

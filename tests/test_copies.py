@@ -13,7 +13,7 @@ from torch import nn
 from e2llm.calibration import Baseline
 from e2llm.copies import TARGETS_Z, Copies, hear
 from e2llm.counterfactual import clear_edits, edited, edited_evidence
-from e2llm.encoder import UNLABELLED
+from e2llm.encoder import NO_ORIGIN, UNLABELLED
 from e2llm.features import evidence, measure
 from e2llm.projector import LOUDEST, Ear
 from e2llm.segments import CITED
@@ -64,27 +64,41 @@ def test_a_batch_of_copies_is_what_was_measured_of_the_edited_signal(corpus, cop
     assert np.allclose(edited_evidence(corpus, [copies.edits[5]])[0], copies.z[5], atol=1e-9)
 
 
-def test_windows_keep_their_batches_and_copies_stand_behind_them(corpus, copies):
+def test_windows_keep_their_batches_and_copies_of_theirs_stand_behind_them(corpus, copies):
     order = np.arange(24) % 20 + 10
-    mixed = copies.beside(order, batch_size=6, n=2, seed=0).reshape(4, 8)
+    mixed = copies.beside(order, batch_size=6, n=4, seed=0).reshape(4, 10)
     assert np.array_equal(mixed[:, :6].ravel(), order)
-    drawn = mixed[:, 6:].ravel() - len(corpus.windows)
-    assert drawn.min() >= 0 and drawn.max() < len(copies) and len(set(drawn)) == 8
+    drawn = mixed[:, 6:] - len(corpus.windows)
+    for windows, places in zip(mixed[:, :6], drawn, strict=True):
+        rows = [copies.edits[place].row for place in places]
+        assert set(rows) <= set(windows.tolist()) and len(set(rows)) == 4, "four windows of the batch, none twice before all have been once"
     assert np.array_equal(copies.beside(order, 6, 0, 0), order)
-    many = copies.beside(np.zeros(len(copies), dtype=int), 1, 2, 0).reshape(-1, 3)[:, 1:].ravel()
-    assert np.all(np.bincount(many - len(corpus.windows)) == 2), "every copy twice in two rounds"
+    assert np.array_equal(copies.beside(order, 6, 4, 0), mixed.ravel()) and not np.array_equal(copies.beside(order, 6, 4, 1), mixed.ravel())
 
 
-def test_a_mixed_batch_is_windows_then_copies(corpus, copies):
+def test_copies_of_a_window_take_turns(corpus, copies):
+    own = [place for place, edit in enumerate(copies.edits) if edit.row == 12]
+    drawn = copies.beside(np.full(2 * len(own), 12), 1, 1, 0).reshape(-1, 2)[:, 1] - len(corpus.windows)
+    assert sorted(drawn) == sorted(2 * own), "each twice in two rounds"
+
+
+def test_a_batch_without_any_copy_is_refused(copies):
+    with pytest.raises(ValueError, match="No window of a batch of 2 has a clear edit"):
+        copies.beside(np.array([10, 11, 0, 1]), 2, 3, 0)  # 0 and 1 are no training windows
+
+
+def test_a_mixed_batch_is_windows_then_copies_and_says_whose_they_are(corpus, copies):
     def windows(rows):
         return {"signal_mv": torch.zeros(len(rows), *corpus.windows.data.shape[1:]), "labels": torch.tensor(rows),
                 "spectral": torch.zeros(len(rows), corpus.spectral.shape[1])}
 
-    collate, n = copies.collate(windows), len(corpus.windows)
-    batch = collate([12, n + 4, 15])
-    assert batch["labels"].tolist() == [12, 15, UNLABELLED]
+    collate, n, of = copies.collate(windows), len(corpus.windows), copies.edits[4].row
+    batch = collate([of + 1, n + 4, of])
+    assert batch["labels"].tolist() == [of + 1, of, UNLABELLED]
     assert torch.equal(batch["signal_mv"][2:], copies.batch([4])["signal_mv"])
-    assert collate([12])["labels"].tolist() == [12]
+    assert batch["origin"].tolist() == [NO_ORIGIN, NO_ORIGIN, 1]
+    assert collate([of + 1, n + 4])["origin"].tolist() == [NO_ORIGIN, NO_ORIGIN], "its window is not there"
+    assert set(collate([12])) == {"signal_mv", "labels", "spectral"}
 
 
 class _Power(nn.Module):

@@ -17,6 +17,7 @@ from e2llm.encoder import (
     UNLABELLED,
     EEGPTConfig,
     EmotionEncoder,
+    NO_ORIGIN,
     HeadParams,
     eegpt_config,
     supervised_contrastive_loss,
@@ -175,13 +176,21 @@ def test_contrastive_loss_without_a_positive_is_zero_and_harmless():
     assert loss.item() == 0.0 and torch.equal(embedding.grad, torch.zeros(4, 3))
 
 
+def by_moments(model: EmotionEncoder, signal: torch.Tensor) -> np.ndarray:
+    """What the spectral head hears: a linear map of mean and mean square of the tokens over time, written out."""
+    tokens = model.encoder(signal).flatten(2).double().numpy()
+    weight, bias = model.spectral.weight.double().numpy(), model.spectral.bias.double().numpy()
+    width = tokens.shape[-1]
+    return tokens.mean(axis=1) @ weight[:, :width].T + (tokens**2).mean(axis=1) @ weight[:, width:].T + bias
+
+
 def test_the_loss_of_the_emotion_encoder_is_the_weighted_sum_of_its_terms():
     params = HeadParams(ce=0.7, supcon=0.2, spectral=1.5, temperature=0.3, label_smoothing=0.1)
     model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=3, n_spectral=4, params=params).eval()
     labels, spectral = torch.tensor([0, 1, 2, 0, 1, 1]), torch.randn(6, 4)
     with torch.no_grad():
         out = model(noise(6), labels, spectral)
-        guess = model.spectral(out["embedding"]).numpy()
+        guess = by_moments(model, noise(6))
         contrast = model.contrast(out["embedding"]).double().numpy()
     logits = out["logits"].double().numpy()
     log_probability = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -210,8 +219,29 @@ def test_samples_without_a_label_and_targets_that_were_not_measured_are_no_part_
     out, told = model(signal, labels, spectral), model(signal[:3], labels[:3], spectral[:3])
     for term in ("ce", "supcon"):
         assert float(out[term]) == pytest.approx(float(told[term]), rel=1e-5)
-    wanted = (model.spectral(out["embedding"]) - spectral).square()
-    assert float(out["spectral"]) == pytest.approx(float(wanted.nansum() / 18), rel=1e-5)
+    wanted = (by_moments(model, signal) - spectral.numpy()) ** 2
+    assert float(out["spectral"]) == pytest.approx(np.nansum(wanted) / 18, rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_change_is_held_against_what_was_measured_of_the_same_change():
+    """Whatever is misheard of a window and of its copy alike costs nothing in the term of change; its weight is a parameter."""
+    torch.manual_seed(0)
+    labels, origin = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_ORIGIN, NO_ORIGIN, 1, 0, NO_ORIGIN])
+    model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=2, n_spectral=3, params=HeadParams(change=7.0)).eval()
+    signal, spectral = noise(5), torch.randn(5, 3)
+    spectral[2, 2] = float("nan")
+    out, plain = model(signal, labels, spectral, origin), model(signal, labels, spectral)
+    heard, measured = by_moments(model, signal), spectral.numpy()
+    errors = [(heard[copy, k] - heard[window, k]) - (measured[copy, k] - measured[window, k])
+              for copy, window in ((2, 1), (3, 0)) for k in range(3) if np.isfinite(measured[copy, k])]
+    assert len(errors) == 5
+    assert float(out["change"]) == pytest.approx(np.mean(np.square(errors)), rel=1e-4)
+    assert float(out["loss"]) == pytest.approx(float(plain["loss"]) + 7.0 * np.mean(np.square(errors)), rel=1e-4)
+    shifted = model(signal, labels, spectral + torch.tensor([5.0, -5.0, 5.0]), origin)
+    assert float(shifted["change"]) == pytest.approx(float(out["change"]), rel=1e-4)
+    assert float(shifted["spectral"]) > 4 * float(out["spectral"])
+    assert "change" not in plain and "change" not in model(signal, labels, spectral, torch.full((5,), NO_ORIGIN))
 
 
 CAP = eegpt_channels(list(SEED_CHANNELS))

@@ -271,7 +271,7 @@ def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(list
 @pytest.fixture(scope="module")
 def speaking(processor, listener) -> Listener:
     """The same model with evidence that is heard, which in these windows is loud."""
-    weight = 2 * torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
+    weight = torch.cat([2 * torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1)), torch.zeros(3, WIDTH)], dim=1)
     ear = Ear(["occipital alpha", "frontal theta", "artefact level"], weight, torch.zeros(3))
     language = listener.model.language_model
     model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0, ear, 2).eval()

@@ -143,11 +143,13 @@ def test_oracle_claims_are_all_true_and_complete():
 def test_what_stands_out_but_is_not_salient_may_be_left_out():
     z = np.zeros((2, N_EVIDENCE))
     z[0, :3], z[1, :11] = (2.0, -1.99, 1.5), (3.0, -3.5, 4.0, -2.5, 2.6, 2.7, 2.8, -2.1, 2.2, 2.3, 2.0)
-    asked = [(Claim(COLUMNS[0], "high"),), tuple(Claim(COLUMNS[i], "low" if i in (1, 3) else "high") for i in (0, 1, 2, 3, 4, 5, 6, 9))]
+    loudest = sorted(range(11), key=lambda i: -abs(z[1, i]))[:MAX_CLAIMS]
+    asked = [(Claim(COLUMNS[0], "high"),), tuple(Claim(COLUMNS[i], "low" if z[1, i] < 0 else "high") for i in loudest)]
+    assert len(loudest) == MAX_CLAIMS < 11
     score = claim_recall(asked, z, NAMES, np.array(["a", "a"]))
-    assert (score.value, score.n) == (1, 9)  # 1.99 need not be said, nor the ninth largest
-    assert claim_recall([(), asked[1]], z, NAMES, np.array(["a", "a"])).value == pytest.approx(8 / 9)
-    few = claim_recall([(), asked[1][1:3]], z, NAMES, np.array(["a", "a"]), limit=2)
+    assert (score.value, score.n) == (1, 1 + MAX_CLAIMS)  # 1.99 need not be said, nor what finds no room
+    assert claim_recall([(), asked[1]], z, NAMES, np.array(["a", "a"])).value == pytest.approx(MAX_CLAIMS / (1 + MAX_CLAIMS))
+    few = claim_recall([(), asked[1][:2]], z, NAMES, np.array(["a", "a"]), limit=2)
     assert (few.value, few.n) == (pytest.approx(2 / 3), 3)
 
 

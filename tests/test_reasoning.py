@@ -113,7 +113,7 @@ def test_an_oracle_a_silent_speaker_and_speakers_that_do_not_hear(corpus, rows):
         best = table.loc[("oracle", measure_name)]
         assert best["score"] == best["low"] == 1 and best["chance"] < 0.6
         for other in ("training prior", "another window"):
-            assert table.loc[(other, measure_name), "score"] < 0.6
+            assert table.loc[(other, measure_name), "score"] < 0.7
     assert table.loc[("oracle", "recall"), "n"] == n_salient
     assert table.loc[("oracle", "precision"), "claims a window"] == np.mean([len(claims) for claims in said["oracle"]]) > 1
     assert np.isnan(table.loc[("silent", "precision"), "score"]) and table.loc[("silent", "recall"), "score"] == 0

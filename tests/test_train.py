@@ -234,7 +234,7 @@ def test_alignment_with_evidence_leaves_the_ear_and_what_it_says(tokenizer, tmp_
 def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
     def train(folder: str, tell=None):
         model = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, 0)
-        return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2), TUNING,
+        return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2, dropout=0.05), TUNING,
                              tmp_path / folder, tell)[0]
 
     whole = trained_the_same_when_cut(train)
