@@ -181,7 +181,7 @@ def test_an_ear_is_the_ridge_of_levels_and_of_dearer_changes():
 
 
 def test_an_ear_of_changes_does_not_hear_what_only_stands_beside_its_evidence():
-    """Units 0 and 1 carry a feature with noise that a window and its copy share, unit 2 follows it from window to window and not when it is edited."""
+    """Units 0 and 1 carry a feature under noise that a window and its copy share; unit 2 follows it between windows and stays when it is edited."""
     rng = np.random.default_rng(10)
     z, edits = rng.normal(size=(300, 1)) * 2, rng.choice([-1.5, 1.5], size=(300, 1))
     moved = np.concatenate([z, z + edits])
