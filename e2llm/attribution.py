@@ -106,7 +106,7 @@ class Explanation(NamedTuple):
 
 
 def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tensor | None = None, steps: int = 32,
-            bands: Bands = BANDS, sfreq: float = SFREQ, tolerance: float = 0.05, batch: int = 16) -> Explanation:
+            bands: Bands = BANDS, sfreq: float = SFREQ, tolerance: float = 0.05, batch: int = 16, doublings: int = 0) -> Explanation:
     """Integrated gradients (Sundararajan, Taly & Yan 2017, ICML) by sample and by band, from one pass along the path.
 
     The gradient, averaged on the straight line from baseline to signal by Gauss-Legendre quadrature, times their difference. That is
@@ -121,6 +121,8 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
     steps, tolerance
         Points on the path; and the largest gap, as a share of the difference of the scores (of 1 nat where that is smaller), that passes
         without an :class:`IncompleteAttribution` warning. ValueError for shapes, targets, steps or bands that do not fit.
+    doublings : int
+        How often windows with a larger gap are explained anew, each time with twice the points.
     """
     baseline, chosen = torch.zeros_like(signal) if baseline is None else baseline, torch.as_tensor(np.asarray(target))
     if signal.ndim != 3 or not len(signal) or baseline.shape != signal.shape or chosen.shape != signal.shape[:1]:
@@ -128,22 +130,31 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
                          "(batch, channels, samples) twice, and one label a window.")
     if steps < 1 or not (torch.isfinite(signal).all() and torch.isfinite(baseline).all()):
         raise ValueError(f"steps must be 1 or more, got {steps}, and signal and baseline finite: leave broken windows out.")
-    difference, parts = signal - baseline, []
-    for i in range(0, len(signal), batch):
-        part, some = slice(i, i + batch), chosen[i : i + batch]
-        gradient = torch.zeros_like(baseline[part])
-        for node, weight in zip(*np.polynomial.legendre.leggauss(steps), strict=True):
-            point = (baseline[part] + 0.5 * (1.0 + node) * difference[part]).detach().requires_grad_(True)
-            gradient += 0.5 * weight * torch.autograd.grad(_of_target(score, point, some).sum(), point)[0]
-        moved = _heard(score, signal[part], some, batch) - _heard(score, baseline[part], some, batch)
-        shared = torch.einsum("bcks,bcs->bck", decompose(difference[part], bands, sfreq), gradient)
-        parts.append(((difference[part] * gradient).numpy(), shared.numpy(), moved))
-    samples, in_bands, moved = (np.concatenate(column) for column in zip(*parts, strict=True))
-    gap = samples.sum(axis=(1, 2), dtype=np.float64) - moved
-    if not (worst := np.max(np.abs(gap) / np.maximum(np.abs(moved), 1.0))) <= tolerance:  # NaN included
-        warnings.warn(f"Attributions miss the difference of the scores by up to {worst:.1%} after {steps} steps (tolerance {tolerance:.1%}): "
+    difference = signal - baseline
+    samples, in_bands = (np.empty(shape, dtype=difference.numpy().dtype) for shape in (signal.shape, (*signal.shape[:2], len(bands) + 1)))
+    moved, todo = _heard(score, signal, chosen, batch) - _heard(score, baseline, chosen, batch), np.arange(len(signal))
+    for points in [steps * 2**doubling for doubling in range(doublings + 1)]:
+        for some in (todo[i : i + batch] for i in range(0, len(todo), batch)):
+            gradient = _mean_gradient(score, baseline[some], difference[some], chosen[some], points)
+            samples[some] = (difference[some] * gradient).numpy()
+            in_bands[some] = torch.einsum("bcks,bcs->bck", decompose(difference[some], bands, sfreq), gradient).numpy()
+        gap = samples.sum(axis=(1, 2), dtype=np.float64) - moved
+        share = np.abs(gap) / np.maximum(np.abs(moved), 1.0)
+        if not len(todo := np.flatnonzero(~(share <= tolerance))):  # NaN included
+            break
+    else:
+        warnings.warn(f"Attributions miss the difference of the scores by up to {share.max():.1%} after {points} steps (tolerance {tolerance:.1%}): "
                       "raise steps.", IncompleteAttribution, stacklevel=2)
     return Explanation(samples, in_bands, gap)
+
+
+def _mean_gradient(score: Scorer, baseline: Tensor, difference: Tensor, target: Tensor, points: int) -> Tensor:
+    """Gradient of the targets' scores, averaged over the straight path from the baseline."""
+    gradient = torch.zeros_like(baseline)
+    for node, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):
+        point = (baseline + 0.5 * (1.0 + node) * difference).detach().requires_grad_(True)
+        gradient += 0.5 * weight * torch.autograd.grad(_of_target(score, point, target).sum(), point)[0]
+    return gradient
 
 
 def _of_target(score: Scorer, signal: Tensor, target: Tensor) -> Tensor:

@@ -282,7 +282,7 @@ def attribute(run: Run, corpus: Corpus, is_twin: bool, windows_a_label: int, see
     labels = [corpus.label_set.labels[i] for i in target]
     agreed, areas, curves, maps = [], [], [], None
     for name, score in attribution.scores_of(run, corpus, seed).items():
-        found = attribution.explain(score, signal, target, steps=steps)
+        found = attribution.explain(score, signal, target, steps=steps, doublings=2)
         curve = attribution.deletion_insertion(score, signal, target, attribution.to_patches(found.samples), (0, 0.05, 0.1, 0.2, 0.4, 0.7, 1), rng)
         curves.append(curve.assign(model=name))
         areas.append(attribution.areas(curve, owners).assign(group=name))

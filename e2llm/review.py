@@ -36,7 +36,7 @@ class ReviewParams:
         Whether the generator's table is known.
     """
 
-    windows_a_label: int = 10
+    windows_a_label: int = 24
     seed: int = 0
     is_twin: bool = True
 

@@ -215,6 +215,22 @@ def test_too_few_steps_are_told_and_more_are_enough():
     assert np.abs(fine.gap).max() < 0.05 < np.abs(rough.gap).max()
 
 
+def test_windows_that_miss_are_explained_anew_and_the_others_are_left():
+    x = with_alpha(3, 0) * torch.tensor([1.0, 1e-3, 1.0])[:, None, None]  # of the faint one little is to be shared out
+    score = alpha_listener(0, gain=30)
+    with pytest.warns(IncompleteAttribution):
+        rough = explain(score, x, [1, 1, 1], steps=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine = explain(score, x, [1, 1, 1], steps=3, doublings=4)
+    assert np.abs(rough.gap[1]) < 0.05 and np.array_equal(fine.samples[1], rough.samples[1]) and np.array_equal(fine.bands[1], rough.bands[1])
+    for i in (0, 2):
+        assert np.abs(fine.gap[i]) < 0.05 < np.abs(rough.gap[i]) and not np.allclose(fine.samples[i], rough.samples[i], atol=1e-4)
+    np.testing.assert_allclose(fine.bands.sum((1, 2)), fine.samples.sum((1, 2)), atol=1e-5)
+    with pytest.warns(IncompleteAttribution, match="after 6 steps"):
+        explain(score, x, [1, 1, 1], steps=3, doublings=1, tolerance=1e-9)
+
+
 @pytest.fixture(scope="module")
 def language():
     """A random language model, its processor, an encoder, and a tier-1 question."""
