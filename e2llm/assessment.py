@@ -344,13 +344,14 @@ def closed_set_answers(run: Run, corpus: Corpus) -> np.ndarray:
     return np.array([corpus.label_set.index(label) for label in given])
 
 
-def score_of(table: pd.DataFrame, name: str, group: str | None = None) -> Score:
-    """One row of a table of scores; KeyError if there is none."""
+def score_of(table: pd.DataFrame, name: str, group: str | None = None, clips: bool = False) -> Score:
+    """One row of a table of scores, with its interval over people, or over people and ``clips``; KeyError if there is none."""
     rows = table[(table["name"] == name) & ((group is None) | (table["group"] == group))]
     if rows.empty:
         raise KeyError(f"No row '{name}'{'' if group is None else f' of {group}'} in the table.")
     row = rows.iloc[0]
-    return replace(Score(0, 0, 0, 0, 0), value=row["score"], low=row["low"], high=row["high"], chance=row["chance"], n=int(row["n"]))
+    low, high = (row[f"clips {end}" if clips else end] for end in ("low", "high"))
+    return Score(value=row["score"], low=low, high=high, chance=row["chance"], n=int(row["n"]))
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

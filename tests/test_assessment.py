@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm.assessment import pooled
+from e2llm.assessment import pooled, score_of
+from e2llm.metrics import Score
 
 LABELS = ("rest", "count")
 
@@ -50,3 +51,13 @@ def test_a_window_in_two_folds_is_refused():
 def test_folds_of_other_models_are_refused():
     with pytest.raises(ValueError, match="differ only in their fold"):
         pooled([FOLDS[0], FOLDS[1].rename(columns={"LLM": "other"})])
+
+
+def test_a_row_becomes_a_score_with_either_of_its_intervals():
+    columns = ["name", "group", "score", "low", "high", "chance", "n", "clips low", "clips high"]
+    table = pd.DataFrame([["LLM", "model", 0.5, 0.4, 0.6, 0.25, 8, 0.2, 0.7], ["LLM", "control", 0.3, 0.26, 0.4, 0.25, 8, 0.1, 0.5]], columns=columns)
+    assert score_of(table, "LLM") == Score(0.5, 0.4, 0.6, 0.25, 8)
+    over_people, over_both = (score_of(table, "LLM", "control", clips=clips) for clips in (False, True))
+    assert over_both == Score(0.3, 0.1, 0.5, 0.25, 8) and over_both.contains_chance and not over_people.contains_chance
+    with pytest.raises(KeyError, match="No row 'EEGNet'"):
+        score_of(table, "EEGNet")
