@@ -198,4 +198,4 @@ class Projector(nn.Module):
         self.norm.reset_parameters()
         if self.evidence is not None:
             weight = self.evidence.weight  # means and mean squares are of different volume
-            weight.copy_(torch.randn(weight.shape) * weight.std(dim=0))
+            weight.copy_(torch.randn_like(weight) * weight.std(dim=0))

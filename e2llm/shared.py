@@ -33,7 +33,7 @@ from .preprocess import PreprocessParams
 from .runs import checksum
 from .stages import quiet_peft
 
-FORMAT, VERSION, FACTS = "e2llm-export", 1, "e2llm.json"
+FORMAT, VERSION, FACTS = "e2llm-export", 2, "e2llm.json"
 # What a claim means; a version that means something else must not judge the claims of an older model.
 MEANINGS = {"level": features.LEVEL_THRESHOLD, "cited": segments.CITED, "salient": segments.SALIENT, "loud": projector.LOUD,
             "loudest": projector.LOUDEST, "bands": {name: list(edges) for name, edges in BANDS.items()}}
@@ -79,7 +79,10 @@ def open_facts(folder: Path) -> dict:
         raise ShareError(f"{path} is not JSON ({error}): copy the folder again.") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or not facts.get("files"):
         raise ShareError(f"{path} was not written by 'e2llm share': give a folder that it wrote.")
-    if facts.get("version") != VERSION or facts.get("meanings") != MEANINGS:
+    if facts.get("version") != VERSION:
+        raise ShareError(f"{folder} is an export of version {facts.get('version')}, this e2llm reads version {VERSION}: train its run anew and "
+                         "share it again, or install the e2llm that wrote it.")
+    if facts.get("meanings") != MEANINGS:
         made_by = facts.get("e2llm", "of another version")
         raise ShareError(f"{folder} was written by e2llm {made_by}, whose claims mean something else than those of {__version__}: "
                          f"install e2llm {made_by}.")

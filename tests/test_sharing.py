@@ -349,6 +349,14 @@ def test_claims_that_meant_something_else_are_refused(own):
         SharedModel.from_pretrained(own)
 
 
+def test_an_export_of_another_version_is_refused(own):
+    """Version 1 heard evidence in mean tokens alone: its projector would not fit."""
+    facts = json.loads((own / FACTS).read_text())
+    (own / FACTS).write_text(json.dumps({**facts, "version": 1}))
+    with pytest.raises(ShareError, match=r"is an export of version 1, this e2llm reads version \d+: train its run anew"):
+        SharedModel.from_pretrained(own)
+
+
 def test_an_edited_card_is_no_damage(own):
     (own / "README.md").write_text("mine")
     assert "small" in repr(SharedModel.from_pretrained(own))
