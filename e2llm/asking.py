@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from . import questions, scenarios
-from .evaluate import Listener, probabilities, score_options
+from .evaluate import Listener, closed_set, probabilities, score_options
 from .explained import Checked, Explained, Piece, channel_z, check, pieces
 from .faithfulness import flags
 from .grammar import Parsed
@@ -143,21 +143,28 @@ class E2LLM:
         return _growing(self._hearing(item.windows), item, said, self.max_new_tokens)
 
     def explain(self, windows: int | Sequence[int], question: str, text: str, task: str | None = None) -> Explained:
-        """Check a text as if the model had said it in answer to a question; parameters and errors of :meth:`ask`."""
+        """Check a text as if the model had said it in answer to a question; parameters and errors of :meth:`ask`.
+
+        The text does not enter :attr:`Explained.probabilities`, which are scored as tier 1 of the evaluation is.
+        """
         rows, corpus = self._rows(windows), self.corpus
         item, z = self._item(rows, question, task), corpus.z[rows]
         thought, _, rest = text.partition(END_THINK) if END_THINK in text or THINK in text else ("", "", text)
         thought, answer = thought.replace(THINK, "").strip(), parse_answer(text, item.options)
         found = pieces(thought if answer else f"{thought}\n{rest.replace(END_THINK, '')}", corpus.label_set.labels, z, corpus.evidence_names)
         parsed = Parsed(*(tuple(itertools.chain.from_iterable(getattr(piece.parsed, name) for piece in found)) for name in ("statements", "unread")))
-        scores = score_options(self._hearing(rows), [item], [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n"])
+        hearing, after = self._hearing(rows), None
+        before = dict(zip(item.options, closed_set(hearing, [item])[0].tolist(), strict=True))
+        if thought:
+            scores = score_options(hearing, [item], [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n"])
+            after = dict(zip(item.options, probabilities(scores)[0].tolist(), strict=True))
         words = "".join(part.get("text", " … ") for part in item.messages[0]["content"])
         return Explained(" ".join(words.split()).removeprefix("… "), tuple(window_name(corpus.windows, row) for row in rows), text, thought,
                          answer, found, flags(parsed, z[0], corpus.evidence_names) if len(rows) == 1 else None,
-                         dict(zip(item.options, probabilities(scores)[0].tolist(), strict=True)), tuple(rows), corpus)
+                         before, after, tuple(rows), corpus)
 
     def overview(self, windows: Sequence[int] | None = None) -> pd.DataFrame:
-        """Probability of every label for many windows (default all), scored over the closed set without a thought, as tier 1 is.
+        """Probability of every label for many windows (default all), read from the EEG before any explanation.
 
         Returns
         -------
@@ -166,7 +173,7 @@ class E2LLM:
         """
         rows = list(range(len(self.corpus.windows))) if windows is None else [self._rows(row)[0] for row in windows]
         items = [self._item([row], "predict", None) for row in rows]
-        found = probabilities(score_options(self._hearing(rows), items))
+        found = closed_set(self._hearing(rows), items)
         return pd.DataFrame(found, index=pd.Index(rows, name="window"), columns=list(self.corpus.label_set.labels))
 
     def _rows(self, windows: int | Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from .audit import Finding, audit, stamp
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline, oracle
 from .copies import Copies, hear
-from .evaluate import Listener, generate, probabilities, score_items, score_options, shuffled, without_eeg
+from .evaluate import Listener, closed_set, generate, score_items, shuffled, without_eeg
 from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
 from .questions import Item, predict
@@ -62,11 +62,6 @@ def head_answers(run: Run, rows: np.ndarray) -> np.ndarray:
     with np.load(run.path / "encoder" / "answers.npz") as stored:
         place = {int(row): i for i, row in enumerate(stored["rows"])}
         return stored["logits"][[place[int(row)] for row in rows]].argmax(axis=1)
-
-
-def closed_set(listener: Listener, items: list[Item]) -> np.ndarray:
-    """Probabilities of the labels for tier-1 items, scored without a thought."""
-    return probabilities(score_options(listener, items))
 
 
 def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> dict:

@@ -23,7 +23,7 @@ from e2llm.asking import E2LLM
 model = E2LLM.from_pretrained("FOLDER"{more})  # this folder, or the hub id that you read this at
 recording = model.read("new.edf")  # one person; any file that MNE reads
 print(recording.ask(3, "{question}"))  # window 3: its answer, its reasons, and whether these are true of the signal
-recording.overview()  # every window: probability of each answer
+recording.overview()  # every window: probability of each answer, read from the EEG before any explanation
 ```'''
 _LIMITS = (
     "A research artefact. It diagnoses nothing, is no lie detector, and says nothing about a person that should be acted on.",
@@ -32,7 +32,10 @@ _LIMITS = (
     "of the answer.",
     "A newcomer's levels come from the new recording itself, without labels (`levels=\"own\"`: transductive, and blind to whatever lasts the whole "
     "recording), or from the training's people (`levels=\"population\"`). The scores above were made with the levels that the protocol names.",
-    "Free text is generated: it can be wrong, and it can be unreadable. Probabilities over the closed set of answers are always defined.",
+    "Free text is generated: it can be wrong, and it can be unreadable. Probabilities over the closed set of answers "
+    "are always defined.",
+    "Probabilities are read from the EEG before any explanation. The text may give another answer; then both are shown. "
+    "An explanation names an answer, so a probability after it does not say how sure the model is.",
 )
 
 

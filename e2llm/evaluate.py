@@ -178,6 +178,27 @@ def probabilities(scores: list[np.ndarray]) -> np.ndarray:
     return stacked / stacked.sum(axis=1, keepdims=True)
 
 
+def closed_set(listener: Listener, items: list[Item]) -> np.ndarray:
+    """Probability of each option of items with equally many options, read from the EEG before any explanation.
+
+    Show no other probability as how sure a model is. A thought names its conclusion; scored after it, the named option
+    has nearly everything, right or wrong.
+
+    Parameters
+    ----------
+    listener : Listener
+        Who answers.
+    items : list of Item
+        With closed sets of options of one size.
+
+    Returns
+    -------
+    ndarray, shape (n_items, n_options)
+        Rows sum to 1.
+    """
+    return probabilities(score_options(listener, items))
+
+
 def shuffled(listener: Listener, index: pd.DataFrame, seed: int) -> Listener:
     """The same model, hearing for every window another window of the same person, drawn at random."""
     windows = np.array(sorted(listener.position))

@@ -6,6 +6,7 @@ the sentence or nothing was measured that could decide. What is not read is neve
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from .segments import Claim
 from .stages import Corpus
 from .widgets import MARKS, answer_view, escaped, letters_of, marked
 
+BEFORE = "Probability of each answer, read from the EEG before any explanation"
+AFTER = "Probability of each answer after the explanation, which may already name an answer"
 MOST_SHOWN = 8  # answers whose probability is shown
 REFERENCE_WINDOWS = 100  # a person's mean spectrum is that of at most so many windows, evenly spaced
 
@@ -128,11 +131,24 @@ def _piece_html(piece: Piece) -> str:
     return escaped(piece.text) + (f" <small>({listed})</small>" if listed else "")
 
 
+def _likeliest(shares: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(shares.items(), key=lambda pair: -pair[1])[:MOST_SHOWN]
+
+
+def _bars(shares: dict[str, float], colour: str) -> str:
+    """HTML table of the likeliest answers with a bar each."""
+    cell = '<td style="text-align: right">'
+    rows = "".join(f"<tr>{cell}{escaped(name)}</td>{cell}{share:.0%}</td><td>"
+                   f'<div style="width: {160 * share:.0f}px; height: 0.8em; background: {colour}"></div></td></tr>'
+                   for name, share in _likeliest(shares))
+    return f"<table>{rows}</table>"
+
+
 @dataclass(frozen=True, repr=False)
 class Explained:
     """A question, the answer, and every statement on the way to it with its verdict.
 
-    As the value of a cell it is coloured HTML, in a batch run the same in plain text.
+    As the value of a cell it is coloured HTML, in a batch run the same in plain text but for what the HTML folds away.
 
     Parameters
     ----------
@@ -144,12 +160,17 @@ class Explained:
         What stands before the end of the thought; empty if nothing was thought.
     answer : str or None
         The one of the closed set that stands after the thought; None if none does, and then what stands there is checked too.
+        It is what the text says, also where the probabilities favour another.
     pieces : tuple of Piece
         What was said, in order, checked.
     flag : Flag or None
         Whether the explanation of one window is fabricated; None for several windows.
     probabilities : dict of str to float
-        Share of every answer of the closed set after this thought, summing to 1.
+        Share of every answer of the closed set, read from the EEG before any explanation
+        (:func:`e2llm.evaluate.closed_set`); sums to 1.
+    probabilities_after : dict of str to float, or None
+        The same after the thought; None if nothing was thought. It does not say how sure the model is: a thought that
+        names an answer has chosen it.
     rows, corpus
         What :meth:`figure` draws.
     """
@@ -162,6 +183,7 @@ class Explained:
     pieces: tuple[Piece, ...]
     flag: Flag | None
     probabilities: dict[str, float]
+    probabilities_after: dict[str, float] | None
     rows: tuple[int, ...]
     corpus: Corpus = field(compare=False)
 
@@ -180,6 +202,15 @@ class Explained:
         """Sentences that no rule of the grammar reads."""
         return tuple(sentence for piece in self.pieces for sentence in piece.parsed.unread)
 
+    @property
+    def favoured(self) -> str:
+        """The answer that is the most probable before any explanation."""
+        return max(self.probabilities, key=self.probabilities.get)
+
+    def _disagreement(self) -> str:
+        """What stands behind the text's answer where the probabilities favour another."""
+        return f" (the probabilities favour {self.favoured})" if self.answer not in (None, self.favoured) else ""
+
     def _heard(self) -> list[str]:
         return [f"{letter}{name}" for letter, name in zip(letters_of(len(self.windows)), self.windows, strict=True)]
 
@@ -190,40 +221,42 @@ class Explained:
                  f"{len(self.unread)} unread"]
         return lines + ([f"fabricated: {self.flag.reason}"] if self.flag is not None and self.flag.fabricated else [])
 
-    def _likeliest(self) -> list[tuple[str, float]]:
-        return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:MOST_SHOWN]
-
     def __str__(self) -> str:
         thought = " ".join(" ".join([piece.text, *(MARKS[verdict][0] for verdict, _ in piece.marks)]) for piece in self.pieces)
         listed = [f"  {MARKS[verdict][0]} {words}" for verdict, words in dict.fromkeys(mark for piece in self.pieces for mark in piece.marks)]
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in self._likeliest())
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in _likeliest(self.probabilities))
         return "\n".join([*self._heard(), f"Q: {self.question}", f"Thought: {thought or '(none)'}", *listed,
-                          f"A: {self.answer or '(none of the closed set)'}", *self._summary(), f"Probabilities: {shares}"])
+                          f"A: {self.answer or '(none of the closed set)'}{self._disagreement()}", *self._summary(),
+                          f"{BEFORE}: {shares}"])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        answer = escaped(self.answer or "no answer of the closed set")
         heard, summary = ("<br>".join(map(escaped, lines)) for lines in (self._heard(), self._summary()))
         legend = " · ".join(marked(verdict, words) for verdict, words in
                             zip(Verdict, ("measured so", "measured otherwise", "not read, or nothing measured decides"), strict=True))
-        bars = "".join(f'<tr><td style="text-align: right">{escaped(name)}</td><td style="text-align: right">{share:.0%}</td><td>'
-                       f'<div style="width: {160 * share:.0f}px; height: 0.8em; background: #0072B2"></div></td></tr>'
-                       for name, share in self._likeliest())
+        folded = ""
+        if self.probabilities_after is not None:
+            bars = _bars(self.probabilities_after, "#767676")
+            folded = f"<details><summary><small>{AFTER}</small></summary>{bars}</details>"
         return (f'<div><small>{heard}</small><br><b>{escaped(self.question)}</b>'
                 f'<div style="margin: 4px 0">{" ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"}</div>'
-                f"<div><b>{escaped(self.answer or 'no answer of the closed set')}</b></div>"
-                f"<small>{summary}<br>{legend}</small><table>{bars}</table></div>")
+                f"<div><b>{answer}</b>{html.escape(self._disagreement())}</div>"
+                f"<small>{summary}<br>{legend}</small>"
+                f"<div>{BEFORE}</div>{_bars(self.probabilities, '#0072B2')}{folded}</div>")
 
     def figure(self) -> Figure:
-        """Scalp maps, spectra and probabilities (:func:`e2llm.widgets.answer_view`).
+        """Scalp maps, spectra, and probabilities before any explanation (:func:`e2llm.widgets.answer_view`).
 
         Maps are z-scores of each channel's differential entropy against the person's own level, from the rows that the split gives
         for it. Spectra (dB re 1 µV²/Hz) are means over channels, dashed the person's mean over at most :data:`REFERENCE_WINDOWS` of
-        those rows.
+        those rows. The text's answer is marked where another one is the most probable.
         """
         references = [_reference(self.corpus, row) for row in self.rows]
         against = "population level" if self.corpus.split.normalisation == "population" else "own level"
-        return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references, self._likeliest(), self.question, against)
+        return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references,
+                           _likeliest(self.probabilities), self.question, against, self.answer)
 
 
 def channel_z(corpus: Corpus, rows: Sequence[int]) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -25,7 +24,6 @@ from .runs import is_interactive
 if TYPE_CHECKING:  # asking needs torch and the whole pipeline, browsing does not
     from .asking import E2LLM, Explained
 
-Ask = Callable[[list[int], str], str]
 MARKS = {"true": ("✓", "#0072B2"), "false": ("✗", "#D55E00"), "unknown feature": ("?", "#767676")}  # of e2llm.faithfulness.Verdict
 LETTERS = "ABCD"  # as in e2llm.questions: a question is about at most four segments
 _FIELD = {"style": {"description_width": "70px"}}
@@ -171,7 +169,8 @@ def marked(verdict: str, text: str, title: str = "") -> str:
 
 
 def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references: Sequence[tuple[str, np.ndarray]],
-                shares: Sequence[tuple[str, float]], title: str, against: str = "own level") -> Figure:
+                shares: Sequence[tuple[str, float]], title: str, against: str = "own level",
+                said: str | None = None) -> Figure:
     """Scalp maps of every band, spectra, and answer probabilities; no longer pyplot's, so a notebook shows it once.
 
     Parameters
@@ -183,11 +182,13 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     references : sequence of (str, ndarray)
         For every window whose level that is, and the rows whose mean spectrum is drawn dashed.
     shares : sequence of (str, float)
-        Answers and their probabilities (0 to 1), the likeliest first.
+        Answers and their probabilities (0 to 1) before any explanation, the likeliest first.
     title : str
         Stands above the figure as it is, dollar signs and all.
     against : str
         What ``z`` is a distance from.
+    said : str, optional
+        Answer that the text gives; it is marked if it is not the likeliest.
     """
     n, bands = len(rows), list(BANDS)
     layout = [[f"{i} {band}" for band in bands] for i in range(n)] + [["spectrum"] * 3 + ["answers"] * 2]
@@ -199,7 +200,10 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     names, heights = zip(*shares, strict=True)
     axes["answers"].barh(names, [100 * height for height in heights], color=[plots.PALETTE[0]] + ["0.7"] * (len(names) - 1))
     axes["answers"].invert_yaxis()
-    axes["answers"].set(title="Probability of each answer", xlabel="probability (%)", xlim=(0, 100))
+    if said in names[1:]:  # at most half as long as the axis, so that the words fit behind its bar
+        axes["answers"].text(100 * heights[names.index(said)] + 1, said, "the text says this", va="center")
+    axes["answers"].set(title="Probability of each answer,\nbefore any explanation", xlabel="probability (%)",
+                        xlim=(0, 100))
     title = " ".join(title.split())
     figure.suptitle(title if len(title) <= 100 else f"{title[:99]}…", parse_math=False)
     plt.close(figure)
@@ -223,79 +227,8 @@ def _draw_spectra(ax: plt.Axes, windows: Windows, rows: Sequence[int], reference
 # ---------------------------------------------------------------- asking the model
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A question about one window and the model's words, as text or, escaped, as HTML."""
-
-    window: str
-    question: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.window}\nQ: {self.question}\nA: {self.text}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        window, question, text = (html.escape(part) for part in (self.window, self.question, self.text))
-        return (f"<div><small>{window}</small><br><b>{question}</b>"
-                f'<div style="white-space: pre-wrap; margin-top: 4px">{text}</div></div>')
-
-
 def _failure(error: Exception) -> str:
     return f"<b>{html.escape(f'{type(error).__name__}: {error}')}</b>"
-
-
-def ask_panel(ask: Ask, windows: Windows, questions: Sequence[str], start: int = 0) -> ipywidgets.VBox | Answer:
-    """Ask the model about a window; in batch, the answer to the first question.
-
-    Parameters
-    ----------
-    ask : callable
-        ``ask(window_ids, question)`` gives the model's answer; ids are those of ``windows.index["id"]``.
-    windows : Windows
-        What to ask about.
-    questions : sequence of str
-        Suggestions, at least one; in the live panel each may be edited before it is asked.
-    start : int
-        Row of the window that is chosen first.
-
-    Returns
-    -------
-    ipywidgets.VBox or Answer
-        The panel, or a static answer.
-    """
-    _check_row(windows, start)
-    if not questions:
-        raise ValueError("ask_panel needs at least one question to suggest.")
-
-    def answer(row: int, question: str) -> Answer:
-        return Answer(window_name(windows, row), question, ask([int(windows.index["id"].iloc[row])], question))
-
-    if not interactive():
-        return answer(start, questions[0])
-    wide = ipywidgets.Layout(width="700px")
-    picker = WindowPicker(windows, start)
-    suggestion = ipywidgets.Dropdown(options=list(questions), description="suggestion", layout=wide, **_FIELD)
-    question = ipywidgets.Textarea(value=questions[0], description="question", layout=wide, **_FIELD)
-    button = ipywidgets.Button(description="Ask", button_style="primary")
-    shown = ipywidgets.HTML()
-
-    def suggest(change: dict) -> None:
-        question.value = change["new"]
-
-    def click(_: ipywidgets.Button) -> None:
-        button.disabled, shown.value = True, "<i>thinking …</i>"
-        try:
-            shown.value = answer(picker.row, question.value)._repr_html_()
-        except Exception as error:  # a callback's traceback would go to a log that nobody reads
-            shown.value = _failure(error)
-        finally:
-            button.disabled = False
-
-    suggestion.observe(suggest, "value")
-    button.on_click(click)
-    return ipywidgets.VBox([picker.box, suggestion, question, button, shown])
 
 
 def reasoning_panel(model: E2LLM, questions: Sequence[str], start: int | Sequence[int] = 0) -> ipywidgets.VBox | Explained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,7 +22,8 @@ from e2llm import asking, widgets
 from e2llm.asking import E2LLM, Explained, channel_z, check, pieces
 from e2llm.effects import BANDS
 from e2llm.emotions import SEED_VII, plain_labels
-from e2llm.evaluate import Listener, generate
+from e2llm.evaluate import Listener, closed_set, generate, probabilities, score_options
+from e2llm.explained import AFTER, BEFORE
 from e2llm.faithfulness import Verdict
 from e2llm.features import EvidenceNames, differential_entropy
 from e2llm.grammar import Order, Quiet, parse
@@ -174,8 +176,9 @@ def test_the_text_form_is_the_same_every_time(model):
     assert repr(first) == str(first) == str(again) and first == again
     lines = str(first).splitlines()
     assert lines[2] == "Thought: Occipital alpha low, ✓ frontal theta low. ✗ The moon may be full. ? That fits fear."
-    assert lines[3:7] == ["  ✓ occipital alpha low: z = -2.50, low", "  ✗ frontal theta low: z = +2.25, high",
-                          "  ? not read: no rule of the grammar fits", "A: fear"]
+    assert lines[3:6] == ["  ✓ occipital alpha low: z = -2.50, low", "  ✗ frontal theta low: z = +2.25, high",
+                          "  ? not read: no rule of the grammar fits"]
+    assert lines[6] in ("A: fear", f"A: fear (the probabilities favour {first.favoured})")
 
 
 def test_several_windows_have_orders_and_no_flag(model):
@@ -185,6 +188,115 @@ def test_several_windows_have_orders_and_no_flag(model):
     assert found.flag is None and found.answer == "A" and list(found.probabilities) == ["A", "B"]
     assert "z = -2.50 in A, +0.00 in B" in found._repr_html_() and "which segment is meant is not said" in str(found)
     assert str(found).startswith("A: subject 1, clip 1 (fear), window 0 from 0 s\nB: subject 1")
+
+
+# --- how sure it is
+
+
+QUESTION = "Which emotion?"
+
+
+@pytest.fixture(scope="module")
+def convinced(corpus) -> E2LLM:
+    """A model, trained here, that answers whatever its thought names, and without a thought knows nothing."""
+    texts = [f"{said(f'That fits {label}.', label)} {QUESTION}" for label in LABELS]
+    processor = E2LLMProcessor(make_tokenizer(texts * 4, 320), 2)
+    size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512)
+    language = make_language_model(processor.tokenizer, size, 0)
+    joined = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, 2, 0)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(8, 16, WIDTH)).astype(np.float32)
+    optimizer = torch.optim.AdamW(joined.parameters(), 3e-3)
+    for _ in range(150):
+        rows, examples = rng.integers(8, size=16), []
+        for row in rows:
+            asked = [{"type": "eeg", "window": int(row)}, {"type": "text", "text": f" {QUESTION}"}]
+            label, thinks = LABELS[rng.integers(len(LABELS))], bool(rng.random() < 0.75)
+            response = said(f"That fits {label}.", label) if thinks else label
+            examples.append(processor.training_example([{"role": "user", "content": asked}], response, thinks))
+        ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
+        labels, _ = processor.pad([example["labels"] for example in examples], "right", -100)
+        optimizer.zero_grad()
+        heard = torch.from_numpy(features[rows])
+        joined(input_ids=ids, attention_mask=mask, eeg_features=heard, labels=labels).loss.backward()
+        optimizer.step()
+    return E2LLM(Listener(joined.eval(), processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=32)
+
+
+def shown_in(found: Explained) -> dict[str, dict[str, float]]:
+    """What is seen as the probability of each answer (0 to 1): in the text, the open part of the page, the figure."""
+    text = str(found).split(f"{BEFORE}: ")[1]
+    page = re.sub("<details>.*</details>", "", found._repr_html_()).split(BEFORE)[1]
+    axes = next(ax for ax in found.figure().axes if ax.get_xlabel() == "probability (%)")
+    assert axes.get_title() == "Probability of each answer,\nbefore any explanation"
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    row = r'right">([^<]+)</td><td style="text-align: right">(\d+)%'
+    return {"text": {name: int(share) / 100 for name, share in re.findall(r"([^,]+?) (\d+)%(?:, )?", text)},
+            "page": {name: int(share) / 100 for name, share in re.findall(row, page)},
+            "figure": dict(zip(names, [bar.get_width() / 100 for bar in axes.patches], strict=True))}
+
+
+def test_the_probability_is_that_of_the_evaluation_whatever_the_thought_names(convinced):
+    """After a thought that names an answer, this model is sure of it; that is never shown as how sure it is."""
+    said_itself = convinced.ask(0, QUESTION)
+    assert said_itself.answer is not None and said_itself.thought == f"That fits {said_itself.answer}."
+    expected = closed_set(convinced.listener, [convinced._item([0], QUESTION, None)])[0]
+    assert expected.max() < 0.5
+    for label in LABELS:
+        found = convinced.explain(0, QUESTION, said(f"That fits {label}.", label))
+        assert found.answer == label and list(found.probabilities.values()) == expected.tolist()
+        assert found.probabilities_after[label] > 0.9
+        for where, shares in shown_in(found).items():
+            assert list(shares) == sorted(LABELS, key=lambda name: -found.probabilities[name]), where
+            assert list(shares.values()) == pytest.approx(sorted(expected, reverse=True), abs=0.0051), where
+    assert said_itself.probabilities == found.probabilities
+
+
+@pytest.mark.parametrize(("rows", "question", "task"), [
+    ([0], "predict", None), ([0], "describe", None), ([0], QUESTION, None), ([0, 1], "compare", None),
+    ([0, 1], "compare intensity", None), ([0, 1, 2], "rank", None), ([0, 1, 2], "match", None),
+    ([0, 1], "Who is afraid?", None), ([0, 1, 2], "In order?", "rank")])
+def test_no_text_changes_a_probability_of_any_task(model, rows, question, task):
+    item = model._item(rows, question, task)
+    expected = probabilities(score_options(model.listener, [item]))[0].tolist()
+    texts = ["", item.options[-1], f"{THINK}\nunfinished"]
+    texts += [said(f"That fits {option}.", option) for option in item.options[:3]]
+    found = [model.explain(rows, question, text, task) for text in texts]
+    found += [model.ask(rows, question, start, task) for start in ("", said(f"That fits {item.options[0]}.", ""))]
+    for each in found:
+        assert list(each.probabilities) == item.options and list(each.probabilities.values()) == expected
+    after = [each.probabilities_after for each in found[2:5]]
+    assert all(sum(each.values()) == pytest.approx(1) for each in after)
+    assert after[0] != after[1]  # these do depend on the text
+
+
+def test_a_probability_after_no_thought_is_not_there(model):
+    for text in ("", "fear", TRUE, f"{THINK}\n\n{END_THINK}\n\nfear"):
+        found = model.explain(0, QUESTION, text)
+        assert found.probabilities_after is None and "<details>" not in found._repr_html_()
+
+
+def test_the_probability_after_the_thought_is_folded_away(convinced):
+    shown = convinced.explain(0, QUESTION, said("That fits sad.", "sad"))._repr_html_()
+    (folded,) = re.findall("<details>.*?</details>", shown)  # closed: no "open" attribute
+    assert AFTER in folded and re.search(r">sad</td><td[^>]*>(9\d|100)%<", folded)
+    assert shown.count(AFTER) == 1 and shown.index(BEFORE) < shown.index(folded)
+    assert AFTER not in str(convinced.explain(0, QUESTION, said("That fits sad.", "sad")))
+
+
+def test_a_text_that_the_probabilities_do_not_favour_is_seen(convinced):
+    favoured = convinced.explain(0, QUESTION, "").favoured
+    for label in LABELS:
+        found = convinced.explain(0, QUESTION, said(f"That fits {label}.", label))
+        words = f"(the probabilities favour {favoured})"
+        axes = next(ax for ax in found.figure().axes if ax.get_xlabel() == "probability (%)")
+        ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert found.answer == label and found.favoured == favoured == ticks[0]
+        assert [words in str(found), words in found._repr_html_(), len(axes.texts) == 1] == [label != favoured] * 3
+        for mark in axes.texts:  # stands behind the bar of the text's answer
+            assert mark.get_text() == "the text says this"
+            assert axes.convert_yunits(mark.get_position()[1]) == ticks.index(label)
+    assert "favour" not in str(convinced.explain(0, QUESTION, "?"))  # no answer, so none that differs
 
 
 # --- asking

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from edfio import Edf, EdfSignal
@@ -440,6 +441,18 @@ def test_the_overview_is_the_closed_set_of_every_window(model, edf, monkeypatch)
     assert table.std().max() > 1e-3  # windows are told apart
     with pytest.raises(ValueError, match=f"no window {N_WINDOWS}"):
         recording.overview([0, N_WINDOWS])
+
+
+def test_what_is_shown_of_a_test_window_is_what_the_evaluation_wrote(run):
+    """Every probability in predictions.csv, asked again with its wording behind a thought that names some label."""
+    asked, written = E2LLM.of_run(run), pd.read_csv(run.path / "predictions.csv")
+    items = assessment.prediction_items(asked.corpus, asked.corpus.split.test, 0)
+    for i, (item, row) in enumerate(zip(items, written.to_dict("records"), strict=True)):
+        label, question = SEED_VII.labels[i % 7], item.messages[0]["content"][-1]["text"].strip()
+        found = asked.explain(item.windows, question, f"<think>\nThat fits {label}.\n</think>\n\n{label}")
+        assert found.probabilities == pytest.approx({name: row[f"p({name})"] for name in SEED_VII.labels}, abs=1e-5)
+    shares = written[[f"p({name})" for name in SEED_VII.labels]]
+    assert len(items) > 6 and shares.std().max() > 1e-3  # windows are told apart
 
 
 def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, tmp_path):
