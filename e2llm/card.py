@@ -34,8 +34,8 @@ _LIMITS = (
     "recording), or from the training's people (`levels=\"population\"`). The scores above were made with the levels that the protocol names.",
     "Free text is generated: it can be wrong, and it can be unreadable. Probabilities over the closed set of answers "
     "are always defined.",
-    "Probabilities are read from the EEG before any explanation. The text may give another answer; then both are shown. "
-    "An explanation names an answer, so a probability after it does not say how sure the model is.",
+    "Probabilities are read from the EEG before any explanation. The text may give another answer; then both are "
+    "shown. An explanation names an answer, so a probability after it does not say how sure the model is.",
 )
 
 
