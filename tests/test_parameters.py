@@ -164,7 +164,7 @@ def _shown_commands() -> list[str]:
     prose = [(ROOT / "README.md").read_text(encoding="utf-8")]
     prose += ["".join(cell["source"]) for path in LESSONS for cell in _cells(path, "markdown")]
     found = [text.strip() for page in prose for text in re.findall(r"e2llm (?:run|sweep)\b[^`\n;&|#]*", page)]
-    return [text for text in dict.fromkeys(found) if "…" not in text]
+    return [text for text in dict.fromkeys(found) if "…" not in text and "--help" not in text]
 
 
 @pytest.mark.parametrize("command", _shown_commands())
