@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from . import __version__
@@ -24,13 +25,15 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from .pipeline import parse_assignments
     from .runs import runs_folder
-    from .sweeps import sweep
+    from .sweeps import sweep, table_name
 
+    overrides = parse_assignments(arguments.parameter)
     grid = parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in map(_halves, arguments.grid))
-    table = sweep(arguments.profile, grid, arguments.name, parse_assignments(arguments.parameter))
+    table = sweep(arguments.profile, grid, arguments.name, overrides)
     print(table.to_string(index=False))
     if "fold" in grid:
-        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{arguments.name or Path(arguments.profile).stem}-pooled.csv'}")
+        name = table_name(arguments.profile, overrides, arguments.name)
+        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{name}-pooled.csv'}")
     return 1 if "error" in table else 0
 
 
@@ -107,6 +110,12 @@ def _ask(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _help_with_parameters(usual: Callable[[], str]) -> str:
+    from .parameters import table
+
+    return f"{usual()}\nparameters for -p, with their defaults:\n{table()}\n"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="e2llm", description="Research kit of E²-LLM: its notebooks from a terminal.")
     parser.add_argument("--version", action="version", version=f"e2llm {__version__}")
@@ -114,12 +123,13 @@ def _parser() -> argparse.ArgumentParser:
 
     pipeline = argparse.ArgumentParser(add_help=False)
     pipeline.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
-    pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
+    pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="repeatable; 'e2llm run --help' lists them")
     pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
 
     command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
     command.add_argument("--lesson", action="append", default=[], metavar="NN", help="also run this lesson (07: reasoning); repeatable")
     command.set_defaults(action=_run)
+    command.format_help = partial(_help_with_parameters, command.format_help)
 
     command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")
     command.add_argument("-g", "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key")

@@ -1,44 +1,37 @@
 """The notebooks as a pipeline: parameters checked before any kernel starts, then papermill, one after the other.
 
-A profile (``notebooks/profiles/*.yaml``) is only parameters; each notebook declares its own in the cell tagged
-``parameters``, as literals with a trailing comment. Parameters given by hand (``overrides``) go over the profile's.
+Defaults, types and bounds are those of :class:`e2llm.parameters.Parameters`. A profile (``notebooks/profiles/*.yaml``)
+goes over them, parameters given by hand (``overrides``) go over the profile. A notebook says in the cell tagged
+``parameters`` which ones it takes; the values that stand there are for reading it alone, and are never used here.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
-import io
+import hashlib
 import json
 import os
 import re
 import sys
 import threading
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from . import report
+from . import parameters, report
 from .fetch import CATALOGUE, Packaged, require
 from .runs import Run, project_root, replacing, runs_folder
 
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a hanging kernel must end some time
+LONGEST_NAME = 100  # letters of a run's name, before its hash
 _RESULTS = ("metrics.json", "predictions.csv", "report.html", "progress.json")
 
 
 class PipelineError(Exception):
     """A notebook failed; the message is one paragraph: which, why, and where its executed part lies."""
-
-
-class Parameter(NamedTuple):
-    """One assignment of a notebook's ``parameters`` cell."""
-
-    default: Any
-    help: str
 
 
 # ---------------------------------------------------------------- parameters
@@ -59,84 +52,78 @@ def find_notebooks(folder: Path | None = None, also: Sequence[str] = ()) -> list
     return sorted(found)
 
 
+def profile_path(name_or_path: str | Path) -> Path:
+    """The file of a profile, which need not exist: a YAML file itself, or a name in ``notebooks/profiles``."""
+    path = Path(name_or_path)
+    return path if path.suffix in (".yaml", ".yml") else _profiles() / f"{name_or_path}.yaml"
+
+
+def _profiles() -> Path:
+    return project_root() / "notebooks" / "profiles"
+
+
 def load_profile(name_or_path: str | Path) -> dict[str, Any]:
     """Parameters of a profile, by its name or the path of a YAML file; the key ``description`` is left out."""
-    path, folder = Path(name_or_path), project_root() / "notebooks" / "profiles"
-    if path.suffix not in (".yaml", ".yml"):
-        path = folder / f"{name_or_path}.yaml"
+    path = profile_path(name_or_path)
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
+        known = ", ".join(sorted(file.stem for file in _profiles().glob("*.yaml"))) or "none"
         raise ValueError(f"There is no profile {str(name_or_path)!r} ({path}). Known profiles: {known}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+        content, written = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML in UTF-8: {error}") from error
     if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
         raise ValueError(f"{path} must be a flat mapping, one line 'parameter: value' each.")
-    return {str(key): value for key, value in content.items() if key != "description"}
+    return {str(key): _text_kept(key, value, written.get(key)) for key, value in content.items() if key != "description"}
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """``["epochs=3", "subjects=[1, 2]"]`` to a mapping; values are read as YAML."""
+    """``["seed=3", "ladder_seeds=[1, 2]"]`` to a mapping; values are read as YAML, those of text parameters stay text."""
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or not key.strip().isidentifier():
+        key = key.strip()
+        if not equals or not key.isidentifier():
             raise ValueError(f"{text!r} is no parameter: write key=value.")
         try:
-            values[key.strip()] = yaml.safe_load(value)
+            values[key] = _text_kept(key, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
         except yaml.YAMLError as error:
             raise ValueError(f"The value in {text!r} is not YAML ({error}): quote it.") from error
     return values
 
 
-def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
-    """Name to default and help of what a notebook's ``parameters`` cell declares; the cell is read, not run.
+def _text_kept(name: str, value: Any, written: Any) -> Any:
+    """What YAML read, or for a text parameter what was written: ``01`` stays "01", and nothing is empty text."""
+    if not parameters.is_text(name):
+        return value
+    return "" if value is None else written
+
+
+def declared_parameters(path: str | Path) -> set[str]:
+    """Names that a notebook's ``parameters`` cell assigns; the cell is read, not run.
 
     Raises
     ------
     ValueError
-        If there is not exactly one such cell, or a line of it is no literal. A value computed from others would go
-        stale when papermill replaces them below the cell.
+        If there is not exactly one such cell, or it is not Python.
     """
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", ())]
     if len(tagged) != 1:
         raise ValueError(f"{path} has {len(tagged)} cells tagged 'parameters': tag exactly one.")
-    source = "".join(tagged[0]["source"])
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    found = {}
-    for node in ast.parse(source).body:
-        line = ast.get_source_segment(source, node)
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        try:
-            (target,) = targets
-            found[target.id] = Parameter(ast.literal_eval(node.value), comments.get(node.end_lineno, ""))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, parameters cell: {line!r} is not 'name = literal'; compute it below.") from error
-    return found
-
-
-def _checked(name: str, value: Any, default: Any) -> Any:
-    """``value`` as the type of ``default``; raises ValueError if it is of another one."""
-    if default is None or type(value) is type(default):
-        return value
-    if isinstance(default, float) and type(value) is int:
-        return float(value)  # 1 and 1.0 must make equal stages
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    hint = ""
-    if isinstance(value, str) and isinstance(default, (bool, int, float)):
-        hint = {bool: " Write true or false.", int: " Write a whole number."}.get(
-            type(default), " YAML reads 1e-3 as text: write 1.0e-3."
-        )
-    wanted, got = type(default).__name__, "nothing" if value is None else type(value).__name__
-    raise ValueError(f"{name} = {value!r} is {got}, but its default {default!r} is {wanted}.{hint}")
+    try:
+        body = ast.parse("".join(tagged[0]["source"])).body
+    except SyntaxError as error:
+        raise ValueError(f"{path}, parameters cell: {error.msg} in line {error.lineno}.") from error
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    named = [node for target in targets for node in ast.walk(target)]
+    return {node.id for node in named if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """Check names and types of parameters against what the notebooks declare.
+    """Check names, types and bounds of parameters, and that the notebooks take them.
 
     Parameters
     ----------
@@ -148,37 +135,84 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
     -------
     dict
         Notebook to the value of every parameter it declares, but for ``run_name``.
+
+    Raises
+    ------
+    ValueError
+        If a value is refused (:func:`e2llm.parameters.checked`), no notebook takes it, it asks for another twin than the one
+        that is there, or a notebook declares a parameter that nobody knows.
     """
-    declared = {path: notebook_parameters(path) for path in notebooks}
-    defaults: dict[str, tuple[Any, Path]] = {}
-    for path, parameters in declared.items():
-        if "run_name" not in parameters:
+    declared = {path: declared_parameters(path) for path in notebooks}
+    for path, names in declared.items():
+        if "run_name" not in names:
             raise ValueError(f"{path} does not declare the parameter run_name: it could not find its run.")
-        for name, parameter in parameters.items():
-            default, first = defaults.setdefault(name, (parameter.default, path))
-            if (type(default), default) != (type(parameter.default), parameter.default):
-                both = f"{default!r} in {first.name} but {parameter.default!r} in {path.name}"
-                raise ValueError(f"The parameter {name} defaults to {both}: give it one default.")
+        names.remove("run_name")
+        for name in sorted(names - parameters.FIELDS.keys()):
+            raise ValueError(f"{path}, parameters cell: {parameters.unknown(name)} Compute other values in a cell below.")
     values = {**profile, **overrides}
     if "run_name" in values:
         raise ValueError("run_name is no parameter of a profile: give the run's name by --name.")
+    effective = parameters.checked(values).model_dump()
     for name in values:
-        if name not in defaults:
-            close = difflib.get_close_matches(name, defaults, n=3, cutoff=0.5)
-            near = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(defaults))}."
-            raise ValueError(f"No notebook declares the parameter {name!r}: {near}")
-    effective = {name: default for name, (default, _) in defaults.items()}
-    effective |= {name: _checked(name, value, defaults[name][0]) for name, value in values.items()}
-    return {path: {name: effective[name] for name in declared[path] if name != "run_name"} for path in declared}
+        if not any(name in names for names in declared.values()):
+            running = ", ".join(path.stem for path in declared)
+            raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, or add its lesson.")
+    _check_twin([name for name in values if name.startswith("twin_")], effective)
+    return {path: {name: value for name, value in effective.items() if name in names} for path, names in declared.items()}
 
 
-def run_name(profile: str | Path, overrides: Mapping) -> str:
-    """Name of a run that was given none: the profile's, then each changed parameter (``tiny-epochs3-seed1``)."""
-    return "-".join([Path(profile).stem, *(f"{key}{_slug(value)}" for key, value in overrides.items())])
+def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Refuse parameters of a twin where another one, or other data, are there already: they would be ignored."""
+    root = project_root() / values["data_root"]
+    if not (given and values["twin_preset"] and root.exists()):
+        return
+    description = root.with_name(f"{root.name}-truth") / "twin.yaml"
+    if not description.is_file():
+        raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them out, "
+                         "or give another data_root.")
+    there = yaml.safe_load(description.read_text(encoding="utf-8"))
+    for name in given:
+        if there[name.removeprefix("twin_")] != values[name]:
+            raise ValueError(f"{name} = {values[name]!r}, but the twin that is in {root} already has "
+                             f"{there[name.removeprefix('twin_')]!r}: give another data_root, or remove that folder.")
+
+
+def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
+    """Name of a run that was given none: the profile's, then each changed parameter (``tiny-seed1-fold1``).
+
+    The name ends in a short hash where it alone would not tell what was asked for: a value was changed or cut to fit a
+    folder's name, has capital letters (which some file systems do not tell apart) or contains what reads as another
+    parameter, the whole is long, or the profile is a file outside ``notebooks/profiles``.
+
+    Parameters
+    ----------
+    profile : str or path
+        See :func:`load_profile`.
+    overrides : mapping
+        Parameter to value.
+    base : str, optional
+        Stands for the profile's name.
+
+    Returns
+    -------
+    str
+        At most ``LONGEST_NAME`` + 9 letters.
+    """
+    path = profile_path(profile).resolve()
+    stem = base or path.stem
+    origin = stem if base or path == (_profiles() / f"{stem}.yaml").resolve() else str(path)
+    exact = [origin, *(f"{key}{value.lower() if isinstance(value, str) else value}" for key, value in overrides.items())]
+    readable = [_slug(stem) or "run", *(f"{key}{_slug(value)}" for key, value in overrides.items())]
+    name = "-".join(readable)
+    parts = re.split(rf"-(?={'|'.join(parameters.FIELDS)})", name)
+    if parts == readable == exact and len(name) <= LONGEST_NAME and not re.search(r"-[0-9a-f]{8}$", name):
+        return name
+    told = json.dumps([origin, list(overrides.items())], default=str)
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def _slug(value: Any) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", str(value)).strip("_")[:40]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", str(value))[:40].strip("_.-")
 
 
 # ---------------------------------------------------------------- execution
@@ -280,14 +314,14 @@ def run_pipeline(
     Raises
     ------
     ValueError
-        If a parameter is unknown or of the wrong type, or the language model has to be fetched first; before any kernel starts.
+        If a parameter is refused (:func:`validate`), or the language model has to be fetched first; before any kernel starts.
     PipelineError
         If a notebook fails. Stages finished by then stay, and are skipped the next time.
     """
     overrides = dict(overrides or {})
     notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
     wanted = validate(load_profile(profile), overrides, notebooks)
-    everything = {key: value for parameters in wanted.values() for key, value in parameters.items()}
+    everything = {key: value for values in wanted.values() for key, value in values.items()}
     if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
         require(wanted_model)  # before any work, not after half an hour
     run = Run.open(name or run_name(profile, overrides))
@@ -297,9 +331,9 @@ def run_pipeline(
         partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")
     (run.path / "notebooks").mkdir(exist_ok=True)
     with _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
-        for path, parameters in wanted.items():
+        for path, values in wanted.items():
             bar.set_description(f"{run.name}: {path.stem}")
-            _execute(path, run.path / "notebooks" / path.name, {**parameters, "run_name": run.name}, cell_timeout)
+            _execute(path, run.path / "notebooks" / path.name, {**values, "run_name": run.name}, cell_timeout)
             bar.set_postfix_str("")
             bar.update()
             if bar.disable:  # a log file gets a line a notebook instead of a bar

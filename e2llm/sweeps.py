@@ -10,7 +10,7 @@ import pandas as pd
 
 from .assessment import pooled, spread
 from .pipeline import PipelineError, find_notebooks, load_profile, run_name, run_pipeline, validate
-from .runs import Run, StageMissing, replacing, runs_folder
+from .runs import Run, StageMissing, check_name, replacing, runs_folder
 
 REPEATS = ("seed", "fold")  # swept parameters that a sweep's mean and SD go over
 
@@ -31,7 +31,8 @@ def sweep(
     grid : mapping
         Parameter to the values it takes.
     name : str, optional
-        Runs are called ``<name>-<key><value>…``, the table ``<name>-sweep.csv`` beside them. Default: the profile's.
+        Runs are called ``<name>-<key><value>…``, the table ``<name>-sweep.csv`` beside them. Default: that of a run with
+        the profile and the overrides (:func:`table_name`).
 
     Returns
     -------
@@ -44,11 +45,13 @@ def sweep(
         raise ValueError(f"A sweep needs at least one value for each of its keys, got {dict(grid)}.")
     notebooks = list(notebooks or find_notebooks())
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    names = [run_name(name or Path(profile).stem, combination) for combination in combinations]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Two runs of the sweep would share a name in {names}: give values that differ in letters.")
     for combination in combinations:  # all of them, before the first one starts
         validate(load_profile(profile), {**(overrides or {}), **combination}, notebooks)
+    shown = check_name(name) if name else ""
+    names = [run_name(profile, combination if name else {**(overrides or {}), **combination}, shown) for combination in combinations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two runs of the sweep are the same in {names}: give each value once.")
+    name = table_name(profile, overrides, name)
     rows = []
     for run_id, combination in zip(names, combinations, strict=True):
         row = {"run": run_id, **combination}
@@ -59,13 +62,18 @@ def sweep(
             row["error"] = str(error)
         rows.append(row)
     table = _with_mean_and_sd(pd.DataFrame(rows), list(grid))
-    with replacing(runs_folder() / f"{name or Path(profile).stem}-sweep.csv") as partial:
+    with replacing(runs_folder() / f"{name}-sweep.csv") as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
     if len(grid.get("seed", ())) >= 3:
-        _spread_over_seeds(rows, list(grid), name or Path(profile).stem)
+        _spread_over_seeds(rows, list(grid), name)
     if "fold" in grid:
-        _pool_folds(rows, list(grid), name or Path(profile).stem)
+        _pool_folds(rows, list(grid), name)
     return table
+
+
+def table_name(profile: str | Path, overrides: Mapping | None = None, name: str | None = None) -> str:
+    """What the tables of a sweep begin with: its name, or else that of a run with its profile and overrides."""
+    return name or run_name(profile, overrides or {})
 
 
 def _spread_over_seeds(rows: list[dict], swept: list[str], name: str) -> None:

@@ -12,35 +12,42 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 import e2llm
 from e2llm.__main__ import main
+from e2llm.parameters import FIELDS
 from e2llm.pipeline import (
     PipelineError,
+    declared_parameters,
     find_notebooks,
     load_profile,
-    notebook_parameters,
     parse_assignments,
+    profile_path,
+    run_name,
     run_pipeline,
     validate,
 )
+from e2llm.runs import check_name
+from e2llm.simulate import TwinParams
 from e2llm.sweeps import sweep
 
 FIRST = """\
 run_name = "tiny"  # folder in runs/
-epochs = 2  # passes over the data
-lr: float = 1.0e-3  # learning rate
-fast = False
-data_root = None  # None: simulated
-subjects = [1, -2]
+save_steps = 2  # toys stand on the names of real parameters
+encoder_lr: float = 1.0e-3
+eegnet = False
+data_root = "data/toy"
+subjects = None
 """
-SECOND = 'run_name = "tiny"\nseed = 0  # of everything drawn\nepochs = 2\n'
+SECOND = 'run_name = "tiny"\nseed = 0  # of everything drawn\nsave_steps = 2\n'
 WORK = """\
 from e2llm.runs import Run
-stage = Run.open(run_name).stage("windows", {"epochs": epochs, "lr": lr})
+stage = Run.open(run_name).stage("windows", {"save_steps": save_steps, "lr": encoder_lr})
 if not stage.done:
-    stage.begin().path.joinpath("data.txt").write_text(str(epochs))
-    stage.finish({"epochs": epochs})
+    stage.begin().path.joinpath("data.txt").write_text(str(save_steps))
+    stage.finish({"save_steps": save_steps})
 """
 EVALUATE = """\
 import os
@@ -50,7 +57,7 @@ stage = run.stage("evaluation", {"seed": seed}, ("windows",))
 if not stage.done:
     stage.begin().finish()
 cwd = os.path.basename(os.getcwd())
-run.write_metrics({"accuracy": epochs / 10 + seed / 100, "batch": not is_interactive(), "cwd": cwd})
+run.write_metrics({"accuracy": save_steps / 10 + seed / 100, "batch": not is_interactive(), "cwd": cwd})
 """
 
 
@@ -67,8 +74,8 @@ def project(tmp_path, monkeypatch) -> Path:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "e2llm"\n')
     profiles = tmp_path / "notebooks" / "profiles"
     profiles.mkdir(parents=True)
-    (profiles / "tiny.yaml").write_text("description: a toy\nepochs: 3\n")
-    (profiles / "paper.yaml").write_text("lr: 1\n")
+    (profiles / "tiny.yaml").write_text("description: a toy\nsave_steps: 3\n")
+    (profiles / "paper.yaml").write_text("encoder_lr: 1\n")
     write_notebook(tmp_path / "notebooks" / "01_preprocessing.ipynb", FIRST, WORK)
     write_notebook(tmp_path / "notebooks" / "05_evaluation.ipynb", SECOND, EVALUATE)
     monkeypatch.delenv("E2LLM_RUNS", raising=False)
@@ -87,28 +94,22 @@ def no_kernels(monkeypatch):
     monkeypatch.setattr("papermill.execute_notebook", refuse)
 
 
-def test_parameters_are_read_with_their_help(project):
-    found = notebook_parameters(project / "notebooks" / "01_preprocessing.ipynb")
-    assert found["epochs"] == (2, "passes over the data") and found["lr"] == (0.001, "learning rate")
-    assert found["subjects"].default == [1, -2] and found["fast"].help == ""
-
-
-@pytest.mark.parametrize("line", ["a = 1 + b", "a = b = 1", "import os", "print(1)", "a: int", "a, b = 1, 2"])
-def test_parameters_must_be_literals(tmp_path, line):
-    path = write_notebook(tmp_path / "01_a.ipynb", f"run_name = 'tiny'\n{line}\n")
-    with pytest.raises(ValueError, match=r"01_a.ipynb, parameters cell: .* is not 'name = literal'"):
-        notebook_parameters(path)
+def test_names_of_declared_parameters_are_read_whatever_stands_behind_them(tmp_path):
+    cell = "import os\nrun_name = os.getcwd()\nseed, fold = 1, [i for i in range(3)]\nlr: float = 1e-3\na = b = 2\n"
+    assert declared_parameters(write_notebook(tmp_path / "01_a.ipynb", cell)) == {"run_name", "seed", "fold", "lr", "a", "b"}
+    with pytest.raises(ValueError, match=r"01_a.ipynb, parameters cell: .* in line 2"):
+        declared_parameters(write_notebook(tmp_path / "01_a.ipynb", "run_name = 'tiny'\nseed = = 1"))
 
 
 def test_a_notebook_without_the_tag_is_named(tmp_path):
     path = write_notebook(tmp_path / "01_a.ipynb", "run_name = 'tiny'")
     path.write_text(path.read_text().replace('"parameters"', '"parameter"'))
     with pytest.raises(ValueError, match=r"01_a.ipynb has 0 cells tagged"):
-        notebook_parameters(path)
+        declared_parameters(path)
 
 
 def test_profiles(project, tmp_path):
-    assert load_profile("tiny") == {"epochs": 3}
+    assert load_profile("tiny") == {"save_steps": 3}
     (tmp_path / "mine.yaml").write_text("")
     assert load_profile(tmp_path / "mine.yaml") == {}
     with pytest.raises(ValueError, match=r"no profile 'tyni'.*Known profiles: paper, tiny"):
@@ -119,35 +120,49 @@ def test_profiles(project, tmp_path):
             load_profile(tmp_path / "mine.yaml")
 
 
-def test_assignments_are_yaml():
-    given = parse_assignments(["epochs=3", "lr=1.0e-3", "fast=true", "data_root=a=b", "subjects=[1, 2]", "x="])
-    assert given == {"epochs": 3, "lr": 0.001, "fast": True, "data_root": "a=b", "subjects": [1, 2], "x": None}
-    for text in ("epochs", "=3", "a b=1", "a=[1"):
+def test_assignments_are_yaml_and_text_parameters_stay_text():
+    given = parse_assignments(["seed=3", "encoder_lr=1.0e-3", "eegnet=true", "data_root=a=b", "ladder_seeds=[1, 2]", "subjects=", "other=1"])
+    assert given == {"seed": 3, "encoder_lr": 0.001, "eegnet": True, "data_root": "a=b", "ladder_seeds": [1, 2], "subjects": None, "other": 1}
+    text = {"data_root=01": "01", "data_root='a b'": "a b", "source_options=labels=1": "labels=1", "ladder=[1.0, base]": ["1.0", "base"]}
+    for written, value in text.items():
+        assert parse_assignments([written]) == {written.partition("=")[0]: value}
+    for wrong in ("epochs", "=3", "a b=1", "a=[1"):
         with pytest.raises(ValueError, match=r"write key=value|is not YAML"):
-            parse_assignments([text])
+            parse_assignments([wrong])
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if isinstance(field.default, str)])
+def test_nothing_given_for_a_text_is_empty_text_on_the_command_line_and_in_a_profile(tmp_path, name):
+    (tmp_path / "mine.yaml").write_text(f"{name}:\n")
+    assert parse_assignments([f"{name}="]) == load_profile(tmp_path / "mine.yaml") == {name: ""}
+
+
+def test_texts_of_a_profile_stay_text(tmp_path):
+    (tmp_path / "mine.yaml").write_text("data_root: 0012\nladder: [base, 7]\nencoder_weights: ~\nseed: 7\n")
+    assert load_profile(tmp_path / "mine.yaml") == {"data_root": "0012", "ladder": ["base", "7"], "encoder_weights": "", "seed": 7}
+    (tmp_path / "mine.yaml").write_bytes("data_root: Zürich\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine.yaml is not YAML in UTF-8"):
+        load_profile(tmp_path / "mine.yaml")
 
 
 def test_values_given_by_hand_win_and_each_notebook_gets_what_it_declares(project):
     first, second = find_notebooks()
-    wanted = validate({"epochs": 3, "lr": 1}, {"epochs": 4, "data_root": "SEED-VII"}, [first, second])
-    assert wanted[second] == {"seed": 0, "epochs": 4}
-    assert wanted[first] == {"epochs": 4, "lr": 1.0, "fast": False, "data_root": "SEED-VII", "subjects": [1, -2]}
-    assert isinstance(wanted[first]["lr"], float)
+    wanted = validate({"save_steps": 3, "encoder_lr": 1}, {"save_steps": 4, "data_root": "SEED-VII"}, [first, second])
+    assert wanted[second] == {"seed": 0, "save_steps": 4}
+    assert wanted[first] == {"save_steps": 4, "encoder_lr": 1.0, "eegnet": False, "data_root": "SEED-VII", "subjects": None}
+    assert isinstance(wanted[first]["encoder_lr"], float)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epoch": 3}, "No notebook declares the parameter 'epoch': did you mean epochs"),
-        ({"zzz": 3}, "'zzz': known: data_root, epochs"),
-        ({"lr": "1e-3"}, "lr = '1e-3' is str, but its default 0.001 is float. .*write 1.0e-3"),
-        ({"epochs": 2.5}, "epochs = 2.5 is float, but its default 2 is int"),
-        ({"epochs": True}, "is bool, but its default 2 is int"),
-        ({"epochs": None}, "is nothing, but"),
-        ({"fast": "false"}, "Write true or false"),
-        ({"fast": 0}, "is int, but its default False is bool"),
-        ({"subjects": 1}, "is int, but .* is list"),
+        ({"save_stps": 3}, "There is no parameter 'save_stps': did you mean save_steps"),
+        ({"zzz": 3}, "'zzz': e2llm run --help"),
+        ({"encoder_lr": "1e-3"}, "encoder_lr = '1e-3' must be a number. .*write 1.0e-3"),
+        ({"save_steps": 2.5}, "save_steps = 2.5 must be a whole number"),
+        ({"seed": -1}, "seed = -1 must be greater than or equal to 0"),
         ({"run_name": "x"}, "--name"),
+        ({"test_items": 3}, r"test_items is a parameter of none of the lessons that would run \(01_preprocessing, 05_evaluation\)"),
     ],
 )
 def test_wrong_parameters_are_refused_before_a_kernel_starts(project, no_kernels, values, message):
@@ -156,14 +171,46 @@ def test_wrong_parameters_are_refused_before_a_kernel_starts(project, no_kernels
     assert not (project / "runs").exists()
 
 
-def test_notebooks_must_agree_on_defaults_and_take_a_run_name(project):
+def test_a_notebook_with_a_parameter_that_nobody_knows_or_without_a_run_name_is_refused(project):
     notebooks = find_notebooks()
-    write_notebook(notebooks[1], SECOND.replace("epochs = 2", "epochs = 7"))
-    with pytest.raises(ValueError, match=r"epochs defaults to 2 in 01_preprocessing.ipynb but 7 in 05_evaluation.ipynb"):
+    write_notebook(notebooks[1], SECOND + "sed = 1\n")
+    with pytest.raises(ValueError, match=r"05_evaluation.ipynb, parameters cell: There is no parameter 'sed': did you mean seed"):
         validate({}, {}, notebooks)
     write_notebook(notebooks[1], "seed = 0")
     with pytest.raises(ValueError, match=r"05_evaluation.ipynb does not declare the parameter run_name"):
         validate({}, {}, notebooks)
+
+
+@pytest.mark.parametrize("line", ["save_steps = 9", 'save_steps = "many"', "save_steps = 3 * 3", 'run_name = "lab"', "seed = 7", "encoder_lr = None"])
+def test_a_lesson_edited_in_jupyter_does_not_change_the_command(project, line):
+    """The same command, before and after somebody has changed a lesson's parameters and JupyterLab has saved them."""
+    run = run_pipeline("tiny")
+    before = [(run.path / file).read_bytes() for file in ("metrics.json", "params.yaml", "windows/stage.json")]
+    for path in find_notebooks():
+        name, notebook = line.partition(" =")[0], nbformat.read(path, 4)
+        lines = notebook.cells[0].source.splitlines()
+        notebook.cells[0].source = "\n".join(line if old.startswith((f"{name} ", f"{name}:")) else old for old in lines)
+        nbformat.write(notebook, path)
+    assert any(line in path.read_text() or line.replace('"', '\\"') in path.read_text() for path in find_notebooks())
+    again = run_pipeline("tiny")
+    assert again.path == run.path and [path.name for path in (project / "runs").iterdir()] == ["tiny"]
+    assert [(run.path / file).read_bytes() for file in ("metrics.json", "params.yaml", "windows/stage.json")] == before
+
+
+def test_a_twin_that_is_there_already_is_not_taken_for_another(project, no_kernels):
+    path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST + 'twin_preset = "teaching"\ntwin_subjects = 20\n')
+    (project / "data" / "toy").mkdir(parents=True)
+    toy = {"data_root": "data/toy"}
+    with pytest.raises(ValueError, match=r"twin_subjects given, but .*toy is there already and is no finished twin"):
+        validate(toy, {"twin_subjects": 3}, [path])
+    (project / "data" / "toy-truth").mkdir()
+    (project / "data" / "toy-truth" / "twin.yaml").write_text(yaml.safe_dump(vars(TwinParams(subjects=3, seconds=[8, 9]))))
+    assert validate(toy, {"twin_subjects": 3}, [path])[path]["twin_subjects"] == 3
+    assert validate(toy, {}, [path]) and validate(toy, {"twin_preset": ""}, [path])
+    for name, value in {"twin_subjects": 4, "twin_preset": "realistic"}.items():
+        with pytest.raises(ValueError, match=f"{name} = {value!r}, but the twin that is in .*toy already has"):
+            validate(toy, {name: value}, [path])
+    assert validate({}, {"twin_subjects": 4, "data_root": "data/other"}, [path])
 
 
 def test_the_pipeline_runs_resumes_and_reports(project, capfd):
@@ -171,7 +218,7 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     folder = project / "runs" / "trial"
     assert json.loads((folder / "metrics.json").read_text()) == {"accuracy": 0.35, "batch": True, "cwd": "notebooks"}
     assert yaml.safe_load((folder / "params.yaml").read_text()) == {
-        "data_root": None, "epochs": 3, "fast": False, "lr": 0.001, "seed": 5, "subjects": [1, -2],
+        "data_root": "data/twin", "eegnet": False, "encoder_lr": 0.006, "save_steps": 3, "seed": 5, "subjects": None,
     }  # fmt: skip
     assert list(json.loads((folder / "manifest.json").read_text())["stages"]) == ["evaluation", "windows"]
     executed = nbformat.read(folder / "notebooks" / "05_evaluation.ipynb", 4)
@@ -221,17 +268,17 @@ def fake_execution(monkeypatch):
                 from papermill.exceptions import PapermillExecutionError
 
                 raise PapermillExecutionError(0, 1, "", "RuntimeError", "bad luck", [])
-            accuracy = parameters["epochs"] / 10 + parameters["seed"] / 100
+            accuracy = parameters["save_steps"] / 10 + parameters["seed"] / 100
             Run.open(parameters["run_name"]).write_metrics({"all": {"accuracy": accuracy}, "tables": {}})
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
 
 
 def test_a_sweep_averages_over_seeds_only(project, fake_execution):
-    table = sweep("tiny", {"epochs": [1, 2], "seed": [0, 2]})
-    assert list(table["run"][:4]) == [f"tiny-epochs{e}-seed{s}" for e in (1, 2) for s in (0, 2)]
+    table = sweep("tiny", {"save_steps": [1, 2], "seed": [0, 2]})
+    assert list(table["run"][:4]) == [f"tiny-save_steps{e}-seed{s}" for e in (1, 2) for s in (0, 2)]
     mean, sd = table[table["run"] == "mean"], table[table["run"] == "sd"]
-    assert list(mean["epochs"]) == [1, 2] and list(mean["all.accuracy"]) == pytest.approx([0.11, 0.21])
+    assert list(mean["save_steps"]) == [1, 2] and list(mean["all.accuracy"]) == pytest.approx([0.11, 0.21])
     assert list(sd["all.accuracy"]) == pytest.approx([0.02 / 2**0.5] * 2)
     assert len(pd.read_csv(project / "runs" / "tiny-sweep.csv")) == 8
 
@@ -283,19 +330,88 @@ def test_a_failed_run_does_not_stop_a_sweep(project, fake_execution, capsys):
 
 
 def test_a_sweep_is_checked_as_a_whole_before_it_starts(project, no_kernels):
-    with pytest.raises(ValueError, match="epochs = 'many'"):
-        sweep("tiny", {"epochs": [1, "many"]})
-    with pytest.raises(ValueError, match="share a name"):
-        sweep("tiny", {"data_root": ["a b", "a_b"]})
+    with pytest.raises(ValueError, match="save_steps = 'many'"):
+        sweep("tiny", {"save_steps": [1, "many"]})
+    with pytest.raises(ValueError, match="give each value once"):
+        sweep("tiny", {"seed": [0, 0]})
     with pytest.raises(ValueError, match="at least one value"):
-        sweep("tiny", {"epochs": []})
+        sweep("tiny", {"seed": []})
+    with pytest.raises(ValueError, match="cannot name a run"):
+        sweep("tiny", {"seed": [1]}, "a/b")
+
+
+def test_sweeps_with_other_parameters_have_other_runs_and_tables(project, fake_execution):
+    first, other = sweep("tiny", {"seed": [0, 1]}), sweep("tiny", {"seed": [0, 1]}, overrides={"save_steps": 5})
+    assert list(first["run"][:2]) == ["tiny-seed0", "tiny-seed1"]
+    assert list(other["run"][:2]) == ["tiny-save_steps5-seed0", "tiny-save_steps5-seed1"]
+    assert {path.name for path in (project / "runs").glob("*.csv")} == {"tiny-sweep.csv", "tiny-save_steps5-sweep.csv"}
+    named = sweep("tiny", {"data_root": ["a b", "a_b"]}, "mine", {"save_steps": 5})
+    assert named["run"][1] == "mine-data_roota_b" and named["run"][0].startswith("mine-data_roota_b-")
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "name"),
+    [
+        ("tiny", {}, "tiny"),
+        ("tiny", {"seed": 1, "fold": 1}, "tiny-seed1-fold1"),
+        ("seed-vii-raw", {"eegnet": True, "encoder_lr": 1e-5}, "seed-vii-raw-eegnetTrue-encoder_lr1e-05"),
+        ("tiny", {"language_model": "smollm2-135m", "protocol": "within_subject"}, "tiny-language_modelsmollm2-135m-protocolwithin_subject"),
+        ("notebooks/profiles/tiny.yaml", {"twin_preset": ""}, "tiny-twin_preset"),
+    ],
+)
+def test_simple_runs_have_readable_names(project, profile, overrides, name):
+    assert run_name(profile, overrides) == name
+
+
+TEXTS = st.text(max_size=60) | st.text("ab-_./ 1A", max_size=6) | st.sampled_from(["a-seed1", "A", "a", "x" * 41, "x" * 42, "数据" * 30])
+VALUES = {
+    name: TEXTS if isinstance(field.default, str) else st.booleans() if isinstance(field.default, bool)
+    else st.lists(st.integers(0, 9), max_size=3) if isinstance(field.default, tuple)
+    else st.floats(0, 9) if isinstance(field.default, float) else st.integers(0, 12)
+    for name, field in FIELDS.items()
+}  # fmt: skip
+FEW = ("seed", "data_root", "source", "source_options", "ladder_seeds", "encoder_lr")  # likely to meet each other
+OVERRIDES = st.builds(dict, st.fixed_dictionaries({}, optional={name: VALUES[name] for name in FEW})) | st.fixed_dictionaries({}, optional=VALUES)
+PROFILES = st.sampled_from([
+    "tiny", "paper", "notebooks/profiles/tiny.yaml", "notebooks/profiles/tiny.yml", "a/tiny.yaml", "b/tiny.yaml", "a/tiny.yml", "sub/tiny",
+    "tiny-seed1", "v1.5", "v1.6", "a/数据.yaml", "b/_.yaml", "a/" + "long" * 40 + ".yaml",
+])  # fmt: skip
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(first=st.tuples(PROFILES, OVERRIDES), second=st.tuples(PROFILES, OVERRIDES))
+@example(first=("tiny", {"data_root": "a-seed1"}), second=("tiny", {"data_root": "a", "seed": 1}))
+@example(first=("tiny-seed1", {}), second=("tiny", {"seed": 1}))
+@example(first=("tiny", {"source": "_options1"}), second=("tiny", {"source_options": "1"}))
+@example(first=("tiny", {"data_root": "x" * 41}), second=("tiny", {"data_root": "x" * 40}))
+@example(first=("tiny", {"data_root": "Data"}), second=("tiny", {"data_root": "data"}))
+@example(first=("tiny", dict.fromkeys(FIELDS, "x" * 40)), second=("tiny", {**dict.fromkeys(FIELDS, "x" * 40), "reconstructor": "y"}))
+def test_two_runs_never_share_a_folder(project, first, second):
+    names = [run_name(*first), run_name(*second)]
+    for name in names:
+        assert check_name(name) == name and len(name) < 120 and name[-1] not in "._-"
+    files = [(profile_path(profile).resolve(), overrides) for profile, overrides in (first, second)]
+    if files[0] != files[1]:
+        assert names[0].lower() != names[1].lower()  # some file systems do not tell case
+
+
+def test_a_value_that_looks_like_a_hash_is_not_taken_for_one(project):
+    hashed = run_name("tiny", {"data_root": "a b"})
+    assert hashed.startswith("tiny-data_roota_b-")
+    assert run_name("tiny", {"data_root": hashed.removeprefix("tiny-data_root")}) != hashed
+
+
+def test_a_name_does_not_depend_on_how_the_path_of_a_profile_is_written(project):
+    (project / "a").mkdir()
+    names = {run_name(path, {}) for path in ("a/tiny.yaml", project / "a" / "tiny.yaml", "a/../a/tiny.yaml")}
+    assert len(names) == 1 and names.pop().startswith("tiny-")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "--profile", "tyni"], "Known profiles: paper, tiny"),
-        (["run", "-p", "epoch=3"], "did you mean epochs"),
+        (["run", "-p", "save_step=3"], "did you mean save_steps"),
         (["run", "--name", "a/b"], "cannot name a run"),
         (["report", "trial"], "There is no run 'trial'"),
         (["simulate", "notebooks"], "notebooks exists and is not a finished twin"),

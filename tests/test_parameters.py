@@ -1,0 +1,184 @@
+"""Parameters are declared once; lessons, profiles and the commands in README agree with them, and bad values are refused."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import subprocess
+import tokenize
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from e2llm import effects, parameters, pretraining, recordings, splits
+from e2llm.__main__ import _parser, main
+from e2llm.parameters import FIELDS, Parameters, checked
+from e2llm.pipeline import find_notebooks, load_profile, parse_assignments, validate
+from e2llm.preprocess import MISSING, PreprocessParams
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+
+
+def _cells(path: Path, kind: str) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+
+
+def _written_parameters(path: Path) -> dict[str, tuple]:
+    """Name to value and trailing comment of what a lesson's parameters cell says, a literal a line."""
+    (cell,) = [cell for cell in _cells(path, "code") if "parameters" in cell["metadata"].get("tags", ())]
+    source = "".join(cell["source"])
+    comments = {token.start[0]: token.string.removeprefix("# ") for token in tokenize.generate_tokens(io.StringIO(source).readline)
+                if token.type == tokenize.COMMENT}
+    return {node.targets[0].id: (ast.literal_eval(node.value), comments.get(node.lineno)) for node in ast.parse(source).body}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_says_the_defaults_and_the_help_of_its_parameters(path):
+    written = _written_parameters(path)
+    assert written.pop("run_name")[0] == "tiny"
+    for name, (value, comment) in written.items():
+        assert (type(value), value, comment) == (type(FIELDS[name].default), FIELDS[name].default, FIELDS[name].description), name
+
+
+def test_every_parameter_is_taken_by_a_lesson_and_is_in_one_group():
+    taken = {name for path in LESSONS for name in _written_parameters(path)} - {"run_name"}
+    assert taken == set(FIELDS)
+    grouped = [name for group in Parameters.__bases__ for name in group.model_fields]
+    assert sorted(grouped) == sorted(FIELDS)
+
+
+def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
+    plain = checked({}).model_dump()
+    assert {name: (type(value), value) for name, value in plain.items()} == {n: (type(f.default), f.default) for n, f in FIELDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("source", recordings.SOURCES),
+        ("twin_preset", ["", *effects.PRESETS]),
+        ("missing_channels", MISSING),
+        ("protocol", splits.PROTOCOLS),
+        ("normalisation", splits.NORMALISATIONS),
+        ("reconstructor", pretraining.RECONSTRUCTORS),
+    ],
+)
+def test_allowed_values_are_those_that_the_code_knows(name, known):
+    assert set(get_args(FIELDS[name].annotation)) == set(known)
+
+
+def test_the_upper_edge_stays_below_half_the_rate_of_windows():
+    assert PreprocessParams().sfreq / 2 == parameters.NYQUIST
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_profile_holds_parameters_of_the_lessons_only(path):
+    values = load_profile(path)
+    wanted = validate(values, {}, find_notebooks(ROOT / "notebooks"))
+    for name, value in values.items():
+        assert all(taken.get(name, value) == value for taken in wanted.values()) and any(name in taken for taken in wanted.values())
+
+
+NUMBERS = [name for name, field in FIELDS.items() if field.annotation in (int, float)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_may_be_below_zero_infinite_or_something_else(name):
+    for value in (-1, float("nan"), float("inf"), "1", True, None, [1]):
+        with pytest.raises(ValueError, match=rf"^{name} = .* must be ") as refused:
+            checked({name: value})
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in NUMBERS])
+def test_every_other_parameter_refuses_a_value_of_another_type(name):
+    with pytest.raises(ValueError, match=rf"^{name} = 1.5 must be "):
+        checked({name: 1.5})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fold": 99}, "fold = 99 is not there: the protocol 'joint' has the folds 0 to 11."),
+        ({"protocol": "subjects", "fold": 3}, "the protocol 'subjects' has the folds 0 to 2"),
+        ({"protocol": "clips", "fold": 4}, "the protocol 'clips' has the folds 0 to 3"),
+        ({"n_groups": 2}, "n_groups = 2 leaves no part to train on"),
+        ({"subjects": 0}, "subjects = 0 must be greater than or equal to 1"),
+        ({"l_freq": 45.0, "h_freq": 0.5}, "l_freq = 45 must be below h_freq = 0.5"),
+        ({"l_freq": 99}, "l_freq = 99 must be below h_freq = 45"),
+        ({"h_freq": 128}, "h_freq = 128 must be less than 128"),
+        ({"language_steps": 40}, "language_steps = 40 must be more than drill_steps = 40"),
+        ({"eeg_tokens": 3}, "eeg_tokens = 3 must be 1, 2, 4, 8 or 16"),
+        ({"encoder_steps": 0}, "encoder_steps = 0 must be greater"),
+        ({"batch_size": 0}, "batch_size = 0 must be greater"),
+        ({"seed": 2**32}, "seed = 4294967296 must be less than"),
+        ({"patch_dropout": 1}, "patch_dropout = 1 must be less than 1"),
+        ({"protocol": "clip"}, "protocol = 'clip' must be 'joint', "),
+        ({"data_root": ""}, "data_root = '' must not be empty"),
+        ({"ladder": []}, "ladder = [] must not be empty"),
+        ({"ladder_seeds": [0, "x"]}, "'x' in ladder_seeds must be a whole number"),
+        ({"encoder_lr": "1e-3"}, "encoder_lr = '1e-3' must be a number. YAML reads 1e-3 as text: write 1.0e-3."),
+        ({"eegnet": "false"}, "eegnet = 'false' must be true or false."),
+        ({"sed": 1}, "There is no parameter 'sed': did you mean seed"),
+        ({"seed": 0.5, "fold": "a"}, "seed = 0.5 must be a whole number. fold = 'a' must be a whole number."),
+    ],
+)
+def test_values_that_cannot_work_are_refused_in_one_paragraph(values, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        checked(values)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fold": 11},
+        {"protocol": "within_subject", "fold": 79},
+        {"protocol": "subjects", "n_groups": 0, "fold": 19},
+        {"protocol": "joint", "n_groups": 0, "fold": 19},
+        {"language_model": "smollm2-135m", "language_steps": 1},
+        {"subjects": None},
+        {"encoder_size": "mine"},
+        {"ladder": ["base"], "ladder_seeds": [0, 1]},
+    ],
+)
+def test_values_that_can_work_are_taken(values):
+    found = checked(values).model_dump()
+    assert {name: list(found[name]) if isinstance(found[name], tuple) else found[name] for name in values} == values
+
+
+def test_help_lists_every_parameter_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    printed = capsys.readouterr().out
+    for name, field in FIELDS.items():
+        (default,) = re.findall(rf"^  {name}=(\S*) +{re.escape(field.description)}$", printed, re.M)
+        assert checked(parse_assignments([f"{name}={default}"])) == checked({}), name
+
+
+def _shown_commands() -> list[str]:
+    prose = [(ROOT / "README.md").read_text(encoding="utf-8")]
+    prose += ["".join(cell["source"]) for path in LESSONS for cell in _cells(path, "markdown")]
+    found = [text.strip() for page in prose for text in re.findall(r"e2llm (?:run|sweep)\b[^`\n;&|#]*", page)]
+    return [text for text in dict.fromkeys(found) if "…" not in text and "--help" not in text]
+
+
+@pytest.mark.parametrize("command", _shown_commands())
+def test_a_command_that_readme_or_a_lesson_shows_is_taken_as_a_shell_hands_it_over(command):
+    script = f"e2llm() {{ printf '%s\\0' \"$@\"; }}; {command}"
+    words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+    arguments = _parser().parse_args(words)
+    values = parse_assignments(arguments.parameter)
+    for key, _, given in (text.partition("=") for text in getattr(arguments, "grid", ())):
+        values |= {name: found[0] for name, found in parse_assignments([f"{key}=[{given}]"]).items()}
+    lessons = find_notebooks(ROOT / "notebooks", also=getattr(arguments, "lesson", ()))
+    wanted = validate(load_profile(arguments.profile), values, lessons)
+    assert all(value in [taken.get(name) for taken in wanted.values()] for name, value in values.items())
+
+
+def test_readme_shows_commands():
+    assert len(_shown_commands()) >= 10 and any('twin_preset=""' in command for command in _shown_commands())
