@@ -37,7 +37,7 @@ subjects = [1, -2]
 SECOND = 'run_name = "tiny"\nseed = 0  # of everything drawn\nepochs = 2\n'
 WORK = """\
 from e2llm.runs import Run
-stage = Run.open(run_name).stage("windows", {"epochs": epochs, "lr": lr})
+stage = Run.open(run_name).stage("first", {"epochs": epochs, "lr": lr})
 if not stage.done:
     stage.begin().path.joinpath("data.txt").write_text(str(epochs))
     stage.finish({"epochs": epochs})
@@ -46,7 +46,7 @@ EVALUATE = """\
 import os
 from e2llm.runs import Run, is_interactive
 run = Run.open(run_name)
-stage = run.stage("evaluation", {"seed": seed}, ("windows",))
+stage = run.stage("second", {"seed": seed}, ("first",))
 if not stage.done:
     stage.begin().finish()
 cwd = os.path.basename(os.getcwd())
@@ -173,15 +173,15 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert yaml.safe_load((folder / "params.yaml").read_text()) == {
         "data_root": None, "epochs": 3, "fast": False, "lr": 0.001, "seed": 5, "subjects": [1, -2],
     }  # fmt: skip
-    assert list(json.loads((folder / "manifest.json").read_text())["stages"]) == ["evaluation", "windows"]
+    assert list(json.loads((folder / "manifest.json").read_text())["stages"]) == ["first", "second"]
     executed = nbformat.read(folder / "notebooks" / "05_evaluation.ipynb", 4)
     assert 'run_name = "trial"' in executed.cells[1].source
     assert (folder / "report.html").exists() and "report.html" in capfd.readouterr().out
     assert "JPY_SESSION_NAME" in os.environ and "E2LLM_BATCH" not in os.environ
 
-    made = (folder / "windows" / "stage.json").read_bytes()
+    made = (folder / "first" / "stage.json").read_bytes()
     run_pipeline("tiny", {"seed": 6}, "trial")
-    assert (folder / "windows" / "stage.json").read_bytes() == made
+    assert (folder / "first" / "stage.json").read_bytes() == made
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == pytest.approx(0.36)
 
 
@@ -194,7 +194,7 @@ def test_a_failing_cell_is_told_in_one_paragraph(project, capfd):
     assert "ValueError: the cap has no Cz" in message
     partly = project / "runs" / "tiny" / "notebooks" / "05_evaluation.ipynb"
     assert str(partly) in message and "so far" in partly.read_text()
-    assert (project / "runs" / "tiny" / "windows" / "stage.json").exists()
+    assert (project / "runs" / "tiny" / "first" / "stage.json").exists()
 
 
 def test_a_cell_without_end_is_stopped(project):

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from e2llm import report, runs
-from e2llm.runs import Progress, Run, StageMissing, folder_fingerprint, project_root
+from e2llm.runs import Progress, Run, StageMissing, data_fingerprint, project_root
 
 
 @pytest.fixture
@@ -200,24 +200,24 @@ def test_a_fingerprint_sees_both_ends_of_large_files(tmp_path, place):
     (tmp_path / "sub").mkdir()
     file, content = tmp_path / "sub" / "1.mat", bytearray(300_000)
     file.write_bytes(content)
-    before = folder_fingerprint(tmp_path)
+    before = data_fingerprint(tmp_path)
     (tmp_path / ".DS_Store").write_text("x")
     os.utime(file, (1, 1))
-    assert folder_fingerprint(tmp_path) == before
+    assert data_fingerprint(tmp_path) == before
     content[place] = 1
     file.write_bytes(content)
-    assert folder_fingerprint(tmp_path) != before
+    assert data_fingerprint(tmp_path) != before
 
 
 def test_a_fingerprint_sees_names_sizes_and_missing_folders(tmp_path):
     (tmp_path / "1.mat").write_bytes(bytes(300_000))
-    before = folder_fingerprint(tmp_path)
+    before = data_fingerprint(tmp_path)
     (tmp_path / "1.mat").rename(tmp_path / "2.mat")
-    renamed = folder_fingerprint(tmp_path)
+    renamed = data_fingerprint(tmp_path)
     (tmp_path / "2.mat").write_bytes(bytes(300_001))
-    assert len({before, renamed, folder_fingerprint(tmp_path)}) == 3
+    assert len({before, renamed, data_fingerprint(tmp_path)}) == 3
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
-        folder_fingerprint(tmp_path / "nowhere")
+        data_fingerprint(tmp_path / "nowhere")
 
 
 def drawing() -> Figure:
