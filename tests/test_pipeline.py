@@ -24,6 +24,7 @@ from e2llm.pipeline import (
     run_pipeline,
     validate,
 )
+from e2llm.runs import Run, RunBusy
 from e2llm.sweeps import sweep
 
 FIRST = """\
@@ -207,6 +208,59 @@ def test_a_dead_kernel_is_told(project):
     path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, "import os; os._exit(1)")
     with pytest.raises(PipelineError, match="its kernel died"):
         run_pipeline("tiny", notebooks=[path])
+
+
+def test_the_command_says_who_is_at_work(project, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RunBusy("The run 'tiny' is in use by process 7.")
+
+    monkeypatch.setattr("papermill.execute_notebook", refuse)
+    assert main(["run"]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "e2llm: The run 'tiny' is in use by process 7."
+
+
+RESULTS = ("metrics.json", "predictions.csv", "report.html", "params.yaml")
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError("No space left on device")])
+def test_results_of_a_finished_run_stay_until_the_new_ones_are_whole(project, monkeypatch, fault):
+    """A run that is stopped, or ends for a full disk, in its first lesson or its last, has taken nothing away."""
+    stops = [""]
+
+    def execute(_, target, parameters, **__):
+        run = Run.open(parameters["run_name"])
+        if target.name == stops[-1]:
+            raise fault
+        if target.name.startswith("05"):
+            run.write_predictions(pd.DataFrame({"seed": [parameters["seed"]]}))
+            run.write_metrics({"seed": parameters["seed"]})
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    folder = run_pipeline("tiny", {"seed": 1}, "trial").path
+    before = {name: (folder / name).read_bytes() for name in RESULTS}
+    for stop in ("01_preprocessing.ipynb", "05_evaluation.ipynb"):
+        stops.append(stop)
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            run_pipeline("tiny", {"seed": 2}, "trial")
+        assert {name: (folder / name).read_bytes() for name in RESULTS} == before
+    stops.append("")
+    run_pipeline("tiny", {"seed": 2}, "trial")
+    assert json.loads((folder / "metrics.json").read_text()) == {"seed": 2}
+    assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 2
+
+
+def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, monkeypatch):
+    started = []
+
+    def execute(_, target, parameters, **__):
+        started.append(target.name)
+        script = "from e2llm.pipeline import run_pipeline; run_pipeline('tiny', name='trial')"
+        second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}" in second.stderr
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    run = run_pipeline("tiny", name="trial")
+    assert len(started) == 2 and not list((run.path / "notebooks").iterdir())
 
 
 @pytest.fixture
