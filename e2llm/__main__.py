@@ -188,13 +188,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from .pipeline import PipelineError
     from .recordings import RecordingError, SourceError
-    from .runs import StageMissing
+    from .runs import RunBusy, StageMissing
 
     try:
         return arguments.action(arguments)
     except PipelineError as error:
         message, code = error, 1
-    except (ValueError, RecordingError, SourceError, StageMissing, FileExistsError, FileNotFoundError) as error:
+    except (ValueError, RecordingError, SourceError, StageMissing, RunBusy, FileExistsError, FileNotFoundError) as error:
         message, code = error, 2
     except KeyboardInterrupt:
         message, code = "Stopped. The same command goes on from here: stages that are finished are skipped.", 130

@@ -19,7 +19,7 @@ from .evaluate import Listener, closed_set, generate, score_items, shuffled, wit
 from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
 from .questions import Item, predict
-from .runs import Run
+from .runs import Run, data_fingerprint
 from .shortcuts import PROBES, neighbour_worth, probe, session_worth
 from .splits import accepted_rules
 from .stages import (
@@ -143,12 +143,12 @@ def tiers_2_and_3(corpus: Corpus, listener: Listener, n_items: int, seed: int) -
     return pd.DataFrame(rows), examples
 
 
-def _arm(run_name: str, arm: str, n_items: int, seed: int) -> list[dict]:
+def _arm(run_name: str, arm: str, n_items: int, seed: int, folder: Path) -> list[dict]:
     """Train and score one ablated variant; a process of its own, so that two run at a time."""
     torch.set_num_threads(1)
     run = Run.open(run_name)
     corpus = open_corpus(run)
-    folder = run.path / "evaluation" / "checkpoints" / arm.replace(" ", "_")
+    folder = folder / arm.replace(" ", "_")
     stage_2, stage_3 = (run.require(name)["params"] for name in ("projector", "adapter"))
     fit_2, fit_3 = FitParams(**stage_2["fit"]), FitParams(**stage_3["fit"])
     (tokens, position), ear, slots = load_tokens(run), load_ear(run), stage_2["evidence_slots"]
@@ -189,10 +189,10 @@ def ablation_rows(arm: str, corpus: Corpus, listener: Listener, n_items: int, se
     return [score.row(kind, group=arm) for kind, score in scores.items()]
 
 
-def ablation(run: Run, corpus: Corpus, listener: Listener, n_items: int, seed: int, n_jobs: int = 2) -> pd.DataFrame:
-    """The full model beside variants that lack one stage, everything else equal."""
+def ablation(run: Run, corpus: Corpus, listener: Listener, n_items: int, seed: int, folder: Path, n_jobs: int = 2) -> pd.DataFrame:
+    """The full model beside variants that lack one stage, everything else equal; their checkpoints are kept in ``folder``."""
     arms = ("without stage 1", "without stage 2", "without stage 3")
-    rows = Parallel(n_jobs=n_jobs)(delayed(_arm)(run.name, arm, n_items, seed) for arm in arms)
+    rows = Parallel(n_jobs=n_jobs)(delayed(_arm)(run.name, arm, n_items, seed, folder) for arm in arms)
     return pd.DataFrame([*ablation_rows("all stages", corpus, listener, n_items, seed), *(row for arm in rows for row in arm)])
 
 
@@ -244,7 +244,8 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
     recipes = (*BASELINES, RAW_BASELINE) if with_eegnet else BASELINES
     settings = {"n_items": n_items, "ablation": with_ablation, "baselines": [recipe.name for recipe in recipes],
                 "oracle": truth is not None, "probes": list(PROBES), "seed": seed}
-    stage = run.stage("evaluation", settings, needs=("encoder", "adapter"))
+    inputs = {} if truth is None else {"truth": data_fingerprint(truth)}
+    stage = run.stage("evaluation", settings, needs=("encoder", "adapter"), inputs=inputs)
     if not stage.done:
         stage.begin()
         findings = examine(run, corpus)
@@ -255,7 +256,7 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         tables = {"tier_1": first.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": tests, "shortcuts": shortcuts, "tiers_2_and_3": others}
         if with_ablation:
-            tables["ablation"] = ablation(run, corpus, listener, n_items, seed)
+            tables["ablation"] = ablation(run, corpus, listener, n_items, seed, stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         predictions.to_csv(stage.path / "predictions.csv", index=False)
@@ -277,9 +278,9 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
              "calibration of the label probabilities": ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sure.items()),
              "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.owners[split.test]))}
+    run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
     run.write_metrics({"facts": facts, **{key: record["metrics"][key] for key in ("parse_rate", "calibration", "samples")},
                        "tables": {name: table.to_dict("records") for name, table in tables.items()}})
-    run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
     return tables
 
 

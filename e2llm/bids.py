@@ -14,7 +14,7 @@ import pandas as pd
 
 from .emotions import plain_labels
 from .montage import NEAR_MM, Match
-from .trials import Recording, RecordingError, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch, why_unread
+from .trials import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch, why_unread
 
 _EXTENSIONS = (".edf", ".EDF", ".bdf", ".vhdr", ".set", ".fif")
 _MISSING = ("", "n/a", "N/A")
@@ -31,7 +31,7 @@ class _Event:
     context: str
 
 
-class BIDSFolder:
+class BIDSFolder(Source):
     """A BIDS dataset of EEG.
 
     A trial is a row of a recording's ``events.tsv`` whose label is known, from its onset for its duration; where there is no such
@@ -91,6 +91,11 @@ class BIDSFolder:
             raise SourceError(f"No event of {self.root} has the label {', '.join(absent)} in column '{label_column}': correct 'labels'.")
         self.label_set = plain_labels(self._name(), [event.label for event in found])
         self._number()
+
+    def inputs(self) -> list[Path]:
+        """The folders of the people who are used, and the files at the top, whose facts hold for all; derivatives are not read."""
+        people = {path.subject for path in self.paths.values()}
+        return [*(path for path in self.root.iterdir() if path.is_file()), *(self.root / f"sub-{person}" for person in people)]
 
     def _find(self, task: str, session: str) -> dict[str, mne_bids.BIDSPath]:
         """Recordings by their path below the root, in the order of subjects, sessions and runs; derivatives are none."""

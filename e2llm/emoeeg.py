@@ -19,7 +19,7 @@ import pandas as pd
 
 from .emotions import EMOEEG_MC, LabelSet
 from .montage import NEAR_MM, Match
-from .trials import Recording, RecordingError, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .trials import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
 
 # Names of stimuli ("sad4") begin with these.
 EMOTION_OF = {"joy": "joy", "ins": "inspiration", "ten": "tenderness", "fear": "fear", "dis": "disgust", "sad": "sadness", "neu": "neutral"}
@@ -83,7 +83,7 @@ class _Stretch:
     stimulus: str = ""
 
 
-class EmoEEGMC:
+class EmoEEGMC(Source):
     """A folder of EmoEEG-MC: ``sub-XX/eeg/sub-XX_task-emotion[_run-YY]_eeg.edf`` with ``README.md``; beh tables are optional.
 
     Parameters
@@ -120,6 +120,10 @@ class EmoEEGMC:
         self.recordings = [Recording(path.name, path, path.name.removeprefix("sub-")) for path in folders]
         self.matches: dict[str, Match] = {}
         self._plans: dict[str, list[_Stretch]] = {}
+
+    def inputs(self) -> list[Path]:
+        """The folders of the people who are used, and the README that tells triggers and orders."""
+        return [self.root / "README.md", *(recording.path for recording in self.recordings)]
 
     def check(self, recording: Recording) -> list[str]:
         """EEG channels that all files of one person have; raises RecordingError if their trials cannot be told."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .emotions import FACED as FACED_LABELS
 from .montage import canonical, known_channels
-from .trials import Recording, RecordingError, SourceError, Trial
+from .trials import Recording, RecordingError, Source, SourceError, Trial
 
 # Emotion of clips 1..28 (Stimuli_info.xlsx): three clips an emotion, four for neutral.
 FACED_CLIPS: tuple[str, ...] = tuple(emotion for emotion, n in zip(
@@ -54,7 +54,7 @@ def read_pickled_array(path: Path) -> np.ndarray:
     return content
 
 
-class FACED:
+class FACED(Source):
     """A folder of FACED: ``root/Processed_data/subNNN.pkl`` (or ``root`` itself, if the files lie there).
 
     Parameters
@@ -82,6 +82,10 @@ class FACED:
         self._check_electrodes()
         self.recordings = [Recording(path.name, path, path.stem[3:]) for path in found[:subjects]]
         self.ch_names = tuple(known_channels(list(FACED_CHANNELS)))
+
+    def inputs(self) -> list[Path]:
+        """The recordings that are used, and the table of electrodes if it is there."""
+        return [self.root / _SHEET, *(recording.path for recording in self.recordings)]
 
     def _check_electrodes(self) -> None:
         """The published order against the data set's own table, where that has been copied too."""

@@ -9,13 +9,13 @@ import pandas as pd
 
 from .emotions import plain_labels
 from .montage import NEAR_MM, Match
-from .trials import Recording, RecordingError, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .trials import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
 
 _NEEDED = ("file", "subject", "session", "label")
 _OPTIONAL = ("start", "stop", "clip", "context")
 
 
-class LabelledFolder:
+class LabelledFolder(Source):
     """Any folder of recordings that MNE reads, with a table of labels.
 
     A row of the table is a labelled stretch. Without the columns ``start`` and ``stop`` it is the whole file; with them a file may
@@ -56,6 +56,10 @@ class LabelledFolder:
         files = self.rows.drop_duplicates("file")
         self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in files.itertuples()]
         self.matches: dict[str, Match] = {}
+
+    def inputs(self) -> list[Path]:
+        """The whole folder, for a recording may be of several files, and the table wherever it lies."""
+        return [self.root, self.table_path]
 
     def _read_table(self) -> pd.DataFrame:
         """The table as text; every cell that is used is filled, and what should be a number is one."""

@@ -27,7 +27,6 @@ from .runs import Run, project_root, replacing, runs_folder
 
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a hanging kernel must end some time
 LONGEST_NAME = 100  # letters of a run's name, before its hash
-_RESULTS = ("metrics.json", "predictions.csv", "report.html", "progress.json")
 
 
 class PipelineError(Exception):
@@ -325,12 +324,10 @@ def run_pipeline(
     if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
         require(wanted_model)  # before any work, not after half an hour
     run = Run.open(name or run_name(profile, overrides))
-    for result in _RESULTS:  # those of other parameters must not outlive them; the last notebook writes them again
-        (run.path / result).unlink(missing_ok=True)
-    with replacing(run.path / "params.yaml") as partial:
-        partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")
-    (run.path / "notebooks").mkdir(exist_ok=True)
-    with _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+    # A lock of its own: the kernels started here take the one of stages.
+    with run.held("the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+        (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
+        (run.path / "notebooks").mkdir(exist_ok=True)
         for path, values in wanted.items():
             bar.set_description(f"{run.name}: {path.stem}")
             _execute(path, run.path / "notebooks" / path.name, {**values, "run_name": run.name}, cell_timeout)
@@ -338,5 +335,8 @@ def run_pipeline(
             bar.update()
             if bar.disable:  # a log file gets a line a notebook instead of a bar
                 print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
-    report.build(run)
+        # Until here the results of the last finished run stay; metrics know by themselves which evaluation they are of.
+        with replacing(run.path / "params.yaml") as partial:
+            partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")
+        report.build(run)
     return run

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from .runs import Run, replacing
+from .runs import Run, StageMissing, replacing
 
 # Text of models goes through here: autoescape stays on, and nothing below is marked safe.
 _PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -142,8 +142,8 @@ def build(run: Run) -> Path:
     ----------
     run : Run
         Read are ``metrics.json`` (each of ``tables``: name to list of rows; ``samples``: list of mappings such as
-        question, answer, truth), the records of finished stages and ``figures/*.png``. A run without metrics, for
-        it was cut off, gets a report of what there is.
+        question, answer, truth), the records of finished stages and ``figures/*.png``. A run without metrics of its
+        present state, for it was cut off, gets a report of what there is.
 
     Returns
     -------
@@ -152,7 +152,10 @@ def build(run: Run) -> Path:
     """
     run.refresh_manifest()
     stages = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))["stages"]
-    metrics = run.read_metrics() if (run.path / "metrics.json").is_file() else {}
+    try:
+        metrics = run.read_metrics()
+    except StageMissing:  # none yet, or those of an earlier state of the run, which must not stand beside its stages
+        metrics = {}
     found = {(package, version) for record in stages.values() for package, version in record["versions"].items()}
     figures = [
         {"caption": _caption(path.stem), "data": base64.b64encode(path.read_bytes()).decode()}

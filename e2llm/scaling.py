@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -109,15 +108,13 @@ def share_stages(base: Run, run: Run, names: Sequence[str] = SHARED) -> None:
         record = base.require(name)
         if run.finished(name) == record:
             continue
-        part = Path(tempfile.mkdtemp(prefix=".sharing-", dir=run.path))
-        try:
-            for file in (*record["files"], "stage.json"):
+        with run.held(name):
+            part = run.path / f".{name}.part-shared"
+            shutil.rmtree(part, ignore_errors=True)  # of a process killed here
+            for file in (*record["files"], "stage.json"):  # the record last: with it the folder is whole
                 (part / file).parent.mkdir(parents=True, exist_ok=True)
                 _link(base.path / name / file, part / file)
-            shutil.rmtree(run.path / name, ignore_errors=True)
-            part.rename(run.path / name)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            run.put_stage(name, part)
     run.refresh_manifest()
 
 

@@ -12,7 +12,7 @@ from scipy.io import loadmat, whosmat
 
 from .emotions import SEED_VII, LabelSet
 from .montage import SEED_CHANNELS
-from .trials import Recording, RecordingError, SourceError, Trial
+from .trials import Recording, RecordingError, Source, SourceError, Trial
 
 # Five emotions a session; its 20 clips show them, mirrored, then both again (SEED-VII; Jiang et al. 2024).
 SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
@@ -32,7 +32,7 @@ def clip_emotion(clip: int) -> str:
     return emotions[i] if block % 2 == 0 else emotions[4 - i]
 
 
-class SeedVII:
+class SeedVII(Source):
     """A folder in the layout of SEED-VII: the licensed data, or a twin.
 
     Parameters
@@ -62,6 +62,10 @@ class SeedVII:
             raise SourceError(f"{folder} holds no files 1.mat, 2.mat, …: copy the subjects' files there.")
         self.recordings = [Recording(path.name, path, str(number)) for number, path in found[:subjects]]
         self.emotions = read_stimuli_order(self.root / "emotion_label_and_stimuli_order.xlsx")
+
+    def inputs(self) -> list[Path]:
+        """The recordings that are used, and the tables of labels; other folders of the data set are never read."""
+        return [*(recording.path for recording in self.recordings), *tables(self.root)]
 
     def check(self, recording: Recording) -> list[str]:
         """Keys of the clips of one file; raises RecordingError with the fact if the file cannot be used."""
@@ -115,6 +119,11 @@ class SeedVII:
                                      "finite; repair or remove the file.")
             yield Trial(recording.subject, (int(clip) - 1) // 20 + 1, int(clip), self.emotions[int(clip)],
                         signal.astype(np.float32), self.sfreq, SEED_CHANNELS, traces.get(clip))
+
+
+def tables(root: Path) -> list[Path]:
+    """Files and folders beside the recordings that labels, intensities and times are read from."""
+    return [root / "emotion_label_and_stimuli_order.xlsx", root / "continuous_labels", root / "save_info"]
 
 
 def read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from .emotions import SEED_VII, LabelSet
 from .montage import SEED_CHANNELS, Match, canonical
-from .seed import check_save_info, read_intensities, read_stimuli_order
-from .trials import Recording, RecordingError, SourceError, Trial, read_stretch, why_unread
+from .seed import check_save_info, read_intensities, read_stimuli_order, tables
+from .trials import Recording, RecordingError, Source, SourceError, Trial, read_stretch, why_unread
 
 # Start of recordings whose triggers are broken (the data set's own notes), time of the day.
 STARTS = {"14_20221015_1": "14:25:34", "9_20221111_3": "14:01:27"}
@@ -26,7 +26,7 @@ _SLACK_S = 2.5
 _NAME = re.compile(r"(\d+)_(\d{8})_(\d)")
 
 
-class SeedVIIRaw:
+class SeedVIIRaw(Source):
     """The ``EEG_raw`` folder of SEED-VII: ``{subject}_{yyyymmdd}_{session}.cnt``, 1000 Hz, 62 EEG channels and five others.
 
     Parameters
@@ -57,6 +57,10 @@ class SeedVIIRaw:
         self.sessions = {path.name: session for _, session, path in found}
         self.recordings = [Recording(path.name, path, str(subject)) for subject, _, path in found if subject in people]
         self.emotions = read_stimuli_order(self.root / "emotion_label_and_stimuli_order.xlsx")
+
+    def inputs(self) -> list[Path]:
+        """The recordings that are used, and the tables of labels and times."""
+        return [*(recording.path for recording in self.recordings), *tables(self.root)]
 
     def _open(self, recording: Recording) -> tuple[mne.io.BaseRaw, Match]:
         """An open recording and its 62 channels in the order of the data set; mastoids, heart and eyes are left out."""

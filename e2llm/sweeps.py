@@ -10,7 +10,7 @@ import pandas as pd
 
 from .assessment import pooled, spread
 from .pipeline import PipelineError, find_notebooks, load_profile, run_name, run_pipeline, validate
-from .runs import Run, StageMissing, check_name, replacing, runs_folder
+from .runs import Run, RunBusy, StageMissing, check_name, replacing, runs_folder
 
 REPEATS = ("seed", "fold")  # swept parameters that a sweep's mean and SD go over
 
@@ -58,7 +58,7 @@ def sweep(
         try:
             run = run_pipeline(profile, {**(overrides or {}), **combination}, run_id, notebooks)
             row |= scalars(run.read_metrics())
-        except (PipelineError, StageMissing) as error:
+        except (PipelineError, StageMissing, RunBusy) as error:
             row["error"] = str(error)
         rows.append(row)
     table = _with_mean_and_sd(pd.DataFrame(rows), list(grid))

@@ -59,12 +59,17 @@ class Recording:
 class Source(Protocol):
     """A data source: what :func:`e2llm.preprocess.preprocess` needs of one.
 
-    ``matches``, where a source has it, tells where the channels of each recording were placed.
+    ``matches``, where a source has it, tells where the channels of each recording were placed. A class that names this
+    one as its base takes over :meth:`inputs`.
     """
 
     root: Path
     label_set: LabelSet
     recordings: list[Recording]
+
+    def inputs(self) -> list[Path]:
+        """Files that trials are made from, and folders of which every file counts, absent ones too; by default the whole root."""
+        return [self.root]
 
     def check(self, recording: Recording) -> list[str]:
         """Channels of one recording by their canonical names; raises RecordingError if it cannot be used."""

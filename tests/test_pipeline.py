@@ -29,7 +29,7 @@ from e2llm.pipeline import (
     run_pipeline,
     validate,
 )
-from e2llm.runs import check_name
+from e2llm.runs import Run, RunBusy, check_name
 from e2llm.simulate import TwinParams
 from e2llm.sweeps import sweep
 
@@ -44,7 +44,7 @@ subjects = None
 SECOND = 'run_name = "tiny"\nseed = 0  # of everything drawn\nsave_steps = 2\n'
 WORK = """\
 from e2llm.runs import Run
-stage = Run.open(run_name).stage("windows", {"save_steps": save_steps, "lr": encoder_lr})
+stage = Run.open(run_name).stage("first", {"save_steps": save_steps, "lr": encoder_lr})
 if not stage.done:
     stage.begin().path.joinpath("data.txt").write_text(str(save_steps))
     stage.finish({"save_steps": save_steps})
@@ -53,7 +53,7 @@ EVALUATE = """\
 import os
 from e2llm.runs import Run, is_interactive
 run = Run.open(run_name)
-stage = run.stage("evaluation", {"seed": seed}, ("windows",))
+stage = run.stage("second", {"seed": seed}, ("first",))
 if not stage.done:
     stage.begin().finish()
 cwd = os.path.basename(os.getcwd())
@@ -220,15 +220,15 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert yaml.safe_load((folder / "params.yaml").read_text()) == {
         "data_root": "data/twin", "eegnet": False, "encoder_lr": 0.006, "save_steps": 3, "seed": 5, "subjects": None,
     }  # fmt: skip
-    assert list(json.loads((folder / "manifest.json").read_text())["stages"]) == ["evaluation", "windows"]
+    assert list(json.loads((folder / "manifest.json").read_text())["stages"]) == ["first", "second"]
     executed = nbformat.read(folder / "notebooks" / "05_evaluation.ipynb", 4)
     assert 'run_name = "trial"' in executed.cells[1].source
     assert (folder / "report.html").exists() and "report.html" in capfd.readouterr().out
     assert "JPY_SESSION_NAME" in os.environ and "E2LLM_BATCH" not in os.environ
 
-    made = (folder / "windows" / "stage.json").read_bytes()
+    made = (folder / "first" / "stage.json").read_bytes()
     run_pipeline("tiny", {"seed": 6}, "trial")
-    assert (folder / "windows" / "stage.json").read_bytes() == made
+    assert (folder / "first" / "stage.json").read_bytes() == made
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == pytest.approx(0.36)
 
 
@@ -241,7 +241,7 @@ def test_a_failing_cell_is_told_in_one_paragraph(project, capfd):
     assert "ValueError: the cap has no Cz" in message
     partly = project / "runs" / "tiny" / "notebooks" / "05_evaluation.ipynb"
     assert str(partly) in message and "so far" in partly.read_text()
-    assert (project / "runs" / "tiny" / "windows" / "stage.json").exists()
+    assert (project / "runs" / "tiny" / "first" / "stage.json").exists()
 
 
 def test_a_cell_without_end_is_stopped(project):
@@ -254,6 +254,59 @@ def test_a_dead_kernel_is_told(project):
     path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, "import os; os._exit(1)")
     with pytest.raises(PipelineError, match="its kernel died"):
         run_pipeline("tiny", notebooks=[path])
+
+
+def test_the_command_says_who_is_at_work(project, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RunBusy("The run 'tiny' is in use by process 7.")
+
+    monkeypatch.setattr("papermill.execute_notebook", refuse)
+    assert main(["run"]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "e2llm: The run 'tiny' is in use by process 7."
+
+
+RESULTS = ("metrics.json", "predictions.csv", "report.html", "params.yaml")
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError("No space left on device")])
+def test_results_of_a_finished_run_stay_until_the_new_ones_are_whole(project, monkeypatch, fault):
+    """A run that is stopped, or ends for a full disk, in its first lesson or its last, has taken nothing away."""
+    stops = [""]
+
+    def execute(_, target, parameters, **__):
+        run = Run.open(parameters["run_name"])
+        if target.name == stops[-1]:
+            raise fault
+        if target.name.startswith("05"):
+            run.write_predictions(pd.DataFrame({"seed": [parameters["seed"]]}))
+            run.write_metrics({"seed": parameters["seed"]})
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    folder = run_pipeline("tiny", {"seed": 1}, "trial").path
+    before = {name: (folder / name).read_bytes() for name in RESULTS}
+    for stop in ("01_preprocessing.ipynb", "05_evaluation.ipynb"):
+        stops.append(stop)
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            run_pipeline("tiny", {"seed": 2}, "trial")
+        assert {name: (folder / name).read_bytes() for name in RESULTS} == before
+    stops.append("")
+    run_pipeline("tiny", {"seed": 2}, "trial")
+    assert json.loads((folder / "metrics.json").read_text()) == {"seed": 2}
+    assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 2
+
+
+def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, monkeypatch):
+    started = []
+
+    def execute(_, target, parameters, **__):
+        started.append(target.name)
+        script = "from e2llm.pipeline import run_pipeline; run_pipeline('tiny', name='trial')"
+        second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}" in second.stderr
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    run = run_pipeline("tiny", name="trial")
+    assert len(started) == 2 and not list((run.path / "notebooks").iterdir())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from e2llm import report, runs
-from e2llm.runs import Progress, Run, StageMissing, folder_fingerprint, project_root
+from e2llm.runs import Progress, Run, StageMissing, data_fingerprint, project_root
 
 
 @pytest.fixture
@@ -108,8 +109,7 @@ def test_a_damaged_stage_is_not_done_and_starts_afresh(run, damage):
 
 
 def test_a_cut_off_stage_keeps_its_checkpoints_for_the_same_work_only(run):
-    checkpoint = run.path / "encoder" / "checkpoints" / "step-5"
-    run.stage("encoder", {"lr": 0.1}).begin()
+    checkpoint = run.stage("encoder", {"lr": 0.1}).begin().path / "checkpoints" / "step-5"
     checkpoint.parent.mkdir()
     checkpoint.write_text("weights")
     run.stage("encoder", {"lr": 0.1}).begin()
@@ -139,22 +139,164 @@ def test_begin_never_throws_finished_work_away(run):
         run.stage("encoder", {}).finish()
 
 
-def test_a_process_killed_while_finishing_leaves_no_stage(run):
-    script = """
-        import os, signal
-        from e2llm import runs
-        stage = runs.Run.open("tiny").stage("windows", {}).begin()
-        (stage.path / "data.txt").write_text("data")
-        runs.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        stage.finish()
-    """
-    package = str(Path(runs.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": package}
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert (run.path / "windows" / "data.txt").exists() and not (run.path / "windows" / "stage.json").exists()
-    assert not run.stage("windows", {}).done
-    assert run.stage("windows", {}).begin().finish().done
+# A process that begins one stage and writes its files; {then} is what it does after.
+MAKER = """
+import os, signal, sys
+from e2llm import runs
+from e2llm.runs import Run
+kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+stage = Run.open("tiny").stage("first", {params}).begin()
+(stage.path / "data.txt").write_text("{params}")
+(stage.path / "checkpoints").mkdir(exist_ok=True)
+(stage.path / "checkpoints" / "step-5").write_text("weights")
+{then}
+"""
+
+
+def process(then: str, params: dict | None = None) -> subprocess.Popen:
+    """A process of its own, in the place of this one."""
+    script = MAKER.replace("{params}", str(params or {})).replace("{then}", textwrap.dedent(then))
+    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def killed(then: str, params: dict | None = None) -> None:
+    """Run :data:`MAKER`, which must end by SIGKILL."""
+    ended = process(then, params)
+    _, errors = ended.communicate(timeout=120)
+    assert ended.returncode == -signal.SIGKILL, errors
+
+
+def hidden(run: Run) -> list[str]:
+    return sorted(path.name for path in run.path.iterdir() if re.fullmatch(r"\..*(part-.*|old)", path.name))
+
+
+def test_an_interrupt_leaves_the_old_stage_and_what_depends_on_it(run):
+    """A lesson invites to change a parameter; whoever stops that training has lost nothing, and can go on with it."""
+    make(run, "first", {"lr": 0.1})
+    make(run, "second", needs=("first",))
+    before = sorted((path, path.read_bytes()) for path in run.path.rglob("*") if path.is_file())
+    killed("kill()", {"lr": 0.2})
+    run = Run.open("tiny")
+    assert run.require("first")["params"] == {"lr": 0.1} and run.stage("first", {"lr": 0.1}).done
+    assert run.stage("second", {}, ("first",)).done
+    assert all(path.read_bytes() == content for path, content in before)
+
+    stage = run.stage("first", {"lr": 0.2})
+    assert not stage.done and stage.path == run.path / "first"
+    stage.begin()
+    assert stage.path != run.path / "first" and (stage.path / "checkpoints" / "step-5").read_text() == "weights"
+    assert run.require("second")["needs"]
+    stage.finish()
+    assert stage.path == run.path / "first" and stage.done and run.require("first")["attempts"] == 2
+    assert run.finished("second") is None and hidden(run) == []
+    assert sorted(path.name for path in stage.path.iterdir()) == ["data.txt", "stage.json"]
+
+
+# Each place in which finish() can be cut off, and which stage is there afterwards.
+CUTS = {
+    "the record": ("runs.os.replace = kill", {"lr": 0.1}),
+    "the record's name": ("real = os.replace; runs.os.replace = lambda *a: kill() if 'stage.json' in str(a[1]) else real(*a)", {"lr": 0.1}),
+    "the checkpoints": ("runs.shutil.rmtree = kill", {"lr": 0.2}),
+    "old aside": ("runs.Path.rename = kill", {"lr": 0.2}),
+    "new in": ("real = runs.Path.rename; runs.Path.rename = lambda a, b: kill() if '.part-' in a.name else real(a, b)",
+               {"lr": 0.2}),
+    "old away": ("real = runs.shutil.rmtree\n"
+                 "runs.shutil.rmtree = lambda a, **k: kill() if '.old' in a.name and a.exists() else real(a, **k)", {"lr": 0.2}),
+    "the manifest": ("runs.Run.refresh_manifest = kill", {"lr": 0.2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cut", "old"), [*((cut, True) for cut in CUTS), *((cut, False) for cut in CUTS if not cut.startswith("old"))])
+def test_a_process_killed_while_finishing_leaves_one_whole_stage_or_none(run, cut, old):
+    if old:
+        make(run, "first", {"lr": 0.1})
+    code, expected = CUTS[cut]
+    killed(f"{code}\nstage.finish()", {"lr": 0.2})
+    run = Run.open("tiny")
+    record = run.finished("first")
+    if not old and expected == {"lr": 0.1}:
+        assert record is None and not (run.path / "first").exists()
+    else:
+        assert record["params"] == expected
+        content = "data" if expected == {"lr": 0.1} else str(expected)
+        assert (run.path / "first" / "data.txt").read_text() == content
+        assert not (run.path / "first" / "checkpoints").exists() and not (run.path / "first" / "stage.part.json").exists()
+    assert not any(name.endswith(".old") for name in hidden(run))
+    stage = run.stage("first", {"lr": 0.2})
+    if not stage.done:
+        stage.begin().finish()
+    assert run.require("first")["params"] == {"lr": 0.2} and hidden(run) == []
+
+
+def test_a_removal_cut_off_never_looks_like_work_to_go_on_with(run):
+    killed("kill()", {"lr": 0.1})
+    killed("kill()", {"lr": 0.2})  # removes the work of 0.1
+    assert len(hidden(run)) == 1
+    (work,) = (run.path / name for name in hidden(run))
+    (work / "stage.part.json").unlink()
+    stage = run.stage("first", {"lr": 0.2}).begin()
+    assert stage.path == work and [path.name for path in work.iterdir()] == ["stage.part.json"]
+
+
+HOLD = "print('begun', flush=True)\nsys.stdin.readline()\nstage.finish()"
+
+
+def test_a_second_process_is_refused_and_told_by_whom(run):
+    make(run, "other", {"a": 1})
+    holder = process(HOLD, {"lr": 0.1})
+    assert holder.stdout.readline() == "begun\n"
+    for name in ("first", "second"):
+        with pytest.raises(runs.RunBusy, match=rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"):
+            run.stage(name, {}).begin()
+    assert run.require("other") and Run.open("tiny").finished("first") is None  # to read is no conflict
+    assert make(Run.open("another"), "first").done
+    assert holder.communicate("\n", timeout=120)[1] == "" and holder.returncode == 0
+    assert run.require("first")["params"] == {"lr": 0.1}
+    assert run.stage("second", {}).begin().finish().done
+
+
+def test_a_dead_process_blocks_nobody(run):
+    holder = process(HOLD)
+    assert holder.stdout.readline() == "begun\n"
+    holder.kill()
+    holder.communicate(timeout=120)
+    assert (run.path / ".stage.json").is_file()  # its note is still there
+    assert run.stage("second", {}).begin().finish().done
+
+
+def test_one_process_may_make_stages_within_stages(run):
+    outer = run.stage("outer", {}).begin()
+    run.stage("outer", {}).begin()  # after an interrupt, in the same kernel
+    inner = make(run, "inner")
+    waiting = process(HOLD)
+    assert "RunBusy" in waiting.communicate(timeout=120)[1]
+    assert inner.done and outer.finish().done
+    freed = process(HOLD)
+    assert freed.communicate("\n", timeout=120) == ("begun\n", "") and run.finished("first")
+
+
+def test_an_interrupted_cell_lets_go_of_the_run(run):
+    script = textwrap.dedent("""
+        import sys
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.run_cell("from e2llm.runs import Run")
+        shell.run_cell("stage = Run.open('tiny').stage('first', {}).begin(); raise KeyboardInterrupt")
+        print("ended", flush=True)
+        sys.stdin.readline()
+        result = shell.run_cell("stage.finish()")
+        print(type(result.error_in_exec).__name__, flush=True)
+    """)
+    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1]), "IPYTHONDIR": str(run.root / "ipython")}
+    kernel = subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while (line := kernel.stdout.readline()) and line != "ended\n":
+        pass
+    assert line == "ended\n"
+    own = run.stage("second", {}).begin()
+    assert kernel.communicate("\n", timeout=120)[0].splitlines()[-1] == "RunBusy"  # a later cell has to take the lock again
+    assert own.finish().done
 
 
 def test_a_failing_write_leaves_the_file_as_it_was(run):
@@ -166,7 +308,7 @@ def test_a_failing_write_leaves_the_file_as_it_was(run):
         partial.write_text("half")
         raise ZeroDivisionError
     assert run.read_metrics() == {"accuracy": 0.5}
-    assert [file.name for file in run.path.iterdir()] == ["metrics.json"]
+    assert sorted(file.name for file in run.path.iterdir()) == [".metrics-origin.json", "metrics.json"]
 
 
 def test_metrics_are_the_same_bytes_whatever_the_order_and_hold_no_path(run):
@@ -179,6 +321,22 @@ def test_metrics_are_the_same_bytes_whatever_the_order_and_hold_no_path(run):
 def test_missing_metrics_say_what_to_run(run):
     with pytest.raises(StageMissing, match="05_evaluation with run_name = 'tiny'"):
         run.read_metrics()
+
+
+def test_metrics_of_an_earlier_state_of_the_run_are_not_shown_as_the_new_ones(run):
+    make(run, "windows")
+    make(run, "evaluation", needs=("windows",))
+    content = run.write_metrics({"tables": {"emotion": [{"model": "E2-LLM", "kappa": 0.12345}]}}).read_bytes()
+    assert run.read_metrics()["tables"] and ">0.123<" in report.build(run).read_text(encoding="utf-8")
+    make(run, "windows", {"seconds": 5})
+    for again in (False, True):  # stale, then made again, but its results not yet written
+        if again:
+            make(run, "evaluation", needs=("windows",))
+        with pytest.raises(StageMissing, match=r"metrics.json is of an earlier state of the run.* 05_evaluation"):
+            run.read_metrics()
+        assert "no tables of results" in report.build(run).read_text(encoding="utf-8")
+    assert (run.path / "metrics.json").read_bytes() == content  # kept until the new ones are there
+    assert run.write_metrics({"tables": {}}) and run.read_metrics() == {"tables": {}}
 
 
 def test_predictions_keep_every_digit(run):
@@ -200,24 +358,24 @@ def test_a_fingerprint_sees_both_ends_of_large_files(tmp_path, place):
     (tmp_path / "sub").mkdir()
     file, content = tmp_path / "sub" / "1.mat", bytearray(300_000)
     file.write_bytes(content)
-    before = folder_fingerprint(tmp_path)
+    before = data_fingerprint(tmp_path)
     (tmp_path / ".DS_Store").write_text("x")
     os.utime(file, (1, 1))
-    assert folder_fingerprint(tmp_path) == before
+    assert data_fingerprint(tmp_path) == before
     content[place] = 1
     file.write_bytes(content)
-    assert folder_fingerprint(tmp_path) != before
+    assert data_fingerprint(tmp_path) != before
 
 
 def test_a_fingerprint_sees_names_sizes_and_missing_folders(tmp_path):
     (tmp_path / "1.mat").write_bytes(bytes(300_000))
-    before = folder_fingerprint(tmp_path)
+    before = data_fingerprint(tmp_path)
     (tmp_path / "1.mat").rename(tmp_path / "2.mat")
-    renamed = folder_fingerprint(tmp_path)
+    renamed = data_fingerprint(tmp_path)
     (tmp_path / "2.mat").write_bytes(bytes(300_001))
-    assert len({before, renamed, folder_fingerprint(tmp_path)}) == 3
+    assert len({before, renamed, data_fingerprint(tmp_path)}) == 3
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
-        folder_fingerprint(tmp_path / "nowhere")
+        data_fingerprint(tmp_path / "nowhere")
 
 
 def drawing() -> Figure:

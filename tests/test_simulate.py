@@ -32,7 +32,7 @@ from e2llm.effects import (
 from e2llm.emotions import SEED_VII
 from e2llm.montage import SEED_CHANNELS, region_of
 from e2llm.recordings import clip_emotion
-from e2llm.runs import folder_fingerprint
+from e2llm.runs import data_fingerprint
 from e2llm.simulate import TwinParams, clip_seconds, leadfield, simulate, truth_folder
 
 SFREQ = 200
@@ -179,7 +179,7 @@ def test_the_same_twin_is_the_same_bytes_at_any_time(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: later)
     monkeypatch.setattr(time, "asctime", lambda *_: "another day")
     second = simulate(tmp_path / "second", replace(SMALL, subjects=1), n_jobs=1)
-    assert folder_fingerprint(first) == folder_fingerprint(second)
+    assert data_fingerprint(first) == data_fingerprint(second)
     for path in sorted(first.rglob("*.*")):
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
 

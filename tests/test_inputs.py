@@ -1,0 +1,274 @@
+"""Windows are made again when any file that they were made from has changed, and constants of the code count like files."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import test_bids
+from edfio import Edf, EdfSignal
+from layouts import write_emoeeg, write_seed_raw
+
+import e2llm
+from e2llm import runs, scenarios, stage_code, stages
+from e2llm.preprocess import PreprocessParams
+from e2llm.recordings import SOURCES, SourceError, open_source
+from e2llm.runs import Run, data_fingerprint
+
+_OPENED: set[Path] | None = None
+
+
+def _note(event: str, arguments: tuple) -> None:
+    if event == "open" and _OPENED is not None and isinstance(arguments[0], (str, os.PathLike)):
+        _OPENED.add(Path(os.path.realpath(arguments[0])))
+
+
+sys.addaudithook(_note)
+
+
+def small(kind: str, tmp_path: Path, tiny_twin: Path) -> tuple[Path, dict]:
+    """A data set of a kind with things beside it that no reader needs, and the options to open it."""
+    root = tmp_path / "data"
+    if kind.startswith("seed-vii"):
+        shutil.copytree(tiny_twin, root)
+        if kind == "seed-vii-raw":
+            write_seed_raw(root)
+        return root, {}
+    if kind == "folder":
+        root.mkdir()
+        rng = np.random.default_rng(0)
+        for name in ("a", "b"):
+            signals = [EdfSignal(rng.normal(0, 10, 512), 128, label=x, physical_dimension="uV") for x in ("Fz", "Cz")]
+            Edf(signals).write(root / f"{name}.edf")
+        table = tmp_path / "tables" / "labels.csv"
+        table.parent.mkdir()
+        table.write_text("file,subject,session,label\na.edf,1,1,calm\nb.edf,2,1,tense\n")
+        return root, {"table": str(table)}
+    if kind == "bids":
+        for subject in ("01", "02"):
+            test_bids.write(root, subject)
+    if kind == "emoeeg-mc":
+        write_emoeeg(root, 2, per_label=1)
+    if kind == "faced":
+        (root / "Processed_data").mkdir(parents=True)
+        for number in (0, 1):
+            (root / "Processed_data" / f"sub{number:03d}.pkl").write_bytes(pickle.dumps(np.ones((28, 32, 7500), np.float32)))
+        pd.DataFrame({"x": ["nothing"]}).to_excel(root / "Electrode_Location.xlsx")
+    return root, {}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_file_that_a_source_opens_is_in_its_fingerprint(kind, tmp_path, tiny_twin, monkeypatch):
+    """What is opened is told by Python itself, not by the source. Each byte counts, also under an old size and time."""
+    root, options = small(kind, tmp_path, tiny_twin)
+    global _OPENED
+    _OPENED = set()
+    try:
+        source = open_source(kind, root, **options)
+        for recording in source.recordings:
+            assert len(list(source.trials(recording)))
+        read = {path for path in _OPENED if path.is_file() and path.is_relative_to(tmp_path.resolve())}
+    finally:
+        _OPENED = None
+    assert {recording.path.resolve() for recording in source.recordings if recording.path.is_file()} <= read
+    before = data_fingerprint(root, source.inputs())
+    for path in sorted(read):
+        whole, times = path.read_bytes(), path.stat()
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert data_fingerprint(root, source.inputs()) != before, path
+        path.write_bytes(whole)
+    assert data_fingerprint(root, source.inputs()) == before
+
+
+def test_files_that_are_not_read_do_not_count(tmp_path, tiny_twin):
+    root, _ = small("seed-vii", tmp_path, tiny_twin)
+    before = data_fingerprint(root, open_source("seed-vii", root, subjects=1).inputs())
+    (root / "EEG_raw").mkdir()
+    (root / "EEG_raw" / "1_20221001_1.cnt").write_text("large")
+    (root / "EEG_preprocessed" / "2.mat").unlink()
+    assert data_fingerprint(root, open_source("seed-vii", root, subjects=1).inputs()) == before
+    assert data_fingerprint(root, open_source("seed-vii", root, subjects=2).inputs()) != before
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "e2llm"\n')
+    monkeypatch.setenv("E2LLM_RUNS", "")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_label_table_outside_the_folder_makes_the_windows_stale(project, tiny_twin, monkeypatch):
+    """The labels of finished windows are those of the table as it is."""
+    root, options = small("folder", project, tiny_twin)
+    params, made = PreprocessParams(), []
+
+    def preprocess(source, folder, *_):
+        made.append([row.label for row in source.rows.itertuples()])
+        raise InterruptedError
+
+    monkeypatch.setattr(stages, "preprocess", preprocess)
+    run = Run.open("own")
+    for old, new in (("calm", "calm"), ("1,1,calm", "1,1,sad")):
+        table = Path(options["table"])
+        table.write_text(table.read_text().replace(old, new))
+        with pytest.raises(InterruptedError):
+            stages.make_windows(run, "folder", root, params, **options)
+    assert made == [["calm", "tense"], ["sad", "tense"]]
+    keys = [runs._read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")]
+    assert len(keys) == 1
+    table.write_text(table.read_text().replace("tense", "glad"))
+    with pytest.raises(InterruptedError):
+        stages.make_windows(run, "folder", root, params, **options)
+    assert [runs._read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")] != keys
+
+
+def test_a_linked_folder_counts_with_its_files(tmp_path):
+    for name in ("data", "elsewhere"):
+        (tmp_path / name).mkdir()
+    recording = tmp_path / "elsewhere" / "1.mat"
+    recording.write_bytes(bytes(300_000))
+    (tmp_path / "data" / "EEG").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "data", target_is_directory=True)  # a circle, which ends
+    before = data_fingerprint(tmp_path / "data")
+    recording.write_bytes(bytes(150_000) + b"x" + bytes(149_999))
+    assert data_fingerprint(tmp_path / "data") != before
+
+
+def test_contents_are_read_once_and_again_after_an_edit(tmp_path, monkeypatch):
+    data, cache = tmp_path / "data", tmp_path / "digests.json"
+    data.mkdir()
+    for name in ("1.mat", "2.mat"):
+        (data / name).write_bytes(name.encode() * 100_000)
+    read, checksum, now = [], runs.checksum, runs.time.time
+    monkeypatch.setattr(runs, "checksum", lambda path: read.append(path.name) or checksum(path))
+    first = data_fingerprint(data, cache=cache)
+    data_fingerprint(data, cache=cache)
+    assert read == ["1.mat", "2.mat"] * 2  # just written: an edit within one tick of the clock could not be told
+    monkeypatch.setattr(runs.time, "time", lambda: now() + 60)
+    for _ in range(3):
+        assert data_fingerprint(data, cache=cache) == first
+    assert read[4:] == ["1.mat", "2.mat"]
+    times = (data / "2.mat").stat()
+    content = bytearray((data / "2.mat").read_bytes())
+    content[250_000] ^= 1
+    (data / "2.mat").write_bytes(content)
+    os.utime(data / "2.mat", ns=(times.st_atime_ns, times.st_mtime_ns))  # as some copying tools do
+    assert data_fingerprint(data, cache=cache) != first and read[6:] == ["2.mat"]
+    assert len(runs._read_json(cache)) == 2  # the old digest is forgotten
+    assert data_fingerprint(data) == data_fingerprint(data, cache=cache)
+
+
+def test_files_of_a_language_model_of_ones_own_count(project, monkeypatch):
+    model = project / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    found = []
+
+    def stop(*_):
+        raise SourceError
+
+    monkeypatch.setattr(stages, "load_language_model", stop)
+    run, corpus = Run.open("own"), type("Corpus", (), {"label_set": type("Set", (), {"labels": ("a", "b")})})
+    for content in ("{}", '{"a": 1}', "{}"):
+        (model / "config.json").write_text(content)
+        with pytest.raises(SourceError):
+            stages.make_language(run, corpus, str(model), "float32", None, 0, 0, None)
+        found += [runs._read_json(path)["key"] for path in run.path.glob(".language_model.part-*/stage.part.json")]
+    assert found[0] == found[2] != found[1]
+
+
+# --- constants
+
+
+def finished_stage(run: Run, name: str) -> None:
+    run.stage(name, {}).begin().finish()
+    assert run.stage(name, {}).done
+
+
+@pytest.mark.parametrize("name", stage_code.STAGES)
+def test_every_constant_that_decides_a_stage_and_its_version_make_it_stale(project, monkeypatch, name):
+    run = Run.open("tiny")
+    finished_stage(run, name)
+    constants = stage_code.constants_of(name)
+    assert len(constants) > 20
+    for constant, value in constants.items():
+        module = f"e2llm.{constant}"
+        with monkeypatch.context() as changed:
+            changed.setattr(module, (value, "changed"))
+            assert not run.stage(name, {}).done, constant
+    assert run.stage(name, {}).done
+    code = stage_code.STAGES[name]
+    with monkeypatch.context() as changed:
+        changed.setitem(stage_code.STAGES, name, code._replace(version=code.version + 1))
+        assert not run.stage(name, {}).done
+    assert run.stage(name, {}).done
+
+
+TEXT = ("language_model", "projector", "adapter", "feedback", "evaluation", "reasoning", "scaling", "speech")
+SPOKEN = ("feedback", "reasoning", "scaling", "speech")
+
+
+@pytest.mark.parametrize(("constant", "of"), [
+    ("segments.MAX_CLAIMS", TEXT), ("segments.CITED", TEXT), ("segments.SALIENT", TEXT), ("features.LEVEL_THRESHOLD", TEXT),
+    ("questions._PREDICT", TEXT), ("questions._EVIDENCE", TEXT), ("language._CHAT_TEMPLATE", TEXT), ("tasks.MIN_GAP", TEXT),
+    ("projector.LOUD", TEXT[1:]), ("projector.LOUDEST", ("encoder", "projector", "adapter", "evaluation")), ("copies.TARGETS_Z", ("encoder",)),
+    ("grammar.LEXICON", SPOKEN), ("faithfulness.DECORATIVE_MARGIN", SPOKEN), ("counterfactual.TARGET_Z", ("reasoning",)),
+    ("review.TARGETS", ("reasoning",)), ("stages.LORA_TARGETS", ("adapter", "evaluation")), ("metrics.N_BOOTSTRAP", ("evaluation", "reasoning")),
+    ("baselines.STRENGTHS", ("evaluation", "probe")), ("audit.NEAR", ("evaluation",)), ("seed.SEED_SESSION_EMOTIONS", ("windows",)),
+    ("faced.FACED_CLIPS", ("windows",)), ("features.SLOPE_HZ", ("windows", "encoder", *TEXT)), ("effects.BANDS", ("windows", "encoder", *TEXT)),
+    ("weights._FREQUENCIES", ("encoder", "pretraining", "probe")), ("pretraining._FLAT", ("pretraining",)),
+    ("scaling.N_WORDINGS", ("scaling",)), ("versus.TRAINING", ("speech",)), ("splits.PROTOCOLS", ("encoder", "projector", "adapter", "evaluation")),
+])  # fmt: skip
+def test_constants_known_to_decide_a_result_are_listed(constant, of):
+    for stage in of:
+        assert constant in stage_code.constants_of(stage), stage
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_the_texts_of_scenarios_count(project, monkeypatch, name):
+    run = Run.open("tiny")
+    finished_stage(run, name)
+    other = project / "scenarios.yaml"
+    other.write_bytes(scenarios._FILE.read_bytes())
+    monkeypatch.setattr(scenarios, "_FILE", other)
+    assert run.stage(name, {}).done
+    other.write_bytes(other.read_bytes().replace(b"birthday", b"wedding", 1) + b"\n")
+    assert not run.stage(name, {}).done
+
+
+def test_every_stage_of_the_package_has_its_constants_listed():
+    """Read from the code: every literal name that is given to ``run.stage``."""
+    named = set()
+    for path in Path(e2llm.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "stage":
+                assert isinstance(node.args[0], ast.Constant), f"{path.name}, line {node.lineno}"
+                named.add(node.args[0].value)
+    assert named == set(stage_code.STAGES) and set(runs.NOTEBOOKS) <= named
+
+
+def test_constants_are_stated_alike_in_every_process():
+    """Sets have another order in each process, and functions another address."""
+    script = "from e2llm.stage_code import STAGES, code_of; print([code_of(name) for name in STAGES])"
+    package = str(Path(e2llm.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package, "PYTHONHASHSEED": "1" if hash("a") % 2 else "2"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == str([stage_code.code_of(name) for name in stage_code.STAGES])
+
+
+def test_a_constant_that_cannot_be_stated_is_named(monkeypatch):
+    monkeypatch.setattr("e2llm.segments.CITED", object())
+    with pytest.raises(TypeError, match=r"constant segments\.CITED is a object"):
+        stage_code.code_of("adapter")
+    assert stage_code.code_of("a reader's own") == {}
