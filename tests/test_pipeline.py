@@ -185,7 +185,7 @@ def test_a_notebook_with_a_parameter_that_nobody_knows_or_without_a_run_name_is_
 def test_a_lesson_edited_in_jupyter_does_not_change_the_command(project, line):
     """The same command, before and after somebody has changed a lesson's parameters and JupyterLab has saved them."""
     run = run_pipeline("tiny")
-    before = [(run.path / file).read_bytes() for file in ("metrics.json", "params.yaml", "windows/stage.json")]
+    before = [(run.path / file).read_bytes() for file in ("metrics.json", "params.yaml", "first/stage.json")]
     for path in find_notebooks():
         name, notebook = line.partition(" =")[0], nbformat.read(path, 4)
         lines = notebook.cells[0].source.splitlines()
@@ -194,7 +194,7 @@ def test_a_lesson_edited_in_jupyter_does_not_change_the_command(project, line):
     assert any(line in path.read_text() or line.replace('"', '\\"') in path.read_text() for path in find_notebooks())
     again = run_pipeline("tiny")
     assert again.path == run.path and [path.name for path in (project / "runs").iterdir()] == ["tiny"]
-    assert [(run.path / file).read_bytes() for file in ("metrics.json", "params.yaml", "windows/stage.json")] == before
+    assert [(run.path / file).read_bytes() for file in ("metrics.json", "params.yaml", "first/stage.json")] == before
 
 
 def test_a_twin_that_is_there_already_is_not_taken_for_another(project, no_kernels):
