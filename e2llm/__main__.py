@@ -194,7 +194,9 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.action(arguments)
     except PipelineError as error:
         message, code = error, 1
-    except (ValueError, RecordingError, SourceError, StageMissing, RunBusy, FileExistsError, FileNotFoundError) as error:
+    except (ValueError, RecordingError, SourceError, StageMissing, RunBusy) as error:
+        message, code = error, 2
+    except (FileExistsError, FileNotFoundError) as error:
         message, code = error, 2
     except KeyboardInterrupt:
         message, code = "Stopped. The same command goes on from here: stages that are finished are skipped.", 130

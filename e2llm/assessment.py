@@ -16,10 +16,11 @@ from .audit import Finding, audit, stamp
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline, oracle
 from .copies import Copies, hear
 from .evaluate import Listener, closed_set, generate, score_items, shuffled, without_eeg
+from .files import data_fingerprint
 from .metrics import Score, balanced_accuracy, classification
 from .modeling import E2LLMForConditionalGeneration
 from .questions import Item, predict
-from .runs import Run, data_fingerprint
+from .runs import Run
 from .shortcuts import PROBES, neighbour_worth, probe, session_worth
 from .splits import accepted_rules
 from .stages import (
@@ -189,8 +190,9 @@ def ablation_rows(arm: str, corpus: Corpus, listener: Listener, n_items: int, se
     return [score.row(kind, group=arm) for kind, score in scores.items()]
 
 
-def ablation(run: Run, corpus: Corpus, listener: Listener, n_items: int, seed: int, folder: Path, n_jobs: int = 2) -> pd.DataFrame:
-    """The full model beside variants that lack one stage, everything else equal; their checkpoints are kept in ``folder``."""
+def ablation(run: Run, corpus: Corpus, listener: Listener, n_items: int, seed: int, folder: Path,
+             n_jobs: int = 2) -> pd.DataFrame:
+    """The full model beside variants that lack one stage, everything else equal; checkpoints are kept in ``folder``."""
     arms = ("without stage 1", "without stage 2", "without stage 3")
     rows = Parallel(n_jobs=n_jobs)(delayed(_arm)(run.name, arm, n_items, seed, folder) for arm in arms)
     return pd.DataFrame([*ablation_rows("all stages", corpus, listener, n_items, seed), *(row for arm in rows for row in arm)])

@@ -14,7 +14,18 @@ import pandas as pd
 
 from .emotions import plain_labels
 from .montage import NEAR_MM, Match
-from .trials import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch, why_unread
+from .trials import (
+    Recording,
+    RecordingError,
+    Source,
+    SourceError,
+    Trial,
+    bads_of,
+    open_raw,
+    place_channels,
+    read_stretch,
+    why_unread,
+)
 
 _EXTENSIONS = (".edf", ".EDF", ".bdf", ".vhdr", ".set", ".fif")
 _MISSING = ("", "n/a", "N/A")
@@ -93,9 +104,10 @@ class BIDSFolder(Source):
         self._number()
 
     def inputs(self) -> list[Path]:
-        """The folders of the people who are used, and the files at the top, whose facts hold for all; derivatives are not read."""
+        """Folders of the people who are used, and the files at the top, which hold for all; no derivatives."""
         people = {path.subject for path in self.paths.values()}
-        return [*(path for path in self.root.iterdir() if path.is_file()), *(self.root / f"sub-{person}" for person in people)]
+        shared = (path for path in self.root.iterdir() if path.is_file())
+        return [*shared, *(self.root / f"sub-{person}" for person in people)]
 
     def _find(self, task: str, session: str) -> dict[str, mne_bids.BIDSPath]:
         """Recordings by their path below the root, in the order of subjects, sessions and runs; derivatives are none."""

@@ -19,7 +19,17 @@ import pandas as pd
 
 from .emotions import EMOEEG_MC, LabelSet
 from .montage import NEAR_MM, Match
-from .trials import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .trials import (
+    Recording,
+    RecordingError,
+    Source,
+    SourceError,
+    Trial,
+    bads_of,
+    open_raw,
+    place_channels,
+    read_stretch,
+)
 
 # Names of stimuli ("sad4") begin with these.
 EMOTION_OF = {"joy": "joy", "ins": "inspiration", "ten": "tenderness", "fear": "fear", "dis": "disgust", "sad": "sadness", "neu": "neutral"}

@@ -9,7 +9,17 @@ import pandas as pd
 
 from .emotions import plain_labels
 from .montage import NEAR_MM, Match
-from .trials import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .trials import (
+    Recording,
+    RecordingError,
+    Source,
+    SourceError,
+    Trial,
+    bads_of,
+    open_raw,
+    place_channels,
+    read_stretch,
+)
 
 _NEEDED = ("file", "subject", "session", "label")
 _OPTIONAL = ("start", "stop", "clip", "context")

@@ -23,6 +23,7 @@ import yaml
 
 from . import parameters, report
 from .fetch import CATALOGUE, Packaged, require
+from .locks import held
 from .runs import Run, project_root, replacing, runs_folder
 
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a hanging kernel must end some time
@@ -325,7 +326,7 @@ def run_pipeline(
         require(wanted_model)  # before any work, not after half an hour
     run = Run.open(name or run_name(profile, overrides))
     # A lock of its own: the kernels started here take the one of stages.
-    with run.held("the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+    with held(run, "the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)
         for path, values in wanted.items():

@@ -15,7 +15,6 @@ before. One process at a time makes stages of a run::
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -24,15 +23,15 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from .files import checksum, digest, project_root, read_json, replacing, visible_files, write_json
+from .locks import RunBusy, held, hold, release
 from .stage_code import code_of
 
 if TYPE_CHECKING:
@@ -56,26 +55,10 @@ PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's o
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = ("figures", "notebooks")  # folders of a run that are no stages
-_SETTLED_S = 2.0  # a file changed less than so long ago may change again within one tick of the disk's clock
-_HELD: dict[tuple[int, Path], tuple[FileLock, set[str]]] = {}  # locks of this process, and what each is held for
 
 
 class StageMissing(Exception):
     """A stage that another one needs is not finished; the message says which notebook makes it."""
-
-
-class RunBusy(Exception):
-    """Another process is at work in the run; the message says which, and what to do."""
-
-
-def project_root() -> Path:
-    """Folder of the ``pyproject.toml`` that names e2llm, looked for upwards from here, then from the package."""
-    for start in (Path.cwd(), Path(__file__).resolve().parent):
-        for folder in (start, *start.parents):
-            project = folder / "pyproject.toml"
-            if project.is_file() and re.search(r"""^name\s*=\s*["']e2llm["']""", project.read_text("utf-8"), re.M):
-                return folder
-    raise FileNotFoundError(f"No pyproject.toml that names e2llm in or above {Path.cwd()}: start inside the project.")
 
 
 def runs_folder() -> Path:
@@ -110,31 +93,6 @@ def check_name(name: str, what: str = "run") -> str:
     return name
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the name ``path`` once the block has ended without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")  # hidden, same suffix: writers look at suffixes
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): remove the folder {path.parent} and make it again.") from error
-
-
 def _plain(value: Any, where: str) -> Any:
     """``value`` with builtin types only; numpy scalars and arrays unwrapped, what JSON cannot say refused."""
     if hasattr(value, "tolist"):
@@ -148,79 +106,6 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}: give numbers, text, lists and dictionaries only.")
-
-
-def _digest(content: Any) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _visible_files(folder: Path) -> list[tuple[str, Path]]:
-    """(relative name, path) of the files below ``folder`` in order of name; links are followed, hidden files left out."""
-    found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
-            folders.clear()  # a link to a folder above would never end
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted((path.relative_to(folder).as_posix(), path) for path in found if path.is_file())
-
-
-def checksum(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def data_fingerprint(root: str | Path, inputs: Iterable[Path] | None = None, cache: Path | None = None) -> str:
-    """sha256 over the names and contents of input files.
-
-    Every byte is read once: a digest is kept in ``cache`` under the file's inode, size and times, so that later calls
-    look at these alone. The first call reads about 1 GB a second, which is little beside preprocessing the same files.
-
-    Parameters
-    ----------
-    root : path
-        Folder of the data. Files in it count by their name relative to it, so that it may be moved.
-    inputs : iterable of path, optional
-        Files, and folders that count with every file below them, hidden ones left out. One that does not exist counts
-        as absent. Default: ``root``.
-    cache : path, optional
-        JSON file of digests; written anew with the files of this call.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``root`` is no folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the data.")
-    known = json.loads(cache.read_text("utf-8")) if cache is not None and cache.is_file() else {}
-    kept, facts = {}, []
-    for place in [root] if inputs is None else inputs:
-        name = place.relative_to(root).as_posix() if place.is_relative_to(root) else f"outside/{place.name}"
-        below = [(f"{name}/{file}", path) for file, path in _visible_files(place)] if place.is_dir() else [(name, place)]
-        facts += [[file, _content_mark(path, known, kept) if path.is_file() else None] for file, path in below]
-    if cache is not None and kept != known:
-        _write_json(cache, kept)
-    return _digest(sorted(facts, key=json.dumps))
-
-
-def _content_mark(path: Path, known: Mapping[str, str], kept: dict[str, str]) -> str:
-    """sha256 of a file, taken from ``known`` where the file has not been touched since; put into ``kept``."""
-    now, facts = time.time(), path.stat()
-    mark = f"{facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
-    found = known.get(mark) or checksum(path)
-    if now - max(facts.st_mtime, facts.st_ctime) > _SETTLED_S:
-        kept[mark] = found
-    return found
 
 
 def versions() -> dict[str, str]:
@@ -261,8 +146,8 @@ class Run:
         name : str
             Its folder in the run.
         params, inputs : mapping
-            Everything that shapes its result: settings, and facts such as a :func:`data_fingerprint`. The constants of
-            the code that decide it are added here (:mod:`e2llm.stage_code`).
+            Everything that shapes its result: settings, and facts such as a :func:`e2llm.files.data_fingerprint`. The
+            constants of the code that decide it are added here (:mod:`e2llm.stage_code`).
         needs : tuple of str
             Stages it reads. A change of their parameters or files makes this one stale.
             :class:`StageMissing` if one is not finished, or was made from a stage that has changed since.
@@ -278,7 +163,7 @@ class Run:
         """The record (``stage.json``) of a stage that is whole and made from what is there now, or None."""
         if not (path := self.path / name / "stage.json").is_file():
             return None
-        record = _read_json(path)
+        record = read_json(path)
         for relative, facts in record["files"].items():
             file = path.parent / relative
             if not file.is_file() or file.stat().st_size != facts["size"]:
@@ -312,16 +197,7 @@ class Run:
         """Write ``manifest.json``: the records of all finished stages."""
         names = (path.parent.name for path in self.path.glob("[!.]*/stage.json"))
         records = {name: record for name in names if (record := self.finished(name)) is not None}
-        _write_json(self.path / "manifest.json", {"run": self.name, "stages": records})
-
-    @contextmanager
-    def held(self, what: str, lock: str = "stage") -> Iterator[None]:
-        """Keep other processes from work under the same ``lock``; :class:`RunBusy` if one is at it. Of one process, all may enter."""
-        _hold(self, what, lock)
-        try:
-            yield
-        finally:
-            _release(self, what, lock)
+        write_json(self.path / "manifest.json", {"run": self.name, "stages": records})
 
     def put_stage(self, name: str, whole: Path) -> None:
         """Put a folder that holds a whole stage in the place of the old one: old aside, new in, old away.
@@ -342,7 +218,7 @@ class Run:
         if not any(self.path.glob(".*.part-*/stage.json")) and not any(self.path.glob(".*.old")):
             return
         try:
-            with self.held("recovery"):
+            with held(self, "recovery"):
                 for record in self.path.glob(".*.part-*/stage.json"):
                     self.put_stage(record.parent.name[1:].rpartition(".part-")[0], record.parent)
                 for old in self.path.glob(".*.old"):
@@ -359,17 +235,25 @@ class Run:
         metrics, path = _plain(metrics, "metrics"), self.path / "metrics.json"
         if json.dumps(str(self.root))[1:-1] in json.dumps(metrics):
             raise ValueError(f"Metrics hold the path {self.root}: give names relative to the project, for {path}.")
-        _write_json(path, metrics)
-        _write_json(self._origin, {"evaluation": self._evaluated()})
+        write_json(path, metrics)
+        write_json(self._origin, {"evaluation": self._evaluated()})
         return path
 
     def read_metrics(self) -> dict:
-        """What :meth:`write_metrics` wrote; :class:`StageMissing` if the evaluation it was made from has been replaced or is stale."""
+        """What :meth:`write_metrics` wrote.
+
+        Raises
+        ------
+        StageMissing
+            If there is nothing, or the evaluation that it was made from has been replaced or is stale.
+        """
         if not (path := self.path / "metrics.json").is_file():
             raise StageMissing(f"{path} is not there: {self._remedy('evaluation')}")
-        if (_read_json(self._origin)["evaluation"] if self._origin.is_file() else None) != self._evaluated():
-            raise StageMissing(f"{path} is of an earlier state of the run, before its stages changed: {self._remedy('evaluation')}")
-        return _read_json(path)
+        origin = read_json(self._origin)["evaluation"] if self._origin.is_file() else None
+        if origin != self._evaluated():
+            fact = "is of an earlier state of the run, before its stages changed"
+            raise StageMissing(f"{path} {fact}: {self._remedy('evaluation')}")
+        return read_json(path)
 
     @property
     def _origin(self) -> Path:
@@ -403,45 +287,7 @@ class Run:
 
 def _fingerprint(record: Mapping) -> str:
     """What a stage hands downstream: its key and the content of its files."""
-    return _digest([record["key"], {name: facts["sha256"] for name, facts in record["files"].items()}])
-
-
-def _hold(run: Run, what: str, lock: str) -> None:
-    """Take a lock of a run for this process, or add to what it is held for; the disk frees it when the process dies."""
-    path = run.path.resolve() / f".{lock}.lock"
-    facts, key = path.with_suffix(".json"), (os.getpid(), path)  # by process: a forked one holds nothing
-    if key not in _HELD:
-        file = FileLock(path, thread_local=False)
-        try:
-            file.acquire(timeout=0)
-        except Timeout:
-            owner = _read_json(facts) if facts.is_file() else {"process": "unknown", "host": "unknown", "what": "unknown"}
-            raise RunBusy(
-                f"The run {run.name!r} ({run.path}) is in use by process {owner['process']} on {owner['host']} (at {owner['what']}): wait until "
-                "it has ended, stop it, or give another run name."
-            ) from None
-        _HELD[key] = file, set()
-        _write_json(facts, {"process": os.getpid(), "host": platform.node(), "what": what})
-        ipython = sys.modules.get("IPython")
-        if ipython is not None and (shell := ipython.get_ipython()) is not None:
-            shell.events.register("post_run_cell", _release_all)  # an interrupted cell must not hold its run until the kernel ends
-    _HELD[key][1].add(what)
-
-
-def _release(run: Run, what: str, lock: str) -> None:
-    path = run.path.resolve() / f".{lock}.lock"
-    file, held_for = _HELD.get((os.getpid(), path), (None, set()))
-    held_for.discard(what)
-    if file is not None and not held_for:
-        path.with_suffix(".json").unlink(missing_ok=True)
-        del _HELD[os.getpid(), path]
-        file.release()
-
-
-def _release_all(*_: object) -> None:
-    for pid, path in [key for key in _HELD if key[0] == os.getpid()]:
-        path.with_suffix(".json").unlink(missing_ok=True)
-        _HELD.pop((pid, path))[0].release()
+    return digest([record["key"], {name: facts["sha256"] for name, facts in record["files"].items()}])
 
 
 @dataclass
@@ -464,8 +310,8 @@ class Stage:
     @property
     def key(self) -> str:
         """Hash of everything this stage is made from."""
-        made_from = {"stage": self.name, "params": self.params, "inputs": self.inputs, "needs": self.needs, "code": self.code}
-        return _digest(made_from)
+        made_from = {"stage": self.name, "params": self.params, "inputs": self.inputs, "needs": self.needs}
+        return digest({**made_from, "code": self.code})
 
     @property
     def done(self) -> bool:
@@ -490,20 +336,22 @@ class Stage:
         RuntimeError
             If the stage is finished.
         """
-        _hold(self.run, self.name, "stage")
+        hold(self.run, self.name)
+        self.run._recover()
         if self.done:
-            _release(self.run, self.name, "stage")
+            release(self.run, self.name)
             raise RuntimeError(f"{self.path} is finished: use it, or remove the folder to make it again.")
         self._begun = time.perf_counter()
         part = self.path / "stage.part.json"
-        begun = _read_json(part) if part.is_file() else {}
+        begun = read_json(part) if part.is_file() else {}
         attempts = begun.get("attempts", 0) if begun.get("key") == self.key else 0
         for work in self.run.path.glob(f".{self.name}.part-*"):
             if attempts == 0 or work != self.path:
-                (work / "stage.part.json").unlink(missing_ok=True)  # first: a removal cut off must not look like work to go on with
+                # The note first: a removal cut off must not look like work to go on with.
+                (work / "stage.part.json").unlink(missing_ok=True)
                 shutil.rmtree(work)
         self.path.mkdir(exist_ok=True)
-        _write_json(part, {"key": self.key, "params": self.params, "attempts": attempts + 1})
+        write_json(part, {"key": self.key, "params": self.params, "attempts": attempts + 1})
         return self
 
     def finish(self, metrics: Mapping | None = None, **facts: Any) -> Stage:
@@ -514,22 +362,23 @@ class Stage:
         """
         if self._begun is None:
             raise RuntimeError(f"finish() before begin() for {self.path}.")
-        _hold(self.run, self.name, "stage")  # a cell of a notebook that has ended since has let go of it
+        hold(self.run, self.name)  # a cell of a notebook that has ended since has let go of it
         files = {}
-        for name, path in _visible_files(self.path):
+        for name, path in visible_files(self.path):
             if not re.fullmatch(r"stage[^/]*\.json|checkpoints/.*", name):
                 files[name] = {"sha256": checksum(path), "size": path.stat().st_size}
         record = {
             "stage": self.name, "key": self.key, "params": self.params, "inputs": self.inputs, "needs": self.needs,
-            "code": self.code, "files": files, "metrics": _plain(metrics or {}, "metrics"), "facts": _plain(facts, "facts"),
-            "versions": versions(), "attempts": _read_json(self.path / "stage.part.json")["attempts"],
+            "code": self.code, "files": files,
+            "metrics": _plain(metrics or {}, "metrics"), "facts": _plain(facts, "facts"),
+            "versions": versions(), "attempts": read_json(self.path / "stage.part.json")["attempts"],
             "seconds": round(time.perf_counter() - self._begun, 3),  # of the last attempt
         }  # fmt: skip
-        _write_json(self.path / "stage.json", record)
+        write_json(self.path / "stage.json", record)
         self.run.put_stage(self.name, self.path)
         self._begun = None
         self.run.refresh_manifest()
-        _release(self.run, self.name, "stage")
+        release(self.run, self.name)
         return self
 
     def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
@@ -558,7 +407,7 @@ class Progress(AbstractContextManager):
             self._bar.update(step - self._bar.n)
         if time.monotonic() - self._written >= 0.5 or step >= self._total:
             state = {"label": self._label, "step": step, "total": self._total, "facts": _plain(facts, "facts")}
-            _write_json(self._path, state)
+            write_json(self._path, state)
             self._written = time.monotonic()
 
     def close(self, *_: object) -> None:

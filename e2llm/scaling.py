@@ -24,6 +24,7 @@ from .assessment import TIER_3, closed_set, prediction_items
 from .evaluate import Listener, answer, shuffled, without_eeg
 from .faithfulness import claim_precision
 from .language import LanguageModelError, ScratchParams
+from .locks import held
 from .personwise import PEOPLE, agreement_sums, as_text, confidence_sums, confusion_sums, ratio_sums, scores
 from .questions import _PREDICT, _ZERO_PREDICT, Item
 from .reasoning import Told, listener_of, tell
@@ -108,7 +109,7 @@ def share_stages(base: Run, run: Run, names: Sequence[str] = SHARED) -> None:
         record = base.require(name)
         if run.finished(name) == record:
             continue
-        with run.held(name):
+        with held(run, name):
             part = run.path / f".{name}.part-shared"
             shutil.rmtree(part, ignore_errors=True)  # of a process killed here
             for file in (*record["files"], "stage.json"):  # the record last: with it the folder is whole

@@ -26,13 +26,14 @@ from .encoder import EEGPT, EmotionEncoder, HeadParams
 from .encoders import EncoderConfig, config_from, config_values, encoder_config, make_encoder, start, start_marks
 from .features import EvidenceNames, evidence, group_entropy, scalp_groups
 from .fetch import CATALOGUE
+from .files import data_fingerprint
 from .language import ScratchParams, best_dtype, load_language_model, make_language_model, make_tokenizer
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
 from .preprocess import PreprocessParams, Windows, preprocess
 from .projector import LOUDEST, Ear
 from .questions import Item
 from .recordings import open_source
-from .runs import Progress, Run, Stage, StageMissing, data_fingerprint
+from .runs import Progress, Run, Stage, StageMissing
 from .segments import MAX_CLAIMS, Segment, imagined_segments, real_segments
 from .splits import Split, make_split
 from .tasks import ItemBuilder, drill_items, read_items, text_items, write_items
@@ -79,13 +80,12 @@ def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessP
                  **options) -> Stage:
     """Preprocess a data source, with its class's options, into the ``windows`` stage; finished work with the same inputs is kept."""
     source = open_source(kind, data_root, subjects=subjects, **options)
-    data = data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")
-    stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs={"data": data})
+    inputs = {"data": data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")}
+    stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
     if not stage.done:
         stage.begin()
         skipped = preprocess(source, stage.path / "signal", params, n_jobs)
-        label_set = asdict(source.label_set)
-        (stage.path / "labels.json").write_text(json.dumps(label_set, indent=1))
+        (stage.path / "labels.json").write_text(json.dumps(asdict(source.label_set), indent=1))
         windows = Windows.open(stage.path / "signal")
         stage.finish({"windows": len(windows)}, skipped=skipped, channels=windows.channel_facts)
     return stage
@@ -225,9 +225,8 @@ def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: Scra
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
     if is_scratch:
         wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps, "fit": asdict(params)}
-    inputs = {}
-    if not is_scratch and name not in CATALOGUE and Path(name).exists():  # files of one's own may be edited; those that are fetched are not
-        inputs["files"] = data_fingerprint(Path(name).parent, [Path(name)], run.path / ".model-digests.json")
+    own = [Path(name)] if not is_scratch and name not in CATALOGUE and Path(name).exists() else []  # may be edited
+    inputs = {"files": data_fingerprint(own[0].parent, own, run.path / ".model-digests.json")} if own else {}
     stage = run.stage("language_model", wanted, inputs=inputs)
     if stage.done:
         return stage

@@ -68,7 +68,7 @@ class Source(Protocol):
     recordings: list[Recording]
 
     def inputs(self) -> list[Path]:
-        """Files that trials are made from, and folders of which every file counts, absent ones too; by default the whole root."""
+        """Files that trials are made from, there or not, and folders of which every file counts; default the root."""
         return [self.root]
 
     def check(self, recording: Recording) -> list[str]:

@@ -112,6 +112,36 @@ def test_another_encoder_goes_through_stage_1(run):
     assert isinstance(stages.frozen_encoder(run, corpus), LogPower)
 
 
+def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpoint(run, monkeypatch):
+    """The invitation of the lessons: one more training with another weight of the loss, stopped half-way."""
+    corpus, fit, steps = stages.open_corpus(run, PROTOCOL), replace(FIT, steps=6, save_steps=2), []
+    wanted = (run, corpus, PROTOCOL, "log-power", {}, "", fit)
+    stages.train_encoder(*wanted, HeadParams())
+    before = {path: path.read_bytes() for path in (run.path / "encoder").iterdir()}
+    other = HeadParams(supcon=0.0)
+    update = stages.Progress.update
+
+    def cutting(progress, step: int, **facts: object) -> None:
+        steps.append(step)
+        if steps == [1, 2, 3, 4, 5]:
+            raise KeyboardInterrupt
+        update(progress, step, **facts)
+
+    monkeypatch.setattr(stages.Progress, "update", cutting)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train_encoder(*wanted, other)
+    assert {path: path.read_bytes() for path in (run.path / "encoder").iterdir()} == before
+    assert stages.open_corpus(run).heard is not None and stages.load_encoder(run, corpus) is not None
+    assert stages.train_encoder(*wanted, HeadParams()).done
+    resumed = stages.train_encoder(*wanted, other)
+    assert steps == [1, 2, 3, 4, 5, 5, 6] and run.require("encoder")["params"]["head"]["supcon"] == 0.0
+    weights = (resumed.path / "encoder.safetensors").read_bytes()
+    assert weights != before[run.path / "encoder" / "encoder.safetensors"]
+    shutil.rmtree(resumed.path)
+    whole = stages.train_encoder(*wanted, other)
+    assert (whole.path / "encoder.safetensors").read_bytes() == weights
+
+
 def test_weights_that_changed_under_their_name_make_stage_1_stale(run, tmp_path):
     """The file is what counts, not where it lies."""
     corpus, path, other = stages.open_corpus(run, PROTOCOL), tmp_path / "a.safetensors", tmp_path / "b.safetensors"

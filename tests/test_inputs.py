@@ -1,4 +1,4 @@
-"""Windows are made again when any file that they were made from has changed, and constants of the code count like files."""
+"""Windows are made again when a file that they were made from has changed, and constants of the code count like files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from edfio import Edf, EdfSignal
 from layouts import write_emoeeg, write_seed_raw
 
 import e2llm
-from e2llm import runs, scenarios, stage_code, stages
+from e2llm import files, runs, scenarios, stage_code, stages
+from e2llm.files import data_fingerprint
 from e2llm.preprocess import PreprocessParams
 from e2llm.recordings import SOURCES, SourceError, open_source
-from e2llm.runs import Run, data_fingerprint
+from e2llm.runs import Run
 
 _OPENED: set[Path] | None = None
 
@@ -60,7 +61,8 @@ def small(kind: str, tmp_path: Path, tiny_twin: Path) -> tuple[Path, dict]:
     if kind == "faced":
         (root / "Processed_data").mkdir(parents=True)
         for number in (0, 1):
-            (root / "Processed_data" / f"sub{number:03d}.pkl").write_bytes(pickle.dumps(np.ones((28, 32, 7500), np.float32)))
+            content = pickle.dumps(np.ones((28, 32, 7500), np.float32))
+            (root / "Processed_data" / f"sub{number:03d}.pkl").write_bytes(content)
         pd.DataFrame({"x": ["nothing"]}).to_excel(root / "Electrode_Location.xlsx")
     return root, {}
 
@@ -125,12 +127,12 @@ def test_a_label_table_outside_the_folder_makes_the_windows_stale(project, tiny_
         with pytest.raises(InterruptedError):
             stages.make_windows(run, "folder", root, params, **options)
     assert made == [["calm", "tense"], ["sad", "tense"]]
-    keys = [runs._read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")]
+    keys = [files.read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")]
     assert len(keys) == 1
     table.write_text(table.read_text().replace("tense", "glad"))
     with pytest.raises(InterruptedError):
         stages.make_windows(run, "folder", root, params, **options)
-    assert [runs._read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")] != keys
+    assert [files.read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")] != keys
 
 
 def test_a_linked_folder_counts_with_its_files(tmp_path):
@@ -150,12 +152,12 @@ def test_contents_are_read_once_and_again_after_an_edit(tmp_path, monkeypatch):
     data.mkdir()
     for name in ("1.mat", "2.mat"):
         (data / name).write_bytes(name.encode() * 100_000)
-    read, checksum, now = [], runs.checksum, runs.time.time
-    monkeypatch.setattr(runs, "checksum", lambda path: read.append(path.name) or checksum(path))
+    read, checksum, now = [], files.checksum, files.time.time
+    monkeypatch.setattr(files, "checksum", lambda path: read.append(path.name) or checksum(path))
     first = data_fingerprint(data, cache=cache)
     data_fingerprint(data, cache=cache)
     assert read == ["1.mat", "2.mat"] * 2  # just written: an edit within one tick of the clock could not be told
-    monkeypatch.setattr(runs.time, "time", lambda: now() + 60)
+    monkeypatch.setattr(files.time, "time", lambda: now() + 60)
     for _ in range(3):
         assert data_fingerprint(data, cache=cache) == first
     assert read[4:] == ["1.mat", "2.mat"]
@@ -165,7 +167,7 @@ def test_contents_are_read_once_and_again_after_an_edit(tmp_path, monkeypatch):
     (data / "2.mat").write_bytes(content)
     os.utime(data / "2.mat", ns=(times.st_atime_ns, times.st_mtime_ns))  # as some copying tools do
     assert data_fingerprint(data, cache=cache) != first and read[6:] == ["2.mat"]
-    assert len(runs._read_json(cache)) == 2  # the old digest is forgotten
+    assert len(files.read_json(cache)) == 2  # the old digest is forgotten
     assert data_fingerprint(data) == data_fingerprint(data, cache=cache)
 
 
@@ -184,7 +186,7 @@ def test_files_of_a_language_model_of_ones_own_count(project, monkeypatch):
         (model / "config.json").write_text(content)
         with pytest.raises(SourceError):
             stages.make_language(run, corpus, str(model), "float32", None, 0, 0, None)
-        found += [runs._read_json(path)["key"] for path in run.path.glob(".language_model.part-*/stage.part.json")]
+        found += [files.read_json(path)["key"] for path in run.path.glob(".language_model.part-*/stage.part.json")]
     assert found[0] == found[2] != found[1]
 
 
@@ -203,9 +205,8 @@ def test_every_constant_that_decides_a_stage_and_its_version_make_it_stale(proje
     constants = stage_code.constants_of(name)
     assert len(constants) > 20
     for constant, value in constants.items():
-        module = f"e2llm.{constant}"
         with monkeypatch.context() as changed:
-            changed.setattr(module, (value, "changed"))
+            changed.setattr(f"e2llm.{constant}", (value, "changed"))
             assert not run.stage(name, {}).done, constant
     assert run.stage(name, {}).done
     code = stage_code.STAGES[name]
@@ -217,21 +218,24 @@ def test_every_constant_that_decides_a_stage_and_its_version_make_it_stale(proje
 
 TEXT = ("language_model", "projector", "adapter", "feedback", "evaluation", "reasoning", "scaling", "speech")
 SPOKEN = ("feedback", "reasoning", "scaling", "speech")
+DECIDING = {
+    "segments.MAX_CLAIMS": TEXT, "segments.CITED": TEXT, "segments.SALIENT": TEXT, "features.LEVEL_THRESHOLD": TEXT,
+    "questions._PREDICT": TEXT, "questions._EVIDENCE": TEXT, "language._CHAT_TEMPLATE": TEXT, "tasks.MIN_GAP": TEXT,
+    "features.SLOPE_HZ": ("windows", "encoder", *TEXT), "effects.BANDS": ("windows", "encoder", *TEXT),
+    "projector.LOUD": TEXT[1:], "projector.LOUDEST": ("encoder", "projector", "adapter", "evaluation"),
+    "projector.CHANGE_WEIGHT": ("encoder",), "copies.TARGETS_Z": ("encoder",), "counterfactual.TARGET_Z": ("reasoning",),
+    "grammar.LEXICON": SPOKEN, "faithfulness.DECORATIVE_MARGIN": SPOKEN, "review.TARGETS": ("reasoning",),
+    "stages.LORA_TARGETS": ("adapter", "evaluation"), "metrics.N_BOOTSTRAP": ("evaluation", "reasoning"),
+    "baselines.STRENGTHS": ("evaluation", "probe"), "audit.NEAR": ("evaluation",), "faced.FACED_CLIPS": ("windows",),
+    "seed.SEED_SESSION_EMOTIONS": ("windows",), "weights._FREQUENCIES": ("encoder", "pretraining", "probe"),
+    "pretraining._FLAT": ("pretraining",), "scaling.N_WORDINGS": ("scaling",), "versus.TRAINING": ("speech",),
+    "splits.PROTOCOLS": ("encoder", "projector", "adapter", "evaluation"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("constant", "of"), [
-    ("segments.MAX_CLAIMS", TEXT), ("segments.CITED", TEXT), ("segments.SALIENT", TEXT), ("features.LEVEL_THRESHOLD", TEXT),
-    ("questions._PREDICT", TEXT), ("questions._EVIDENCE", TEXT), ("language._CHAT_TEMPLATE", TEXT), ("tasks.MIN_GAP", TEXT),
-    ("projector.LOUD", TEXT[1:]), ("projector.LOUDEST", ("encoder", "projector", "adapter", "evaluation")), ("copies.TARGETS_Z", ("encoder",)),
-    ("grammar.LEXICON", SPOKEN), ("faithfulness.DECORATIVE_MARGIN", SPOKEN), ("counterfactual.TARGET_Z", ("reasoning",)),
-    ("review.TARGETS", ("reasoning",)), ("stages.LORA_TARGETS", ("adapter", "evaluation")), ("metrics.N_BOOTSTRAP", ("evaluation", "reasoning")),
-    ("baselines.STRENGTHS", ("evaluation", "probe")), ("audit.NEAR", ("evaluation",)), ("seed.SEED_SESSION_EMOTIONS", ("windows",)),
-    ("faced.FACED_CLIPS", ("windows",)), ("features.SLOPE_HZ", ("windows", "encoder", *TEXT)), ("effects.BANDS", ("windows", "encoder", *TEXT)),
-    ("weights._FREQUENCIES", ("encoder", "pretraining", "probe")), ("pretraining._FLAT", ("pretraining",)),
-    ("scaling.N_WORDINGS", ("scaling",)), ("versus.TRAINING", ("speech",)), ("splits.PROTOCOLS", ("encoder", "projector", "adapter", "evaluation")),
-])  # fmt: skip
-def test_constants_known_to_decide_a_result_are_listed(constant, of):
-    for stage in of:
+@pytest.mark.parametrize("constant", DECIDING)
+def test_constants_known_to_decide_a_result_are_listed(constant):
+    for stage in DECIDING[constant]:
         assert constant in stage_code.constants_of(stage), stage
 
 

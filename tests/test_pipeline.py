@@ -302,7 +302,8 @@ def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, mo
         started.append(target.name)
         script = "from e2llm.pipeline import run_pipeline; run_pipeline('tiny', name='trial')"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}" in second.stderr
+        told = f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}"
+        assert told in second.stderr
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
     run = run_pipeline("tiny", name="trial")

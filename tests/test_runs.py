@@ -17,7 +17,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from e2llm import report, runs
-from e2llm.runs import Progress, Run, StageMissing, data_fingerprint, project_root
+from e2llm.files import data_fingerprint
+from e2llm.locks import RunBusy
+from e2llm.runs import Progress, Run, StageMissing, project_root
 
 
 @pytest.fixture
@@ -197,18 +199,19 @@ def test_an_interrupt_leaves_the_old_stage_and_what_depends_on_it(run):
 # Each place in which finish() can be cut off, and which stage is there afterwards.
 CUTS = {
     "the record": ("runs.os.replace = kill", {"lr": 0.1}),
-    "the record's name": ("real = os.replace; runs.os.replace = lambda *a: kill() if 'stage.json' in str(a[1]) else real(*a)", {"lr": 0.1}),
     "the checkpoints": ("runs.shutil.rmtree = kill", {"lr": 0.2}),
     "old aside": ("runs.Path.rename = kill", {"lr": 0.2}),
     "new in": ("real = runs.Path.rename; runs.Path.rename = lambda a, b: kill() if '.part-' in a.name else real(a, b)",
                {"lr": 0.2}),
     "old away": ("real = runs.shutil.rmtree\n"
-                 "runs.shutil.rmtree = lambda a, **k: kill() if '.old' in a.name and a.exists() else real(a, **k)", {"lr": 0.2}),
+                 "runs.shutil.rmtree = lambda a, **k: kill() if '.old' in a.name and a.exists() else real(a, **k)",
+                 {"lr": 0.2}),
     "the manifest": ("runs.Run.refresh_manifest = kill", {"lr": 0.2}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("cut", "old"), [*((cut, True) for cut in CUTS), *((cut, False) for cut in CUTS if not cut.startswith("old"))])
+@pytest.mark.parametrize(("cut", "old"), [(cut, old) for cut in CUTS for old in (True, False)
+                                          if old or not cut.startswith("old")])
 def test_a_process_killed_while_finishing_leaves_one_whole_stage_or_none(run, cut, old):
     if old:
         make(run, "first", {"lr": 0.1})
@@ -222,7 +225,7 @@ def test_a_process_killed_while_finishing_leaves_one_whole_stage_or_none(run, cu
         assert record["params"] == expected
         content = "data" if expected == {"lr": 0.1} else str(expected)
         assert (run.path / "first" / "data.txt").read_text() == content
-        assert not (run.path / "first" / "checkpoints").exists() and not (run.path / "first" / "stage.part.json").exists()
+        assert sorted(path.name for path in (run.path / "first").iterdir()) == ["data.txt", "stage.json"]
     assert not any(name.endswith(".old") for name in hidden(run))
     stage = run.stage("first", {"lr": 0.2})
     if not stage.done:
@@ -240,6 +243,15 @@ def test_a_removal_cut_off_never_looks_like_work_to_go_on_with(run):
     assert stage.path == work and [path.name for path in work.iterdir()] == ["stage.part.json"]
 
 
+def test_a_stage_killed_when_it_was_whole_is_not_made_again_in_a_run_that_was_open(run):
+    """The other process dies while this one has its run open: its work is taken over, not mixed with new files."""
+    killed("runs.Path.rename = kill\nstage.finish()", {"lr": 0.2})
+    with pytest.raises(RuntimeError, match="is finished: use it"):
+        run.stage("first", {"lr": 0.2}).begin()
+    assert run.stage("first", {"lr": 0.2}).done and hidden(run) == []
+    assert make(run, "second").done  # the lock is free
+
+
 HOLD = "print('begun', flush=True)\nsys.stdin.readline()\nstage.finish()"
 
 
@@ -248,7 +260,8 @@ def test_a_second_process_is_refused_and_told_by_whom(run):
     holder = process(HOLD, {"lr": 0.1})
     assert holder.stdout.readline() == "begun\n"
     for name in ("first", "second"):
-        with pytest.raises(runs.RunBusy, match=rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"):
+        told = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"
+        with pytest.raises(RunBusy, match=told):
             run.stage(name, {}).begin()
     assert run.require("other") and Run.open("tiny").finished("first") is None  # to read is no conflict
     assert make(Run.open("another"), "first").done
@@ -289,13 +302,16 @@ def test_an_interrupted_cell_lets_go_of_the_run(run):
         result = shell.run_cell("stage.finish()")
         print(type(result.error_in_exec).__name__, flush=True)
     """)
-    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1]), "IPYTHONDIR": str(run.root / "ipython")}
-    kernel = subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    package = str(Path(runs.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package, "IPYTHONDIR": str(run.root / "ipython")}
+    kernel = subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)  # fmt: skip
     while (line := kernel.stdout.readline()) and line != "ended\n":
         pass
     assert line == "ended\n"
     own = run.stage("second", {}).begin()
-    assert kernel.communicate("\n", timeout=120)[0].splitlines()[-1] == "RunBusy"  # a later cell has to take the lock again
+    said, _ = kernel.communicate("\n", timeout=120)
+    assert said.splitlines()[-1] == "RunBusy"  # a later cell has to take the lock again
     assert own.finish().done
 
 

@@ -30,9 +30,9 @@ from e2llm.effects import (
     oracle_probabilities,
 )
 from e2llm.emotions import SEED_VII
+from e2llm.files import data_fingerprint
 from e2llm.montage import SEED_CHANNELS, region_of
 from e2llm.recordings import clip_emotion
-from e2llm.runs import data_fingerprint
 from e2llm.simulate import TwinParams, clip_seconds, leadfield, simulate, truth_folder
 
 SFREQ = 200
