@@ -102,12 +102,12 @@ def by_feature(corpus: Corpus, rows: np.ndarray, told: Told, seed: int) -> pd.Da
 
 
 def _permuted_chance(hits: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Chance of each row of a (n, n) table of hits: the mean over the other windows of the same person, who has two or more."""
+    """Chance of each row of a (n, n) table of hits: the mean over the other windows of the same person."""
     chance = np.zeros(len(hits))
     for code in np.unique(codes):
         rows = np.flatnonzero(codes == code)
         own = hits[np.ix_(rows, rows)].astype(float)
-        chance[rows] = (own.sum(axis=1) - np.diag(own)) / (len(rows) - 1)
+        chance[rows] = (own.sum(axis=1) - np.diag(own)) / max(1, len(rows) - 1)
     return chance
 
 
