@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from .audit import Finding, audit, stamp
-from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline, oracle
+from .audit import NOTHING_FOUND, Finding, audit, reached_by_shortcuts, stamp
+from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, distinct, fit_baseline, oracle
+from .controls import Role
 from .copies import Copies, hear
 from .evaluate import Listener, closed_set, generate, score_items, shuffled, without_eeg
 from .files import data_fingerprint
@@ -65,12 +66,14 @@ def head_answers(run: Run, rows: np.ndarray) -> np.ndarray:
         return stored["logits"][[place[int(row)] for row in rows]].argmax(axis=1)
 
 
-def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, group: str) -> dict:
-    """Row of the tier-1 table: score with chance and both intervals, kappa and F1 of the answers to the test windows."""
+def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, role: str) -> dict:
+    """Row of the tier-1 table: score of the answers to the test windows with chance and both intervals, kappa and F1; ``role`` is a
+    :class:`e2llm.controls.Role`."""
     test, n_classes = corpus.split.test, len(corpus.label_set)
     truth, owners, clips = corpus.labels[test], corpus.owners[test], corpus.windows.index["clip"].to_numpy()[test]
     more = classification(truth, predicted, n_classes)
-    return scored(name, truth, predicted, owners, clips, n_classes, group=group) | {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")}
+    chosen = {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")}
+    return scored(name, truth, predicted, owners, clips, n_classes, role=Role(role)) | chosen
 
 
 def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str = "LLM") -> pd.DataFrame:
@@ -97,10 +100,10 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, rec
     index = corpus.windows.index.iloc[test]
     heard = closed_set(listener, items)
     answers = {"LLM": heard.argmax(axis=1),
-               "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, seed + 1), items).argmax(axis=1),
+               "LLM, shuffled EEG": closed_set(shuffled(listener, corpus.windows.index, test, seed + 1), items).argmax(axis=1),
                "LLM, no EEG": closed_set(listener, without_eeg(items)).argmax(axis=1),
                "stage-1 head": head_answers(run, test)}
-    encoder = frozen_encoder(run, corpus)
+    encoder, recipes = frozen_encoder(run, corpus), distinct(recipes, corpus.split)
     for recipe in recipes:
         answers[recipe.name] = fit_baseline(recipe, corpus, corpus.split, encoder).rows(test)
     texts = generate(listener, items)
@@ -108,17 +111,17 @@ def tier_1(run: Run, corpus: Corpus, listener: Listener, truth: Path | None, rec
     answers["LLM, free text"] = np.array([labels.index(a) if a is not None else -1 for a in parsed])
     if truth is not None:
         answers["oracle"] = oracle(truth, index["subject"], index["clip"], index["window"])
-    groups = {"LLM": "model", "LLM, free text": "model", "stage-1 head": "model", "oracle": "ceiling"}
-    order = ["oracle", *(recipe.name for recipe in recipes), "stage-1 head", "LLM", "LLM, free text", "LLM, shuffled EEG", "LLM, no EEG"]
-    table = pd.DataFrame([tier_1_row(corpus, name, answers[name], groups.get(name, "control" if "EEG" in name else "baseline"))
-                          for name in order if name in answers])
+    roles = {"oracle": Role.ORACLE, **{recipe.name: Role.BASELINE for recipe in recipes}, "stage-1 head": Role.MODEL, "LLM": Role.MODEL,
+             "LLM, free text": Role.MODEL, "LLM, shuffled EEG": Role.CONTROL, "LLM, no EEG": Role.CONTROL}
+    order = [name for name in roles if name in answers]
+    table = pd.DataFrame([tier_1_row(corpus, name, answers[name], roles[name]) for name in order])
     predictions = index[["id", "subject", "session", "clip", "window", "label"]].reset_index(drop=True)
     for name, given in answers.items():
         predictions[name] = [labels[i] if i >= 0 else "" for i in given]
     for i, label in enumerate(labels):
         predictions[f"p({label})"] = heard[:, i]
     said = {"parse_rate": float(np.mean([a is not None for a in parsed])), "texts": texts, "parsed": parsed, "items": items}
-    return Tier1(table, comparisons(corpus, {name: answers[name] for name in order if name in answers}), predictions, said)
+    return Tier1(table, comparisons(corpus, {name: answers[name] for name in order}), predictions, said)
 
 
 def tiers_2_and_3(corpus: Corpus, listener: Listener, n_items: int, seed: int) -> tuple[pd.DataFrame, dict[str, tuple]]:
@@ -131,14 +134,15 @@ def tiers_2_and_3(corpus: Corpus, listener: Listener, n_items: int, seed: int) -
     examples : dict
         First item, answer and text of each kind, for people to read.
     """
-    builder, rows, examples = corpus.builder("test", seed), [], {}
+    builder, rows, examples = corpus.examiner(seed), [], {}
     for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builder.kinds()):
         items = builder.draw(kind, n_items)
-        variants = {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, seed + 1), items),
+        variants = {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, corpus.split.test, seed + 1), items),
                     "no EEG": (listener, without_eeg(items))}
         for source in SOURCES:
             score, given = score_items(*variants[source], seed)
-            rows.append(score.row(kind, tier=items[0].tier, group=source) | {"parsed": given.parse_rate})
+            role = Role.MODEL if source == "EEG" else Role.CONTROL
+            rows.append(score.row(kind, tier=items[0].tier, group=source, role=role) | {"parsed": given.parse_rate})
             if source == "EEG":
                 examples[kind] = (items[0], given.chosen[0], given.texts[0])
     return pd.DataFrame(rows), examples
@@ -184,7 +188,7 @@ def ablation_rows(arm: str, corpus: Corpus, listener: Listener, n_items: int, se
     test = corpus.split.test
     predicted = closed_set(listener, prediction_items(corpus, test, seed)).argmax(axis=1)
     scores: dict[str, Score] = {"predict": balanced_accuracy(corpus.labels[test], predicted, corpus.owners[test], len(corpus.label_set))}
-    builder = corpus.builder("test", seed)
+    builder = corpus.examiner(seed)
     for kind in (kind for kind in ("match", "zero_match") if kind in builder.kinds()):
         scores[kind] = score_items(listener, builder.draw(kind, n_items), seed)[0]
     return [score.row(kind, group=arm) for kind, score in scores.items()]
@@ -256,6 +260,7 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
         first, tests, predictions, said = tier_1(run, corpus, listener, truth, recipes, seed)
         others, examples = tiers_2_and_3(corpus, listener, n_items, seed)
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
+        findings += reached_by_shortcuts(first[first["role"] == Role.MODEL], shortcuts)
         tables = {"tier_1": first.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": tests, "shortcuts": shortcuts, "tiers_2_and_3": others}
         if with_ablation:
             tables["ablation"] = ablation(run, corpus, listener, n_items, seed, stage.path / "checkpoints")
@@ -265,7 +270,7 @@ def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_abla
         heard = predictions[[f"p({label})" for label in corpus.label_set.labels]].to_numpy()
         sure = calibration(heard, corpus.labels[corpus.split.test])
         stage.finish({"parse_rate": said["parse_rate"], "calibration": sure, "samples": samples(said, examples)},
-                     audit=[str(finding) for finding in findings] or ["nothing found"], stamp=stamp(findings))
+                     audit=[str(finding) for finding in findings] or [NOTHING_FOUND], stamp=stamp(findings))
     return publish(run, corpus)
 
 
@@ -353,11 +358,11 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None, clips: bo
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of scores as people read it: percent, an interval in one column, no index in the way.
+    """A table of scores as people read it: percent, an interval in one column, no index in the way; ``role`` where no ``group`` says more.
 
     Where it has them, the interval over people and clips and the best score without EEG stand beside every score.
     """
-    shown = table[[column for column in ("name", "group") if column in table]].assign(**{"score %": table["score"].mul(100).round(1)})
+    shown = table[["name", *[column for column in ("group", "role") if column in table][:1]]].assign(**{"score %": table["score"].mul(100).round(1)})
     for low, high, title in (("low", "high", "95 % interval"), ("clips low", "clips high", "people and clips")):
         if low in table:
             shown[title] = [f"{100 * a:.1f} – {100 * b:.1f}" for a, b in zip(table[low], table[high], strict=True)]

@@ -23,7 +23,7 @@ from .encoder import EEGPT, PATCH, SFREQ, EmotionEncoder
 from .features import scalp_groups
 from .metrics import Score, mean_over_subjects
 from .modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from .montage import FRONTAL_PAIRS, canonical, region_of
+from .montage import FRONTAL_PAIRS, canonical, region_indices
 from .questions import Item
 from .runs import Run
 from .segments import Claim
@@ -293,12 +293,19 @@ def generator_cells(ch_names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def claimed_cells(claims: Sequence[Claim], ch_names: Sequence[str]) -> np.ndarray:
-    """Which (channel, band) some claims name, boolean (n_channels, n_bands); frontal asymmetry is alpha at the pairs that measure it."""
-    cells, pairs = np.zeros((len(ch_names), len(BANDS)), dtype=bool), np.ravel(FRONTAL_PAIRS)
-    for claim in claims:
-        region, band = claim.feature.split(" ")
-        members = [canonical(name) in pairs if band == "asymmetry" else region_of(name) == region for name in ch_names]
-        cells[members, list(BANDS).index("alpha" if band == "asymmetry" else band)] = True
+    """Which (channel, band) some claims name, boolean (n_channels, n_bands).
+
+    Frontal asymmetry is alpha at the pairs that measure it, alpha frequency alpha at the channels that measure it
+    (:func:`e2llm.features.measure`). Spectral slope and artefact level are about no band, and name no cell.
+    """
+    cells, regions = np.zeros((len(ch_names), len(BANDS)), dtype=bool), region_indices(list(ch_names))
+    posterior = [row for region in ("parietal", "occipital") for row in regions.get(region, ())]
+    alpha = {"frontal asymmetry": [row for row, name in enumerate(ch_names) if canonical(name) in np.ravel(FRONTAL_PAIRS)],
+             "alpha frequency": posterior or list(range(len(ch_names)))}
+    for feature in {claim.feature for claim in claims} - {"spectral slope", "artefact level"}:
+        region, band = feature.split(" ")
+        rows, band = (alpha[feature], "alpha") if feature in alpha else (regions.get(region, []), band)
+        cells[rows, list(BANDS).index(band)] = True
     return cells
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
 NEAR = 0.01  # largest difference of any log band power between copies: 1 %, while neighbouring windows differ by tens of percent
+NOTHING_FOUND = "nothing found"  # what the facts of a run say of a split without findings
 SHOWN = 5  # rows named in a reason
 
 
@@ -326,6 +327,29 @@ def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **kno
     if refused:
         raise LeakError(f"Protocol '{split.protocol}' is refused. " + " ".join(str(finding) for finding in refused))
     return findings
+
+
+def reached_by_shortcuts(models: pd.DataFrame, probes: pd.DataFrame) -> list[Finding]:
+    """A warning for every model whose score may be had without EEG: a probe's interval reaches the model's, or lies above it.
+
+    Parameters
+    ----------
+    models, probes : DataFrame
+        One row a model, and a probe of :mod:`e2llm.shortcuts`, under the same split: ``name``, ``score``, ``low``, ``high``. A probe
+        reaches a model if its upper bound is at or above the model's lower bound.
+    """
+    findings = []
+    for model in models.to_dict("records"):
+        reaching = probes[probes["high"] >= model["low"]].sort_values("score", ascending=False, kind="stable")
+        if len(reaching):
+            named = ", ".join(f"'{probe['name']}' {_percent(probe)}" for probe in reaching.to_dict("records"))
+            findings.append(Finding("shortcut_reaches_model", "warn", f"the score of '{model['name']}', {_percent(model)}, is reached without "
+                                    f"any EEG by {named}"))
+    return findings
+
+
+def _percent(row: dict) -> str:
+    return f"{100 * row['score']:.1f} ({100 * row['low']:.1f} – {100 * row['high']:.1f})"
 
 
 def stamp(findings: Collection[Finding]) -> str:

@@ -8,7 +8,7 @@ Hyperparameters are chosen on the validation part.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -216,6 +216,20 @@ class Recipe:
     def name(self) -> str:
         """As tables show it."""
         return self.model + {"none": "", "z-score": ", z-scored", "euclidean": ", Euclidean alignment"}[self.alignment]
+
+
+def distinct(recipes: Sequence[Recipe], split: Split) -> list[Recipe]:
+    """Recipes that answer differently under a split, the first of each kind.
+
+    Z-scores against population levels are one linear map for everybody; the standardisation in front of the classic classifiers
+    takes it away again, so that they are the same baseline with and without.
+    """
+    same = ("none", "z-score") if split.normalisation == "population" else ()
+    kept: dict[tuple, Recipe] = {}
+    for recipe in recipes:
+        alike = recipe.model in (LOGISTIC, SVM) and recipe.alignment in same
+        kept.setdefault((recipe.model, same if alike else recipe.alignment), recipe)
+    return list(kept.values())
 
 
 LOGISTIC, SVM, PROBE, EEGNET = "entropy + logistic regression", "entropy + SVM", "frozen encoder + logistic regression", "EEGNet"

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from .assessment import closed_set, prediction_items, tier_1_row
-from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, fit_baseline
+from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, distinct, fit_baseline
 from .calibration import ALIGNMENTS
-from .controls import Answerer, battery
+from .controls import Answerer, Role, battery
 from .encoder import EmotionEncoder
 from .evaluate import Listener, with_mean_token, with_random_projector, without_eeg
 from .runs import Run
@@ -64,9 +64,9 @@ def baselines(run: Run, corpus: Corpus, recipes: Sequence[Recipe] = RECIPES, tel
         ``tell(step)`` after each.
     """
     rows, encoder = [], frozen_encoder(run, corpus)
-    for step, recipe in enumerate(recipes, 1):
+    for step, recipe in enumerate(distinct(recipes, corpus.split), 1):
         answers = fit_baseline(recipe, corpus, corpus.split, encoder).rows(corpus.split.test)
-        rows.append(tier_1_row(corpus, recipe.name, answers, "baseline"))
+        rows.append(tier_1_row(corpus, recipe.name, answers, Role.BASELINE))
         if tell is not None:
             tell(step)
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .controls import permutation_within
+from .controls import other_windows
 from .language import EEG_TOKEN, END_THINK
 from .metrics import Score, accuracy
 from .modeling import E2LLMProcessor
@@ -199,11 +199,23 @@ def closed_set(listener: Listener, items: list[Item]) -> np.ndarray:
     return probabilities(score_options(listener, items))
 
 
-def shuffled(listener: Listener, index: pd.DataFrame, seed: int) -> Listener:
-    """The same model, hearing for every window another window of the same person, drawn at random."""
-    windows = np.array(sorted(listener.position))
-    source = permutation_within(index["subject"].to_numpy()[windows], np.random.default_rng(seed))
-    return replace(listener, position={int(window): listener.position[int(other)] for window, other in zip(windows, windows[source], strict=True)})
+def shuffled(listener: Listener, index: pd.DataFrame, rows: np.ndarray, seed: int) -> Listener:
+    """The same model, hearing for every window another window of the same person; see :func:`e2llm.controls.other_windows`.
+
+    Parameters
+    ----------
+    listener : Listener
+        The model as it hears.
+    index : DataFrame
+        One row a window with ``subject`` and ``label``.
+    rows : ndarray of int
+        Windows to exchange among each other, those of the test part; no other window can be asked about.
+    seed : int
+        Of the exchange.
+    """
+    about = index.iloc[rows]
+    source = other_windows(about["subject"].to_numpy(), about["label"].to_numpy(), np.random.default_rng(seed))
+    return replace(listener, position={int(window): listener.position[int(rows[other])] for window, other in zip(rows, source, strict=True)})
 
 
 def with_mean_token(listener: Listener, rows: list[int]) -> Listener:

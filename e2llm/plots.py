@@ -353,10 +353,10 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
     ----------
     table : DataFrame
         One row per score, the first at the top: ``name``, ``score``, ``low``, ``high`` and ``chance`` as shares
-        (0 to 1; a missing interval or chance is not drawn), optionally ``group``, which colours the rows.
+        (0 to 1; a missing interval or chance is not drawn), optionally ``group`` or else ``role``, which colours the rows.
     """
     table = table.reset_index(drop=True)
-    groups = table["group"] if "group" in table else pd.Series("", index=table.index)
+    groups = next((table[column] for column in ("group", "role") if column in table), pd.Series("", index=table.index))
     figure, ax = _panels((8, 0.38 * len(table) + 1.3))
     for i, (group, rows) in enumerate(table.groupby(groups, sort=False)):
         interval = 100 * np.abs(np.stack([rows["score"] - rows["low"], rows["high"] - rows["score"]]).astype(float))

@@ -15,6 +15,7 @@ import pandas as pd
 
 from . import attribution, counterfactual
 from .assessment import prediction_items
+from .controls import other_windows
 from .encoder import EEGPT
 from .evaluate import Listener, generate, score_options
 from .faithfulness import (
@@ -121,7 +122,8 @@ def explanations_table(corpus: Corpus, rows: np.ndarray, told: Told, seed: int) 
     found = [accuracy(np.array([parsed.readable for parsed in told.parsed]), np.zeros(len(rows)), owners, seed).row("every sentence is read")]
     found[0]["chance"] = None
     found.append(flag_rate(told.parsed, corpus.z[rows], names, owners, seed).row("flagged as fabricated"))
-    kept, codes = np.flatnonzero(stated), np.unique(owners, return_inverse=True)[1]
+    codes = np.unique(owners, return_inverse=True)[1]
+    kept = np.flatnonzero(stated & (np.bincount(codes, weights=stated)[codes] > 1))  # chance needs another window of the person
     for k, name in ((1, "conclusion follows from the claims"), (2, "conclusion is among the two likeliest")):
         hits = np.array([[concluded[i] in ranked[j][:k] for j in kept] for i in kept])
         if len(kept):
@@ -162,7 +164,8 @@ def interventions(listener: Listener, corpus: Corpus, told: Told, seed: int) -> 
             "unrelated sentence": [with_unrelated_sentence(thought, rng) for thought in bare]}
     changed = {name: np.array([a != b for a, b in zip(before, _answers_after(listener, items, thoughts), strict=True)])
                for name, thoughts in arms.items()}
-    whole, turn = [told.thoughts[i] for i in usable], rng.permutation(len(usable))
+    whole = [told.thoughts[i] for i in usable]
+    turn = other_windows(np.zeros(len(usable)), np.array([item.answer for item in items]), rng)
     other = _answers_after(listener, items, [whole[i] for i in turn])
     changed["thought of another window"] = np.array([a != b for a, b in zip(_answers_after(listener, items, whole), other, strict=True)])
     table = pd.DataFrame([accuracy(hits, np.zeros(len(hits)), owners, seed).row(name) | {"chance": None} for name, hits in changed.items()])

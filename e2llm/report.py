@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from .audit import NOTHING_FOUND
 from .runs import Run, StageMissing, replacing
 
 # Text of models goes through here: autoescape stays on, and nothing below is marked safe.
@@ -46,6 +47,7 @@ td.number, th.number { text-align: right; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; }
 .sample { border-left: 4px solid #0072b2; margin: 1rem 0; padding: .2rem 1rem; background: #f5f8fa; }
 .stamp { background: #d55e00; color: #fff; font-weight: 700; padding: .5rem 1rem; }
+.warning { border-left: 6px solid #d55e00; background: #fdf0e8; padding: .5rem 1rem; }
 .sample dd { margin: 0 0 .5rem; white-space: pre-wrap; } dt { font-weight: 600; }
 </style>
 </head>
@@ -55,6 +57,9 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 {% if stamp %}
 <p class="stamp" role="alert">{{ stamp }}. These scores should not be believed.</p>
 {% endif %}
+{% for warning in warnings %}
+<p class="warning" role="alert">{{ warning }}</p>
+{% endfor %}
 {% if facts %}
 <h2>What was tested</h2>
 <div class="wide"><table>
@@ -167,6 +172,7 @@ def build(run: Run) -> Path:
         tables=[_table(name, rows) for name, rows in metrics.get("tables", {}).items() if rows],
         facts=[(key, _text(value)) for key, value in metrics.get("facts", {}).items() if key != "stamp"],
         stamp=metrics.get("facts", {}).get("stamp", ""),
+        warnings=[found for found in metrics.get("facts", {}).get("audit", []) if found != NOTHING_FOUND],
         samples=metrics.get("samples", []),
         reasoning=_reasoning(run),
         figures=figures,

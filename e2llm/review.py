@@ -77,7 +77,7 @@ def _make(run: Run, corpus: Corpus, params: ReviewParams, stage: Stage) -> None:
     listener = reasoning.listener_of(run)
     items = prediction_items(corpus, rows, seed)
     told = reasoning.tell(listener, corpus, items)
-    deaf = reasoning.tell(shuffled(listener, corpus.windows.index, seed + 1), corpus, items)
+    deaf = reasoning.tell(shuffled(listener, corpus.windows.index, corpus.split.test, seed + 1), corpus, items)
     taught = reasoning.tell(reasoning.listener_of(run, "feedback"), corpus, items)
     said = {"LLM": told.claims, "LLM after feedback": taught.claims, "LLM, shuffled EEG": deaf.claims, **reasoning.baselines(corpus, rows, seed)}
     changed, meaning = reasoning.interventions(listener, corpus, told, seed)

@@ -214,7 +214,7 @@ def measure(run: Run, corpus: Corpus, n_items: int, seed: int = 0) -> Stage:
 
 
 def _variants(listener: Listener, items: list[Item], corpus: Corpus, seed: int) -> dict[str, tuple[Listener, list[Item]]]:
-    return {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, seed + 1), items),
+    return {"EEG": (listener, items), "shuffled EEG": (shuffled(listener, corpus.windows.index, corpus.split.test, seed + 1), items),
             "no EEG": (listener, without_eeg(items))}
 
 
@@ -265,7 +265,7 @@ def _head(run: Run, corpus: Corpus) -> dict:
 
 def _zero_shot(listener: Listener, corpus: Corpus, n_items: int, seed: int) -> dict:
     """Sums of each zero-shot kind that the source serves, and of all of them side by side."""
-    builder, found = corpus.builder("test", seed), {}
+    builder, found = corpus.examiner(seed), {}
     people = np.unique(corpus.owners[corpus.split.test]).astype(str)
     for kind in (kind for kind in TIER_3 if kind in builder.kinds()):
         items = builder.draw(kind, n_items)
@@ -289,7 +289,8 @@ def _wordings(listener: Listener, corpus: Corpus, items: list[Item], seed: int) 
     asked = [[_reworded(item, form) for item in items] for form in forms]
     owners, n_classes = corpus.owners[corpus.split.test], len(corpus.label_set)
     for source in ("EEG", "shuffled EEG"):
-        hearing = [listener if source == "EEG" else shuffled(listener, corpus.windows.index, seed + 1 + i) for i in range(len(forms))]
+        hearing = [listener if source == "EEG" else shuffled(listener, corpus.windows.index, corpus.split.test, seed + 1 + i)
+                   for i in range(len(forms))]
         given = np.stack([closed_set(each, worded).argmax(axis=1) for each, worded in zip(hearing, asked, strict=True)], axis=1)
         found["wordings", source] = agreement_sums(given, owners, n_classes)
         found["unseen wordings", source] = agreement_sums(given[:, N_WORDINGS:], owners, n_classes)

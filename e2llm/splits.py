@@ -6,8 +6,10 @@ the cautionary tale, is refused unless its leaks are accepted by name, and says 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from .audit import audit
 from .seed import clip_emotion
 
 NORMALISATIONS = ("calibration", "session", "population", "transductive")
+JOINT_GROUPS = 3  # groups of subjects in the protocol "joint", if not said otherwise
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Split:
     @property
     def traits(self) -> Protocol:
         """What its protocol promises; a split of one's own making promises nothing."""
-        return PROTOCOLS.get(self.protocol, Protocol(dict, "a split without a named protocol"))
+        return PROTOCOLS.get(self.protocol, Protocol(dict, int, "a split without a named protocol"))
 
     @property
     def transductive(self) -> bool:
@@ -134,21 +137,28 @@ def _by_number(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))
 
 
+def _n_groups(index: pd.DataFrame, n_groups: int) -> int:
+    """Number of groups of subjects; 0 groups are as many as subjects."""
+    n_subjects = index["subject"].nunique()
+    n_groups = n_groups or n_subjects
+    if n_subjects < n_groups or n_groups < 3:
+        raise ValueError(f"{n_subjects} subjects cannot make {n_groups} groups (three or more: test, validation, training).")
+    return n_groups
+
+
 def _subject_groups(index: pd.DataFrame, n_groups: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of test and validation subjects: every n-th subject, in the order of their names' numbers; 0 groups are as many as subjects."""
-    subjects = _by_number(index["subject"].unique())
-    n_groups = n_groups or len(subjects)
-    if len(subjects) < n_groups or n_groups < 3:
-        raise ValueError(f"{len(subjects)} subjects cannot make {n_groups} groups (three or more: test, validation, training).")
+    """Masks of test and validation subjects: every n-th subject, in the order of their names' numbers; see :func:`_n_groups`."""
+    subjects, n_groups = _by_number(index["subject"].unique()), _n_groups(index, n_groups)
     group = {subject: i % n_groups for i, subject in enumerate(subjects)}
     groups = index["subject"].map(group).to_numpy()
     return groups == fold % n_groups, groups == (fold + 1) % n_groups
 
 
-def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np.ndarray]:
+def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = JOINT_GROUPS) -> dict[str, np.ndarray]:
     """Subjects and clips both unseen: test subjects' clips of one official fold; nobody trains on these clips.
 
-    Of the validation group only a third validates and the rest trains, so that few subjects still train well.
+    Of the validation group only a third validates and the rest trains, so that few subjects still train well. The first ``n_groups``
+    folds test every person once; further folds test the same people on other clips.
     """
     test_subject, val_group = _subject_groups(index, n_groups, fold)
     val_names = _by_number(index["subject"][val_group].unique())
@@ -170,31 +180,36 @@ def subjects(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str,
 def clips(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
     """Folds of the clips (:func:`clip_fold`; SEED-VII: the official four), all subjects pooled: same people, other clips."""
     of_clip, n_folds = clip_fold(index)
-    test, val = of_clip == fold % n_folds, of_clip == (fold + 1) % n_folds
+    test, val = of_clip == fold, of_clip == (fold + 1) % n_folds
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
 def within_subject(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Folds of one subject's clips (SEED-VII: the official four): fold ``4 s + k`` is fold k of the s-th subject; others are left aside."""
-    subjects = _by_number(index["subject"].unique())
-    own = (index["subject"] == subjects[fold // 4 % len(subjects)]).to_numpy()
-    return {name: mask & own for name, mask in clips(index, fold % 4).items()}
+    """Folds of one subject's clips (:func:`clip_fold`): fold ``n s + k`` is fold k of n of the s-th subject; others are left aside."""
+    subject, fold = divmod(fold, clip_fold(index)[1])
+    own = (index["subject"] == _by_number(index["subject"].unique())[subject]).to_numpy()
+    return {name: mask & own for name, mask in clips(index, fold).items()}
 
 
 def random_windows(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
     """The cautionary tale: windows dealt at random, so that every clip stands on both sides."""
     group = np.random.default_rng(0).permutation(len(index)) % n_groups
-    test, val = group == fold % n_groups, group == (fold + 1) % n_groups
+    test, val = group == fold, group == (fold + 1) % n_groups
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
-def _of_contexts(index: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the test context and of the clips of the other contexts that validate: contexts in the order of their names, one a fold."""
+def _contexts(index: pd.DataFrame) -> list[str]:
+    """Contexts in the order of their names; ValueError if there is none to cross."""
     contexts = sorted(set(index["context"])) if "context" in index else []
     if len(contexts) < 2 or "" in contexts:
         raise ValueError(f"Labels of these recordings were evoked in {len(contexts) or 'one'} context{'s' * (len(contexts) > 1)} ({contexts}): a "
                          "protocol across contexts needs two or more, named for every trial.")
-    test = (index["context"] == contexts[fold % len(contexts)]).to_numpy()
+    return contexts
+
+
+def _of_contexts(index: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the test context and of the clips of the other contexts that validate: one context a fold."""
+    test = (index["context"] == _contexts(index)[fold]).to_numpy()
     rest = np.flatnonzero(~test)
     val = np.zeros(len(index), dtype=bool)
     val[rest] = clip_fold(index.iloc[rest])[0] == 0
@@ -215,9 +230,9 @@ def cross_context_joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -
 
     Test people's levels come from their own clips in the other contexts, without labels and outside the clips that validate.
     """
-    n_contexts = index["context"].nunique() if "context" in index else 1
-    test_context, val_clip = _of_contexts(index, fold)
-    test_subject, val_subject = _subject_groups(index, n_groups, fold // n_contexts)
+    group, context = divmod(fold, len(_contexts(index)))
+    test_context, val_clip = _of_contexts(index, context)
+    test_subject, val_subject = _subject_groups(index, n_groups, group)
     return {"train": ~test_context & ~test_subject & ~val_subject & ~val_clip, "val": ~test_context & val_subject & val_clip,
             "test": test_context & test_subject, "calibration": ~test_context & ~val_clip}
 
@@ -227,6 +242,7 @@ class Protocol:
     """How windows are dealt, and what may be claimed of the scores."""
 
     masks: Callable[..., dict[str, np.ndarray]]
+    folds: Callable[[pd.DataFrame, int], int]  # number of different folds, of an index and a number of groups
     what: str
     subject_disjoint: bool = False
     clip_disjoint: bool = False
@@ -240,15 +256,39 @@ class Protocol:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "joint": Protocol(joint, "people and clips both unseen", subject_disjoint=True, clip_disjoint=True),
-    "subjects": Protocol(subjects, "people unseen, clips seen by others", subject_disjoint=True),
-    "clips": Protocol(clips, "clips unseen, people seen", clip_disjoint=True),
-    "within_subject": Protocol(within_subject, "one person, other clips of the same sessions", clip_disjoint=True),
-    "cross_context": Protocol(cross_context, "people seen, context unseen", context_disjoint=True),
-    "cross_context_joint": Protocol(cross_context_joint, "people and context both unseen", subject_disjoint=True, context_disjoint=True),
-    "random_windows": Protocol(random_windows, "windows dealt at random, every clip on both sides",
+    "joint": Protocol(joint, lambda index, n: math.lcm(_n_groups(index, n), clip_fold(index)[1]), "people and clips both unseen",
+                      subject_disjoint=True, clip_disjoint=True),
+    "subjects": Protocol(subjects, _n_groups, "people unseen, clips seen by others", subject_disjoint=True),
+    "clips": Protocol(clips, lambda index, n: clip_fold(index)[1], "clips unseen, people seen", clip_disjoint=True),
+    "within_subject": Protocol(within_subject, lambda index, n: index["subject"].nunique() * clip_fold(index)[1],
+                               "one person, other clips of the same sessions", clip_disjoint=True),
+    "cross_context": Protocol(cross_context, lambda index, n: len(_contexts(index)), "people seen, context unseen", context_disjoint=True),
+    "cross_context_joint": Protocol(cross_context_joint, lambda index, n: len(_contexts(index)) * _n_groups(index, n),
+                                    "people and context both unseen", subject_disjoint=True, context_disjoint=True),
+    "random_windows": Protocol(random_windows, lambda index, n: n, "windows dealt at random, every clip on both sides",
                                leaks=("clip_on_both_sides", "normalisation_on_test")),
 }
+
+
+def n_folds(index: pd.DataFrame, protocol: str, n_groups: int | None = None) -> int:
+    """How many different folds a protocol has on some recordings.
+
+    Parameters
+    ----------
+    index : DataFrame
+        As in :func:`make_split`.
+    protocol : str
+        Key of :data:`PROTOCOLS`.
+    n_groups : int, optional
+        As in :func:`make_split`; default that of the protocol.
+
+    Raises
+    ------
+    ValueError
+        If the recordings cannot serve the protocol: too few subjects for the groups, or no context to cross.
+    """
+    traits = PROTOCOLS[protocol]
+    return traits.folds(index, signature(traits.masks).parameters["n_groups"].default if n_groups is None else n_groups)
 
 
 def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration", accept_leaks: bool = False,
@@ -271,7 +311,7 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
     Raises
     ------
     ValueError
-        For an unknown name, or a normalisation that the protocol cannot serve.
+        For an unknown name, a fold that the protocol does not have on these recordings, or a normalisation that it cannot serve.
     LeakError
         If the audit refuses the split.
     """
@@ -279,6 +319,9 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
         raise ValueError(f"Unknown protocol '{protocol}' (known: {', '.join(PROTOCOLS)}).")
     if normalisation not in NORMALISATIONS:
         raise ValueError(f"Unknown normalisation '{normalisation}' (known: {', '.join(NORMALISATIONS)}).")
+    fold, folds = options.get("fold", 0), n_folds(index, protocol, options.get("n_groups"))
+    if fold not in range(folds):
+        raise ValueError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: choose one of them.")
     masks = PROTOCOLS[protocol].masks(index, **options)
     fit = _calibration_rows(index, masks, protocol, normalisation)
     rows = {name: np.flatnonzero(mask) for name, mask in masks.items()}

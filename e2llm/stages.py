@@ -36,7 +36,7 @@ from .recordings import open_source
 from .runs import Progress, Run, Stage, StageMissing
 from .segments import MAX_CLAIMS, Segment, imagined_segments, real_segments
 from .splits import Split, make_split
-from .tasks import ItemBuilder, drill_items, read_items, text_items, write_items
+from .tasks import ItemBuilder, OnePersonBuilder, drill_items, read_items, text_items, write_items
 from .train import (
     FitParams,
     Samples,
@@ -74,6 +74,10 @@ class Corpus:
     def builder(self, part: str, seed: int) -> ItemBuilder:
         """Builder of items from one part of the split."""
         return ItemBuilder(self.segments(getattr(self.split, part)), self.label_set, seed)
+
+    def examiner(self, seed: int) -> OnePersonBuilder:
+        """Builder of the items of tiers 2 and 3: of the test part, each of one person."""
+        return OnePersonBuilder(self.segments(self.split.test), self.label_set, seed)
 
 
 def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2,

@@ -25,7 +25,7 @@ from .scaling import share_stages
 from .stages import Corpus, new_encoder, open_corpus, train_encoder
 from .statistics import scored
 from .train import FitParams
-from .truths import Classifier, baseline
+from .truths import BaselineClassifier, Classifier
 from .truths import probe as shortcut
 
 PRETRAINED = "pretrained"
@@ -34,7 +34,7 @@ PRETRAINED_FROM = {PRETRAINED: NAMED["loud"], "physiology-pretrained": NAMED["ph
 STARTS = (*NAMED, *PRETRAINED_FROM)
 PROBED, TRAINED = "linear probe", "stage 1"  # ways to ask what a start is worth: as it is, and after training with labels
 KEYS = ("fold", "window", "subject", "clip", "label")  # columns of a table of answers that are no answers
-BESIDE: dict[str, Classifier] = {f"no encoder: {LOGISTIC}": baseline(Recipe(LOGISTIC)),
+BESIDE: dict[str, Classifier] = {f"no encoder: {LOGISTIC}": BaselineClassifier(Recipe(LOGISTIC)),
                                  **{f"no EEG: {name}": shortcut(name) for name in ("clip duration", "majority")}}  # fmt: skip
 
 

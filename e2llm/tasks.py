@@ -58,6 +58,8 @@ class ItemBuilder:
     def kinds(self) -> dict[str, Callable[[], Item]]:
         """The kinds that this source can serve; those about valence, arousal or scenarios need coordinates."""
         served = {"predict": self.predict, "describe": self.describe, "zero_predict": self.zero_predict}
+        if len(self.by_label) < 2:
+            del served["describe"]  # nothing to tell a description from
         if len(self.by_label) >= 2:
             served["select"] = self.select
         if self.most_in_order >= 2:
@@ -147,6 +149,39 @@ class ItemBuilder:
     def scenario(self) -> Item:
         label = list(self.by_label)[self.rng.integers(len(self.by_label))]
         return questions.scenario_question(label, self._scenario(label, False), self.label_set, self.rng)
+
+
+class OnePersonBuilder:
+    """Draws items whose segments, heard or only described, are all of one person, drawn anew for every item.
+
+    A model is examined with them. Whatever it knows of a person alone is then true of every option alike, and earns nothing. That
+    matters most under population levels: there the evidence of any window tells whose it is, and a description of somebody
+    else's window can be ruled out without a look at this one.
+
+    Parameters
+    ----------
+    segments, label_set, seed
+        As for :class:`ItemBuilder`.
+    """
+
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int) -> None:
+        self.label_set, self.rng = label_set, np.random.default_rng(seed)
+        people = sorted({segment.subject for segment in segments})
+        self.builders = [ItemBuilder([s for s in segments if s.subject == who], label_set, seed) for who in people]
+        for builder in self.builders:
+            builder.rng = self.rng
+
+    def kinds(self) -> list[str]:
+        """The kinds that the windows of one person or more can serve."""
+        return list(dict.fromkeys(kind for builder in self.builders for kind in builder.kinds()))
+
+    def draw(self, kind: str, n: int) -> list[Item]:
+        """``n`` items of one kind, of people who can serve it; ValueError if there is nobody."""
+        able = [builder for builder in self.builders if kind in builder.kinds()]
+        if not able:
+            raise ValueError(f"Nobody's windows serve items of kind '{kind}' with label set '{self.label_set.name}'; they serve "
+                             f"{', '.join(self.kinds())}.")
+        return [item for _ in range(n) for item in able[self.rng.integers(len(able))].draw(kind, 1)]
 
 
 def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:

@@ -17,17 +17,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from .baselines import LOGISTIC, SVM, Recipe, fit_baseline
+from .audit import Finding, reached_by_shortcuts
+from .baselines import LOGISTIC, SVM, Recipe, distinct, fit_baseline
 from .encoder import EEGPT
 from .features import differential_entropy
 from .metrics import Score, mean_over_subjects
 from .shortcuts import PROBES
-from .splits import Split, make_split
+from .splits import JOINT_GROUPS, Split, make_split, n_folds
 from .stages import Corpus
 from .statistics import scored
 
 Classifier = Callable[[Corpus, Split], np.ndarray]  # class indices of split.test
-N_GROUPS = {"subjects": 5, "joint": 3}
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Setting:
         return f"{self.protocol}{', one left out' if self.n_groups == 0 else ''}, {self.normalisation}"
 
     def splits(self, index: pd.DataFrame) -> list[Split]:
-        """All folds; one that leaks by design is taken, and marked."""
-        people = index["subject"].nunique()
-        n_groups = {"random_windows": 5, "clips": 4, "within_subject": 4, **N_GROUPS}[self.protocol] if self.n_groups is None else self.n_groups
-        n_folds = 4 * people if self.protocol == "within_subject" else n_groups or people
-        return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, n_groups=n_groups) for fold in range(n_folds)]
+        """The folds that together test everybody once; one that leaks by design is taken, and marked."""
+        options = {} if self.n_groups is None else {"n_groups": self.n_groups}
+        folds = n_folds(index, self.protocol, **options)
+        if self.protocol == "joint":  # its further folds test the same people again, on other clips
+            folds = n_folds(index, "subjects", **({"n_groups": JOINT_GROUPS} | options))
+        return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, **options) for fold in range(folds)]
 
 
 SETTINGS = (Setting("random_windows", "calibration"), Setting("clips", "calibration"), Setting("clips", "session"),
@@ -56,13 +57,16 @@ SETTINGS = (Setting("random_windows", "calibration"), Setting("clips", "calibrat
             Setting("joint", "calibration"), Setting("joint", "population"))
 
 
-def baseline(recipe: Recipe, encoder: EEGPT | None = None) -> Classifier:
+@dataclass(frozen=True)
+class BaselineClassifier:
     """A baseline as a classifier of any split; see :func:`e2llm.baselines.fit_baseline`."""
 
-    def classify(corpus: Corpus, split: Split) -> np.ndarray:
-        return fit_baseline(recipe, corpus, split, encoder).rows(split.test)
+    recipe: Recipe
+    encoder: EEGPT | None = None
 
-    return classify
+    def __call__(self, corpus: Corpus, split: Split) -> np.ndarray:
+        """Class indices of the test windows, after training on the training windows."""
+        return fit_baseline(self.recipe, corpus, split, self.encoder).rows(split.test)
 
 
 def probe(name: str) -> Classifier:
@@ -83,7 +87,7 @@ PUBLISHED = pd.DataFrame(
      ("clips, transductive", 37.0, 2.4, "DE-CNN, official folds of clips, z-scored")],
     columns=["group", "published %", "sd", "what"])
 
-MODELS: dict[str, Classifier] = {recipe.name: baseline(recipe) for recipe in (Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"))}
+MODELS: dict[str, Classifier] = {recipe.name: BaselineClassifier(recipe) for recipe in (Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"))}
 SHORTCUTS: dict[str, Classifier] = {name: probe(name) for name in ("clip duration", "nearest in time", "position in session", "session prior")}
 
 
@@ -111,7 +115,8 @@ def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] | None
     -------
     DataFrame
         ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``clips low`` and ``clips high``
-        (interval over people and clips), ``leaky``, ``statement``.
+        (interval over people and clips), ``leaky``, ``statement``. Of baselines that are the same under a setting
+        (:func:`e2llm.baselines.distinct`) the first has a row.
     """
     classifiers = MODELS | SHORTCUTS if classifiers is None else classifiers
     work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_under)(corpus, classifiers, setting, seed) for setting in settings)
@@ -128,11 +133,23 @@ def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setti
     splits, clips = setting.splits(corpus.windows.index), corpus.windows.index["clip"].to_numpy()
     test, rows = np.concatenate([split.test for split in splits]), []
     truth, owners, n_classes = corpus.labels[test], corpus.owners[test], len(corpus.label_set)
+    kept = distinct([classify.recipe for classify in classifiers.values() if isinstance(classify, BaselineClassifier)], splits[0])
     for name, classify in classifiers.items():
+        if isinstance(classify, BaselineClassifier) and classify.recipe not in kept:
+            continue
         answers = np.concatenate([classify(corpus, split) for split in splits])
         row = scored(name, truth, answers, owners, clips[test], n_classes, seed, group=setting.name)
         rows.append(row | {"leaky": splits[0].leaky, "statement": splits[0].statement})
     return rows
+
+
+def reached(table: pd.DataFrame) -> dict[str, list[Finding]]:
+    """Warnings of every setting in a table of :func:`under_protocols`; see :func:`e2llm.audit.reached_by_shortcuts`."""
+    found = {}
+    for setting, rows in table.groupby("group", sort=False):
+        is_probe = rows["name"].isin(PROBES)
+        found[setting] = reached_by_shortcuts(rows[~is_probe], rows[is_probe])
+    return found
 
 
 def session_clock(corpus: Corpus, seed: int = 0) -> Score:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm.assessment import pooled, score_of
+from e2llm.assessment import pooled, readable, score_of, tier_1_row
+from e2llm.controls import Role
 from e2llm.metrics import Score
 
 LABELS = ("rest", "count")
@@ -61,3 +64,13 @@ def test_a_row_becomes_a_score_with_either_of_its_intervals():
     assert over_both == Score(0.3, 0.1, 0.5, 0.25, 8) and over_both.contains_chance and not over_people.contains_chance
     with pytest.raises(KeyError, match="No row 'EEGNet'"):
         score_of(table, "EEGNet")
+
+
+def test_the_role_of_a_row_is_said_and_not_read_from_its_name():
+    corpus = SimpleNamespace(split=SimpleNamespace(test=np.arange(8)), labels=np.tile([0, 1], 4), owners=np.repeat(["a", "b"], 4),
+                             label_set=LABELS, windows=SimpleNamespace(index=pd.DataFrame({"clip": np.arange(8)})))
+    rows = [tier_1_row(corpus, name, corpus.labels, role) for name, role in (("EEGNet, z-scored", Role.BASELINE), ("LLM, no EEG", "control"))]
+    assert [row["role"] for row in rows] == [Role.BASELINE, Role.CONTROL] and "group" not in rows[0]
+    assert readable(pd.DataFrame(rows))["role"].tolist() == ["baseline", "control"]
+    with pytest.raises(ValueError, match="'EEG' is not a valid Role"):
+        tier_1_row(corpus, "LLM", corpus.labels, "EEG")

@@ -32,9 +32,10 @@ from e2llm.effects import BANDS, EFFECTS
 from e2llm.emotions import SEED_VII
 from e2llm.encoder import EEGPT, EmotionEncoder, eegpt_config
 from e2llm.evaluate import Listener, score_options
+from e2llm.features import EvidenceNames
 from e2llm.language import ScratchParams, make_language_model, make_tokenizer
 from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.montage import eegpt_channels, region_of
+from e2llm.montage import REGIONS, eegpt_channels, region_of
 from e2llm.plots import emotion_topographies
 from e2llm.questions import predict
 from e2llm.segments import Claim, Segment
@@ -480,6 +481,17 @@ def test_claims_name_cells_and_agreement_finds_them():
     assert claims_agreement(rng.normal(size=right.shape), told, owners, CHANNELS).value == pytest.approx(0.5, abs=0.1)
     with pytest.raises(ValueError, match=r"No window has a claim.*Corpus\.segments"):
         claims_agreement(right, [()] * 60, owners, CHANNELS)
+
+
+def test_every_feature_of_the_evidence_table_can_be_claimed():
+    names = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
+    covered = {region_of(name) for name in CHANNELS}
+    for feature in names.columns:
+        cells = claimed_cells((Claim(feature, "low"),), CHANNELS)
+        assert cells.any() == (feature.split()[0] in {*covered, "alpha"} or feature == "frontal asymmetry"), feature
+        assert set(np.nonzero(cells)[1]) <= {i for i, band in enumerate(BANDS) if band in feature or feature == "frontal asymmetry" and band == "alpha"}
+    posterior = {name for name in CHANNELS if region_of(name) in ("parietal", "occipital")}
+    assert {CHANNELS[i] for i in np.nonzero(claimed_cells((Claim("alpha frequency", "high"),), CHANNELS))[0]} == posterior
 
 
 def test_maps_are_means_that_the_scalp_plots_take():

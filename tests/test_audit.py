@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2llm.audit import LeakError, audit, stamp
+from e2llm.audit import LeakError, audit, reached_by_shortcuts, stamp
 from e2llm.recordings import clip_emotion
-from e2llm.splits import PROTOCOLS, Split, accepted_rules, make_split
+from e2llm.splits import PROTOCOLS, Split, accepted_rules, make_split, n_folds
 
 CLEAN = [("joint", "calibration"), ("joint", "population"), ("subjects", "population"), ("clips", "calibration"),
          ("clips", "population"), ("within_subject", "calibration")]
@@ -178,7 +178,7 @@ def test_no_false_alarm_on_random_clean_splits(seed, protocol, fold):
     rng = np.random.default_rng(seed)
     index = make_index(int(rng.integers(6, 12)), windows=3)
     index = index[rng.uniform(size=len(index)) < 0.7].sample(frac=1.0, random_state=int(seed % 2**31)).reset_index(drop=True)
-    split = make_split(index, *protocol, fold=fold)
+    split = make_split(index, *protocol, fold=fold % n_folds(index, protocol[0]))
     power = rng.lognormal(sigma=rng.uniform(0.2, 1.0), size=(len(index), 6, 5))
     items = [item(*rng.choice(split.train, 3)) for _ in range(20)]
     findings = audit(split, index, power=power, items=items, pretrained_on={"x"})
@@ -227,3 +227,33 @@ def test_random_windows_are_refused_unless_their_leaks_are_accepted():
     assert split.leaky and split.statement.startswith("LEAKY") and "clip_on_both_sides" in stamp(findings)
     assert not any(PROTOCOLS[name].leaky for name, _ in CLEAN)
     assert accepted_rules("random_windows", False) == () and accepted_rules("joint", True) == ()
+
+
+# --- scores that may be had without EEG
+
+
+def scores(**rows: tuple[float, float, float]) -> pd.DataFrame:
+    return pd.DataFrame([(name.replace("_", " "), *row) for name, row in rows.items()], columns=["name", "score", "low", "high"])
+
+
+@pytest.mark.parametrize(("probe", "warned"), [
+    ((1.0, 1.0, 1.0), True),  # beats the model: a recording's length that gives the label away
+    ((0.7, 0.7, 0.7), True),  # above its estimate
+    ((0.5, 0.4, 0.62), True),  # its interval reaches the model's
+    ((0.6, 0.6, 0.6), True),  # just so
+    ((0.5, 0.4, 0.59), False),
+    ((0.14, 0.14, 0.14), False),
+])
+def test_a_shortcut_whose_interval_reaches_a_model_is_a_warning(probe, warned):
+    found = reached_by_shortcuts(scores(LLM=(0.65, 0.6, 0.7), head=(0.95, 0.9, 1.01)), scores(majority=(0.1, 0.1, 0.1), clip_duration=probe))
+    assert bool([finding for finding in found if "'LLM'" in finding.reason]) == warned
+    assert len([finding for finding in found if "'head'" in finding.reason]) == (probe[2] >= 0.9)
+    for finding in found:
+        assert (finding.rule, finding.severity) == ("shortcut_reaches_model", "warn") and "majority" not in finding.reason
+        assert f"'clip duration' {100 * probe[0]:.1f} ({100 * probe[1]:.1f} – {100 * probe[2]:.1f})" in finding.reason
+    assert stamp(found) == ""  # nothing was overridden
+
+
+def test_all_shortcuts_that_reach_a_model_are_named_the_strongest_first():
+    (found,) = reached_by_shortcuts(scores(LLM=(0.2, 0.1, 0.3)), scores(majority=(0.14, 0.14, 0.14), duration=(0.9, 0.8, 1.0), low=(0.0, 0.0, 0.0)))
+    assert found.reason.index("'duration'") < found.reason.index("'majority'") and "'low'" not in found.reason

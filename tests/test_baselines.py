@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from e2llm import baselines
-from e2llm.baselines import EEGNET, LOGISTIC, MARGINS, MODELS, PROBE, STRENGTHS, SVM, Recipe, fit_baseline
+from e2llm.baselines import EEGNET, LOGISTIC, MARGINS, MODELS, PROBE, STRENGTHS, SVM, Recipe, distinct, fit_baseline
 from e2llm.calibration import ALIGNMENTS
 from e2llm.encoder import EEGPT, EEGPT_SIZES
 from e2llm.features import band_power
@@ -214,3 +214,15 @@ def test_the_oracle_reads_the_windows_it_is_asked_about(tmp_path, monkeypatch):
     assert given.tolist() == [4, 2, 5]
     with pytest.raises(KeyError):
         baselines.oracle(tmp_path, np.array([2]), np.array([9]), np.array([0]))
+
+
+@pytest.mark.parametrize("model", [LOGISTIC, SVM])
+def test_z_scores_against_population_levels_are_no_baseline_of_their_own(model):
+    recipes = [Recipe(model), Recipe(model, "z-score"), Recipe(EEGNET), Recipe(EEGNET, "z-score")]
+    corpus = make_corpus(effect=0.7, owner_spread=2.0)
+    for normalisation, same in (("population", True), ("calibration", False)):
+        split = make_split(len(corpus.labels), normalisation)
+        assert np.array_equal(answers(corpus, split, "none", model), answers(corpus, split, "z-score", model)) == same
+        assert distinct(recipes, split) == [recipe for recipe in recipes if not (same and recipe == Recipe(model, "z-score"))]
+    alone = [Recipe(model, "z-score"), Recipe(PROBE)]
+    assert distinct(alone, make_split(len(corpus.labels), "population")) == alone

@@ -10,14 +10,17 @@ from sklearn.metrics import balanced_accuracy_score
 
 from e2llm.controls import (
     SIGNAL_CONTROLS,
+    Role,
     balanced_accuracy_of,
     battery,
+    controls_at_chance,
     matched_noise,
+    other_windows,
     permuted_channels,
     phase_randomised,
     shuffled_within_subject,
 )
-from e2llm.metrics import balanced_accuracy, paired_difference
+from e2llm.metrics import accuracy, balanced_accuracy, paired_difference
 
 SFREQ, N_SAMPLES, N_CHANNELS = 128, 512, 4
 TIMES = np.arange(N_SAMPLES) / SFREQ
@@ -64,24 +67,24 @@ def table(**models) -> pd.DataFrame:
 @pytest.mark.parametrize("name", SIGNAL_CONTROLS)
 def test_controls_are_seeded_keep_shape_and_leave_their_input_alone(name):
     before = SIGNALS.copy()
-    one, two = (SIGNAL_CONTROLS[name](SIGNALS, OWNERS, np.random.default_rng(3)) for _ in range(2))
+    one, two = (SIGNAL_CONTROLS[name](SIGNALS, OWNERS, TRUTH, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(SIGNALS, before)
     assert one.shape == SIGNALS.shape and one.dtype == SIGNALS.dtype and not np.array_equal(one, SIGNALS)
-    assert not np.array_equal(one, SIGNAL_CONTROLS[name](SIGNALS, OWNERS, np.random.default_rng(4)))
+    assert not np.array_equal(one, SIGNAL_CONTROLS[name](SIGNALS, OWNERS, TRUTH, np.random.default_rng(4)))
 
 
 def test_shuffling_stays_within_a_person():
-    out = shuffled_within_subject(SIGNALS, OWNERS, np.random.default_rng(0))
+    out = shuffled_within_subject(SIGNALS, OWNERS, TRUTH, np.random.default_rng(0))
     for who in np.unique(OWNERS):
         own = who == OWNERS
         assert {w.tobytes() for w in out[own]} == {w.tobytes() for w in SIGNALS[own]}
-    assert np.mean([np.array_equal(a, b) for a, b in zip(out, SIGNALS, strict=True)]) < 0.2
+    assert not any(np.array_equal(a, b) for a, b in zip(out, SIGNALS, strict=True))
 
 
 def test_noise_has_each_persons_spectrum_and_nothing_of_the_window():
     many, owners = np.repeat(SIGNALS, 20, axis=0), np.repeat(OWNERS, 20)
-    out = matched_noise(many, owners, np.random.default_rng(0))
+    out = matched_noise(many, owners, np.zeros(len(many)), np.random.default_rng(0))
     for who in ("0", "7"):
         own = owners == who
         wanted, got = (welch(x[own], SFREQ, nperseg=128)[1].mean(axis=0)[:, 2:-2] for x in (many, out))
@@ -92,7 +95,7 @@ def test_noise_has_each_persons_spectrum_and_nothing_of_the_window():
 
 
 def test_surrogates_keep_spectra_and_lags_between_channels_and_lose_the_waveform():
-    out = phase_randomised(SIGNALS, OWNERS, np.random.default_rng(0))
+    out = phase_randomised(SIGNALS, OWNERS, TRUTH, np.random.default_rng(0))
     np.testing.assert_allclose(np.abs(np.fft.rfft(out)), np.abs(np.fft.rfft(SIGNALS)), rtol=1e-3, atol=1e-2)
     full = {"fs": SFREQ, "nperseg": N_SAMPLES, "window": "boxcar", "detrend": False}
     np.testing.assert_allclose(csd(out[0, 0], out[0, 1], **full)[1], csd(SIGNALS[0, 0], SIGNALS[0, 1], **full)[1], rtol=1e-2, atol=1e-4)
@@ -101,7 +104,7 @@ def test_surrogates_keep_spectra_and_lags_between_channels_and_lose_the_waveform
 
 
 def test_all_windows_have_the_same_permutation():
-    out = permuted_channels(SIGNALS, OWNERS, np.random.default_rng(2))
+    out = permuted_channels(SIGNALS, OWNERS, TRUTH, np.random.default_rng(2))
     order = [int(np.flatnonzero((SIGNALS[0] == channel).all(axis=1))[0]) for channel in out[0]]
     assert sorted(order) == list(range(N_CHANNELS)) and order != list(range(N_CHANNELS))
     np.testing.assert_array_equal(out, SIGNALS[:, order])
@@ -166,3 +169,85 @@ def test_the_quick_score_is_scikit_learns():
     with pytest.warns(UserWarning, match="classes not in y_true"):
         wanted = balanced_accuracy_score(truth, predicted)
     assert balanced_accuracy_of(predicted, 4, truth) == pytest.approx(wanted)
+
+
+# --- another window
+
+
+@pytest.mark.parametrize("sizes", [(24, 24), (2, 2, 2), (1, 1, 1), (1, 5), (1, 1, 4), (2,), (50, 1, 1, 2)])
+def test_no_window_takes_its_own_place(sizes):
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        source = other_windows(owners, rng.integers(0, 3, len(owners)), rng)
+        assert sorted(source) == list(range(len(owners))) and (source != np.arange(len(owners))).all()
+
+
+def test_one_window_has_no_other():
+    with pytest.raises(ValueError, match=r"no other window .* 1 given. Shuffle two windows or more"):
+        other_windows(np.array(["a"]), np.array([0]), np.random.default_rng(0))
+
+
+def test_the_other_window_is_of_the_same_person_and_seeded():
+    one, two, three = (other_windows(OWNERS, TRUTH, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert (OWNERS[one] == OWNERS).all() and not np.array_equal(one, three)
+
+
+def test_the_label_of_the_other_window_tells_nothing_of_the_own():
+    """Windows that meet their own label: in closed form sum(n_label ** 2) / n of a random permutation, by windows of one person."""
+    labels = np.repeat([0, 1, 2, 3], [2, 3, 5, 10])
+    owners = np.repeat(["a", "b"], 20)
+    met = [np.mean((both := np.tile(labels, 2))[other_windows(owners, both, np.random.default_rng(seed))] == both) for seed in range(3000)]
+    wanted = (2**2 + 3**2 + 5**2 + 10**2) / 20**2
+    without_own = np.sum(np.array([2, 3, 5, 10]) * (np.array([2, 3, 5, 10]) - 1)) / (20 * 19)  # of a plain derangement
+    error = np.std(met) / np.sqrt(len(met))
+    assert abs(np.mean(met) - wanted) < 4 * error < (wanted - without_own) / 2
+
+
+# --- controls against chance
+
+
+def evaluation(rng: np.random.Generator, leak: float = 0.0, n_people: int = 7, n_items: int = 300) -> list[pd.DataFrame]:
+    """Two tables with sound controls of 18 kinds, but for one in the second table that is right more often, and a model."""
+    owners = rng.integers(0, n_people, n_items)
+    rows = [accuracy(rng.uniform(size=n_items) < 0.25 + leak * (kind == 17), np.full(n_items, 0.25), owners, kind).row(f"kind {kind}", role=Role.CONTROL)
+            for kind in range(18)]
+    model = accuracy(rng.uniform(size=n_items) < 0.9, np.full(n_items, 0.25), owners).row("LLM", role=Role.MODEL)
+    return [pd.DataFrame([model, *rows[:2]]), pd.DataFrame(rows[2:])]
+
+
+def test_sound_controls_seldom_raise_an_alarm_and_a_leak_in_any_tier_does():
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(100):
+        found = controls_at_chance(*evaluation(rng), subjects=7)
+        assert len(found) == 18 and "LLM" not in set(found["name"])
+        alarms += not found["at_chance"].all()
+    assert alarms <= 11  # of 100 at a level of 5 %: 99.5 % of binomial draws
+    found = [controls_at_chance(*evaluation(rng, leak=0.3), subjects=7).set_index("name")["at_chance"] for _ in range(20)]
+    assert np.mean([~each["kind 17"] for each in found]) > 0.9
+
+
+def test_eegmats_description_control_fails():
+    """75.7 (64.3 to 85.4) at chance 50 over 26 people was printed as at chance, since only tier 1 was looked at."""
+    tier_1 = pd.DataFrame([("LLM, no EEG", "control", 0.5, 0.5, 0.5, 0.5)], columns=["name", "role", "score", "low", "high", "chance"])
+    others = pd.DataFrame([(kind, group, "control", *(numbers if (kind, group) == ("describe", "shuffled EEG") else (0.5, 0.4, 0.6)), 0.5)
+                           for kind in ("describe", "select", "zero_predict") for group in ("shuffled EEG", "no EEG")
+                           for numbers in [(0.757, 0.643, 0.854)]], columns=["name", "group", "role", "score", "low", "high", "chance"])
+    found = controls_at_chance(tier_1, others, subjects=26)
+    assert found.loc[~found["at_chance"], ["name", "group"]].to_numpy().tolist() == [["describe", "shuffled EEG"]]
+    assert (found["low"] <= found["score"]).all() and found.loc[1, "low"] < 0.643 and found.loc[1, "high"] > 0.854
+
+
+def test_a_single_control_keeps_its_interval_and_one_person_says_nothing():
+    row = pd.DataFrame([("no EEG", Role.CONTROL, 0.4, 0.3, 0.5, 0.25)], columns=["name", "role", "score", "low", "high", "chance"])
+    found = controls_at_chance(row, subjects=9).iloc[0]
+    assert (found["low"], found["high"], found["at_chance"]) == (pytest.approx(0.3), pytest.approx(0.5), False)
+    assert controls_at_chance(row.assign(low=0.0, high=1.0), subjects=1)["at_chance"].all()
+    with pytest.raises(ValueError, match="no row with the role 'control'"):
+        controls_at_chance(row.assign(role=Role.BASELINE), subjects=9)
+
+
+def test_the_battery_says_which_rows_must_fall_to_chance():
+    roles = table(power=hears_power)["role"].xs("power")
+    assert {control for control, role in roles.items() if role == Role.CONTROL} == {"shuffled EEG", "noise with matched spectrum", "no EEG"}

@@ -14,7 +14,7 @@ from e2llm.baselines import LOGISTIC, SVM, Recipe
 from e2llm.preprocess import Windows, preprocess
 from e2llm.recordings import open_source
 from e2llm.splits import make_split
-from e2llm.truths import Setting, baseline, probe
+from e2llm.truths import BaselineClassifier, Setting, probe
 from e2llm.truths import under_protocols as in_parallel
 
 EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
@@ -35,7 +35,7 @@ def corpus(tmp_path_factory) -> SimpleNamespace:
 
 
 def test_people_left_out_are_told_apart_as_far_as_published(corpus):
-    models = {"LR": baseline(Recipe(LOGISTIC)), "LR, z-scored": baseline(Recipe(LOGISTIC, "z-score"))}
+    models = {"LR": BaselineClassifier(Recipe(LOGISTIC)), "LR, z-scored": BaselineClassifier(Recipe(LOGISTIC, "z-score"))}
     table = under_protocols(corpus, models, (Setting("subjects", "population", 0), Setting("subjects", "transductive", 0)))
     rows = table.set_index(["name", "group"])
     for key in (("LR", "subjects, one left out, population"), ("LR, z-scored", "subjects, one left out, transductive")):
@@ -45,7 +45,7 @@ def test_people_left_out_are_told_apart_as_far_as_published(corpus):
 
 def test_windows_at_random_inflate_the_score_of_real_eeg(corpus):
     settings = (Setting("random_windows", "population"), Setting("subjects", "population", 0))
-    table = under_protocols(corpus, {"SVM": baseline(Recipe(SVM, "z-score")), "length": probe("clip duration")}, settings)
+    table = under_protocols(corpus, {"SVM": BaselineClassifier(Recipe(SVM, "z-score")), "length": probe("clip duration")}, settings)
     score = table.pivot(index="name", columns="group", values="score")
     assert score.loc["SVM", "random_windows, population"] > score.loc["SVM", "subjects, one left out, population"] + 0.25
     assert (score.loc["length"] == 1.0).all()  # rest was recorded three times as long: nothing here needs EEG

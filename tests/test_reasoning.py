@@ -250,6 +250,22 @@ def test_who_answers_from_the_claims_depends_on_them(corpus, spoken, monkeypatch
     assert reasoning.interventions(None, corpus, spoken, 0)[0].equals(table)
 
 
+def test_every_thought_is_replaced_by_that_of_another_window(corpus, spoken, monkeypatch):
+    told, heard = spoken._replace(thoughts=[f"{thought} Number {i}." for i, thought in enumerate(spoken.thoughts)]), []
+    monkeypatch.setattr(reasoning, "_answers_after", lambda listener, items, thoughts: heard.append(thoughts) or ["happy"] * len(items))
+    for seed in range(20):
+        reasoning.interventions(None, corpus, told, seed)
+        others, whole = heard[-2:]
+        assert whole == told.thoughts and set(others) == set(whole) and all(a != b for a, b in zip(others, whole, strict=True))
+
+
+def test_one_thought_has_no_other(corpus, spoken, monkeypatch):
+    monkeypatch.setattr(reasoning, "score_options", scoring(by_claims))
+    alone = spoken._replace(items=spoken.items[:1], thoughts=spoken.thoughts[:1])
+    with pytest.raises(ValueError, match="no other window"):
+        reasoning.interventions(None, corpus, alone, 0)
+
+
 def test_who_ignores_the_thought_has_a_decorative_one(corpus, spoken, monkeypatch):
     monkeypatch.setattr(reasoning, "score_options", scoring(lambda text: "happy"))
     table, sentence = reasoning.interventions(None, corpus, spoken, 0)

@@ -17,6 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from e2llm import report, runs
+from e2llm.audit import NOTHING_FOUND
 from e2llm.files import data_fingerprint
 from e2llm.locks import RunBusy
 from e2llm.runs import Progress, Run, StageMissing, project_root
@@ -456,5 +457,8 @@ def test_the_report_says_what_was_tested_and_stamps_what_leaks(run):
     run.write_metrics({"facts": {**facts, "stamp": ""}, "tables": {}})
     html = report.build(run).read_text(encoding="utf-8")
     assert "time_neighbours: 3 clips. nothing &lt;b&gt;else&lt;/b&gt;." in html and ">12<" in html and "should not be believed" not in html
+    assert html.count('<p class="warning" role="alert">') == 2 and html.index("time_neighbours") < html.index("What was tested")
+    run.write_metrics({"facts": {**facts, "audit": [NOTHING_FOUND], "stamp": ""}, "tables": {}})
+    assert '<p class="warning"' not in report.build(run).read_text(encoding="utf-8")
     run.write_metrics({"facts": {**facts, "stamp": "LEAKY: clip_on_both_sides"}, "tables": {}})
     assert "LEAKY: clip_on_both_sides. These scores should not be believed." in report.build(run).read_text(encoding="utf-8")

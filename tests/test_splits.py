@@ -10,7 +10,7 @@ import pytest
 
 from e2llm.audit import LeakError, audit
 from e2llm.recordings import clip_emotion
-from e2llm.splits import NORMALISATIONS, PROTOCOLS, Split, clip_fold, make_split, official_fold
+from e2llm.splits import NORMALISATIONS, PROTOCOLS, Split, clip_fold, make_split, n_folds, official_fold
 
 PARTS = ("train", "val", "test")
 
@@ -53,6 +53,10 @@ def rows_of(index: pd.DataFrame, **values) -> np.ndarray:
     ("subjects", "population", True, False), ("subjects", "transductive", True, False),
 ])
 def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, subject_disjoint, clip_disjoint, fold):
+    if fold == n_folds(index, protocol):
+        with pytest.raises(ValueError, match=r"has the folds 0 to 3 on these recordings, no fold 4"):
+            make_split(index, protocol, normalisation, fold=fold)
+        return
     split = make_split(index, protocol, normalisation, fold=fold)
     rows = np.concatenate([split.train, split.val, split.test])
     assert len(set(rows)) == len(rows) and min(map(len, (split.train, split.val, split.test))) > 0
@@ -304,3 +308,42 @@ def test_labels_of_seed_vii_in_another_order_have_no_official_folds(index):
     assert (clip_fold(index)[0] == official_fold(index["clip"])).all() and clip_fold(index)[1] == 4
     assert (clip_fold(other)[0] != official_fold(other["clip"])).any()
     assert other.groupby(clip_fold(other)[0])["label"].nunique().tolist() == [7, 7, 7, 7]
+
+
+# --- the number of folds
+
+
+@pytest.fixture(scope="module")
+def three_clips() -> pd.DataFrame:
+    """Six people who saw the same clips, three of each label but four of neutral, as in FACED."""
+    labels = [label for label in "abcd" for _ in range(3)] + ["neutral"] * 4
+    rows = [(str(subject), 1, clip, window, label)
+            for subject in range(1, 7) for clip, label in enumerate(labels, 1) for window in range(2)]
+    return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "label"])
+
+
+FOLDS = {"clips": 3, "within_subject": 18, "joint": 3, "subjects": 5, "random_windows": 5}
+
+
+@pytest.mark.parametrize("protocol", FOLDS)
+def test_three_clips_a_label_are_three_folds_and_no_two_are_the_same(three_clips, protocol):
+    normalisation = "population" if protocol in ("subjects", "random_windows") else "calibration"
+    assert n_folds(three_clips, protocol) == FOLDS[protocol]
+    tests = [make_split(three_clips, protocol, normalisation, accept_leaks=True, fold=fold).test for fold in range(FOLDS[protocol])]
+    tested = np.concatenate(tests)
+    assert len(set(tested)) == len(tested) and (protocol == "joint" or len(tested) == len(three_clips))
+
+
+@pytest.mark.parametrize("fold", [-1, "last", 99])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_fold_outside_is_refused_under_every_protocol(three_clips, two_ways, protocol, fold):
+    index = two_ways if "context" in protocol else three_clips
+    folds = n_folds(index, protocol)
+    with pytest.raises(ValueError, match=rf"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold"):
+        make_split(index, protocol, "population", accept_leaks=True, fold=folds if fold == "last" else fold)
+
+
+def test_joint_tests_every_person_on_every_clip_once_over_all_of_its_folds(index):
+    assert n_folds(index, "joint") == 12 and n_folds(index, "joint", 0) == 20 and n_folds(index, "subjects", 0) == 20
+    tested = np.concatenate([make_split(index, "joint", fold=fold).test for fold in range(12)])
+    assert sorted(tested) == list(range(len(index)))

@@ -12,16 +12,19 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from e2llm import scenarios
+from e2llm.controls import other_windows
 from e2llm.effects import BANDS
 from e2llm.emotions import SEED_VII, LabelSet, plain_labels
 from e2llm.features import EvidenceNames
 from e2llm.grammar import Quiet, parse
 from e2llm.montage import REGIONS
 from e2llm.projector import LOUD
-from e2llm.segments import MAX_CLAIMS, Claim, audible_claims, imagined_segments, real_segments, salient_claims
+from e2llm.questions import describe
+from e2llm.segments import MAX_CLAIMS, Claim, Segment, audible_claims, imagined_segments, real_segments, salient_claims
 from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
 from e2llm.tasks import (
     ItemBuilder,
+    OnePersonBuilder,
     drill_items,
     parse_answer,
     read_items,
@@ -479,3 +482,114 @@ def test_few_labels_serve_what_they_can(label_set, intensity, served):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind 'riddle'"):
         build().draw("riddle", 1)
+
+
+# --- what a model is examined with: chance is chance
+
+
+def people(levels: str, n_people: int = 6, n_windows: int = 70) -> tuple[pd.DataFrame, np.ndarray]:
+    """Windows of people who differ in how often they show a label, in their intensity and, under population levels, in their evidence."""
+    rng = np.random.default_rng(4)
+    share = rng.dirichlet(np.full(7, 2.0), n_people)
+    labels = [np.append(SEED_VII.labels, rng.choice(SEED_VII.labels, n_windows - 7, p=row)) for row in share]  # everybody shows every label
+    index = pd.DataFrame({"subject": np.repeat([str(who) for who in range(n_people)], n_windows), "clip": np.arange(n_people * n_windows),
+                          "label": np.concatenate(labels)})
+    who = index["subject"].astype(int).to_numpy()
+    index["intensity"] = np.clip(0.15 * who + rng.uniform(0.0, 0.4, len(index)), 0.0, 1.0)
+    person = rng.normal(size=(n_people, len(NAMES.columns)))[who] * (2.5 if levels == "population" else 0.0)
+    effect = rng.normal(size=(7, len(NAMES.columns)))[[SEED_VII.index(label) for label in index["label"]]]
+    return index, person + effect + rng.normal(size=person.shape)
+
+
+def persons_view(segments: list[Segment], z: np.ndarray) -> dict[int, Segment]:
+    """Every window as one hears it who knows whose it is and nothing else: the person's usual label, intensity and evidence."""
+    seen = {}
+    for who in {segment.subject for segment in segments}:
+        own = [segment for segment in segments if segment.subject == who]
+        label = Counter(segment.label for segment in own).most_common(1)[0][0]
+        usual = (label, float(np.mean([segment.intensity for segment in own])), salient_claims(z[[s.window for s in own]].mean(axis=0), NAMES), who)
+        seen |= {segment.window: Segment(segment.window, *usual) for segment in own}
+    return seen
+
+
+def spoken(item, heard: list[Segment], rng: np.random.Generator) -> str:
+    """Answer of a speaker who knows the tasks, to what was heard in the place of the item's segments."""
+    luck, first = rng.uniform(size=len(item.options)), heard[0]
+    if item.kind in ("predict", "zero_predict"):
+        return first.label
+    if item.kind in ("compare", "rank"):
+        values = [segment.value(item.axis, SEED_VII) + 1e-9 * rng.uniform() for segment in heard]
+        order = ["ABCD"[i] for i in np.argsort(values)[::-1]]
+        return " > ".join(order) if item.kind == "rank" else order[0]
+    if item.kind in ("match", "zero_match"):
+        fits = [segment.label == without_scenario(text_of(item))[0] for segment in heard]
+    elif item.kind == "describe":
+        fits = [sum(str(claim) in option for claim in first.claims) + 3 * (first.label in option) for option in item.options]
+    else:
+        shown = re.findall(r"[ABC]: (.+?)(?= [ABC]: |$)", text_of(item))
+        fits = [{**WORD_OWNERS, **OWNERS}[text] == first.label for text in shown]
+    return item.options[int(np.argmax(np.array(fits) + 0.5 * luck))]
+
+
+def beyond_chance(items: list, hear, seed: int = 0) -> float:
+    """Share of right answers minus chance, in standard errors of guessing."""
+    rng = np.random.default_rng(seed)
+    hits = np.array([spoken(item, [hear[window] for window in item.windows], rng) == item.answer for item in items])
+    chance = np.array([1 / len(item.options) for item in items])
+    return float((hits - chance).sum() / np.sqrt((chance * (1 - chance)).sum()))
+
+
+@pytest.mark.parametrize("levels", ["population", "own"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_speaker_who_knows_only_the_person_or_nothing_is_at_chance(kind, levels):
+    index, z = people(levels)
+    segments = real_segments(index, np.arange(len(index)), z, NAMES)
+    items = OnePersonBuilder(segments, SEED_VII, 5).draw(kind, 2500)
+    assert abs(beyond_chance(items, persons_view(segments, z))) < 4
+    nobody = Segment(0, "sad", 0.5, ())
+    assert abs(beyond_chance(items, dict.fromkeys(range(len(index)), nobody))) < 4
+    assert beyond_chance(items, {segment.window: segment for segment in segments}) > 40  # who hears the window is right
+
+
+@pytest.mark.parametrize("levels", ["population", "own"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_speaker_who_hears_another_window_well_is_at_chance(kind, levels):
+    index, z = people(levels)
+    segments = real_segments(index, np.arange(len(index)), z, NAMES)
+    builder, found = OnePersonBuilder(segments, SEED_VII, 6), []
+    for seed in range(25):
+        source = other_windows(index["subject"].to_numpy(), index["label"].to_numpy(), np.random.default_rng(seed))
+        found.append(beyond_chance(builder.draw(kind, 100), {window: segments[other] for window, other in enumerate(source)}, seed))
+    # The exchange is drawn anew 25 times: its own luck is in the spread of the 25 results.
+    assert abs(np.mean(found)) < 4 * np.std(found, ddof=1) / 5
+
+
+def test_descriptions_of_others_can_be_ruled_out_by_who_knows_the_person():
+    """Why training items are no examination: their distractors are of anybody."""
+    for levels, told in (("population", True), ("own", False)):
+        index, z = people(levels)
+        segments = real_segments(index, np.arange(len(index)), z, NAMES)
+        mixed = ItemBuilder(segments, SEED_VII, 5).draw("describe", 2500)
+        assert (beyond_chance(mixed, persons_view(segments, z)) > 20) == told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_items_of_an_examination_are_of_one_person_and_right(kind):
+    owner = INDEX["subject"].to_numpy()
+    segments = real_segments(INDEX, ROWS, Z, NAMES)
+    items = OnePersonBuilder(segments, SEED_VII, 3).draw(kind, 300)
+    assert all(len(set(owner[item.windows])) == 1 for item in items) and {item.subject for item in items} == {"1", "2", "3"}
+    assert all(item.options.count(item.answer) == 1 and set(item.windows) <= set(ROWS.tolist()) for item in items)
+    assert items == OnePersonBuilder(segments, SEED_VII, 3).draw(kind, 300)
+    if kind == "describe":
+        own = {who: {describe(segment, SEED_VII) for segment in segments if segment.subject == who} for who in "123"}
+        assert all(set(item.options) <= own[item.subject] for item in items)
+
+
+def test_one_label_a_person_leaves_nothing_to_choose_from():
+    """Patients against controls: no other label of the same person can be described, so such items are not served."""
+    index = INDEX.assign(label=INDEX["subject"].map({"1": "sad", "2": "happy", "3": "sad"}))
+    builder = OnePersonBuilder(real_segments(index, ROWS, Z, NAMES), SEED_VII, 3)
+    assert not {"describe", "select", "match"} & set(builder.kinds()) and "zero_predict" in builder.kinds()
+    with pytest.raises(ValueError, match="Nobody's windows serve items of kind 'describe'"):
+        builder.draw("describe", 1)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm.baselines import SVM, Recipe
+from e2llm.baselines import LOGISTIC, SVM, Recipe
 from e2llm.emotions import SEED_VII
 from e2llm.recordings import clip_emotion
-from e2llm.truths import MODELS, PUBLISHED, SETTINGS, Setting, session_clock
+from e2llm.truths import MODELS, PUBLISHED, SETTINGS, BaselineClassifier, Setting, reached, session_clock
 from e2llm.truths import under_protocols as in_parallel
 
 N_CHANNELS, N_BANDS = 6, 5
@@ -107,3 +107,46 @@ def test_the_number_of_processes_changes_nothing():
     steps = []
     pd.testing.assert_frame_equal(in_parallel(made, MODELS, settings, tell=steps.append, n_jobs=2), under_protocols(made, MODELS, settings))
     assert steps == [1, 2]
+
+
+def three_clips_a_label() -> SimpleNamespace:
+    """Nine labels as in FACED: three clips each, four of neutral; six people."""
+    made, label = corpus(0.3, 0.6, 6), [f"l{i}" for i in range(8) for _ in range(3)] + ["neutral"] * 4
+    index = made.windows.index
+    kept = (index["clip"] <= len(label)).to_numpy()
+    index = index[kept].reset_index(drop=True)
+    made.windows.index = index.assign(session=1, label=[label[clip - 1] for clip in index["clip"]])
+    return made
+
+
+@pytest.mark.parametrize(("protocol", "folds"), [("clips", 3), ("within_subject", 18)])
+def test_three_clips_a_label_are_three_folds_none_of_them_twice(protocol, folds):
+    index = three_clips_a_label().windows.index
+    splits = Setting(protocol, "calibration").splits(index)
+    assert len(splits) == folds
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(len(index)))
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, Setting("subjects", "population", 0), Setting("joint", "population", 0)])
+def test_every_person_is_tested_and_no_window_twice(setting):
+    index = corpus(0.3, 0.0, 6).windows.index
+    tested = np.concatenate([split.test for split in setting.splits(index)])
+    assert len(set(tested)) == len(tested) and index["subject"].iloc[tested].nunique() == 6
+
+
+def test_baselines_that_are_one_under_population_levels_have_one_row():
+    classifiers = {"plain": BaselineClassifier(Recipe(LOGISTIC)), "z-scored": BaselineClassifier(Recipe(LOGISTIC, "z-score"))}
+    settings = (Setting("joint", "population"), Setting("joint", "calibration"))
+    table = under_protocols(corpus(0.3, 0.2, 6), classifiers, settings)
+    assert table[["group", "name"]].to_numpy().tolist() == [
+        ["joint, population", "plain"], ["joint, calibration", "plain"], ["joint, calibration", "z-scored"]]
+
+
+def test_where_the_order_of_clips_gives_labels_away_every_model_is_warned_of(without_effect):
+    found = reached(without_effect.reset_index())
+    for setting in SETTINGS:
+        named = {finding.reason.split("'")[1] for finding in found[setting.name]}
+        assert named == set(MODELS), setting  # no effect: whatever a model scores, a table scores without EEG
+    assert "'position in session' 100.0" in found["subjects, population"][0].reason
+    honest = under_protocols(corpus(0.3, 0.6, 6), settings=(Setting("joint", "calibration"),))
+    assert reached(honest) == {"joint, calibration": []}
