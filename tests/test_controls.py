@@ -211,8 +211,8 @@ def test_the_label_of_the_other_window_tells_nothing_of_the_own():
 def evaluation(rng: np.random.Generator, leak: float = 0.0, n_people: int = 7, n_items: int = 300) -> list[pd.DataFrame]:
     """Two tables with sound controls of 18 kinds, but for one in the second table that is right more often, and a model."""
     owners = rng.integers(0, n_people, n_items)
-    rows = [accuracy(rng.uniform(size=n_items) < 0.25 + leak * (kind == 17), np.full(n_items, 0.25), owners, kind).row(f"kind {kind}", role=Role.CONTROL)
-            for kind in range(18)]
+    right = [rng.uniform(size=n_items) < 0.25 + leak * (kind == 17) for kind in range(18)]
+    rows = [accuracy(hits, np.full(n_items, 0.25), owners, kind).row(f"kind {kind}", role=Role.CONTROL) for kind, hits in enumerate(right)]
     model = accuracy(rng.uniform(size=n_items) < 0.9, np.full(n_items, 0.25), owners).row("LLM", role=Role.MODEL)
     return [pd.DataFrame([model, *rows[:2]]), pd.DataFrame(rows[2:])]
 
