@@ -11,7 +11,7 @@ braindecode needs torchaudio, which has no build that works beside a CPU-only to
     PYTHONPATH=. parity/bin/python benchmarks/parity_eegpt.py
 
 For each size braindecode's model is made at random, saved in the hub's layout (``config.json``, ``model.safetensors``) and loaded by
-:func:`e2llm.weights.load_released_weights`; both then read the same signals. Exit code 1 if any output differs by more than 1e-5.
+:func:`e2llm.models.eegpt_weights.load_released_weights`; both then read the same signals. Exit code 1 if any output differs by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from e2llm.checkpoints import RELEASED_CHANNELS
-from e2llm.encoder import EEGPT, N_PATCHES, PATCH, SFREQ, eegpt_config
-from e2llm.montage import EEGPT_VOCABULARY
-from e2llm.weights import load_released_weights
+from e2llm.core.montage import EEGPT_VOCABULARY
+from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, eegpt_config
+from e2llm.models.eegpt_weights import RELEASED_CHANNELS, load_released_weights
 
 TOLERANCE = 1e-5
 TEN_TWENTY = ["FP1", "FP2", "F7", "F3", "FZ", "F4", "F8", "T7", "C3", "CZ", "C4", "T8", "P7", "P3", "PZ", "P4", "P8", "O1", "O2"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2llm.preprocess import Windows, preprocess
-from e2llm.recordings import SeedVII
-from e2llm.simulate import TwinParams, simulate
+from e2llm.data.preprocessing import Windows, preprocess
+from e2llm.data.simulation import TwinParams, simulate
+from e2llm.data.sources.seed_vii import SeedVII
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from edfio import Edf, EdfAnnotation, EdfSignal
 from scipy.io import loadmat
 from scipy.signal import resample_poly
 
-from e2llm.effects import PRESETS, draw_intensity, draw_latents, draw_person
-from e2llm.emoeeg import EMOTION_OF, RATED, STIMULI
-from e2llm.emotions import SEED_VII
-from e2llm.montage import SEED_CHANNELS, canonical, make_info
-from e2llm.simulate import SFREQ, _clip_signal, _topographies
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import SEED_CHANNELS, canonical, make_info
+from e2llm.data.emotion_effects import PRESETS, draw_intensity, draw_latents, draw_person
+from e2llm.data.simulation import SFREQ, _clip_signal, _topographies
+from e2llm.data.sources.emoeeg_mc import EMOTION_OF, RATED, STIMULI
 
 EXTRA = ("M1", "M2", "ECG", "HEO", "VEO")  # what SEED-VII recorded beside the 62
 
@@ -128,7 +128,7 @@ def _write_emoeeg_person(root: Path, who: str, order: list[str], seconds: float,
     blocks = [(context, order[i : i + 3]) for i in range(0, len(order), 3) for context in ("video", "imagery")]
     shown = [(context, stimulus) for context, block in blocks for stimulus in block]
     runs = np.array_split(np.arange(len(shown)), n_runs)
-    folder, told, ratings = root / f"sub-{who}" / "eeg", [], []
+    folder, explanations, ratings = root / f"sub-{who}" / "eeg", [], []
     folder.mkdir(parents=True)
     gap = round(1.0 * SFREQ)
     for run, members in enumerate(runs, start=1):
@@ -146,7 +146,7 @@ def _write_emoeeg_person(root: Path, who: str, order: list[str], seconds: float,
             notes += [EdfAnnotation(stop + late, 0.0, f"TypeID: {CODES['fade']}") for late in (0.0, 0.5) if presses]
             rated = stop + (2.0 if presses else 0.0)
             notes.append(EdfAnnotation(rated, 0.0, f"TypeID: {CODES['rating']}"))
-            told.append((context, stimulus, stop, run))
+            explanations.append((context, stimulus, stop, run))
             ratings.append([7 * float(trace.mean()) if item == EMOTION_OF[stimulus[:-1]] else 0.0 for item in RATED] + [3.5] * 4)
             pieces.append(rng.normal(0, 5, (62, gap + round((rated - stop) * SFREQ))))
             at += n_times + pieces[-1].shape[1]
@@ -162,7 +162,7 @@ def _write_emoeeg_person(root: Path, who: str, order: list[str], seconds: float,
     beh.parent.mkdir()
     columns = ["trial_number", "video_name", *(f"score_{i}" for i in range(1, 11))]
     pd.DataFrame([[i, 35, *row] for i, row in enumerate(ratings, start=1)], columns=columns).to_csv(beh, sep="\t", index=False)
-    return told
+    return explanations
 
 
 def write_gdf(path: Path, names: list[str], microvolts: np.ndarray, sfreq: int) -> None:

@@ -18,20 +18,22 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm import asking, widgets
-from e2llm.asking import E2LLM, Explained, channel_z, check, pieces
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII, plain_labels
-from e2llm.evaluate import Listener, closed_set, generate, probabilities, score_options
-from e2llm.explained import AFTER, BEFORE
-from e2llm.faithfulness import Verdict
-from e2llm.features import EvidenceNames, differential_entropy
-from e2llm.grammar import Order, Quiet, parse
-from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.montage import REGIONS, SEED_CHANNELS, eegpt_channels
-from e2llm.preprocess import Windows
-from e2llm.segments import Claim
+from e2llm.app import chat_session
+from e2llm.app.chat_session import E2LLM
+from e2llm.core.bands import BANDS
+from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
+from e2llm.core.claims import Claim, EvidenceNames, Verdict
+from e2llm.core.labels import SEED_VII, plain_labels
+from e2llm.core.montage import REGIONS, SEED_CHANNELS, eegpt_channels
+from e2llm.data.features import differential_entropy
+from e2llm.data.preprocessing import Windows
+from e2llm.models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.tasks.thought_parser import Comparison, NoSalientFeature, parse
+from e2llm.viz import widgets
+from e2llm.viz.answer_view import AFTER, BEFORE, Explained, channel_z, check, pieces
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 LABELS, WIDTH, N = SEED_VII.labels, 24, 12
@@ -63,10 +65,10 @@ def corpus() -> SimpleNamespace:
     windows = Windows(data=data, power=power, shape=np.zeros((N, 3), np.float32), index=index, ch_names=channels, sfreq=256.0)
     z = np.zeros((N, len(NAMES.columns)))
     z[0, NAMES.columns.index("occipital alpha")], z[0, NAMES.columns.index("frontal theta")] = -2.5, 2.25
-    whose = index["subject"].to_numpy(dtype=object)
+    norm_groups = index["subject"].to_numpy(dtype=object)
     split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalisation="calibration")
-    return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES, owners=whose, whose=whose,
-                           equalise=lambda signal, owners: torch.from_numpy(np.array(signal)) * 1e-3)
+    return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES, subjects=norm_groups, norm_groups=norm_groups,
+                           equalise=lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def model(corpus) -> E2LLM:
     language = make_language_model(processor.tokenizer, size, 0)
     joined = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, 2, 0).eval()
     features = np.random.default_rng(0).normal(size=(8, 16, WIDTH)).astype(np.float32)
-    return E2LLM(Listener(joined, processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=16)
+    return E2LLM(InferenceEngine(joined, processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=16)
 
 
 # --- what was said, against what was measured
@@ -89,14 +91,14 @@ def test_verdicts_of_one_window(corpus):
     assert check(Claim("frontal theta", "typical"), z, NAMES)[1:] == (Verdict.FALSE, "z = +2.25, high")
     few = EvidenceNames(NAMES.pairs[:1])
     assert check(Claim("occipital alpha", "low"), np.zeros((1, len(few.columns))), few).verdict is Verdict.UNKNOWN
-    assert check(Quiet(), z, NAMES).verdict is Verdict.FALSE and check(Quiet(), corpus.z[1:2], NAMES).verdict is Verdict.TRUE
-    assert check(Order("occipital alpha", "A", "lower", "B"), z, NAMES).verdict is Verdict.UNKNOWN
+    assert check(NoSalientFeature(), z, NAMES).verdict is Verdict.FALSE and check(NoSalientFeature(), corpus.z[1:2], NAMES).verdict is Verdict.TRUE
+    assert check(Comparison("occipital alpha", "A", "lower", "B"), z, NAMES).verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(("order", "verdict"), [
-    (Order("occipital alpha", "A", "lower", "B"), Verdict.TRUE), (Order("occipital alpha", "B", "higher", "A"), Verdict.TRUE),
-    (Order("occipital alpha", "A", "higher", "B"), Verdict.FALSE), (Order("parietal beta", "A", "higher", "B"), Verdict.FALSE),
-    (Order("occipital alpha", "A", "lower", "C"), Verdict.UNKNOWN)])
+    (Comparison("occipital alpha", "A", "lower", "B"), Verdict.TRUE), (Comparison("occipital alpha", "B", "higher", "A"), Verdict.TRUE),
+    (Comparison("occipital alpha", "A", "higher", "B"), Verdict.FALSE), (Comparison("parietal beta", "A", "higher", "B"), Verdict.FALSE),
+    (Comparison("occipital alpha", "A", "lower", "C"), Verdict.UNKNOWN)])
 def test_an_order_needs_its_sign_and_its_size(corpus, order, verdict):
     assert check(order, corpus.z[:2], NAMES).verdict is verdict
 
@@ -105,7 +107,7 @@ def test_an_order_counts_from_the_threshold_on():
     z = np.zeros((2, len(NAMES.columns)))
     for gap, verdict in ((0.7, Verdict.TRUE), (0.699, Verdict.FALSE)):
         z[0, NAMES.columns.index("frontal theta")] = gap
-        assert check(Order("frontal theta", "A", "higher", "B"), z, NAMES).verdict is verdict
+        assert check(Comparison("frontal theta", "A", "higher", "B"), z, NAMES).verdict is verdict
 
 
 def test_a_sentence_is_cut_where_its_parts_say_the_same_alone(corpus):
@@ -217,10 +219,10 @@ def convinced(corpus) -> E2LLM:
         ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
         labels, _ = processor.pad([example["labels"] for example in examples], "right", -100)
         optimizer.zero_grad()
-        heard = torch.from_numpy(features[rows])
-        joined(input_ids=ids, attention_mask=mask, eeg_features=heard, labels=labels).loss.backward()
+        predicted_evidence = torch.from_numpy(features[rows])
+        joined(input_ids=ids, attention_mask=mask, eeg_features=predicted_evidence, labels=labels).loss.backward()
         optimizer.step()
-    return E2LLM(Listener(joined.eval(), processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=32)
+    return E2LLM(InferenceEngine(joined.eval(), processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=32)
 
 
 def shown_in(found: Explained) -> dict[str, dict[str, float]]:
@@ -240,7 +242,7 @@ def test_the_probability_is_that_of_the_evaluation_whatever_the_thought_names(co
     """After a thought that names an answer, this model is sure of it; that is never shown as how sure it is."""
     said_itself = convinced.ask(0, QUESTION)
     assert said_itself.answer is not None and said_itself.thought == f"That fits {said_itself.answer}."
-    expected = closed_set(convinced.listener, [convinced._item([0], QUESTION, None)])[0]
+    expected = closed_set(convinced.engine, [convinced._item([0], QUESTION, None)])[0]
     assert expected.max() < 0.5
     for label in LABELS:
         found = convinced.explain(0, QUESTION, said(f"That fits {label}.", label))
@@ -258,7 +260,7 @@ def test_the_probability_is_that_of_the_evaluation_whatever_the_thought_names(co
     ([0, 1], "Who is afraid?", None), ([0, 1, 2], "In order?", "rank")])
 def test_no_text_changes_a_probability_of_any_task(model, rows, question, task):
     item = model._item(rows, question, task)
-    expected = probabilities(score_options(model.listener, [item]))[0].tolist()
+    expected = probabilities(score_options(model.engine, [item]))[0].tolist()
     texts = ["", item.options[-1], f"{THINK}\nunfinished"]
     texts += [said(f"That fits {option}.", option) for option in item.options[:3]]
     found = [model.explain(rows, question, text, task) for text in texts]
@@ -305,7 +307,7 @@ def test_a_text_that_the_probabilities_do_not_favour_is_seen(convinced):
 @pytest.mark.parametrize(("rows", "question"), [([2, 3], "Who shows fear?"), ([5], "?"), ([7], "?"), ([2, 3], "?")])
 def test_asking_streaming_and_evaluating_say_the_same(model, rows, question):
     *growing, last = model.stream(rows, question)
-    assert model.ask(rows, question).text == last == generate(model.listener, [model._item(rows, question, None)], max_new_tokens=16)[0]
+    assert model.ask(rows, question).text == last == generate(model.engine, [model._item(rows, question, None)], max_new_tokens=16)[0]
     assert all(last.startswith(text) and text[-1] != "\ufffd" for text in growing)
     assert growing or last.endswith("\ufffd")  # this random model says bytes that are no letters
 
@@ -318,7 +320,7 @@ def test_an_error_in_generation_is_raised_and_nobody_waits(model, monkeypatch):
     def fail(**_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(model.listener.model, "generate", fail)
+    monkeypatch.setattr(model.engine.model, "generate", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         model.ask(0, "?")
 
@@ -346,7 +348,7 @@ def test_what_cannot_be_asked_is_refused_by_name(model, rows, question, task, fa
     ([0, 1, 2], "rank arousal", None, "more activated")])
 def test_the_name_of_a_task_stands_for_a_wording(model, rows, name, options, words):
     item = model._item(rows, name, None)
-    assert item.windows == rows == model.listener.processor.windows(item.messages)
+    assert item.windows == rows == model.engine.processor.windows(item.messages)
     assert words in "".join(part.get("text", "") for part in item.messages[0]["content"]) or name == "match"
     assert item.options == options if options else len(item.options) == 6
     assert item == model._item(rows, name, None)
@@ -380,19 +382,19 @@ def test_windows_without_tokens_are_heard_on_the_spot(model, monkeypatch):
 
     with pytest.raises(ValueError, match=r"use E2LLM\.of_run"):
         model.ask(9, "?")
-    monkeypatch.setattr(asking, "load_encoder", lambda run, corpus: SimpleNamespace(encoder=Encoder()))
+    monkeypatch.setattr(chat_session, "load_encoder", lambda run, corpus: SimpleNamespace(encoder=Encoder()))
     able = replace(model, run="a run")
-    heard = able._hearing([9, 2, 9])
-    assert heard.features[heard.position[2]] == pytest.approx(model.listener.features[2])
-    assert heard.features[heard.position[9]] == pytest.approx(model.corpus.windows.data[9, :16, :WIDTH] * 1e-3)
+    predicted_evidence = able._hearing([9, 2, 9])
+    assert predicted_evidence.features[predicted_evidence.position[2]] == pytest.approx(model.engine.features[2])
+    assert predicted_evidence.features[predicted_evidence.position[9]] == pytest.approx(model.corpus.windows.data[9, :16, :WIDTH] * 1e-3)
     assert able.ask([9, 2], "Who?").rows == (9, 2)
 
 
 def test_of_run_opens_what_belongs_together(model, corpus, monkeypatch):
-    monkeypatch.setattr(asking, "open_instructed", lambda run: (model.listener.model, model.listener.processor))
-    monkeypatch.setattr(asking, "load_tokens", lambda run: (model.listener.features, model.listener.position))
-    monkeypatch.setattr(asking, "open_corpus", lambda run: corpus)
-    assert E2LLM.of_run("run").corpus is corpus and E2LLM.of_run("run", corpus).listener.model is model.listener.model
+    monkeypatch.setattr(chat_session, "open_instructed", lambda run: (model.engine.model, model.engine.processor))
+    monkeypatch.setattr(chat_session, "load_tokens", lambda run: (model.engine.features, model.engine.position))
+    monkeypatch.setattr(chat_session, "open_corpus", lambda run: corpus)
+    assert E2LLM.of_run("run").corpus is corpus and E2LLM.of_run("run", corpus).engine.model is model.engine.model
 
 
 # --- the figure
@@ -430,7 +432,7 @@ def live(monkeypatch):
 @pytest.fixture
 def saying(model, monkeypatch):
     """The model, made to say a known text."""
-    monkeypatch.setattr(asking, "_growing", lambda *_: iter([THINK, said(MIXED)]))
+    monkeypatch.setattr(chat_session, "_growing", lambda *_: iter([THINK, said(MIXED)]))
     return model
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm.assessment import pooled, readable, score_of, tier_1_row
-from e2llm.controls import Role
-from e2llm.metrics import Score
+from e2llm.evaluation.controls import Role
+from e2llm.evaluation.metrics import Score
+from e2llm.evaluation.tiers import pooled, readable, score_of, tier_1_row
 
 LABELS = ("rest", "count")
 
@@ -67,7 +67,7 @@ def test_a_row_becomes_a_score_with_either_of_its_intervals():
 
 
 def test_the_role_of_a_row_is_said_and_not_read_from_its_name():
-    corpus = SimpleNamespace(split=SimpleNamespace(test=np.arange(8)), labels=np.tile([0, 1], 4), owners=np.repeat(["a", "b"], 4),
+    corpus = SimpleNamespace(split=SimpleNamespace(test=np.arange(8)), labels=np.tile([0, 1], 4), subjects=np.repeat(["a", "b"], 4),
                              label_set=LABELS, windows=SimpleNamespace(index=pd.DataFrame({"clip": np.arange(8)})))
     rows = [tier_1_row(corpus, name, corpus.labels, role) for name, role in (("EEGNet, z-scored", Role.BASELINE), ("LLM, no EEG", "control"))]
     assert [row["role"] for row in rows] == [Role.BASELINE, Role.CONTROL] and "group" not in rows[0]

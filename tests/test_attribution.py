@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from e2llm.attribution import (
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import Claim, EvidenceNames
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import REGIONS, eegpt_channels, region_of
+from e2llm.data.emotion_effects import EFFECTS
+from e2llm.evaluation.attribution import (
     IncompleteAttribution,
     areas,
     by_band,
@@ -28,18 +33,15 @@ from e2llm.attribution import (
     to_patches,
     topography,
 )
-from e2llm.effects import BANDS, EFFECTS
-from e2llm.emotions import SEED_VII
-from e2llm.encoder import EEGPT, EmotionEncoder, eegpt_config
-from e2llm.evaluate import Listener, score_options
-from e2llm.features import EvidenceNames
-from e2llm.language import ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.montage import REGIONS, eegpt_channels, region_of
-from e2llm.plots import emotion_topographies
-from e2llm.questions import predict
-from e2llm.segments import Claim, Segment
-from e2llm.weights import physiological_init
+from e2llm.models.eegpt import EEGPT, EmotionEncoder, eegpt_config
+from e2llm.models.eegpt_weights import physiological_init
+from e2llm.models.inference import InferenceEngine, score_options
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.tasks.items import predict
+from e2llm.tasks.segments import Segment
+from e2llm.viz.plots import emotion_topographies
 
 SFREQ, SAMPLES = 256, 1024
 CHANNELS = ["F3", "F4", "FZ", "C3", "C4", "T7", "T8", "P3", "P4", "O1", "OZ", "O2"]
@@ -135,13 +137,13 @@ def test_a_linear_score_owes_each_band_what_the_bands_part_says():
 
 def test_patches_are_sums_and_bands_and_patches_agree_on_every_channel():
     x, score = with_alpha(3, 1), alpha_listener(1)
-    told = explain(score, x, [1, 1, 1], noise(3, 4, seed=7))
-    cells = to_patches(told.samples)
+    explanations = explain(score, x, [1, 1, 1], noise(3, 4, seed=7))
+    cells = to_patches(explanations.samples)
     assert cells.shape == (3, 4, 16)
-    assert cells[2, 1, 5] == pytest.approx(told.samples[2, 1, 320:384].sum())
-    np.testing.assert_allclose(cells.sum(2), told.bands.sum(2), atol=1e-5)
+    assert cells[2, 1, 5] == pytest.approx(explanations.samples[2, 1, 320:384].sum())
+    np.testing.assert_allclose(cells.sum(2), explanations.bands.sum(2), atol=1e-5)
     with pytest.raises(ValueError, match="1024 samples are not a whole number of patches of 100"):
-        to_patches(told.samples, 100)
+        to_patches(explanations.samples, 100)
 
 
 # --- models
@@ -188,10 +190,10 @@ def test_the_head_is_the_head_and_its_attributions_are_complete(trained_head):
         moved = (score(signal) - score(torch.zeros_like(signal))).gather(1, labels[:, None])[:, 0].numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("error", IncompleteAttribution)
-        told = explain(score, signal, labels)
-    np.testing.assert_allclose(told.samples.sum((1, 2)), moved, atol=0.01)
-    np.testing.assert_allclose(told.gap, told.samples.sum((1, 2)) - moved, atol=1e-4)
-    np.testing.assert_allclose(told.bands.sum((1, 2)), told.samples.sum((1, 2)), atol=1e-5)
+        explanations = explain(score, signal, labels)
+    np.testing.assert_allclose(explanations.samples.sum((1, 2)), moved, atol=0.01)
+    np.testing.assert_allclose(explanations.gap, explanations.samples.sum((1, 2)) - moved, atol=1e-4)
+    np.testing.assert_allclose(explanations.bands.sum((1, 2)), explanations.samples.sum((1, 2)), atol=1e-5)
     assert np.abs(moved).max() > 0.5
 
 
@@ -201,8 +203,8 @@ def test_a_trained_model_is_seen_to_listen_where_the_rhythm_was_planted(trained_
     with torch.no_grad():
         assert (score(signal).argmax(1) == labels).float().mean() > 0.9
     present = labels == 1
-    told = by_band(score, signal[present], [1] * int(present.sum()), steps=16).mean(axis=0)
-    channel, band = np.unravel_index(told.argmax(), told.shape)
+    explanations = by_band(score, signal[present], [1] * int(present.sum()), steps=16).mean(axis=0)
+    channel, band = np.unravel_index(explanations.argmax(), explanations.shape)
     assert CHANNELS[channel] == "OZ" and list(BANDS)[band] == "alpha"
 
 
@@ -259,7 +261,7 @@ def test_the_language_score_is_that_of_the_evaluation(language):
         closed = language_score(*language, closed=True)(signal)
     items = [replace(question, messages=[{**question.messages[0], "content": [
         {"type": "eeg", "window": w} if part["type"] == "eeg" else part for part in question.messages[0]["content"]]}]) for w in range(5)]
-    expected = np.stack(score_options(Listener(model, processor, features, {w: w for w in range(5)}), items))
+    expected = np.stack(score_options(InferenceEngine(model, processor, features, {w: w for w in range(5)}), items))
     np.testing.assert_allclose(got, expected, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.01 and np.ptp(expected, axis=1).min() > 0.1
     np.testing.assert_allclose(closed, torch.from_numpy(expected).log_softmax(-1), atol=1e-4)
@@ -273,8 +275,8 @@ def test_the_language_scores_gradient_comes_back_through_the_cache_and_is_comple
     with torch.no_grad():
         slope = (score(signal + direction) - score(signal - direction))[:, 7] / 2
     np.testing.assert_allclose((gradient * direction).sum((1, 2)), slope, rtol=0.02, atol=1e-4)
-    told = explain(score, signal, [7, 2], steps=24, tolerance=1.0)
-    assert np.abs(told.gap).max() < 0.02 < np.abs(told.samples.sum((1, 2))).max()
+    explanations = explain(score, signal, [7, 2], steps=24, tolerance=1.0)
+    assert np.abs(explanations.gap).max() < 0.02 < np.abs(explanations.samples.sum((1, 2))).max()
 
 
 def test_models_and_questions_that_cannot_be_explained_are_refused(language):
@@ -292,34 +294,34 @@ def test_models_and_questions_that_cannot_be_explained_are_refused(language):
 
 
 def test_the_spectral_baseline_has_the_persons_levels_and_the_windows_waveform():
-    owners = np.array(["a", "a", "b", "b", "b"])
+    subjects = np.array(["a", "a", "b", "b", "b"])
     x = noise(5, 2) * torch.tensor([1.0, 3.0, 1.0, 2.0, 0.5])[:, None, None]
-    base = spectral_baseline(x, owners)
+    base = spectral_baseline(x, subjects)
     level, before = (decompose(s, BANDS, SFREQ)[:, :, :-1].square().mean(-1).log() for s in (base, x))
     for who in "ab":
-        own = torch.from_numpy(owners == who)
+        own = torch.from_numpy(subjects == who)
         torch.testing.assert_close(level[own], before[own].mean(0).expand_as(level[own]), atol=1e-3, rtol=0)
     torch.testing.assert_close(decompose(base, BANDS, SFREQ)[..., -1, :], decompose(x, BANDS, SFREQ)[..., -1, :], atol=1e-7, rtol=0)
     alpha = [decompose(s, BANDS, SFREQ)[1, 0, 2] for s in (base, x)]
     assert float(torch.corrcoef(torch.stack(alpha))[0, 1]) == pytest.approx(1.0, abs=1e-4)
-    alone = spectral_baseline(x[:1], owners[:1])
+    alone = spectral_baseline(x[:1], subjects[:1])
     torch.testing.assert_close(alone, x[:1], atol=1e-7, rtol=1e-5)
 
 
 def test_against_the_usual_level_less_than_usual_counts_too():
     loud = with_alpha(2, 0)
     x = torch.cat([loud, 0.3 * loud])
-    told = by_band(alpha_listener(0), x, [1] * 4, baseline=spectral_baseline(x, np.array(["a"] * 4)))[:, 0, 2]
-    assert (told[:2] > 0.1).all() and (told[2:] < -0.1).all()
+    explanations = by_band(alpha_listener(0), x, [1] * 4, baseline=spectral_baseline(x, np.array(["a"] * 4)))[:, 0, 2]
+    assert (explanations[:2] > 0.1).all() and (explanations[2:] < -0.1).all()
 
 
 # --- right about the model
 
 
 def trial(score, attribution, signal, **more):
-    owners = np.repeat(["a", "b", "c"], len(signal) // 3)
+    subjects = np.repeat(["a", "b", "c"], len(signal) // 3)
     curves = deletion_insertion(score, signal, [1] * len(signal), attribution, SHARES, np.random.default_rng(0), **more)
-    return curves, areas(curves, owners).set_index("name")
+    return curves, areas(curves, subjects).set_index("name")
 
 
 def test_cells_that_a_model_uses_cost_it_its_answer_first():
@@ -351,7 +353,7 @@ def test_only_missing_cells_change_and_they_fade():
     signal, cells = torch.ones(2, 2, SAMPLES), np.zeros((2, 2, 16))
     cells[:, 0, 3], cells[:, 0, 4] = 2.0, 1.0
 
-    def heard(**more) -> tuple[torch.Tensor, torch.Tensor]:
+    def predicted_evidence(**more) -> tuple[torch.Tensor, torch.Tensor]:
         """What the model gets of window 0 when nothing is missing, and when the two cells are."""
         given = []
 
@@ -362,12 +364,12 @@ def test_only_missing_cells_change_and_they_fade():
         deletion_insertion(record, signal, [1, 1], cells, [0.0, 2 / 32], np.random.default_rng(0), **more)
         return given[0], given[2]  # attributed and random, at each share
 
-    whole, without = heard(filler=-signal, taper=16)
+    whole, without = predicted_evidence(filler=-signal, taper=16)
     assert torch.equal(whole, signal[0])
     assert (without[1] == 1).all() and (without[0, :192] == 1).all() and (without[0, 320:] == 1).all()
     assert (without[0, 208:304] == -1).all()  # two missing neighbours have no seam
     assert (without[0, 192:208].diff() < 0).all() and (without[0, 304:320].diff() > 0).all()
-    _, abrupt = heard(taper=0)
+    _, abrupt = predicted_evidence(taper=0)
     assert (abrupt[0, 192:320] == 0).all() and abrupt.sum() == 2 * SAMPLES - 128
 
 
@@ -385,9 +387,9 @@ def test_deletion_refuses_what_does_not_fit(change, match):
 
 def test_an_interval_over_people_needs_people():
     curves = deletion_insertion(alpha_listener(0), noise(2, 2), [1, 1], np.zeros((2, 2, 16)), [0, 1], np.random.default_rng(0))
-    for owners in (np.array(["a", "a"]), np.array(["a", "b", "c"])):
+    for subjects in (np.array(["a", "a"]), np.array(["a", "b", "c"])):
         with pytest.raises(ValueError, match="needs the owner of each of the 2 windows, and two people or more"):
-            areas(curves, owners)
+            areas(curves, subjects)
 
 
 @pytest.mark.parametrize(("target", "more", "match"), [
@@ -473,14 +475,14 @@ def test_claims_name_cells_and_agreement_finds_them():
     cells = claimed_cells(claims, CHANNELS)
     assert {(CHANNELS[i], list(BANDS)[j]) for i, j in zip(*np.nonzero(cells), strict=True)} == {
         (name, "alpha") for name in ("O1", "OZ", "O2", "F3", "F4")}
-    rng, owners = np.random.default_rng(0), np.repeat(["a", "b", "c"], 20)
-    told = [claims if i % 4 else () for i in range(60)]
+    rng, subjects = np.random.default_rng(0), np.repeat(["a", "b", "c"], 20)
+    explanations = [claims if i % 4 else () for i in range(60)]
     right = -4.0 * cells + rng.normal(size=(60, len(CHANNELS), len(BANDS)))
-    score = claims_agreement(right, told, owners, CHANNELS)
+    score = claims_agreement(right, explanations, subjects, CHANNELS)
     assert score.low > 0.9 and score.n == 45 and score.chance == 0.5
-    assert claims_agreement(rng.normal(size=right.shape), told, owners, CHANNELS).value == pytest.approx(0.5, abs=0.1)
+    assert claims_agreement(rng.normal(size=right.shape), explanations, subjects, CHANNELS).value == pytest.approx(0.5, abs=0.1)
     with pytest.raises(ValueError, match=r"No window has a claim.*Corpus\.segments"):
-        claims_agreement(right, [()] * 60, owners, CHANNELS)
+        claims_agreement(right, [()] * 60, subjects, CHANNELS)
 
 
 def test_every_feature_of_the_evidence_table_can_be_claimed():

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2llm.audit import LeakError, audit, reached_by_shortcuts, stamp
-from e2llm.recordings import clip_emotion
-from e2llm.splits import PROTOCOLS, Split, accepted_rules, make_split, n_folds
+from e2llm.data.audit import LeakError, audit, reached_by_shortcuts, stamp
+from e2llm.data.protocols import PROTOCOLS, Split, n_folds
+from e2llm.data.sources.seed_vii import clip_emotion
+from e2llm.data.splits import accepted_rules, make_split
 
 CLEAN = [("joint", "calibration"), ("joint", "population"), ("subjects", "population"), ("clips", "calibration"),
          ("clips", "population"), ("within_subject", "calibration")]

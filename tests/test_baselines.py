@@ -14,14 +14,14 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from e2llm import baselines
-from e2llm.baselines import EEGNET, LOGISTIC, MARGINS, MODELS, PROBE, STRENGTHS, SVM, Recipe, distinct, fit_baseline
-from e2llm.calibration import ALIGNMENTS
-from e2llm.encoder import EEGPT, EEGPT_SIZES
-from e2llm.features import band_power
-from e2llm.splits import Split
-from e2llm.train import FitParams
-from e2llm.weights import physiological_init
+from e2llm.data.features import band_power
+from e2llm.data.normalization import ALIGNMENTS
+from e2llm.data.protocols import Split
+from e2llm.evaluation import baselines
+from e2llm.evaluation.baselines import EEGNET, LOGISTIC, MARGINS, MODELS, PROBE, STRENGTHS, SVM, Recipe, distinct, fit_baseline
+from e2llm.models.eegpt import EEGPT, EEGPT_SIZES
+from e2llm.models.eegpt_weights import physiological_init
+from e2llm.training.trainer import FitParams
 
 N_CLASSES, N_CHANNELS, N_BANDS = 3, 4, 5
 
@@ -42,9 +42,9 @@ def make_corpus(effect: float, n: int = 360, owner_spread: float = 0.0, seed: in
     return as_corpus(np.exp(log_power), labels, np.array(["1", "2", "3"], dtype=object)[who])
 
 
-def as_corpus(power, labels, owners, data=None, sfreq=256.0) -> SimpleNamespace:
-    windows = SimpleNamespace(index=pd.DataFrame({"subject": owners, "session": 1}), power=power, data=data, sfreq=sfreq)
-    return SimpleNamespace(windows=windows, labels=labels, owners=owners, label_set=range(N_CLASSES))
+def as_corpus(power, labels, subjects, data=None, sfreq=256.0) -> SimpleNamespace:
+    windows = SimpleNamespace(index=pd.DataFrame({"subject": subjects, "session": 1}), power=power, data=data, sfreq=sfreq)
+    return SimpleNamespace(windows=windows, labels=labels, subjects=subjects, label_set=range(N_CLASSES))
 
 
 def answers(corpus, split, alignment="none", model=LOGISTIC, encoder=None) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_noise_is_answered_at_chance(model):
 def test_calibration_removes_what_is_the_persons_own():
     corpus = make_corpus(effect=2.0, owner_spread=6.0)
     split = make_split(len(corpus.labels))
-    new = corpus.owners == "3"
+    new = corpus.subjects == "3"
     split = Split("clips", split.train[~new[split.train]], split.val[~new[split.val]], split.test[new[split.test]],
                   np.sort(np.concatenate([split.train, split.val])), "calibration")
     assert scored(corpus, split, "z-score") > 0.7
@@ -133,13 +133,13 @@ def signal_corpus(n: int = 240, seed: int = 0) -> SimpleNamespace:
     data[np.arange(n), labels] += 0.8 * rhythm
     mixing = np.eye(N_CHANNELS) + 0.5 * rng.normal(size=(3, N_CHANNELS, N_CHANNELS))
     data = (mixing[who] @ data * 10.0).astype(np.float32)
-    owners = np.array(["1", "2", "3"], dtype=object)[who]
-    return as_corpus(band_power(data, 256.0), labels, owners, data)
+    subjects = np.array(["1", "2", "3"], dtype=object)[who]
+    return as_corpus(band_power(data, 256.0), labels, subjects, data)
 
 
 def unseen_person(corpus) -> Split:
     """Person 3 is tested, on the last half; the first half gives the levels."""
-    rows, new = np.arange(len(corpus.labels)), corpus.owners == "3"
+    rows, new = np.arange(len(corpus.labels)), corpus.subjects == "3"
     late = rows >= len(rows) // 2
     others = rows[~new]
     return Split("subjects", others[:100], others[100:], rows[new & late], rows[~(new & late)], "calibration")
@@ -183,8 +183,8 @@ def test_stored_windows_and_the_same_signals_get_the_same_answers(model, alignme
     corpus = signal_corpus()
     split = unseen_person(corpus)
     fitted = fit_baseline(Recipe(model, alignment), corpus, split)
-    heard = fitted(corpus.windows.data[split.test], split.whose(corpus.windows.index)[split.test])
-    assert np.array_equal(heard, fitted.rows(split.test))
+    predicted_evidence = fitted(corpus.windows.data[split.test], split.norm_groups(corpus.windows.index)[split.test])
+    assert np.array_equal(predicted_evidence, fitted.rows(split.test))
 
 
 def test_every_recipe_has_a_name_of_its_own_and_unknown_ones_are_refused():

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm.preprocess import PreprocessParams, Windows, preprocess
-from e2llm.recordings import BIDSFolder, RecordingError, SourceError, open_source
-from e2llm.splits import make_split
+from e2llm.data.preprocessing import PreprocessParams, Windows, preprocess
+from e2llm.data.sources import open_source
+from e2llm.data.sources.base import RecordingError, SourceError
+from e2llm.data.sources.bids import BIDSFolder
+from e2llm.data.splits import make_split
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "VEOG"]
 SFREQ, FORMATS = 128, {"EDF": ".edf", "BrainVision": ".vhdr"}

@@ -11,10 +11,11 @@ import torch
 from scipy.linalg import inv, sqrtm
 from scipy.signal import butter, sosfiltfilt
 
-from e2llm.calibration import ALIGNMENTS, UV_TO_MV, Aligner, Baseline, Equaliser
-from e2llm.effects import BANDS
-from e2llm.features import band_power
-from e2llm.splits import Split, make_split
+from e2llm.core.bands import BANDS
+from e2llm.data.features import band_power
+from e2llm.data.normalization import ALIGNMENTS, UV_TO_MV, Aligner, Baseline, Equaliser
+from e2llm.data.protocols import Split
+from e2llm.data.splits import make_split
 
 SFREQ = 256.0
 N_CHANNELS, N_BANDS = 3, len(BANDS)
@@ -29,7 +30,7 @@ def index() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def owners(index) -> np.ndarray:
+def subjects(index) -> np.ndarray:
     return index["subject"].to_numpy(dtype=object)
 
 
@@ -43,15 +44,15 @@ def split_of(index: pd.DataFrame, normalisation: str) -> Split:
     return make_split(index, "joint", normalisation)
 
 
-def own_gains(owners: np.ndarray, seed: int = 1) -> np.ndarray:
+def own_gains(subjects: np.ndarray, seed: int = 1) -> np.ndarray:
     """Amplitude factor of every window and channel, its person's own: between a half and two."""
     factors = np.random.default_rng(seed).uniform(0.5, 2.0, (3, N_CHANNELS))
-    return factors[[int(name[1:]) for name in owners]][..., None].astype(np.float32)
+    return factors[[int(name[1:]) for name in subjects]][..., None].astype(np.float32)
 
 
-def fitted_levels(power: np.ndarray, owners: np.ndarray, split: Split) -> np.ndarray:
+def fitted_levels(power: np.ndarray, subjects: np.ndarray, split: Split) -> np.ndarray:
     """Mean log power of every person over the rows that were fitted: (person, channel, band)."""
-    return np.stack([np.log(power[split.fit])[owners[split.fit] == name].mean(axis=0) for name in sorted(set(owners))])
+    return np.stack([np.log(power[split.fit])[subjects[split.fit] == name].mean(axis=0) for name in sorted(set(subjects))])
 
 
 def spread(levels: np.ndarray) -> np.ndarray:
@@ -59,43 +60,43 @@ def spread(levels: np.ndarray) -> np.ndarray:
     return np.abs(np.expm1(levels - levels.mean(axis=0)))
 
 
-def equalised(signal: np.ndarray, owners: np.ndarray, split: Split) -> tuple[torch.Tensor, Equaliser]:
-    equalise = Equaliser.fit(band_power(signal, SFREQ), owners, split, SFREQ)
-    return equalise(signal, owners), equalise
+def equalised(signal: np.ndarray, subjects: np.ndarray, split: Split) -> tuple[torch.Tensor, Equaliser]:
+    equalise = Equaliser.fit(band_power(signal, SFREQ), subjects, split, SFREQ)
+    return equalise(signal, subjects), equalise
 
 
 # --- the equaliser
 
 
 @pytest.mark.parametrize("normalisation", ["calibration", "transductive"])
-def test_amplifiers_and_electrodes_are_made_alike(noise, index, owners, normalisation):
+def test_amplifiers_and_electrodes_are_made_alike(noise, index, subjects, normalisation):
     """Own gains of up to twice as much or half as much disappear to a few percent of power in every band."""
-    split, signal = split_of(index, normalisation), noise * own_gains(owners)
-    assert spread(fitted_levels(band_power(signal, SFREQ), owners, split)).max() > 0.5
-    output, _ = equalised(signal, owners, split)
-    after = fitted_levels(band_power(output.numpy() / UV_TO_MV, SFREQ), owners, split)
+    split, signal = split_of(index, normalisation), noise * own_gains(subjects)
+    assert spread(fitted_levels(band_power(signal, SFREQ), subjects, split)).max() > 0.5
+    output, _ = equalised(signal, subjects, split)
+    after = fitted_levels(band_power(output.numpy() / UV_TO_MV, SFREQ), subjects, split)
     assert spread(after).max() < 0.05
 
 
-def test_a_person_keeps_what_changes_from_window_to_window(noise, index, owners):
+def test_a_person_keeps_what_changes_from_window_to_window(noise, index, subjects):
     """The filter is one for all windows of a person: a window of double amplitude stays double."""
-    split, signal = split_of(index, "calibration"), noise * own_gains(owners)
-    _, equalise = equalised(signal, owners, split)
-    one, double = equalise(signal[:4], owners[:4]), equalise(2 * signal[:4], owners[:4])
+    split, signal = split_of(index, "calibration"), noise * own_gains(subjects)
+    _, equalise = equalised(signal, subjects, split)
+    one, double = equalise(signal[:4], subjects[:4]), equalise(2 * signal[:4], subjects[:4])
     torch.testing.assert_close(double, 2 * one)
-    torch.testing.assert_close(equalise(signal[2:3], owners[2:3])[0], one[2])
+    torch.testing.assert_close(equalise(signal[2:3], subjects[2:3])[0], one[2])
 
 
-def test_own_spectra_are_made_alike(noise, index, owners):
+def test_own_spectra_are_made_alike(noise, index, subjects):
     """One person with four times the alpha power: most of the excess goes, and little spills into other bands.
 
     Not all: the filter is linear between the centres of the bands, not a step at their edges.
     """
     alpha = sosfiltfilt(butter(4, [8, 14], "bandpass", fs=SFREQ, output="sos"), noise, axis=-1).astype(np.float32)
-    signal = noise + alpha * (owners == "p1")[:, None, None]
+    signal = noise + alpha * (subjects == "p1")[:, None, None]
     split = split_of(index, "calibration")
-    output, _ = equalised(signal, owners, split)
-    before, after = (spread(fitted_levels(band_power(x, SFREQ), owners, split)).mean(axis=(0, 1))
+    output, _ = equalised(signal, subjects, split)
+    before, after = (spread(fitted_levels(band_power(x, SFREQ), subjects, split)).mean(axis=(0, 1))
                      for x in (signal, output.numpy() / UV_TO_MV))
     band = list(BANDS).index("alpha")
     assert before[band] > 0.4 and after[band] < 0.25 * before[band]
@@ -104,33 +105,33 @@ def test_own_spectra_are_made_alike(noise, index, owners):
 
 def test_the_twins_people_become_alike(windows):
     """Differences of level between people shrink to less than half in every band, to a third over all."""
-    split, owners = make_split(windows.index), windows.index["subject"].to_numpy(dtype=object)
+    split, subjects = make_split(windows.index), windows.index["subject"].to_numpy(dtype=object)
     power = np.asarray(windows.power)
-    output = Equaliser.fit(power, owners, split, windows.sfreq)(np.array(windows.data), owners).numpy() / UV_TO_MV
-    before, after = (spread(fitted_levels(x, owners, split)).mean(axis=(0, 1))
+    output = Equaliser.fit(power, subjects, split, windows.sfreq)(np.array(windows.data), subjects).numpy() / UV_TO_MV
+    before, after = (spread(fitted_levels(x, subjects, split)).mean(axis=(0, 1))
                      for x in (power, band_power(output, windows.sfreq)))
     assert (after < 0.5 * before).all() and after.mean() < before.mean() / 3
 
 
-def test_microvolts_become_millivolts_once(noise, index, owners):
+def test_microvolts_become_millivolts_once(noise, index, subjects):
     """Without own levels the filter is 1, and only the unit changes."""
     split = split_of(index, "population")
-    output, equalise = equalised(noise * own_gains(owners), owners, split)
+    output, equalise = equalised(noise * own_gains(subjects), subjects, split)
     assert (equalise.gain == 1).all() and UV_TO_MV == 1e-3
-    expected = torch.from_numpy(noise * own_gains(owners)) / 1000
+    expected = torch.from_numpy(noise * own_gains(subjects)) / 1000
     assert output.dtype == torch.float32 and output.shape == expected.shape
     torch.testing.assert_close(output, expected, atol=1e-7, rtol=1e-4)
 
 
-def test_a_person_without_rows_gets_the_factor_one(noise, index, owners):
+def test_a_person_without_rows_gets_the_factor_one(noise, index, subjects):
     split = split_of(index, "calibration")
-    split = replace(split, fit=split.fit[owners[split.fit] != "p2"])
-    _, equalise = equalised(noise * own_gains(owners), owners, split)
+    split = replace(split, fit=split.fit[subjects[split.fit] != "p2"])
+    _, equalise = equalised(noise * own_gains(subjects), subjects, split)
     assert (equalise.gain[2] == 1).all() and (equalise.gain[0] != 1).all()
 
 
-def test_an_unknown_person_is_refused(noise, index, owners):
-    _, equalise = equalised(noise, owners, split_of(index, "calibration"))
+def test_an_unknown_person_is_refused(noise, index, subjects):
+    _, equalise = equalised(noise, subjects, split_of(index, "calibration"))
     with pytest.raises(ValueError, match="p9"):
         equalise(noise[:1], ["p9"])
 
@@ -138,38 +139,38 @@ def test_an_unknown_person_is_refused(noise, index, owners):
 # --- the baseline
 
 
-def test_z_scores_are_standard_on_the_fitted_rows(index, owners):
-    features = np.random.default_rng(2).gamma(3, 2, (120, 4)) * own_gains(owners)[:, :1, 0] + 5
+def test_z_scores_are_standard_on_the_fitted_rows(index, subjects):
+    features = np.random.default_rng(2).gamma(3, 2, (120, 4)) * own_gains(subjects)[:, :1, 0] + 5
     split = split_of(index, "calibration")
-    z = Baseline.fit(features, owners, split).z(features, owners)
+    z = Baseline.fit(features, subjects, split).z(features, subjects)
     for name in ("p0", "p1", "p2"):
-        own = z[split.fit][owners[split.fit] == name]
+        own = z[split.fit][subjects[split.fit] == name]
         np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-12)
         np.testing.assert_allclose(own.std(axis=0), 1)
 
 
-def test_one_baseline_for_everybody_from_the_training_people(index, owners):
-    features = np.random.default_rng(3).normal(2, 3, (120, 4)) + 4 * own_gains(owners)[:, :1, 0]
+def test_one_baseline_for_everybody_from_the_training_people(index, subjects):
+    features = np.random.default_rng(3).normal(2, 3, (120, 4)) + 4 * own_gains(subjects)[:, :1, 0]
     split = split_of(index, "population")
-    baseline = Baseline.fit(features, owners, split)
+    baseline = Baseline.fit(features, subjects, split)
     assert (baseline.mean == features[split.train].mean(axis=0)).all()
-    z = baseline.z(features, owners)
+    z = baseline.z(features, subjects)
     np.testing.assert_allclose(z[split.train].mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(z[split.train].std(axis=0), 1)
 
 
-def test_a_person_without_rows_is_measured_against_all(index, owners):
+def test_a_person_without_rows_is_measured_against_all(index, subjects):
     features = np.random.default_rng(4).normal(2, 3, (120, 4))
     split = split_of(index, "calibration")
-    split = replace(split, fit=split.fit[owners[split.fit] != "p2"])
-    baseline = Baseline.fit(features, owners, split)
+    split = replace(split, fit=split.fit[subjects[split.fit] != "p2"])
+    baseline = Baseline.fit(features, subjects, split)
     np.testing.assert_allclose(baseline.mean[2], features[split.fit].mean(axis=0))
     np.testing.assert_allclose(baseline.sd[2], features[split.fit].std(axis=0))
 
 
-def test_a_constant_feature_gives_no_infinity(index, owners):
+def test_a_constant_feature_gives_no_infinity(index, subjects):
     features = np.ones((120, 2))
-    assert (Baseline.fit(features, owners, split_of(index, "calibration")).z(features, owners) == 0).all()
+    assert (Baseline.fit(features, subjects, split_of(index, "calibration")).z(features, subjects) == 0).all()
 
 
 # --- no statistics from test rows
@@ -183,50 +184,50 @@ def with_other_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("part", ["val", "test"])
 @pytest.mark.parametrize("normalisation", [*INDUCTIVE, "transductive"])
-def test_only_transductive_levels_know_held_out_windows(noise, index, owners, normalisation, part):
+def test_only_transductive_levels_know_held_out_windows(noise, index, subjects, normalisation, part):
     """Held-out windows made seven times as loud move neither gains nor baselines, unless the split says transductive."""
     split = split_of(index, normalisation)
-    power = band_power(noise * own_gains(owners), SFREQ)
+    power = band_power(noise * own_gains(subjects), SFREQ)
     changed = with_other_rows(power, getattr(split, part))
-    gains = [Equaliser.fit(x, owners, split, SFREQ).gain for x in (power, changed)]
-    baselines = [Baseline.fit(x.reshape(120, -1), owners, split) for x in (power, changed)]
+    gains = [Equaliser.fit(x, subjects, split, SFREQ).gain for x in (power, changed)]
+    baselines = [Baseline.fit(x.reshape(120, -1), subjects, split) for x in (power, changed)]
     moved = [not np.array_equal(*gains), any(not np.array_equal(getattr(baselines[0], key), getattr(baselines[1], key))
                                              for key in ("mean", "sd"))]
     assert moved == [normalisation == "transductive"] * 2
 
 
-def test_calibration_rows_do_move_the_levels(noise, index, owners):
+def test_calibration_rows_do_move_the_levels(noise, index, subjects):
     """So that the test above cannot pass because nothing moves them."""
     split = split_of(index, "calibration")
     power = band_power(noise, SFREQ)
-    own = split.fit[owners[split.fit] == owners[split.test[0]]][:4]
-    gains = [Equaliser.fit(x, owners, split, SFREQ).gain for x in (power, with_other_rows(power, own))]
+    own = split.fit[subjects[split.fit] == subjects[split.test[0]]][:4]
+    gains = [Equaliser.fit(x, subjects, split, SFREQ).gain for x in (power, with_other_rows(power, own))]
     assert not np.allclose(*gains)
 
 
 @pytest.mark.parametrize("normalisation", ["calibration", "population", "transductive"])
-def test_labels_play_no_part(noise, index, owners, normalisation):
+def test_labels_play_no_part(noise, index, subjects, normalisation):
     """Labels exchanged among the rows leave gains and z-scores as they are."""
     power = band_power(noise, SFREQ)
     other = index.assign(label=index["label"].map(dict(zip("abcde", "bcdea", strict=True))))
     splits = [split_of(table, normalisation) for table in (index, other)]
-    gains = [Equaliser.fit(power, owners, split, SFREQ).gain for split in splits]
+    gains = [Equaliser.fit(power, subjects, split, SFREQ).gain for split in splits]
     np.testing.assert_array_equal(*gains)
 
 
 # --- levels of a session
 
 
-def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index, owners):
+def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index, subjects):
     """Electrodes are put on anew for the second session: levels of a person leave the sessions apart, levels of a session do not."""
     index = index.assign(session=1 + (np.arange(len(index)) // 2 % 2))
     contact = np.where(index["session"] == 2, 2.0, 0.5)[:, None, None]
     gap = {}
     for normalisation in ("calibration", "session"):
         split = make_split(index, "joint", normalisation)
-        whose = split.whose(index)
+        norm_groups = split.norm_groups(index)
         power = band_power(noise * contact, SFREQ).reshape(len(index), -1)
-        z = Baseline.fit(np.log(power), whose, split).z(np.log(power), whose)[split.test]
+        z = Baseline.fit(np.log(power), norm_groups, split).z(np.log(power), norm_groups)[split.test]
         first = (index["session"].iloc[split.test] == 1).to_numpy()
         gap[normalisation] = abs(z[first].mean() - z[~first].mean())
     assert gap["calibration"] > 1.5 and gap["session"] < 0.5
@@ -235,56 +236,56 @@ def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index
 # --- channels aligned
 
 
-def mixed(noise: np.ndarray, owners: np.ndarray) -> np.ndarray:
+def mixed(noise: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     """Everybody's channels mixed by a matrix of their own."""
     mixing = np.eye(N_CHANNELS) + 0.4 * np.random.default_rng(6).normal(size=(3, N_CHANNELS, N_CHANNELS))
-    return (mixing[[int(name[1:]) for name in owners]] @ noise).astype(np.float32)
+    return (mixing[[int(name[1:]) for name in subjects]] @ noise).astype(np.float32)
 
 
 @pytest.mark.parametrize("alignment", ["z-score", "euclidean"])
-def test_alignment_gives_what_its_name_says(noise, index, owners, alignment):
+def test_alignment_gives_what_its_name_says(noise, index, subjects, alignment):
     """Mean covariance over the fitted rows, by numpy: ones on the diagonal, and nothing beside it after Euclidean alignment."""
-    split, data = split_of(index, "calibration"), mixed(noise, owners)
-    aligned = Aligner.fit(data, owners, split, alignment)(data, owners)
-    for name in np.unique(owners[split.fit]):
-        own = split.fit[owners[split.fit] == name]
+    split, data = split_of(index, "calibration"), mixed(noise, subjects)
+    aligned = Aligner.fit(data, subjects, split, alignment)(data, subjects)
+    for name in np.unique(subjects[split.fit]):
+        own = split.fit[subjects[split.fit] == name]
         covariance = np.mean([window @ window.T / window.shape[1] for window in aligned[own].astype(float)], axis=0)
         np.testing.assert_allclose(np.diag(covariance), 1.0, atol=1e-4)
-        beside = np.abs(covariance - np.diag(np.diag(covariance))).max()
-        assert (beside < 1e-4) == (alignment == "euclidean")
+        append_augmented = np.abs(covariance - np.diag(np.diag(covariance))).max()
+        assert (append_augmented < 1e-4) == (alignment == "euclidean")
 
 
-def test_euclidean_alignment_is_the_inverse_root_of_scipy(noise, index, owners):
-    split, data = split_of(index, "calibration"), mixed(noise, owners)
-    matrix = Aligner.fit(data, owners, split, "euclidean").matrix
-    own = split.fit[owners[split.fit] == "p1"]
+def test_euclidean_alignment_is_the_inverse_root_of_scipy(noise, index, subjects):
+    split, data = split_of(index, "calibration"), mixed(noise, subjects)
+    matrix = Aligner.fit(data, subjects, split, "euclidean").matrix
+    own = split.fit[subjects[split.fit] == "p1"]
     mean = np.mean([window @ window.T / 1024 for window in data[own].astype(float)], axis=0)
     np.testing.assert_allclose(matrix[1], inv(sqrtm(mean)).real, rtol=1e-3, atol=1e-5)
 
 
-def test_no_alignment_leaves_microvolts(noise, index, owners):
-    aligned = Aligner.fit(noise, owners, split_of(index, "calibration"), "none")(noise, owners)
+def test_no_alignment_leaves_microvolts(noise, index, subjects):
+    aligned = Aligner.fit(noise, subjects, split_of(index, "calibration"), "none")(noise, subjects)
     np.testing.assert_array_equal(aligned, noise)
 
 
 @pytest.mark.parametrize("alignment", ["z-score", "euclidean"])
-def test_a_dead_or_repaired_channel_gives_no_infinity(noise, index, owners, alignment):
+def test_a_dead_or_repaired_channel_gives_no_infinity(noise, index, subjects, alignment):
     data = noise.copy()
     data[:, 2] = 0.0 if alignment == "z-score" else data[:, :2].mean(axis=1)
-    aligned = Aligner.fit(data, owners, split_of(index, "calibration"), alignment)(data, owners)
+    aligned = Aligner.fit(data, subjects, split_of(index, "calibration"), alignment)(data, subjects)
     assert np.isfinite(aligned).all() and np.abs(aligned).max() < 100
 
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 @pytest.mark.parametrize("normalisation", INDUCTIVE)
-def test_alignment_does_not_know_test_windows(noise, index, owners, normalisation, alignment):
+def test_alignment_does_not_know_test_windows(noise, index, subjects, normalisation, alignment):
     split = split_of(index, normalisation)
-    maps = [Aligner.fit(x, owners, split, alignment).matrix for x in (noise, with_other_rows(noise, split.test))]
+    maps = [Aligner.fit(x, subjects, split, alignment).matrix for x in (noise, with_other_rows(noise, split.test))]
     np.testing.assert_array_equal(*maps)
     if normalisation == "population":
         assert (maps[0] == maps[0][0]).all()
 
 
-def test_an_unknown_alignment_is_refused(noise, index, owners):
+def test_an_unknown_alignment_is_refused(noise, index, subjects):
     with pytest.raises(ValueError, match=r"Unknown alignment 'riemann' \(known: none, z-score, euclidean\)"):
-        Aligner.fit(noise, owners, split_of(index, "calibration"), "riemann")
+        Aligner.fit(noise, subjects, split_of(index, "calibration"), "riemann")

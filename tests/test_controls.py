@@ -8,7 +8,7 @@ import pytest
 from scipy.signal import csd, welch
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm.controls import (
+from e2llm.evaluation.controls import (
     SIGNAL_CONTROLS,
     Role,
     balanced_accuracy_of,
@@ -20,7 +20,7 @@ from e2llm.controls import (
     phase_randomised,
     shuffled_within_subject,
 )
-from e2llm.metrics import accuracy, balanced_accuracy, paired_difference
+from e2llm.evaluation.metrics import accuracy, balanced_accuracy, paired_difference
 
 SFREQ, N_SAMPLES, N_CHANNELS = 128, 512, 4
 TIMES = np.arange(N_SAMPLES) / SFREQ
@@ -29,13 +29,13 @@ TIMES = np.arange(N_SAMPLES) / SFREQ
 def recorded(n_subjects: int = 8, n_clips: int = 12) -> tuple[np.ndarray, ...]:
     """Two classes: 10 Hz is loud in channel 0 for class 1, in channel 1 for class 0; two windows a clip."""
     rng = np.random.default_rng(0)
-    owners = np.repeat([str(s) for s in range(n_subjects)], 2 * n_clips)
+    subjects = np.repeat([str(s) for s in range(n_subjects)], 2 * n_clips)
     clips = np.tile(np.repeat(np.arange(n_clips), 2), n_subjects)
     truth = clips % 2
-    signals = rng.normal(size=(len(owners), N_CHANNELS, N_SAMPLES)) * np.linspace(0.5, 2.0, n_subjects)[owners.astype(int), None, None]
-    wave = np.sin(2 * np.pi * 10 * TIMES + rng.uniform(0, 2 * np.pi, size=(len(owners), 1)))
-    signals[np.arange(len(owners)), 1 - truth] += 1.2 * wave
-    return signals.astype(np.float32), truth, owners, clips
+    signals = rng.normal(size=(len(subjects), N_CHANNELS, N_SAMPLES)) * np.linspace(0.5, 2.0, n_subjects)[subjects.astype(int), None, None]
+    wave = np.sin(2 * np.pi * 10 * TIMES + rng.uniform(0, 2 * np.pi, size=(len(subjects), 1)))
+    signals[np.arange(len(subjects)), 1 - truth] += 1.2 * wave
+    return signals.astype(np.float32), truth, subjects, clips
 
 
 SIGNALS, TRUTH, OWNERS, CLIPS = recorded()
@@ -46,12 +46,12 @@ def alpha(signals: np.ndarray) -> np.ndarray:
     return density[..., (frequencies > 9) & (frequencies < 11)].sum(-1)
 
 
-def hears_power(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+def hears_power(signals: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     power = alpha(signals)
     return (power[:, 0] > power[:, 1]).astype(int)
 
 
-def cheats(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+def cheats(signals: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     """Knows the clips by heart and hears nothing."""
     return TRUTH.copy()
 
@@ -83,10 +83,10 @@ def test_shuffling_stays_within_a_person():
 
 
 def test_noise_has_each_persons_spectrum_and_nothing_of_the_window():
-    many, owners = np.repeat(SIGNALS, 20, axis=0), np.repeat(OWNERS, 20)
-    out = matched_noise(many, owners, np.zeros(len(many)), np.random.default_rng(0))
+    many, subjects = np.repeat(SIGNALS, 20, axis=0), np.repeat(OWNERS, 20)
+    out = matched_noise(many, subjects, np.zeros(len(many)), np.random.default_rng(0))
     for who in ("0", "7"):
-        own = owners == who
+        own = subjects == who
         wanted, got = (welch(x[own], SFREQ, nperseg=128)[1].mean(axis=0)[:, 2:-2] for x in (many, out))
         np.testing.assert_allclose(got, wanted, rtol=0.25)
         assert got.sum() == pytest.approx(wanted.sum(), rel=0.05)
@@ -131,7 +131,7 @@ def test_a_model_that_does_not_hear_shows_by_what_survives():
 def test_a_model_of_waveforms_loses_with_the_phases():
     template = SIGNALS[:, 0].copy()
 
-    def hears_waveform(signals: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    def hears_waveform(signals: np.ndarray, subjects: np.ndarray) -> np.ndarray:
         known = (signals[:, 0] * template).sum(axis=1) > 0.5 * (template**2).sum(axis=1)
         return np.where(known, TRUTH, 0)
 
@@ -176,11 +176,11 @@ def test_the_quick_score_is_scikit_learns():
 
 @pytest.mark.parametrize("sizes", [(24, 24), (2, 2, 2), (1, 1, 1), (1, 5), (1, 1, 4), (2,), (50, 1, 1, 2)])
 def test_no_window_takes_its_own_place(sizes):
-    owners = np.repeat(np.arange(len(sizes)), sizes)
+    subjects = np.repeat(np.arange(len(sizes)), sizes)
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        source = other_windows(owners, rng.integers(0, 3, len(owners)), rng)
-        assert sorted(source) == list(range(len(owners))) and (source != np.arange(len(owners))).all()
+        source = other_windows(subjects, rng.integers(0, 3, len(subjects)), rng)
+        assert sorted(source) == list(range(len(subjects))) and (source != np.arange(len(subjects))).all()
 
 
 def test_one_window_has_no_other():
@@ -197,8 +197,8 @@ def test_the_other_window_is_of_the_same_person_and_seeded():
 def test_the_label_of_the_other_window_tells_nothing_of_the_own():
     """Windows that meet their own label: in closed form sum(n_label ** 2) / n of a random permutation, by windows of one person."""
     labels = np.repeat([0, 1, 2, 3], [2, 3, 5, 10])
-    owners = np.repeat(["a", "b"], 20)
-    met = [np.mean((both := np.tile(labels, 2))[other_windows(owners, both, np.random.default_rng(seed))] == both) for seed in range(3000)]
+    subjects = np.repeat(["a", "b"], 20)
+    met = [np.mean((both := np.tile(labels, 2))[other_windows(subjects, both, np.random.default_rng(seed))] == both) for seed in range(3000)]
     wanted = (2**2 + 3**2 + 5**2 + 10**2) / 20**2
     without_own = np.sum(np.array([2, 3, 5, 10]) * (np.array([2, 3, 5, 10]) - 1)) / (20 * 19)  # of a plain derangement
     error = np.std(met) / np.sqrt(len(met))
@@ -210,10 +210,10 @@ def test_the_label_of_the_other_window_tells_nothing_of_the_own():
 
 def evaluation(rng: np.random.Generator, leak: float = 0.0, n_people: int = 7, n_items: int = 300) -> list[pd.DataFrame]:
     """Two tables with sound controls of 18 kinds, but for one in the second table that is right more often, and a model."""
-    owners = rng.integers(0, n_people, n_items)
+    subjects = rng.integers(0, n_people, n_items)
     right = [rng.uniform(size=n_items) < 0.25 + leak * (kind == 17) for kind in range(18)]
-    rows = [accuracy(hits, np.full(n_items, 0.25), owners, kind).row(f"kind {kind}", role=Role.CONTROL) for kind, hits in enumerate(right)]
-    model = accuracy(rng.uniform(size=n_items) < 0.9, np.full(n_items, 0.25), owners).row("LLM", role=Role.MODEL)
+    rows = [accuracy(hits, np.full(n_items, 0.25), subjects, kind).row(f"kind {kind}", role=Role.CONTROL) for kind, hits in enumerate(right)]
+    model = accuracy(rng.uniform(size=n_items) < 0.9, np.full(n_items, 0.25), subjects).row("LLM", role=Role.MODEL)
     return [pd.DataFrame([model, *rows[:2]]), pd.DataFrame(rows[2:])]
 
 

@@ -10,26 +10,14 @@ import pytest
 from scipy.signal import periodogram, welch
 from scipy.stats import norm
 
-from e2llm.calibration import Baseline
-from e2llm.counterfactual import (
-    TARGET_Z,
-    Edit,
-    clear_edits,
-    control_edits,
-    edited,
-    edited_evidence,
-    moved_features,
-    own_baseline,
-    responses,
-    scaled,
-    summary,
-    truthful,
-)
-from e2llm.effects import BANDS
-from e2llm.features import EvidenceNames, evidence, measure
-from e2llm.grammar import Parsed, parse
-from e2llm.montage import REGIONS, region_of
-from e2llm.segments import CITED, Claim
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import CITED, Claim, EvidenceNames
+from e2llm.core.montage import REGIONS, region_of
+from e2llm.data.band_edits import TARGET_Z, Edit, draw_clear_edits, edited, measure_edited, moved_features, own_baseline, scaled
+from e2llm.data.features import evidence, measure
+from e2llm.data.normalization import Baseline
+from e2llm.evaluation.counterfactual import control_edits, responses, summary, truthful
+from e2llm.tasks.thought_parser import Parsed, parse
 
 SFREQ, SAMPLES = 256.0, 1024
 CHANNELS = ["F3", "FZ", "F4", "C3", "C4", "T7", "T8", "P3", "P4", "O1", "OZ", "O2"]
@@ -56,11 +44,11 @@ def make_corpus(n_people: int = 6, each: int = 20, spread_db: float = 4.0, seed:
                 data[row] = scaled(data[row], CHANNELS, SFREQ, band, region, rng.normal(0, spread_db))
     power, shape = measure(data, SFREQ, CHANNELS)
     values, names = evidence(power, shape, CHANNELS)
-    owners = np.repeat([f"s{i}" for i in range(n_people)], each).astype(object)
+    subjects = np.repeat([f"s{i}" for i in range(n_people)], each).astype(object)
     split = SimpleNamespace(fit=np.arange(0, len(data), 2), normalisation="subject")
     windows = SimpleNamespace(data=data, power=power, shape=shape, ch_names=CHANNELS, sfreq=SFREQ)
-    z = Baseline.fit(values, owners, split).z(values, owners)
-    return SimpleNamespace(windows=windows, split=split, z=z, evidence_names=names, owners=owners, whose=owners)
+    z = Baseline.fit(values, subjects, split).z(values, subjects)
+    return SimpleNamespace(windows=windows, split=split, z=z, evidence_names=names, subjects=subjects, norm_groups=subjects)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +58,7 @@ def corpus() -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def drawn(corpus):
-    return clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0))
+    return draw_clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0))
 
 
 def said(*words: str) -> Parsed:
@@ -104,8 +92,8 @@ def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
     inside = (frequencies >= low - 0.25) & (frequencies < high - 0.25)
     ratio = other[..., inside].sum(-1) / one[..., inside].sum(-1)
     np.testing.assert_allclose(10 * np.log10(ratio), db, atol=1e-3)
-    heard = (frequencies > 0.5) & (frequencies < 60) & ~inside  # beyond it there is only rounding
-    np.testing.assert_allclose(other[..., heard], one[..., heard], rtol=1e-3, atol=1e-6)
+    predicted_evidence = (frequencies > 0.5) & (frequencies < 60) & ~inside  # beyond it there is only rounding
+    np.testing.assert_allclose(other[..., predicted_evidence], one[..., predicted_evidence], rtol=1e-3, atol=1e-6)
     assert np.array_equal(after[:, ~np.array(members)], signal[:, ~np.array(members)]) and after.dtype == np.float32
     place, change = list(BANDS).index(band), welch_db(signal, after)[members]
     shortfall = 0.3 if db > 0 else 2.5 if band in ("delta", "theta") else 0.7  # a softer band hears its louder neighbours by leakage
@@ -161,7 +149,7 @@ def independent_z(corpus, edit: Edit) -> float:
         power = density[..., (frequencies >= low) & (frequencies < high)].sum(-1) * 0.5
         return norm(scale=np.sqrt(power)).entropy().mean(-1)
 
-    reference = [row for row in corpus.split.fit if corpus.owners[row] == edit.subject]
+    reference = [row for row in corpus.split.fit if corpus.subjects[row] == edit.subject]
     own = entropy(corpus.windows.data[reference])
     return float((entropy(edited(corpus, [edit])[0]) - own.mean()) / own.std())
 
@@ -172,7 +160,7 @@ def test_levels_after_the_edit_are_measured_and_as_wanted(corpus, drawn):
     for edit, z_before, z_after in zip(drawn.clear, drawn.z_before, drawn.z_after, strict=True):
         z = independent_z(corpus, edit)
         assert (z if edit.wanted == "high" else -z) >= CITED - 1e-3 and z == pytest.approx(edit.reached, abs=1e-3)
-        assert edit.reached == z_after[column[edit.feature]] and edit.wanted != edit.before and edit.subject == corpus.owners[edit.row]
+        assert edit.reached == z_after[column[edit.feature]] and edit.wanted != edit.before and edit.subject == corpus.subjects[edit.row]
         assert np.array_equal(z_before, corpus.z[edit.row]) and np.sign(edit.db) == (1 if edit.wanted == "high" else -1)
     for edit in drawn.unclear:
         assert abs(independent_z(corpus, edit)) == pytest.approx(abs(edit.reached), abs=1e-3)
@@ -180,13 +168,13 @@ def test_levels_after_the_edit_are_measured_and_as_wanted(corpus, drawn):
     reached = [edit.reached if edit.wanted == "high" else -edit.reached for edit in drawn.clear]
     assert np.median(reached) == pytest.approx(TARGET_Z, rel=0.06)
     assert {edit.feature for edit in drawn.clear} == set(corpus.evidence_names.columns[:25])
-    np.testing.assert_allclose(edited_evidence(corpus, drawn.clear, chunk=50), drawn.z_after, atol=1e-6)
+    np.testing.assert_allclose(measure_edited(corpus, drawn.clear, chunk=50), drawn.z_after, atol=1e-6)
 
 
 def test_one_seed_draws_the_same_edits_and_rows_may_repeat(corpus, drawn):
-    again = clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0))
+    again = draw_clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0))
     assert again.clear == drawn.clear and np.array_equal(again.z_after, drawn.z_after)
-    other = clear_edits(corpus, [3] * 12, np.random.default_rng(1), target=4.0)
+    other = draw_clear_edits(corpus, [3] * 12, np.random.default_rng(1), target=4.0)
     assert {edit.row for edit in other.clear} == {3} and len({edit.feature for edit in other.clear}) > 3
     assert np.median(np.abs([edit.reached for edit in other.clear])) > 3.2
 
@@ -203,7 +191,7 @@ def test_side_effects_of_an_edit_are_measured(corpus, drawn):
 def test_controls_move_nothing(corpus, drawn):
     controls = control_edits(drawn.clear)
     assert np.array_equal(edited(corpus, controls[:5]), corpus.windows.data[[edit.row for edit in controls[:5]]])
-    z = edited_evidence(corpus, controls)
+    z = measure_edited(corpus, controls)
     np.testing.assert_allclose(z, drawn.z_before, atol=1e-4)
     assert moved_features(drawn.z_before, z, corpus.evidence_names) == [()] * len(controls)
     texts = truthful(drawn.z_before, corpus.evidence_names)
@@ -216,22 +204,22 @@ def test_flat_windows_are_reported_and_left_out():
     corpus.windows.data[0] = 0.0
     corpus.windows.power, corpus.windows.shape = measure(corpus.windows.data, SFREQ, CHANNELS)
     values, _ = evidence(corpus.windows.power, corpus.windows.shape, CHANNELS)
-    corpus.z = Baseline.fit(values, corpus.whose, corpus.split).z(values, corpus.whose)
-    found = clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0), target=5.0)
+    corpus.z = Baseline.fit(values, corpus.norm_groups, corpus.split).z(values, corpus.norm_groups)
+    found = draw_clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0), target=5.0)
     assert 0 in {edit.row for edit in found.unclear} and found.clear
     with pytest.raises(ValueError, match=r"None of 2 edits is clear.*flat windows"):
-        clear_edits(corpus, [0, 0], np.random.default_rng(0))
+        draw_clear_edits(corpus, [0, 0], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("rows", "target", "message"), [
     ([], 2.5, "one or more"), ([400], 2.5, "from 0 to 119"), ([-1], 2.5, "from 0 to 119"), ([0.5], 2.5, "row numbers"), ([0], 1.0, "aim beyond")])
 def test_rows_and_targets_that_cannot_be_are_refused(corpus, rows, target, message):
     with pytest.raises(ValueError, match=message):
-        clear_edits(corpus, rows, np.random.default_rng(0), target)
+        draw_clear_edits(corpus, rows, np.random.default_rng(0), target)
 
 
 def test_a_corpus_that_is_not_its_own_is_refused(corpus):
-    assert own_baseline(corpus).subjects == sorted(set(corpus.owners))
+    assert own_baseline(corpus).subjects == sorted(set(corpus.subjects))
     with pytest.raises(ValueError, match="open the corpus anew"):
         own_baseline(SimpleNamespace(**vars(corpus) | {"z": corpus.z + 0.1}))
     broken = corpus.windows.power.copy()
@@ -239,22 +227,22 @@ def test_a_corpus_that_is_not_its_own_is_refused(corpus):
     values, _ = evidence(broken, corpus.windows.shape, CHANNELS)
     windows = SimpleNamespace(**vars(corpus.windows) | {"power": broken})
     split = SimpleNamespace(fit=np.arange(1, 120, 2), normalisation="subject")
-    z = Baseline.fit(values, corpus.whose, split).z(values, corpus.whose)
+    z = Baseline.fit(values, corpus.norm_groups, split).z(values, corpus.norm_groups)
     lame = SimpleNamespace(**vars(corpus) | {"windows": windows, "split": split, "z": z})
     with pytest.raises(ValueError, match="window 4 is not finite"):
-        clear_edits(lame, [3, 4], np.random.default_rng(0))
+        draw_clear_edits(lame, [3, 4], np.random.default_rng(0))
 
 
 # --- responses
 
 
-def told(corpus, drawn, before: list[Parsed], after: list[Parsed], **more):
+def explanations(corpus, drawn, before: list[Parsed], after: list[Parsed], **more):
     return responses(before, after, drawn.clear, drawn.z_before, drawn.z_after, corpus.evidence_names, **more)
 
 
 def test_a_truthful_speaker_follows_and_keeps(corpus, drawn):
     names = corpus.evidence_names
-    table = told(corpus, drawn, truthful(drawn.z_before, names), truthful(drawn.z_after, names))
+    table = explanations(corpus, drawn, truthful(drawn.z_before, names), truthful(drawn.z_after, names))
     found = summary(table).set_index("name")
     assert found.loc["followed", "score"] >= 0.95 and found.loc["flipped", "score"] == found.loc["followed", "score"]
     assert found.loc["untouched claims not contradicted", "score"] == 1 and found.loc["untouched claims kept", "score"] >= 0.8
@@ -266,7 +254,7 @@ def test_a_truthful_speaker_follows_and_keeps(corpus, drawn):
 def test_a_parrot_keeps_and_never_follows(corpus, drawn):
     texts = truthful(drawn.z_before, corpus.evidence_names)
     answers = ["fear", None] * (len(texts) // 2 + 1)
-    found = rates(told(corpus, drawn, texts, texts, answers=(answers[: len(texts)], answers[: len(texts)])))
+    found = rates(explanations(corpus, drawn, texts, texts, answers=(answers[: len(texts)], answers[: len(texts)])))
     assert found == {"followed": 0, "flipped": 0, "untouched claims kept": 1, "untouched salient claims kept": 1,
                      "untouched claims not contradicted": 1, "answer changed": 0}
 
@@ -277,13 +265,13 @@ def test_a_random_speaker_and_a_constant_one_are_at_chance(corpus, drawn):
     def anything() -> Parsed:
         return said(*(f"{columns[i]} {rng.choice(['low', 'high'])}" for i in rng.choice(len(columns), 12, replace=False)))
 
-    found = [summary(told(corpus, drawn, [anything() for _ in drawn.clear], [anything() for _ in drawn.clear])) for _ in range(40)]
+    found = [summary(explanations(corpus, drawn, [anything() for _ in drawn.clear], [anything() for _ in drawn.clear])) for _ in range(40)]
     for rows in zip(*(table.to_dict("records") for table in found), strict=True):
         assert np.mean([row["low"] <= row["chance"] <= row["high"] for row in rows]) >= 0.8, rows[0]["name"]
         assert np.mean([row["score"] for row in rows]) == pytest.approx(np.mean([row["chance"] for row in rows]), abs=0.03), rows[0]["name"]
     assert np.mean([table["chance"][0] for table in found]) == pytest.approx(12 / len(columns) / 2, abs=0.02)
     same = [said("frontal alpha high", "occipital beta low")] * len(drawn.clear)
-    for _, row in summary(told(corpus, drawn, same, same)).iterrows():
+    for _, row in summary(explanations(corpus, drawn, same, same)).iterrows():
         assert row["score"] == pytest.approx(row["chance"], abs=0.05)
 
 
@@ -358,7 +346,7 @@ def test_edits_and_texts_that_do_not_fit_are_refused(corpus):
         with pytest.raises(ValueError, match="all finite: pass z_before"):
             responses(texts, texts, edits, z_before, wrong, NAMES)
     for nothing in (lambda: responses([], [], [], z_before[:0], z_after[:0], NAMES), lambda: control_edits([]), lambda: edited(corpus, []),
-                    lambda: edited_evidence(corpus, [])):
+                    lambda: measure_edited(corpus, [])):
         with pytest.raises(ValueError, match="There are no edits: draw some"):
             nothing()
     with pytest.raises(ValueError, match="no edits to sum up"):

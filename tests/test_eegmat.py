@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from e2llm.audit import LeakError
-from e2llm.baselines import LOGISTIC, SVM, Recipe
-from e2llm.preprocess import Windows, preprocess
-from e2llm.recordings import open_source
-from e2llm.splits import make_split
-from e2llm.truths import BaselineClassifier, Setting, probe
-from e2llm.truths import under_protocols as in_parallel
+from e2llm.data.audit import LeakError
+from e2llm.data.preprocessing import Windows, preprocess
+from e2llm.data.sources import open_source
+from e2llm.data.splits import make_split
+from e2llm.evaluation.baselines import LOGISTIC, SVM, Recipe
+from e2llm.evaluation.protocols_compared import BaselineClassifier, Setting, probe
+from e2llm.evaluation.protocols_compared import under_protocols as in_parallel
 
 EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
 under_protocols = partial(in_parallel, n_jobs=1)
@@ -31,7 +31,7 @@ def corpus(tmp_path_factory) -> SimpleNamespace:
     assert preprocess(source, folder, n_jobs=1) == {}
     windows = Windows.open(folder)
     labels = np.array([source.label_set.index(label) for label in windows.index["label"]])
-    return SimpleNamespace(windows=windows, labels=labels, owners=windows.index["subject"].to_numpy(dtype=object), label_set=source.label_set)
+    return SimpleNamespace(windows=windows, labels=labels, subjects=windows.index["subject"].to_numpy(dtype=object), label_set=source.label_set)
 
 
 def test_people_left_out_are_told_apart_as_far_as_published(corpus):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import correlate
 
-from e2llm.eegnet import EEGNet, EEGNetParams, answers, decimated, eegnet_collate, lagged_products, train_eegnet
-from e2llm.train import FitParams
+from e2llm.models.eegnet import EEGNet, EEGNetParams, decimated, lagged_products
+from e2llm.training.eegnet import answers, eegnet_collate, train_eegnet
+from e2llm.training.trainer import FitParams
 
 SMALL = EEGNetParams(temporal_filters=3, depth=2, dropout=0.0, rate=16.0)
 LIMITS = {"spatial": 1.0, "classifier.weight": 0.25}
@@ -198,16 +199,16 @@ GAINS = {"a": 1.0, "b": 20.0, "c": 0.1}
 def rhythms(n: int = 360, seed: int = 0):
     """Two classes told apart by which half of eight channels has a 10 Hz rhythm; people differ in gain."""
     rng = np.random.default_rng(seed)
-    labels, owners = np.arange(n) % 2, OWNERS[np.arange(n) // 2 % 3]
+    labels, subjects = np.arange(n) % 2, OWNERS[np.arange(n) // 2 % 3]
     phase, time = rng.uniform(0, 2 * np.pi, size=(n, 1, 1)), np.arange(128) / 64.0
     there = (np.arange(8)[None] // 4 == labels[:, None])[..., None]
     data = rng.normal(size=(n, 8, 128)) + 1.2 * there * np.sin(2 * np.pi * 10.0 * time + phase)
-    gain = np.array([GAINS[name] for name in owners])
-    return (data * gain[:, None, None]).astype(np.float32), labels, owners
+    gain = np.array([GAINS[name] for name in subjects])
+    return (data * gain[:, None, None]).astype(np.float32), labels, subjects
 
 
-def prepare(signal_uv: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    gain = np.array([GAINS[name] for name in owners])
+def prepare(signal_uv: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+    gain = np.array([GAINS[name] for name in subjects])
     return decimated(signal_uv / gain[:, None, None], 64.0, RATE)
 
 
@@ -215,30 +216,30 @@ PARAMS = EEGNetParams(temporal_filters=4, depth=2, dropout=0.25, rate=RATE)
 SCHEDULE = FitParams(steps=60, batch_size=24, lr=1e-2, weight_decay=0.0, seed=1)
 
 
-def accuracy(told: np.ndarray, folder) -> float:
+def accuracy(explanations: np.ndarray, folder) -> float:
     """Share of right answers on held-out windows after training with the labels ``told``."""
-    data, labels, owners = rhythms()
-    model = train_eegnet(data, prepare, told, owners, np.arange(180), 2, PARAMS, SCHEDULE, folder)
+    data, labels, subjects = rhythms()
+    model = train_eegnet(data, prepare, explanations, subjects, np.arange(180), 2, PARAMS, SCHEDULE, folder)
     assert not model.training and next(model.parameters()).device.type == "cpu"
-    return float((answers(model, data[180:], prepare, owners[180:]).argmax(axis=1) == labels[180:]).mean())
+    return float((answers(model, data[180:], prepare, subjects[180:]).argmax(axis=1) == labels[180:]).mean())
 
 
 def test_where_a_rhythm_is_can_be_learned_and_chance_cannot(tmp_path):
     labels = rhythms()[1]
     assert accuracy(labels, tmp_path / "true") > 0.9
-    told = labels.copy()
+    explanations = labels.copy()
     for label in range(2):  # as many right as wrong in either class: no side is more often right than the other
-        told[:180][labels[:180] == label] = np.random.default_rng(label).permutation(90) % 2
-    assert 0.35 < accuracy(told, tmp_path / "permuted") < 0.65
+        explanations[:180][labels[:180] == label] = np.random.default_rng(label).permutation(90) % 2
+    assert 0.35 < accuracy(explanations, tmp_path / "permuted") < 0.65
 
 
 def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
-    data, labels, owners = rhythms(60)
+    data, labels, subjects = rhythms(60)
     logits = []
     for i, seed in enumerate((3, 3, 4)):
         schedule = FitParams(steps=4, batch_size=6, lr=1e-2, seed=seed)
-        model = train_eegnet(data, prepare, labels, owners, np.arange(40), 2, PARAMS, schedule, tmp_path / str(i))
-        logits.append(answers(model, data, prepare, owners))
+        model = train_eegnet(data, prepare, labels, subjects, np.arange(40), 2, PARAMS, schedule, tmp_path / str(i))
+        logits.append(answers(model, data, prepare, subjects))
     assert np.array_equal(logits[0], logits[1]) and not np.allclose(logits[0], logits[2], atol=1e-3)
 
 
@@ -247,7 +248,7 @@ class Cut(Exception):
 
 
 def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
-    data, labels, owners = rhythms(60)
+    data, labels, subjects = rhythms(60)
     schedule, steps = FitParams(steps=6, batch_size=6, lr=1e-2, seed=1, save_steps=2), []
 
     def train(folder: str, last: int = -1) -> dict[str, torch.Tensor]:
@@ -256,7 +257,7 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
             if step == last:
                 raise Cut
 
-        return train_eegnet(data, prepare, labels, owners, np.arange(40), 2, PARAMS, schedule, tmp_path / folder, tell).state_dict()
+        return train_eegnet(data, prepare, labels, subjects, np.arange(40), 2, PARAMS, schedule, tmp_path / folder, tell).state_dict()
 
     whole = train("whole")
     with pytest.raises(Cut):
@@ -267,23 +268,23 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
 
 
 def test_batches_hold_their_own_rows_prepared_for_their_own_people():
-    data, labels, owners = rhythms(12)
-    batch = eegnet_collate(data, prepare, owners, labels.astype(np.int32))([7, 2])
-    expected = [decimated(data[[row]] / GAINS[owners[row]], 64.0, RATE)[0] for row in (7, 2)]
-    assert owners[7] != owners[2] and np.array_equal(batch["signal"].numpy(), np.stack(expected))
+    data, labels, subjects = rhythms(12)
+    batch = eegnet_collate(data, prepare, subjects, labels.astype(np.int32))([7, 2])
+    expected = [decimated(data[[row]] / GAINS[subjects[row]], 64.0, RATE)[0] for row in (7, 2)]
+    assert subjects[7] != subjects[2] and np.array_equal(batch["signal"].numpy(), np.stack(expected))
     assert batch["labels"].dtype == torch.int64 and batch["labels"].tolist() == [labels[7], labels[2]]
 
 
 def test_answers_do_not_depend_on_the_batches_they_are_given_in():
-    data, _, owners = rhythms(10)
+    data, _, subjects = rhythms(10)
     model = EEGNet(8, 2, 64, PARAMS).train()
-    logits = answers(model, data, prepare, owners)
+    logits = answers(model, data, prepare, subjects)
     with torch.no_grad():
-        assert logits == pytest.approx(model.eval()(torch.from_numpy(prepare(data, owners)))["logits"].numpy(), abs=1e-6)
+        assert logits == pytest.approx(model.eval()(torch.from_numpy(prepare(data, subjects)))["logits"].numpy(), abs=1e-6)
     assert logits.shape == (10, 2) and logits.std(axis=0).min() > 1e-4
-    assert answers(model.train(), data, prepare, owners, batch=3) == pytest.approx(logits, abs=1e-6)
-    assert answers(model, data, prepare, owners, 2, np.array([8, 1, 5])) == pytest.approx(logits[[8, 1, 5]], abs=1e-6)
-    assert answers(model, data[:0], prepare, owners[:0]).shape == (0, 2)
+    assert answers(model.train(), data, prepare, subjects, batch=3) == pytest.approx(logits, abs=1e-6)
+    assert answers(model, data, prepare, subjects, 2, np.array([8, 1, 5])) == pytest.approx(logits[[8, 1, 5]], abs=1e-6)
+    assert answers(model, data[:0], prepare, subjects[:0]).shape == (0, 2)
 
 
 @pytest.mark.parametrize("make, fact", [

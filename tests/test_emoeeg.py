@@ -14,19 +14,24 @@ import torch
 from edfio import EdfAnnotation, read_edf
 from layouts import EMOEEG_CHANNELS, write_emoeeg
 
-from e2llm import assessment, evaluate, stages
-from e2llm.baselines import LOGISTIC, Recipe, fit_baseline
-from e2llm.emoeeg import CONTEXTS, EMOTION_OF, RATED, STIMULI, read_guide
-from e2llm.emotions import EMOEEG_MC
-from e2llm.encoder import HeadParams
-from e2llm.language import ScratchParams
-from e2llm.metrics import balanced_accuracy
-from e2llm.montage import canonical
-from e2llm.preprocess import PreprocessParams, preprocess
-from e2llm.recordings import EmoEEGMC, RecordingError, SourceError, open_source
-from e2llm.runs import Run, project_root
-from e2llm.tasks import read_items
-from e2llm.train import FitParams
+from e2llm.app import evaluation_stage, stages
+from e2llm.app.runs import Run
+from e2llm.core.files import project_root
+from e2llm.core.labels import EMOEEG_MC
+from e2llm.core.montage import canonical
+from e2llm.data.preprocessing import PreprocessParams, preprocess
+from e2llm.data.sources import open_source
+from e2llm.data.sources.base import RecordingError, SourceError
+from e2llm.data.sources.emoeeg_mc import CONTEXTS, EMOTION_OF, RATED, STIMULI, EmoEEGMC, read_guide
+from e2llm.evaluation.baselines import LOGISTIC, Recipe, fit_baseline
+from e2llm.evaluation.metrics import balanced_accuracy
+from e2llm.models import inference
+from e2llm.models.eegpt import HeadParams
+from e2llm.models.language import ScratchParams
+from e2llm.tasks import items as items_module
+from e2llm.tasks.items import read_items
+from e2llm.training import stage3_instruction
+from e2llm.training.trainer import FitParams
 
 METADATA = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/emoeeg-mc-metadata").is_dir()), None)
 needs_metadata = pytest.mark.skipif(METADATA is None, reason="the metadata of EmoEEG-MC are not in shared/data/emoeeg-mc-metadata")
@@ -36,7 +41,7 @@ needs_metadata = pytest.mark.skipif(METADATA is None, reason="the metadata of Em
 def folder(tmp_path_factory) -> SimpleNamespace:
     """Four people, the second in two files; with what was written."""
     root = tmp_path_factory.mktemp("data") / "emoeeg"
-    return SimpleNamespace(root=root, told=write_emoeeg(root, 4, runs={"02": 2}))
+    return SimpleNamespace(root=root, explanations=write_emoeeg(root, 4, runs={"02": 2}))
 
 
 @pytest.fixture
@@ -127,13 +132,13 @@ def test_an_order_with_an_unknown_stimulus(own):
 def test_trials_end_where_the_data_set_says(folder, number):
     source = open_source("emoeeg-mc", folder.root, seconds=8.0)
     recording = source.recordings[number]
-    trials, told = list(source.trials(recording)), folder.told[recording.subject]
+    trials, explanations = list(source.trials(recording)), folder.explanations[recording.subject]
     assert source.label_set is EMOEEG_MC and source.check(recording) == [canonical(name) for name in EMOEEG_CHANNELS]
-    shown = [(context, EMOTION_OF[name[:-1]], run) for context, name, _, run in told]
+    shown = [(context, EMOTION_OF[name[:-1]], run) for context, name, _, run in explanations]
     assert [(trial.context, trial.label, trial.session) for trial in trials] == shown
-    assert [trial.clip for trial in trials] == [STIMULI.index(name) + 1 + 21 * (context == "video") for context, name, *_ in told]
+    assert [trial.clip for trial in trials] == [STIMULI.index(name) + 1 + 21 * (context == "video") for context, name, *_ in explanations]
     assert len({trial.clip for trial in trials}) == 42 and all(trial.signal.shape == (64, 1600) for trial in trials)
-    for trial, (_, _, stop, run) in list(zip(trials, told, strict=True))[::7]:
+    for trial, (_, _, stop, run) in list(zip(trials, explanations, strict=True))[::7]:
         path = sorted((recording.path / "eeg").glob("*.edf"))[run - 1]
         stored = read_edf(path).signals[EMOEEG_CHANNELS.index("Cz")].data
         end = round(stop * 200)
@@ -215,7 +220,7 @@ def run(folder, tmp_path_factory) -> SimpleNamespace:
     stages.make_language(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2, FitParams(8, 8, 4e-3))
     stages.align(run, corpus, 2, 3, 32, 1.0, FitParams(4, 8, 3e-3))
     kinds = ("predict", "describe", "select", "compare", "rank", "match")
-    stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stages.AdapterParams(rank=4, alpha=8), FitParams(4, 8, 2e-3))
+    stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stage3_instruction.AdapterParams(rank=4, alpha=8), FitParams(4, 8, 2e-3))
     return SimpleNamespace(run=run, corpus=corpus)
 
 
@@ -233,7 +238,7 @@ def test_effects_of_the_twin_go_from_video_to_imagery(run):
     """Linear classification of band power, people and context unseen: the labels are those of the signal, 0.14 by chance."""
     corpus = run.corpus
     answers = fit_baseline(Recipe(LOGISTIC, "z-score"), corpus, corpus.split).rows(corpus.split.test)
-    score = balanced_accuracy(corpus.labels[corpus.split.test], answers, corpus.owners[corpus.split.test], 7)
+    score = balanced_accuracy(corpus.labels[corpus.split.test], answers, corpus.subjects[corpus.split.test], 7)
     assert score.value > 0.35
 
 
@@ -249,11 +254,11 @@ def test_items_speak_of_these_labels_only(run):
 
 
 def test_the_evaluation_runs_and_names_what_is_unseen(run):
-    tables = assessment.assess(run.run, run.corpus, None, 6, False, False, 0)
+    tables = evaluation_stage.assess(run.run, run.corpus, None, 6, False, False, 0)
     facts = run.run.read_metrics()["facts"]
     assert "people and context both unseen" in facts["what is unseen"]
     rows = tables["tier_1"].set_index("name")
     assert rows.loc["LLM", "chance"] == pytest.approx(1 / 7) and 0 <= rows.loc["LLM", "score"] <= 1
     model, processor = stages.open_instructed(run.run)
-    listener = evaluate.Listener(model, processor, *stages.load_tokens(run.run))
-    assert assessment.closed_set(listener, assessment.prediction_items(run.corpus, run.corpus.split.test[:5], 0)).shape == (5, 7)
+    engine = inference.InferenceEngine(model, processor, *stages.load_tokens(run.run))
+    assert inference.closed_set(engine, items_module.prediction_items(run.corpus, run.corpus.split.test[:5], 0)).shape == (5, 7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2llm.emotions import SEED_VII, LabelSet, plain_labels
+from e2llm.core.labels import SEED_VII, LabelSet, plain_labels
 
 
 def test_seven_emotions_with_coordinates():

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from e2llm.encoder import (
+from e2llm.core.montage import SEED_CHANNELS, eegpt_channels, region_of
+from e2llm.models.eegpt import (
     EEGPT,
     EEGPT_SIZES,
     N_PATCHES,
-    NO_ORIGIN,
+    NO_SOURCE,
     PATCH,
     UNLABELLED,
     EEGPTConfig,
@@ -22,8 +23,7 @@ from e2llm.encoder import (
     eegpt_config,
     supervised_contrastive_loss,
 )
-from e2llm.montage import SEED_CHANNELS, eegpt_channels, region_of
-from e2llm.weights import physiological_init
+from e2llm.models.eegpt_weights import physiological_init
 
 CHANNELS = ["FP1", "FP2", "CZ", "PZ", "O1", "O2"]
 
@@ -216,9 +216,9 @@ def test_samples_without_a_label_and_targets_that_were_not_measured_are_no_part_
     model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=3, n_spectral=4).eval()
     signal, labels, spectral = noise(5), torch.tensor([0, 1, 1, UNLABELLED, UNLABELLED]), torch.randn(5, 4)
     spectral[3, 2:] = float("nan")
-    out, told = model(signal, labels, spectral), model(signal[:3], labels[:3], spectral[:3])
+    out, explanations = model(signal, labels, spectral), model(signal[:3], labels[:3], spectral[:3])
     for term in ("ce", "supcon"):
-        assert float(out[term]) == pytest.approx(float(told[term]), rel=1e-5)
+        assert float(out[term]) == pytest.approx(float(explanations[term]), rel=1e-5)
     wanted = (by_moments(model, signal) - spectral.numpy()) ** 2
     assert float(out["spectral"]) == pytest.approx(np.nansum(wanted) / 18, rel=1e-5)
 
@@ -227,13 +227,13 @@ def test_samples_without_a_label_and_targets_that_were_not_measured_are_no_part_
 def test_a_change_is_held_against_what_was_measured_of_the_same_change():
     """Whatever is misheard of a window and of its copy alike costs nothing in the term of change; its weight is a parameter."""
     torch.manual_seed(0)
-    labels, origin = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_ORIGIN, NO_ORIGIN, 1, 0, NO_ORIGIN])
+    labels, origin = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_SOURCE, NO_SOURCE, 1, 0, NO_SOURCE])
     model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=2, n_spectral=3, params=HeadParams(change=7.0)).eval()
     signal, spectral = noise(5), torch.randn(5, 3)
     spectral[2, 2] = float("nan")
     out, plain = model(signal, labels, spectral, origin), model(signal, labels, spectral)
-    heard, measured = by_moments(model, signal), spectral.numpy()
-    errors = [(heard[copy, k] - heard[window, k]) - (measured[copy, k] - measured[window, k])
+    predicted_evidence, measured = by_moments(model, signal), spectral.numpy()
+    errors = [(predicted_evidence[copy, k] - predicted_evidence[window, k]) - (measured[copy, k] - measured[window, k])
               for copy, window in ((2, 1), (3, 0)) for k in range(3) if np.isfinite(measured[copy, k])]
     assert len(errors) == 5
     assert float(out["change"]) == pytest.approx(np.mean(np.square(errors)), rel=1e-4)
@@ -241,7 +241,7 @@ def test_a_change_is_held_against_what_was_measured_of_the_same_change():
     shifted = model(signal, labels, spectral + torch.tensor([5.0, -5.0, 5.0]), origin)
     assert float(shifted["change"]) == pytest.approx(float(out["change"]), rel=1e-4)
     assert float(shifted["spectral"]) > 4 * float(out["spectral"])
-    assert "change" not in plain and "change" not in model(signal, labels, spectral, torch.full((5,), NO_ORIGIN))
+    assert "change" not in plain and "change" not in model(signal, labels, spectral, torch.full((5,), NO_SOURCE))
 
 
 CAP = eegpt_channels(list(SEED_CHANNELS))

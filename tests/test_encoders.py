@@ -14,16 +14,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from e2llm import stages
-from e2llm.assessment import head_answers
-from e2llm.encoder import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
-from e2llm.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, start
-from e2llm.language import ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration
-from e2llm.recordings import SeedVII
-from e2llm.runs import Run, StageMissing
-from e2llm.train import FitParams
-from e2llm.weights import physiological_init
+from e2llm.app import runs, stages
+from e2llm.app.evaluation_stage import head_answers
+from e2llm.app.runs import Run, StageMissing
+from e2llm.data.sources.seed_vii import SeedVII
+from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
+from e2llm.models.eegpt_weights import physiological_init
+from e2llm.models.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, start
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.training import stage1_encoder
+from e2llm.training.trainer import FitParams
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def test_another_encoder_goes_through_stage_1(run):
     assert isinstance(trained, EmotionEncoder) and isinstance(trained.encoder, LogPower)
     some = corpus.split.used[:3]
     with torch.no_grad():
-        again = trained.encoder(corpus.equalise(corpus.windows.data[some], corpus.whose[some])).flatten(2)
+        again = trained.encoder(corpus.equalise(corpus.windows.data[some], corpus.norm_groups[some])).flatten(2)
     np.testing.assert_allclose(again.numpy(), tokens[:3], atol=1e-5)
     assert isinstance(stages.frozen_encoder(run, corpus), LogPower)
 
@@ -119,7 +120,7 @@ def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpo
     stages.train_encoder(*wanted, HeadParams())
     before = {path: path.read_bytes() for path in (run.path / "encoder").iterdir()}
     other = HeadParams(supcon=0.0)
-    update = stages.Progress.update
+    update = runs.Progress.update
 
     def cutting(progress, step: int, **facts: object) -> None:
         steps.append(step)
@@ -127,11 +128,11 @@ def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpo
             raise KeyboardInterrupt
         update(progress, step, **facts)
 
-    monkeypatch.setattr(stages.Progress, "update", cutting)
+    monkeypatch.setattr(runs.Progress, "update", cutting)
     with pytest.raises(KeyboardInterrupt):
         stages.train_encoder(*wanted, other)
     assert {path: path.read_bytes() for path in (run.path / "encoder").iterdir()} == before
-    assert stages.open_corpus(run).heard is not None and stages.load_encoder(run, corpus) is not None
+    assert stages.open_corpus(run).predicted_evidence is not None and stages.load_encoder(run, corpus) is not None
     assert stages.train_encoder(*wanted, HeadParams()).done
     resumed = stages.train_encoder(*wanted, other)
     assert steps == [1, 2, 3, 4, 5, 5, 6] and run.require("encoder")["params"]["head"]["supcon"] == 0.0
@@ -179,14 +180,14 @@ def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):
 def test_the_start_of_eegpt_is_unchanged():
     corpus = SimpleNamespace(windows=SimpleNamespace(ch_names=["FZ", "CZ", "OZ"]))
     config = eegpt_config("tiny2")
-    encoder, origin = stages.new_encoder(corpus, config, "", 5)
+    encoder, origin = stage1_encoder.new_encoder(corpus, config, "", 5)
     torch.manual_seed(5)
     reference = EEGPT(config, ["FZ", "CZ", "OZ"])
     noise = {key: value.clone() for key, value in reference.state_dict().items()}
     physiological_init(reference)
     assert origin == "physiological start (no released weights given)"
     assert all(torch.equal(value, reference.state_dict()[key]) for key, value in encoder.state_dict().items())
-    own = stages.new_encoder(corpus, config, "random", 5)[0]
+    own = stage1_encoder.new_encoder(corpus, config, "random", 5)[0]
     assert all(torch.equal(value, noise[key]) for key, value in own.state_dict().items())
 
 

@@ -10,25 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm.emotions import plain_labels
-from e2llm.evaluate import (
-    Listener,
-    answer,
-    generate,
-    label_similarity,
-    probabilities,
-    score_items,
-    score_options,
-    shuffled,
-    with_mean_token,
-    with_random_projector,
-    without_eeg,
-)
-from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.projector import Ear
-from e2llm.questions import Item, predict
-from e2llm.segments import Segment
+from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK, Item
+from e2llm.core.labels import plain_labels
+from e2llm.evaluation.controls import shuffled, with_mean_token, with_random_projector, without_eeg
+from e2llm.evaluation.tiers import answer, score_items
+from e2llm.models.inference import InferenceEngine, generate, label_similarity, probabilities, score_options
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.models.projector import EvidenceProbe
+from e2llm.tasks.items import predict
+from e2llm.tasks.segments import Segment
 
 TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows sad and calm. happy resting counting moving"]
 WIDTH, EEG_TOKENS = 24, 2
@@ -45,13 +37,13 @@ def processor() -> E2LLMProcessor:
 
 
 @pytest.fixture(scope="module")
-def listener(processor) -> Listener:
+def engine(processor) -> InferenceEngine:
     """A random model that hears windows 100 to 119."""
     size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=256)
     language = make_language_model(processor.tokenizer, size, 0)
     model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0).eval()
     features = np.random.default_rng(0).normal(size=(20, 16, WIDTH)).astype(np.float32)
-    return Listener(model, processor, features, {100 + i: i for i in range(20)})
+    return InferenceEngine(model, processor, features, {100 + i: i for i in range(20)})
 
 
 def item(parts: list, options: list[str], kind: str = "predict", subject: str = "1") -> Item:
@@ -68,14 +60,14 @@ ITEMS = [item([103, " Which?"], LONG), item(["A: ", 119, " B: ", 101, " Which se
 
 
 @torch.no_grad()
-def one_by_one(listener: Listener, item: Item, said: str | None = None) -> np.ndarray:
+def one_by_one(engine: InferenceEngine, item: Item, said: str | None = None) -> np.ndarray:
     """Log-probability of each option: the whole text is read for it alone, without cache or padding."""
-    processor, scores = listener.processor, []
+    processor, scores = engine.processor, []
     prompt = processor.ids(processor.prompt(item.messages, thinking=said is not None) + (said or ""))
-    eeg = torch.stack([torch.from_numpy(listener.features[listener.position[w]]) for w in item.windows]) if item.windows else None
+    eeg = torch.stack([torch.from_numpy(engine.features[engine.position[w]]) for w in item.windows]) if item.windows else None
     for option in item.options:
         ids = [*prompt, *processor.ids(option), processor.tokenizer.eos_token_id]
-        logits = listener.model(input_ids=torch.tensor([ids]), eeg_features=eeg).logits[0].double()
+        logits = engine.model(input_ids=torch.tensor([ids]), eeg_features=eeg).logits[0].double()
         total = 0.0
         for t in range(len(prompt), len(ids)):
             total += float(logits[t - 1, ids[t]] - torch.logsumexp(logits[t - 1], 0))
@@ -84,31 +76,31 @@ def one_by_one(listener: Listener, item: Item, said: str | None = None) -> np.nd
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
-def test_option_scores_are_those_of_each_option_alone(listener, batch):
-    for scores, asked in zip(score_options(listener, ITEMS, batch=batch), ITEMS, strict=True):
-        expected = one_by_one(listener, asked)
+def test_option_scores_are_those_of_each_option_alone(engine, batch):
+    for scores, asked in zip(score_options(engine, ITEMS, batch=batch), ITEMS, strict=True):
+        expected = one_by_one(engine, asked)
         assert scores == pytest.approx(expected, abs=1e-4)
         assert np.ptp(expected) > 0.01
 
 
-def test_option_scores_after_a_thought(listener):
+def test_option_scores_after_a_thought(engine):
     said = [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in ("sad.", "The segment shows happy and calm, more.")]
     said += ["", "calm", "A"]
-    for scores, asked, thought in zip(score_options(listener, ITEMS, said), ITEMS, said, strict=True):
-        assert scores == pytest.approx(one_by_one(listener, asked, thought), abs=1e-4)
-    one, other = (score_options(listener, ITEMS[:1], [thought])[0] for thought in ("sad", "calm"))
+    for scores, asked, thought in zip(score_options(engine, ITEMS, said), ITEMS, said, strict=True):
+        assert scores == pytest.approx(one_by_one(engine, asked, thought), abs=1e-4)
+    one, other = (score_options(engine, ITEMS[:1], [thought])[0] for thought in ("sad", "calm"))
     assert np.abs(one - other).max() > 1e-3
 
 
-def test_options_of_different_length_can_be_compared_per_token(listener):
-    ids = listener.processor.ids
-    for scores, asked in zip(score_options(listener, ITEMS, per_token=True), ITEMS, strict=True):
-        assert scores == pytest.approx(one_by_one(listener, asked) / [len(ids(option)) + 1 for option in asked.options], abs=1e-4)
+def test_options_of_different_length_can_be_compared_per_token(engine):
+    ids = engine.processor.ids
+    for scores, asked in zip(score_options(engine, ITEMS, per_token=True), ITEMS, strict=True):
+        assert scores == pytest.approx(one_by_one(engine, asked) / [len(ids(option)) + 1 for option in asked.options], abs=1e-4)
 
 
-def test_option_scores_depend_on_the_eeg(listener):
-    moved = replace(listener, position={**listener.position, 103: 15})
-    assert np.abs(score_options(moved, ITEMS[:1])[0] - score_options(listener, ITEMS[:1])[0]).max() > 1e-3
+def test_option_scores_depend_on_the_eeg(engine):
+    moved = replace(engine, position={**engine.position, 103: 15})
+    assert np.abs(score_options(moved, ITEMS[:1])[0] - score_options(engine, ITEMS[:1])[0]).max() > 1e-3
 
 
 def test_probabilities_are_normalised_over_the_options():
@@ -118,25 +110,25 @@ def test_probabilities_are_normalised_over_the_options():
     assert probabilities(scores)[1] == pytest.approx([1 / 3] * 3)
 
 
-def test_texts_stand_in_the_order_of_the_items(listener):
-    alone = [generate(listener, [asked], max_new_tokens=8)[0] for asked in ITEMS]
-    assert generate(listener, ITEMS, max_new_tokens=8, batch=2) == alone
+def test_texts_stand_in_the_order_of_the_items(engine):
+    alone = [generate(engine, [asked], max_new_tokens=8)[0] for asked in ITEMS]
+    assert generate(engine, ITEMS, max_new_tokens=8, batch=2) == alone
     assert len(set(alone)) > 1 and "<|im_end|>" not in "".join(alone)
 
 
-def test_a_model_says_words_only_never_eeg(listener):
+def test_a_model_says_words_only_never_eeg(engine):
     """A placeholder in a thought would later be taken for another segment."""
-    language = listener.model.language_model
-    table, eeg = language.get_input_embeddings().weight, listener.model.config.eeg_token_id
+    language = engine.model.language_model
+    table, eeg = language.get_input_embeddings().weight, engine.model.config.eeg_token_id
     before = table[eeg].clone()
-    inputs = listener.inputs(ITEMS[:1], thinking=True)
+    inputs = engine.inputs(ITEMS[:1], thinking=True)
     with torch.no_grad():
-        state = listener.model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
+        state = engine.model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
         table[eeg] = 10 * state / state.norm()  # now the placeholder is the likeliest word of all
         try:
-            assert int(listener.model(**inputs).logits[0, -1].argmax()) == eeg
-            assert EEG_TOKEN not in generate(listener, ITEMS[:1], max_new_tokens=8)[0]
-            assert answer(listener, ITEMS[:1]).chosen[0] in LONG
+            assert int(engine.model(**inputs).logits[0, -1].argmax()) == eeg
+            assert EEG_TOKEN not in generate(engine, ITEMS[:1], max_new_tokens=8)[0]
+            assert answer(engine, ITEMS[:1]).chosen[0] in LONG
         finally:
             table[eeg] = before
 
@@ -147,8 +139,8 @@ INDEX = pd.DataFrame({"subject": np.repeat([f"s{i}" for i in range(SUBJECTS)], P
 N = len(INDEX)
 
 
-def silent(features: np.ndarray | None = None) -> Listener:
-    return Listener(None, None, features, {window: row for row, window in enumerate(range(10, N))})
+def silent(features: np.ndarray | None = None) -> InferenceEngine:
+    return InferenceEngine(None, None, features, {window: row for row, window in enumerate(range(10, N))})
 
 
 def test_shuffling_keeps_within_the_person_and_is_seeded():
@@ -159,22 +151,22 @@ def test_shuffling_keeps_within_the_person_and_is_seeded():
     assert set(mixed.position) == set(plain.position)
     assert sorted(mixed.position.values()) == sorted(plain.position.values())
     window_of = {row: window for window, row in plain.position.items()}
-    heard = {window: window_of[row] for window, row in mixed.position.items()}
-    assert all(INDEX["subject"][window] == INDEX["subject"][other] for window, other in heard.items())
-    assert all(window != other for window, other in heard.items())
+    predicted_evidence = {window: window_of[row] for window, row in mixed.position.items()}
+    assert all(INDEX["subject"][window] == INDEX["subject"][other] for window, other in predicted_evidence.items())
+    assert all(window != other for window, other in predicted_evidence.items())
     some = shuffled(plain, INDEX, np.array([12, 13, 70, 71]), 0).position  # windows outside the rows are neither heard nor asked about
     assert set(some) == {12, 13, 70, 71} and set(some.values()) == {plain.position[row] for row in some}
 
 
-def test_without_eeg_leaves_the_words_and_no_window(listener):
+def test_without_eeg_leaves_the_words_and_no_window(engine):
     bare = without_eeg(ITEMS)
     for asked, left in zip(ITEMS, bare, strict=True):
         words = [part for part in asked.messages[0]["content"] if part["type"] == "text"]
         assert left.messages[0]["content"] == words
         assert (left.answer, left.options, left.subject) == (asked.answer, asked.options, asked.subject)
         assert E2LLMProcessor.windows(left.messages) == []
-    inputs = listener.inputs(bare, thinking=True)
-    assert "eeg_features" not in inputs and not (inputs["input_ids"] == listener.model.config.eeg_token_id).any()
+    inputs = engine.inputs(bare, thinking=True)
+    assert "eeg_features" not in inputs and not (inputs["input_ids"] == engine.model.config.eeg_token_id).any()
     assert sum(len(E2LLMProcessor.windows(asked.messages)) for asked in ITEMS) == 7
 
 
@@ -208,88 +200,88 @@ class Perfect(torch.nn.Module):
 
 
 @pytest.fixture
-def perfect(processor) -> tuple[Listener, list[Item]]:
+def perfect(processor) -> tuple[InferenceEngine, list[Item]]:
     features = np.zeros((N, 16, WIDTH), dtype=np.float32)
     features[:, 0, 0] = [LABELS.index(label) for label in INDEX["label"]]
     rng = np.random.default_rng(0)
     segments = [Segment(i, label, float("nan"), (), who)
                 for i, (who, label) in enumerate(zip(INDEX["subject"], INDEX["label"], strict=True))]
     items = [predict(segment, LABELS, rng) for segment in segments]
-    return Listener(Perfect(processor), processor, features, {i: i for i in range(N)}), items
+    return InferenceEngine(Perfect(processor), processor, features, {i: i for i in range(N)}), items
 
 
 def test_a_perfect_model_is_right_and_its_controls_guess(perfect):
-    listener, items = perfect
-    score, given = score_items(listener, items)
+    engine, items = perfect
+    score, given = score_items(engine, items)
     assert (score.value, score.chance, score.n) == (1.0, pytest.approx(1 / 3), N) and score.above_chance
     assert given.parsed == given.chosen == INDEX["label"].tolist() and given.parse_rate == 1.0
     assert given.texts[1] == f"{THINK}\nI hear it.\n{END_THINK}\n\n{INDEX['label'][1]}"
 
-    mixed, _ = score_items(shuffled(listener, INDEX, np.arange(N), 0), items)
+    mixed, _ = score_items(shuffled(engine, INDEX, np.arange(N), 0), items)
     assert abs(mixed.value - 1 / 3) < 0.1  # 240 answers: standard error 0.03
-    deaf, _ = score_items(listener, without_eeg(items))
+    deaf, _ = score_items(engine, without_eeg(items))
     assert deaf.value == pytest.approx(1 / 3) and deaf.contains_chance and not deaf.above_chance
 
 
 def test_answers_that_cannot_be_read_are_reported_and_a_choice_is_made_all_the_same(perfect):
-    listener, items = perfect
-    listener.model.thought = "well, "
-    score, given = score_items(listener, items)
+    engine, items = perfect
+    engine.model.thought = "well, "
+    score, given = score_items(engine, items)
     assert given.parse_rate == 0.0 and given.parsed == [None] * N
     assert score.value == 1.0
 
 
-def test_descriptions_are_chosen_without_a_thought(listener):
+def test_descriptions_are_chosen_without_a_thought(engine):
     asked = [replace(question, kind="describe") for question in (ITEMS[0], ITEMS[2])]
-    given = answer(listener, asked)
+    given = answer(engine, asked)
     for question, chosen in zip(asked, given.chosen, strict=True):
-        lengths = [len(listener.processor.ids(option)) + 1 for option in question.options]
-        assert chosen == question.options[int(np.argmax(one_by_one(listener, question) / lengths))]
+        lengths = [len(engine.processor.ids(option)) + 1 for option in question.options]
+        assert chosen == question.options[int(np.argmax(one_by_one(engine, question) / lengths))]
     assert given.texts == ["", ""]
 
 
-def test_the_mean_token_says_the_same_whatever_the_window(listener):
-    deaf = with_mean_token(listener, [100, 105, 110])
+def test_the_mean_token_says_the_same_whatever_the_window(engine):
+    deaf = with_mean_token(engine, [100, 105, 110])
     one, two = (score_options(deaf, [item([window, " Which?"], LONG)])[0] for window in (103, 119))
     np.testing.assert_array_equal(one, two)
-    wanted = replace(listener, features=np.repeat(listener.features[[0, 5, 10]].mean(axis=0, keepdims=True), 20, axis=0))
+    wanted = replace(engine, features=np.repeat(engine.features[[0, 5, 10]].mean(axis=0, keepdims=True), 20, axis=0))
     np.testing.assert_allclose(one, score_options(wanted, [item([103, " Which?"], LONG)])[0], rtol=1e-5)
 
 
-def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(listener):
-    before = {name: value.clone() for name, value in listener.model.state_dict().items()}
-    other = with_random_projector(listener, 1)
-    assert all(torch.equal(value, before[name]) for name, value in listener.model.state_dict().items())
+def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(engine):
+    before = {name: value.clone() for name, value in engine.model.state_dict().items()}
+    other = with_random_projector(engine, 1)
+    assert all(torch.equal(value, before[name]) for name, value in engine.model.state_dict().items())
     changed = {name for name, value in other.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("projector.") for name in changed)
     for layer in ("fc1", "fc2"):
-        mine, theirs = (getattr(model.projector, layer).weight.detach().std() for model in (other.model, listener.model))
+        mine, theirs = (getattr(model.projector, layer).weight.detach().std() for model in (other.model, engine.model))
         assert float(mine) == pytest.approx(float(theirs), rel=1e-4)
     question = [item([103, " Which?"], LONG)]
-    assert not np.allclose(score_options(other, question)[0], score_options(listener, question)[0])
-    np.testing.assert_array_equal(score_options(other, question)[0], score_options(with_random_projector(listener, 1), question)[0])
+    assert not np.allclose(score_options(other, question)[0], score_options(engine, question)[0])
+    np.testing.assert_array_equal(score_options(other, question)[0], score_options(with_random_projector(engine, 1), question)[0])
 
 
 @pytest.fixture(scope="module")
-def speaking(processor, listener) -> Listener:
+def speaking(processor, engine) -> InferenceEngine:
     """The same model with evidence that is heard, which in these windows is loud."""
     weight = torch.cat([2 * torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1)), torch.zeros(3, WIDTH)], dim=1)
-    ear = Ear(["occipital alpha", "frontal theta", "artefact level"], weight, torch.zeros(3))
-    language = listener.model.language_model
-    model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0, ear, 2).eval()
-    assert 0.2 < (np.abs(ear(listener.features)) > 2).mean() < 0.8
-    return Listener(model, E2LLMProcessor(processor.tokenizer, EEG_TOKENS, 2), listener.features, listener.position)
+    evidence_probe = EvidenceProbe(["occipital alpha", "frontal theta", "artefact level"], weight, torch.zeros(3))
+    language = engine.model.language_model
+    model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0, evidence_probe, 2).eval()
+    assert 0.2 < (np.abs(evidence_probe(engine.features)) > 2).mean() < 0.8
+    return InferenceEngine(model, E2LLMProcessor(processor.tokenizer, EEG_TOKENS, 2), engine.features, engine.position)
 
 
-def test_similarity_of_labels_is_that_of_state_tokens_and_words(listener, speaking):
+def test_similarity_of_labels_is_that_of_state_tokens_and_words(engine, speaking):
     rows = {"sad": [100, 101, 102], "happy": [103, 104], "calm": [110, 111, 119]}
-    found, words = label_similarity(listener, rows), listener.model.get_input_embeddings().weight.detach().double().numpy()
+    found, words = label_similarity(engine, rows), engine.model.get_input_embeddings().weight.detach().double().numpy()
     with torch.no_grad():
-        heard = np.stack([np.mean([listener.model.projector(torch.from_numpy(listener.features[[window - 100]])).double().numpy().mean(axis=(0, 1))
+        predicted_evidence = np.stack([np.mean([engine.model.projector(torch.from_numpy(engine.features[[window - 100]])).double().numpy().mean(axis=(0, 1))
                                    for window in windows], axis=0) for windows in rows.values()])
-    said = np.stack([words[listener.processor.ids(f" {label}")].mean(axis=0) for label in rows])
-    heard, said = heard - heard.mean(axis=0), said - said.mean(axis=0)
-    expected = [[one @ other / np.linalg.norm(one) / np.linalg.norm(other) for other in said] for one in heard]
+    said = np.stack([words[engine.processor.ids(f" {label}")].mean(axis=0) for label in rows])
+    predicted_evidence, said = predicted_evidence - predicted_evidence.mean(axis=0), said - said.mean(axis=0)
+    expected = [[one @ other / np.linalg.norm(one) / np.linalg.norm(other) for other in said] for one in predicted_evidence]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(label_similarity(speaking, rows), expected, atol=1e-5)  # words of the evidence are no part of it
 

@@ -12,16 +12,19 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm import stages
-from e2llm.emotions import FACED as LABELS
-from e2llm.encoder import HeadParams
-from e2llm.faced import FACED_CHANNELS, FACED_CLIPS, read_pickled_array
-from e2llm.preprocess import PreprocessParams
-from e2llm.recordings import FACED, RecordingError, SourceError, open_source
-from e2llm.runs import Run, project_root
-from e2llm.splits import make_split
-from e2llm.tasks import text_items
-from e2llm.train import FitParams
+from e2llm.app import stages
+from e2llm.app.runs import Run
+from e2llm.core.files import project_root
+from e2llm.core.labels import FACED as LABELS
+from e2llm.data.preprocessing import PreprocessParams
+from e2llm.data.sources import open_source
+from e2llm.data.sources.base import RecordingError, SourceError
+from e2llm.data.sources.faced import FACED, FACED_CHANNELS, FACED_CLIPS, read_pickled_array
+from e2llm.data.splits import make_split
+from e2llm.models.eegpt import HeadParams
+from e2llm.tasks.items import text_items
+from e2llm.training import stage3_instruction
+from e2llm.training.trainer import FitParams
 
 SHAPE = (28, 32, 7500)
 
@@ -164,7 +167,7 @@ def test_nine_labels_from_windows_to_stage_1_and_items(tmp_path):
     logits = np.load(run.path / "encoder" / "answers.npz")["logits"]
     assert logits.shape == (len(corpus.split.used), 9) and np.isfinite(logits).all()
     corpus = stages.open_corpus(run)
-    items = stages.instruction_items(corpus, "train", dict.fromkeys(("predict", "describe", "select", "compare", "rank", "match"), 12), 0)
+    items = stage3_instruction.instruction_items(corpus, "train", dict.fromkeys(("predict", "describe", "select", "compare", "rank", "match"), 12), 0)
     assert {item.kind for item in items} == {"predict", "describe", "select"}
     assert all(item.options == list(LABELS.labels) for item in items if item.kind == "predict")
     assert {item.kind for item in text_items(LABELS, 40, 0)} == {"predict", "describe", "select"}

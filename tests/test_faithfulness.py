@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm, zscore
 
-from e2llm import metrics
-from e2llm.calibration import Baseline
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII, plain_labels
-from e2llm.faithfulness import (
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import MAX_CLAIMS, Claim, EvidenceNames, Verdict, level, salient_claims, verdicts
+from e2llm.core.labels import SEED_VII, plain_labels
+from e2llm.core.montage import REGIONS, SEED_CHANNELS
+from e2llm.data.features import evidence
+from e2llm.data.normalization import Baseline
+from e2llm.evaluation import metrics
+from e2llm.evaluation.faithfulness import (
     EvidenceRule,
-    Verdict,
     answer_change,
     claim_precision,
     claim_recall,
@@ -26,15 +28,12 @@ from e2llm.faithfulness import (
     flags,
     prior_claims,
     truncated,
-    verdicts,
     with_unrelated_sentence,
     without_conclusion,
 )
-from e2llm.features import EvidenceNames, evidence, level
-from e2llm.grammar import Parsed, Quiet, parse, sentences
-from e2llm.montage import REGIONS, SEED_CHANNELS
-from e2llm.questions import predict
-from e2llm.segments import MAX_CLAIMS, Claim, Segment, imagined_segments, salient_claims
+from e2llm.tasks.items import predict
+from e2llm.tasks.segments import Segment, imagined_segments
+from e2llm.tasks.thought_parser import NoSalientFeature, Parsed, parse, sentences
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 COLUMNS = NAMES.columns
@@ -61,13 +60,13 @@ def salient(row: np.ndarray) -> list[Claim]:
 
 
 def said(claims: tuple[Claim, ...]) -> Parsed:
-    return Parsed(tuple(claims) or (Quiet(),), ())
+    return Parsed(tuple(claims) or (NoSalientFeature(),), ())
 
 
 # --- verdicts
 
 
-def independent_truth(power: np.ndarray, shape: np.ndarray, owners: np.ndarray, feature: str, stated: str) -> np.ndarray:
+def independent_truth(power: np.ndarray, shape: np.ndarray, subjects: np.ndarray, feature: str, stated: str) -> np.ndarray:
     """Whether a level is true of every window, from raw measurements: entropy, mean over the region, z of the person, threshold."""
     column = {name: i for i, name in enumerate(SEED_CHANNELS)}
     if feature == "frontal asymmetry":
@@ -81,21 +80,21 @@ def independent_truth(power: np.ndarray, shape: np.ndarray, owners: np.ndarray, 
         channels = [name for name in SEED_CHANNELS if name in REGIONS[region]]
         spread = np.sqrt(power[:, [column[name] for name in channels], ["delta", "theta", "alpha", "beta", "gamma"].index(band)])
         value = norm(scale=spread).entropy().mean(axis=1)
-    z = np.concatenate([zscore(value[owners == name]) for name in dict.fromkeys(owners)])
+    z = np.concatenate([zscore(value[subjects == name]) for name in dict.fromkeys(subjects)])
     return {"low": z <= -0.7, "high": z >= 0.7, "typical": np.abs(z) < 0.7}[stated]
 
 
 def test_verdicts_agree_with_an_implementation_of_their_own():
     rng = np.random.default_rng(1)
-    owners = np.repeat(["a", "b", "c"], 50)
+    subjects = np.repeat(["a", "b", "c"], 50)
     power = np.exp(rng.normal(size=(150, len(SEED_CHANNELS), 5)) + rng.normal(size=(150, 1, 5)))
     shape = rng.normal([-1.5, 10, 4], [0.2, 0.5, 0.4], size=(150, 3))
     values, names = evidence(power, shape, list(SEED_CHANNELS))
     everything = SimpleNamespace(fit=np.arange(150), normalisation="subject")
-    z = Baseline.fit(values, owners, everything).z(values, owners)
+    z = Baseline.fit(values, subjects, everything).z(values, subjects)
     assert names.columns == COLUMNS and len(COLUMNS) == N_EVIDENCE
     claims = [Claim(feature, stated) for feature in COLUMNS for stated in ("low", "typical", "high")]
-    truth = np.stack([independent_truth(power, shape, owners, claim.feature, claim.level) for claim in claims], axis=1)
+    truth = np.stack([independent_truth(power, shape, subjects, claim.feature, claim.level) for claim in claims], axis=1)
     found = np.array([[verdict == "true" for verdict in verdicts(claims, row, names)] for row in z])
     assert np.array_equal(found, truth) and truth.reshape(150, -1, 3).sum(axis=2).min() == 1
     assert truth.mean(axis=0).min() > 0.15
@@ -131,11 +130,11 @@ def test_evidence_that_does_not_fit_is_refused(claims, z, threshold, message):
 
 
 def test_oracle_claims_are_all_true_and_complete():
-    z, owners = people()
+    z, subjects = people()
     n_cited, n_salient = (int(np.minimum((np.abs(z) >= beyond).sum(axis=1), MAX_CLAIMS).sum()) for beyond in (1.5, 2.0))
     assert 0 < n_salient < n_cited == sum(map(len, oracle(z)))
     for measure, n in ((claim_precision, n_cited), (claim_recall, n_salient)):
-        score = measure(oracle(z), z, NAMES, owners)
+        score = measure(oracle(z), z, NAMES, subjects)
         assert (score.value, score.low, score.high) == (1, 1, 1) and score.n == n
         assert 0.05 < score.chance < 0.6 and score.above_chance
 
@@ -143,9 +142,9 @@ def test_oracle_claims_are_all_true_and_complete():
 def test_what_stands_out_but_is_not_salient_may_be_left_out():
     z = np.zeros((2, N_EVIDENCE))
     z[0, :3], z[1, :11] = (2.0, -1.99, 1.5), (3.0, -3.5, 4.0, -2.5, 2.6, 2.7, 2.8, -2.1, 2.2, 2.3, 2.0)
-    loudest = sorted(range(11), key=lambda i: -abs(z[1, i]))[:MAX_CLAIMS]
-    asked = [(Claim(COLUMNS[0], "high"),), tuple(Claim(COLUMNS[i], "low" if z[1, i] < 0 else "high") for i in loudest)]
-    assert len(loudest) == MAX_CLAIMS < 11
+    top_evidence = sorted(range(11), key=lambda i: -abs(z[1, i]))[:MAX_CLAIMS]
+    asked = [(Claim(COLUMNS[0], "high"),), tuple(Claim(COLUMNS[i], "low" if z[1, i] < 0 else "high") for i in top_evidence)]
+    assert len(top_evidence) == MAX_CLAIMS < 11
     score = claim_recall(asked, z, NAMES, np.array(["a", "a"]))
     assert (score.value, score.n) == (1, 1 + MAX_CLAIMS)  # 1.99 need not be said, nor what finds no room
     assert claim_recall([(), asked[1]], z, NAMES, np.array(["a", "a"])).value == pytest.approx(MAX_CLAIMS / (1 + MAX_CLAIMS))
@@ -154,12 +153,12 @@ def test_what_stands_out_but_is_not_salient_may_be_left_out():
 
 
 def test_chance_is_the_mean_over_permutations_that_move_every_window():
-    z, owners = people(3, 8)
+    z, subjects = people(3, 8)
     rng = np.random.default_rng(2)
     words = ["low", "typical", "high"]
     stated = [tuple(Claim(COLUMNS[i], rng.choice(words)) for i in rng.choice(N_EVIDENCE, size=rng.integers(0, 6), replace=False)) for _ in z]
     stated[5] += (Claim("ear alpha", "low"),)
-    precision, recall = claim_precision(stated, z, NAMES, owners), claim_recall(stated, z, NAMES, owners)
+    precision, recall = claim_precision(stated, z, NAMES, subjects), claim_recall(stated, z, NAMES, subjects)
     truths, mentions = [], []
     for shift in range(8):
         other = np.concatenate([start + np.roll(np.arange(8), shift) for start in (0, 8, 16)])
@@ -171,23 +170,23 @@ def test_chance_is_the_mean_over_permutations_that_move_every_window():
 
 
 def test_claims_of_another_window_score_chance_and_the_prior_too():
-    z, owners = people(8, 60)
-    stated = claims_of_another_window(z, NAMES, owners, np.random.default_rng(3))
+    z, subjects = people(8, 60)
+    stated = claims_of_another_window(z, NAMES, subjects, np.random.default_rng(3))
     prior = prior_claims(z, NAMES, len(z))
     for measure in (claim_precision, claim_recall):
         for claims in (stated, prior):
-            score = measure(claims, z, NAMES, owners)
+            score = measure(claims, z, NAMES, subjects)
             assert score.contains_chance and abs(score.value - score.chance) < 0.05, (measure, score)
-    own = claim_precision(oracle(z), z, NAMES, owners)
-    assert claim_precision(stated, z, NAMES, owners).chance == pytest.approx(own.chance, abs=0.03)
+    own = claim_precision(oracle(z), z, NAMES, subjects)
+    assert claim_precision(stated, z, NAMES, subjects).chance == pytest.approx(own.chance, abs=0.03)
 
 
 def test_windows_lend_claims_only_within_a_person_and_never_to_themselves():
-    z, owners = people(4, 3)
+    z, subjects = people(4, 3)
     known = oracle(z)
     for seed in range(20):
-        for row, claims in enumerate(claims_of_another_window(z, NAMES, owners, np.random.default_rng(seed))):
-            assert claims in [known[other] for other in range(12) if owners[other] == owners[row] and other != row]
+        for row, claims in enumerate(claims_of_another_window(z, NAMES, subjects, np.random.default_rng(seed))):
+            assert claims in [known[other] for other in range(12) if subjects[other] == subjects[row] and other != row]
 
 
 def test_the_prior_is_what_is_most_often_salient():
@@ -200,52 +199,52 @@ def test_the_prior_is_what_is_most_often_salient():
 
 
 def test_saying_everything_recalls_nothing_and_unknown_features_are_false():
-    z, owners = people(2, 5)
+    z, subjects = people(2, 5)
     both = [tuple(Claim(name, stated) for name in COLUMNS for stated in ("low", "high"))] * 10
-    assert claim_recall(both, z, NAMES, owners).value == 0 and claim_precision(both, z, NAMES, owners).value < 0.5
+    assert claim_recall(both, z, NAMES, subjects).value == 0 and claim_precision(both, z, NAMES, subjects).value < 0.5
     made_up = [(*claims, Claim("ear alpha", "low")) for claims in oracle(z)]
     n = sum(map(len, oracle(z)))
-    assert claim_precision(made_up, z, NAMES, owners).value == pytest.approx(n / (n + 10))
-    assert claim_recall(made_up, z, NAMES, owners).value == 1
+    assert claim_precision(made_up, z, NAMES, subjects).value == pytest.approx(n / (n + 10))
+    assert claim_recall(made_up, z, NAMES, subjects).value == 1
 
 
 def test_what_was_never_said_has_no_precision():
-    z, owners = people(2, 5)
-    score = claim_precision([()] * 10, z, NAMES, owners)
+    z, subjects = people(2, 5)
+    score = claim_precision([()] * 10, z, NAMES, subjects)
     assert np.isnan([score.value, score.low, score.high, score.chance]).all() and score.n == 0 and not score.above_chance
-    assert claim_recall([()] * 10, z, NAMES, owners).value == 0
-    assert np.isnan(claim_recall([()] * 10, np.zeros((10, N_EVIDENCE)), NAMES, owners).value)
+    assert claim_recall([()] * 10, z, NAMES, subjects).value == 0
+    assert np.isnan(claim_recall([()] * 10, np.zeros((10, N_EVIDENCE)), NAMES, subjects).value)
 
 
 def test_the_interval_is_over_people_drawn_whole():
-    z, owners = people(5, 20)
-    stated = [claims if owner in ("s0", "s1") else tuple(Claim(c.feature, "typical") for c in claims)
-              for claims, owner in zip(oracle(z), owners, strict=True)]
-    score = claim_precision(stated, z, NAMES, owners, seed=4)
-    assert score == claim_precision(stated, z, NAMES, owners, seed=4)
-    true = sum(len(claims) for claims, owner in zip(stated, owners, strict=True) if owner in ("s0", "s1"))
+    z, subjects = people(5, 20)
+    stated = [claims if subject in ("s0", "s1") else tuple(Claim(c.feature, "typical") for c in claims)
+              for claims, subject in zip(oracle(z), subjects, strict=True)]
+    score = claim_precision(stated, z, NAMES, subjects, seed=4)
+    assert score == claim_precision(stated, z, NAMES, subjects, seed=4)
+    true = sum(len(claims) for claims, subject in zip(stated, subjects, strict=True) if subject in ("s0", "s1"))
     assert score.value == pytest.approx(true / sum(map(len, stated))) and 0.3 < score.value < 0.5  # two of five people
     assert score.high - score.low > 0.8  # claims alone would give 0.11
-    alone = claim_precision(oracle(z)[:20], z[:20], NAMES, owners[:20])
+    alone = claim_precision(oracle(z)[:20], z[:20], NAMES, subjects[:20])
     assert (alone.low, alone.high) == (0, 1)
-    z, owners = people(20, 10)
+    z, subjects = people(20, 10)
     for measure in (claim_precision, claim_recall):
-        stated = claims_of_another_window(z, NAMES, owners, np.random.default_rng(4))
-        scores = [measure(stated, z, NAMES, owners, seed=seed) for seed in range(20)]
+        stated = claims_of_another_window(z, NAMES, subjects, np.random.default_rng(4))
+        scores = [measure(stated, z, NAMES, subjects, seed=seed) for seed in range(20)]
         assert len({score.value for score in scores}) == 1 < len({(score.low, score.high) for score in scores})
 
 
 @pytest.mark.parametrize("measure", [claim_precision, claim_recall])
 def test_windows_that_do_not_fit_are_refused(measure):
-    z, owners = people(2, 5)
+    z, subjects = people(2, 5)
     with pytest.raises(ValueError, match="one entry for every window"):
-        measure(oracle(z)[1:], z, NAMES, owners)
+        measure(oracle(z)[1:], z, NAMES, subjects)
     with pytest.raises(ValueError, match="at least one window"):
-        measure([], z[:0], NAMES, owners[:0])
+        measure([], z[:0], NAMES, subjects[:0])
     with pytest.raises(ValueError, match="s1 has one window only"):
-        measure(oracle(z)[:6], z[:6], NAMES, owners[:6])
+        measure(oracle(z)[:6], z[:6], NAMES, subjects[:6])
     with pytest.raises(ValueError, match="s1 has one window only"):
-        claims_of_another_window(z[:6], NAMES, owners[:6], np.random.default_rng(0))
+        claims_of_another_window(z[:6], NAMES, subjects[:6], np.random.default_rng(0))
 
 
 # --- consistency
@@ -330,19 +329,19 @@ def test_a_rule_that_cannot_be_is_refused():
 
 
 def test_true_explanations_are_not_flagged_and_those_of_other_windows_are():
-    z, owners = people(6, 40)
-    own = flag_rate([said(claims) for claims in oracle(z)], z, NAMES, owners)
+    z, subjects = people(6, 40)
+    own = flag_rate([said(claims) for claims in oracle(z)], z, NAMES, subjects)
     assert own.value == 0 == own.high and own.chance > 0.6 and own.n == 240
-    other = flag_rate([said(claims) for claims in claims_of_another_window(z, NAMES, owners, np.random.default_rng(7))], z, NAMES, owners)
+    other = flag_rate([said(claims) for claims in claims_of_another_window(z, NAMES, subjects, np.random.default_rng(7))], z, NAMES, subjects)
     assert other.value > 0.6 and other.contains_chance
 
 
 def test_the_rate_of_other_windows_is_the_mean_over_them():
-    z, owners = people(2, 6, seed=8)
-    texts = [said(claims) for claims in claims_of_another_window(z, NAMES, owners, np.random.default_rng(8))]
-    pairs = [(i, j) for i in range(12) for j in range(12) if owners[i] == owners[j]]
+    z, subjects = people(2, 6, seed=8)
+    texts = [said(claims) for claims in claims_of_another_window(z, NAMES, subjects, np.random.default_rng(8))]
+    pairs = [(i, j) for i in range(12) for j in range(12) if subjects[i] == subjects[j]]
     flagged = {(i, j): flags(texts[i], z[j], NAMES).fabricated for i, j in pairs}
-    score = flag_rate(texts, z, NAMES, owners)
+    score = flag_rate(texts, z, NAMES, subjects)
     assert score.value == pytest.approx(np.mean([flagged[i, i] for i in range(12)]))
     assert score.chance == pytest.approx(np.mean([flag for (i, j), flag in flagged.items() if i != j]))
 
@@ -367,8 +366,8 @@ def test_silence_and_unknown_features_are_claims_too():
     quiet = parse("No band stands out. That fits neutral.", LABELS)
     for z, fabricated in ((0.0, False), (1.0, False), (1.999, False), (-1.999, False), (2.0, True), (-2.0, True), (5.0, True)):
         assert flags(quiet, z * np.eye(N_EVIDENCE)[3], NAMES).fabricated == fabricated, z
-    told = flags(Parsed((Claim(COLUMNS[3], "high"), Quiet()), ()), 1.9 * np.eye(N_EVIDENCE)[3], NAMES)
-    assert (told.n_claims, told.n_false) == (2, 0)
+    explanations = flags(Parsed((Claim(COLUMNS[3], "high"), NoSalientFeature()), ()), 1.9 * np.eye(N_EVIDENCE)[3], NAMES)
+    assert (explanations.n_claims, explanations.n_false) == (2, 0)
     few = EvidenceNames((("alpha", "frontal"),))
     assert flags(parse("Occipital alpha low.", LABELS), np.array([-2.0, 0.0, 0.0, 0.0, 0.0]), few).n_false == 1
 
@@ -388,27 +387,27 @@ def changes(share: float, n_people: int = 10, each: int = 30, seed: int = 0) -> 
 
 
 def test_decorative_says_so_when_corrupting_changes_nothing():
-    owners = np.repeat(np.arange(10), 30)
-    nothing = decorative(np.zeros(300, dtype=bool), np.zeros(300, dtype=bool), owners)
+    subjects = np.repeat(np.arange(10), 30)
+    nothing = decorative(np.zeros(300, dtype=bool), np.zeros(300, dtype=bool), subjects)
     assert (nothing.difference, nothing.low, nothing.high, nothing.n) == (0, 0, 0, 300)
     assert nothing.sentence == "The chain is decorative: corrupted reasoning changes 0% of the answers, an unrelated sentence 0%."
     for seed in range(5):  # both change the same share, but not the same answers
-        same = decorative(changes(0.1, seed=seed), changes(0.1, seed=100 + seed), owners)
+        same = decorative(changes(0.1, seed=seed), changes(0.1, seed=100 + seed), subjects)
         assert "depend" not in same.sentence and same.low <= 0 <= same.high
 
 
 def test_decorative_says_when_answers_depend_on_the_reasoning():
-    owners = np.repeat(np.arange(10), 30)
+    subjects = np.repeat(np.arange(10), 30)
     corrupt, unrelated = changes(0.6), changes(0.1, seed=1)
-    found = decorative(corrupt, unrelated, owners, seed=3)
+    found = decorative(corrupt, unrelated, subjects, seed=3)
     assert found.sentence.startswith("The answers depend on the reasoning") and found.low > 0.3
     assert found.difference == pytest.approx(corrupt.mean() - unrelated.mean()) == pytest.approx(found.corrupted - found.unrelated)
-    assert found == decorative(corrupt, unrelated, owners, seed=3)
+    assert found == decorative(corrupt, unrelated, subjects, seed=3)
 
 
 def test_decorative_says_when_it_cannot_tell():
-    owners = np.repeat(np.arange(3), 4)
-    few = decorative(np.arange(12) < 5, np.arange(12) > 8, owners)
+    subjects = np.repeat(np.arange(3), 4)
+    few = decorative(np.arange(12) < 5, np.arange(12) > 8, subjects)
     assert few.low <= 0 and few.high >= 0.1 and "cannot be told" in few.sentence
     more = np.repeat(np.arange(12), 20)
     some = decorative(np.isin(np.arange(240) % 20, range(4)) & (more < 7), np.isin(np.arange(240) % 20, range(4)) & (more > 8), more)
@@ -418,9 +417,9 @@ def test_decorative_says_when_it_cannot_tell():
 
 
 def test_the_interval_of_a_difference_is_that_of_the_house():
-    owners = np.repeat(np.arange(10), 30)
+    subjects = np.repeat(np.arange(10), 30)
     corrupt, unrelated = changes(0.5), changes(0.2, seed=1)
-    found, score = decorative(corrupt, unrelated, owners, 2), metrics.accuracy(corrupt.astype(float) - unrelated, np.zeros(300), owners, 2)
+    found, score = decorative(corrupt, unrelated, subjects, 2), metrics.accuracy(corrupt.astype(float) - unrelated, np.zeros(300), subjects, 2)
     assert (found.difference, found.low, found.high) == pytest.approx((score.value, score.low, score.high))
 
 
@@ -449,14 +448,14 @@ def test_corrupting_turns_every_level_and_nothing_else():
 
 
 def test_corrupted_oracle_claims_are_all_false():
-    z, owners = people(3, 20)
+    z, subjects = people(3, 20)
     rng = np.random.default_rng(11)
     loud = [row for row, claims in enumerate(oracle(z)) if claims]
-    z, owners = z[loud], owners[loud]
+    z, subjects = z[loud], subjects[loud]
     texts = [", ".join(map(str, claims)) + "." for claims in oracle(z)]
     broken = [parse(corrupted(text, rng), LABELS).claims for text in texts]
-    assert claim_precision([parse(text, LABELS).claims for text in texts], z, NAMES, owners).value == 1
-    assert claim_precision(broken, z, NAMES, owners).value == 0
+    assert claim_precision([parse(text, LABELS).claims for text in texts], z, NAMES, subjects).value == 1
+    assert claim_precision(broken, z, NAMES, subjects).value == 0
 
 
 def test_truncated_is_the_first_half():

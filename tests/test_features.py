@@ -8,18 +8,10 @@ import pytest
 from scipy.signal import periodogram, welch
 from scipy.stats import linregress, norm, zscore
 
-from e2llm.effects import BANDS
-from e2llm.features import (
-    LEVEL_THRESHOLD,
-    band_power,
-    differential_entropy,
-    evidence,
-    group_entropy,
-    level,
-    measure,
-    scalp_groups,
-)
-from e2llm.montage import FRONTAL_PAIRS, REGIONS, SEED_CHANNELS, eegpt_channels, region_of
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import LEVEL_THRESHOLD, level
+from e2llm.core.montage import FRONTAL_PAIRS, REGIONS, SEED_CHANNELS, eegpt_channels, region_of
+from e2llm.data.features import band_power, differential_entropy, evidence, group_entropy, measure, scalp_groups
 
 SFREQ = 256
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))

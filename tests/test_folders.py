@@ -12,8 +12,10 @@ from edfio import Bdf, BdfSignal
 from layouts import write_cnt, write_gdf
 from scipy.io import savemat
 
-from e2llm.preprocess import PreprocessParams, Windows, preprocess
-from e2llm.recordings import LabelledFolder, RecordingError, SourceError, open_source
+from e2llm.data.preprocessing import PreprocessParams, Windows, preprocess
+from e2llm.data.sources import open_source
+from e2llm.data.sources.base import RecordingError, SourceError
+from e2llm.data.sources.folder import LabelledFolder
 
 NAMES = ["Fp1", "Fp2", "F3", "F4", "T3", "T4", "O1", "O2", "Cz", "Pz", "HEOG"]
 PLACES = ("FP1", "FP2", "F3", "F4", "T7", "T8", "O1", "O2", "CZ", "PZ")

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII, plain_labels
-from e2llm.features import LEVELS, WHOLE, EvidenceNames
-from e2llm.grammar import FEATURES, Affect, Conclusion, Note, Order, Quiet, Ranking, flipped, parse, sentences, wordings
-from e2llm.montage import REGIONS
-from e2llm.questions import describe
-from e2llm.segments import Claim, imagined_segments
-from e2llm.tasks import ItemBuilder, text_items
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import LEVELS, WHOLE, Claim, EvidenceNames
+from e2llm.core.labels import SEED_VII, plain_labels
+from e2llm.core.montage import REGIONS
+from e2llm.tasks.items import ItemBuilder, describe, text_items
+from e2llm.tasks.segments import imagined_segments
+from e2llm.tasks.thought_parser import FEATURES, Affect, Comparison, Conclusion, NoSalientFeature, Note, Ranking, negated, parse, sentences, wordings
 
 LABELS = SEED_VII.labels
 CLAIMS = [Claim(feature, level) for feature in FEATURES for level in LEVELS]
@@ -163,7 +162,7 @@ def test_a_claim_may_name_what_shows_it(start, claim):
 def test_features_of_the_whole_scalp_are_no_bands_of_a_region():
     assert [str(claim) for claim in read("Occipital alpha low, alpha frequency high and spectral slope low")] == [
         "occipital alpha low", "alpha frequency high", "spectral slope low"]
-    assert read("spectral slope is lower in A than in B") == (Order("spectral slope", "A", "lower", "B"),)
+    assert read("spectral slope is lower in A than in B") == (Comparison("spectral slope", "A", "lower", "B"),)
     for text in ("occipital alpha frequency is low", "frontal artefact level high", "spectral slope of occipital alpha is low", "frequency is low",
                  "low slope", "beta frequency is high", "alpha frequency is not low", "artefact-free"):
         assert parse(text, LABELS).statements == () and not parse(text, LABELS).readable, text
@@ -175,9 +174,9 @@ def test_features_of_the_whole_scalp_are_no_bands_of_a_region():
     "more occipital alpha in A than in B",
     "segment A shows more occipital alpha than segment B", "alpha is greater in window A compared to window B over the occipital region"])
 def test_orders(text):
-    assert read(text) == (Order("occipital alpha", "A", "higher", "B"),)
+    assert read(text) == (Comparison("occipital alpha", "A", "higher", "B"),)
     assert read(text.replace("higher", "lower").replace("more", "less").replace("greater", "smaller").replace(">", "<")) == (
-        Order("occipital alpha", "A", "lower", "B"),)
+        Comparison("occipital alpha", "A", "lower", "B"),)
 
 
 def test_notes_affect_and_conclusions():
@@ -189,7 +188,7 @@ def test_notes_affect_and_conclusions():
     assert read("The state is positive with high arousal") == (Affect("valence", "pleasant"), Affect("arousal", "activated"))
     assert read("The scenario fits fear B.") == (Conclusion("fear", "B"),)
     assert read("The segment shows FEAR strong") == (Conclusion("fear", "", "strong"),)
-    assert read("No band stands out.") == (Quiet(),) == read("Nothing stands out")
+    assert read("No band stands out.") == (NoSalientFeature(),) == read("Nothing stands out")
     for text in ("That fits fear.", "This points to fear", "The answer is fear", "It is consistent with fear", "Answer: fear", "so it means fear"):
         assert parse(text, LABELS).conclusion == "fear"
     for text in ("Occipital alpha is low, so this fits fear", "Low occipital alpha suggests fear", "Occipital alpha is low; this means fear"):
@@ -280,24 +279,24 @@ def test_sentences_end_at_marks_and_lines():
 def test_a_turned_wording_says_the_opposite(claim):
     rng = np.random.default_rng(0)
     for text in wordings(claim):
-        (turned,) = read(flipped(text, LABELS, rng))
+        (turned,) = read(negated(text, LABELS, rng))
         assert turned.feature == claim.feature
         assert turned.level == {"low": "high", "high": "low"}.get(claim.level, turned.level) != claim.level
         if claim.level != "typical":
-            assert flipped(flipped(text, LABELS, rng), LABELS, rng) == text
+            assert negated(negated(text, LABELS, rng), LABELS, rng) == text
 
 
 def test_only_levels_are_turned_and_only_in_sentences_that_claim_some():
     rng = np.random.default_rng(0)
-    assert flipped("Low occipital alpha, so this is unpleasant and that fits fear.", LABELS, rng) == (
+    assert negated("Low occipital alpha, so this is unpleasant and that fits fear.", LABELS, rng) == (
         "High occipital alpha, so this is unpleasant and that fits fear.")
-    assert flipped("Occipital alpha is higher in A than in B", LABELS, rng) == "Occipital alpha is lower in A than in B"
-    assert flipped("Occipital alpha: A > B", LABELS, rng) == "Occipital alpha: A < B"
-    assert flipped(" Occipital  alpha\nis lower than usual.", LABELS, rng) == " Occipital  alpha\nis higher than usual."
+    assert negated("Occipital alpha is higher in A than in B", LABELS, rng) == "Occipital alpha is lower in A than in B"
+    assert negated("Occipital alpha: A > B", LABELS, rng) == "Occipital alpha: A < B"
+    assert negated(" Occipital  alpha\nis lower than usual.", LABELS, rng) == " Occipital  alpha\nis higher than usual."
     for text in ("That fits fear.", "More pleasant: happy A > fear B.", "No band stands out.", "alpha is not low", "This is low arousal"):
-        assert flipped(text, LABELS, rng) is None
+        assert negated(text, LABELS, rng) is None
 
 
 @pytest.mark.parametrize("text", ["", " ", "occipital alpha low\u00a0", "\t", "occipital alpha low \u2003."])
 def test_turning_takes_any_white_space(text):
-    assert flipped(text, LABELS, np.random.default_rng(0)) is None
+    assert negated(text, LABELS, np.random.default_rng(0)) is None

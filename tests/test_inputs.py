@@ -18,11 +18,14 @@ from edfio import Edf, EdfSignal
 from layouts import write_emoeeg, write_seed_raw
 
 import e2llm
-from e2llm import files, runs, scenarios, stage_code, stages
-from e2llm.files import data_fingerprint
-from e2llm.preprocess import PreprocessParams
-from e2llm.recordings import SOURCES, SourceError, open_source
-from e2llm.runs import Run
+from e2llm.app import runs, stage_code, stages
+from e2llm.app.runs import Run
+from e2llm.core import files
+from e2llm.core.files import data_fingerprint
+from e2llm.data.preprocessing import PreprocessParams
+from e2llm.data.sources import SOURCES, open_source
+from e2llm.data.sources.base import SourceError
+from e2llm.tasks import scenarios
 
 _OPENED: set[Path] | None = None
 
@@ -272,7 +275,7 @@ def test_constants_are_stated_alike_in_every_process():
 
 
 def test_a_constant_that_cannot_be_stated_is_named(monkeypatch):
-    monkeypatch.setattr("e2llm.segments.CITED", object())
+    monkeypatch.setattr("e2llm.core.claims.CITED", object())
     with pytest.raises(TypeError, match=r"constant segments\.CITED is a object"):
         stage_code.code_of("adapter")
     assert stage_code.code_of("a reader's own") == {}

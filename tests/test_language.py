@@ -6,17 +6,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from e2llm import language
-from e2llm.language import (
-    EEG_TOKEN,
-    END_THINK,
-    THINK,
-    LanguageModelError,
-    ScratchParams,
-    load_language_model,
-    make_language_model,
-    make_tokenizer,
-)
+from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
+from e2llm.models import language
+from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_language_model, make_tokenizer
 
 TEXTS = ["The segment shows fear 7, unpleasant and activated.", "Which segment is more pleasant? A: B: Notes: happy A, sad B.",
          "Occipital alpha low, frontal beta high.\n\nThat fits fear."]
@@ -74,8 +66,8 @@ def test_chat_template_with_and_without_thinking(tokenizer):
     question = f"<|im_start|>user\n{EEG_TOKEN} What is it?<|im_end|>\n<|im_start|>assistant\n"
     assert prompt(enable_thinking=True) == prompt() == question
     assert prompt(enable_thinking=False) == f"{question}<think>\n\n</think>\n\n"
-    told = [*messages, {"role": "assistant", "content": "fear"}]
-    assert tokenizer.apply_chat_template(told, tokenize=False).endswith("<|im_start|>assistant\nfear<|im_end|>\n")
+    explanations = [*messages, {"role": "assistant", "content": "fear"}]
+    assert tokenizer.apply_chat_template(explanations, tokenize=False).endswith("<|im_start|>assistant\nfear<|im_end|>\n")
 
 
 def test_a_fresh_model_is_a_qwen3_of_the_given_size(model, tokenizer):

@@ -16,20 +16,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from e2llm import fetch, language
-from e2llm.evaluate import Listener, generate, score_options
-from e2llm.language import (
-    EEG_TOKEN,
-    EMPTY_THOUGHT,
-    END_THINK,
-    THINK,
-    LanguageModelError,
-    end_of_turn,
-    load_language_model,
-    make_tokenizer,
-)
-from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.questions import Item
+from e2llm.core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, THINK, Item
+from e2llm.models import catalogue, language
+from e2llm.models.inference import InferenceEngine, generate, score_options
+from e2llm.models.language import LanguageModelError, end_of_turn, load_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
 
 TEXTS = ["The segment shows fear.", "Which segment is more pleasant? A: B:", "Occipital alpha low.\n\nThat fits fear."]
 QUESTION = [{"role": "user", "content": [{"type": "eeg", "window": 0}, {"type": "text", "text": " What is it?"}]}]
@@ -44,7 +36,7 @@ def one_thread():
 
 
 def need(name: str) -> Path:
-    folder = fetch.fetched(name)
+    folder = catalogue.fetched(name)
     if folder is None:
         pytest.skip(f"{name} is not in the cache: e2llm fetch {name}")
     return folder
@@ -245,18 +237,18 @@ def item(answer: str) -> Item:
 def trained_and_scored_alike(processor: E2LLMProcessor, model) -> None:
     """What an answer is trained on is, id by id, what its option is scored by."""
     features = torch.zeros(1, 16, model.config.eeg_width).numpy()
-    listener = Listener(model, processor, features, {0: 0})
+    engine = InferenceEngine(model, processor, features, {0: 0})
     for thinking in (False, True):
         one = item("fear")
         example = processor.training_example(one.messages, one.response(thinking), thinking)
         said = [f"{THINK}\n{one.thought}\n{END_THINK}\n\n"] if thinking else None
-        prompt = listener.inputs([one], thinking, said)["input_ids"][0].tolist()
+        prompt = engine.inputs([one], thinking, said)["input_ids"][0].tolist()
         assert example["input_ids"] == [*prompt, *processor.ids("fear"), processor.tokenizer.eos_token_id]
         out = model(input_ids=torch.tensor([example["input_ids"]]), eeg_features=torch.zeros(1, 16, model.config.eeg_width)).logits.log_softmax(-1)
         start, total = len(prompt), 0.0
         for place in range(start, len(example["input_ids"])):
             total += float(out[0, place - 1, example["input_ids"][place]])
-        assert float(score_options(listener, [one], said)[0][0]) == pytest.approx(total, abs=2e-4 * max(1.0, abs(total)))
+        assert float(score_options(engine, [one], said)[0][0]) == pytest.approx(total, abs=2e-4 * max(1.0, abs(total)))
 
 
 def joined(model, tokenizer) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
@@ -273,11 +265,11 @@ def test_a_chat_model_without_thinking_tokens_is_trained_and_scored_alike(tmp_pa
 @torch.no_grad()
 def test_left_padding_does_not_change_an_answer(tmp_path):
     model, processor = joined(*load_language_model(str(save(tmp_path, stranger()))))
-    listener = Listener(model, processor, torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(0)).numpy(), {0: 0})
+    engine = InferenceEngine(model, processor, torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(0)).numpy(), {0: 0})
     long = Item("predict", 1, [{"role": "user", "content": [*QUESTION[0]["content"], {"type": "text", "text": " Which segment is it?" * 5}]}],
                 "", "fear", ["fear", "happy"], "1", "", [0])
-    alone, beside = (generate(listener, items, max_new_tokens=12)[0] for items in ([item("fear")], [item("fear"), long]))
-    assert alone == beside
+    alone, append_augmented = (generate(engine, items, max_new_tokens=12)[0] for items in ([item("fear")], [item("fear"), long]))
+    assert alone == append_augmented
 
 
 @pytest.fixture(scope="module")

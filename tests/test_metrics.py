@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 
-from e2llm.metrics import Score, accuracy, balanced_accuracy, classification, confusion
+from e2llm.evaluation.metrics import Score, accuracy, balanced_accuracy, classification, confusion
 
 
 def answers(n: int = 300, n_classes: int = 4, share: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -14,13 +14,13 @@ def answers(n: int = 300, n_classes: int = 4, share: float = 0.6, seed: int = 0)
     rng = np.random.default_rng(seed)
     truth = rng.integers(n_classes, size=n)
     predicted = np.where(rng.uniform(size=n) < share, truth, rng.integers(n_classes, size=n))
-    owners = rng.choice(["a", "b", "c", "d", "e"], size=n, p=[0.4, 0.3, 0.1, 0.1, 0.1])
-    return truth, predicted, owners
+    subjects = rng.choice(["a", "b", "c", "d", "e"], size=n, p=[0.4, 0.3, 0.1, 0.1, 0.1])
+    return truth, predicted, subjects
 
 
 def test_scores_are_those_of_scikit_learn():
-    truth, predicted, owners = answers()
-    score = balanced_accuracy(truth, predicted, owners, 4)
+    truth, predicted, subjects = answers()
+    score = balanced_accuracy(truth, predicted, subjects, 4)
     assert score.value == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert (score.chance, score.n) == (0.25, 300)
     table = classification(truth, predicted, 4)
@@ -43,12 +43,12 @@ def test_scores_by_hand():
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes")
 def test_an_unread_answer_is_a_wrong_one():
-    truth, predicted, owners = answers()
+    truth, predicted, subjects = answers()
     unread = np.where(np.arange(len(truth)) % 7 == 0, -1, predicted)
     wrong = np.where(unread == -1, (truth + 1) % 4, unread)
-    score = balanced_accuracy(truth, unread, owners, 4, seed=3)
-    assert score == balanced_accuracy(truth, wrong, owners, 4, seed=3)
-    assert score.value < balanced_accuracy(truth, predicted, owners, 4).value
+    score = balanced_accuracy(truth, unread, subjects, 4, seed=3)
+    assert score == balanced_accuracy(truth, wrong, subjects, 4, seed=3)
+    assert score.value < balanced_accuracy(truth, predicted, subjects, 4).value
     table = classification(truth, unread, 4)
     assert table["balanced_accuracy"] == pytest.approx(score.value)
     recalls = [np.mean(unread[truth == c] == c) for c in range(4)]
@@ -58,46 +58,46 @@ def test_an_unread_answer_is_a_wrong_one():
 
 
 def test_a_class_nobody_asked_about_does_not_count():
-    truth, predicted, owners = answers(n_classes=3)
-    score = balanced_accuracy(truth, predicted, owners, 4)
+    truth, predicted, subjects = answers(n_classes=3)
+    score = balanced_accuracy(truth, predicted, subjects, 4)
     assert score.value == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert np.isfinite([score.low, score.high]).all()
 
 
-def slow_interval(score, owners: np.ndarray, n: int = 4000, seed: int = 7) -> np.ndarray:
+def slow_interval(score, subjects: np.ndarray, n: int = 4000, seed: int = 7) -> np.ndarray:
     """Draw whole subjects (twelve) with replacement, put their rows together and score them.
 
     The tails are those of the expanded percentile interval for twelve: -2.2010 of Student's t with 11 degrees of freedom,
     times the root of 12/11, is the normal quantile of 0.01076.
     """
     rng = np.random.default_rng(seed)
-    names = sorted(set(owners))
+    names = sorted(set(subjects))
     values = []
     for _ in range(n):
-        rows = np.concatenate([np.flatnonzero(owners == who) for who in rng.choice(names, size=len(names))])
+        rows = np.concatenate([np.flatnonzero(subjects == who) for who in rng.choice(names, size=len(names))])
         values.append(score(rows))
     return np.quantile(values, [0.01076, 1 - 0.01076])
 
 
 def test_the_interval_comes_from_resampling_subjects():
     truth, predicted, _ = answers(n=400, share=0.2)
-    owners = np.sort(np.random.default_rng(4).choice(list("abcdefghijkl"), size=400))
-    predicted = np.where(np.isin(owners, list("adfk")) & (np.arange(400) % 3 > 0), truth, predicted)
-    score = balanced_accuracy(truth, predicted, owners, 4)
-    expected = slow_interval(lambda rows: np.mean([np.mean(predicted[rows][truth[rows] == c] == c) for c in range(4)]), owners)
+    subjects = np.sort(np.random.default_rng(4).choice(list("abcdefghijkl"), size=400))
+    predicted = np.where(np.isin(subjects, list("adfk")) & (np.arange(400) % 3 > 0), truth, predicted)
+    score = balanced_accuracy(truth, predicted, subjects, 4)
+    expected = slow_interval(lambda rows: np.mean([np.mean(predicted[rows][truth[rows] == c] == c) for c in range(4)]), subjects)
     assert [score.low, score.high] == pytest.approx(expected, abs=0.012)
     assert score.high - score.low > 0.2  # 400 independent windows would give 0.1
 
     right = truth == predicted
-    share = accuracy(right, np.full(400, 0.25), owners)
+    share = accuracy(right, np.full(400, 0.25), subjects)
     assert share.value == pytest.approx(right.mean())
-    assert [share.low, share.high] == pytest.approx(slow_interval(lambda rows: right[rows].mean(), owners), abs=0.012)
+    assert [share.low, share.high] == pytest.approx(slow_interval(lambda rows: right[rows].mean(), subjects), abs=0.012)
 
 
 def test_intervals_are_seeded():
-    truth, predicted, owners = answers()
-    assert balanced_accuracy(truth, predicted, owners, 4, seed=1) == balanced_accuracy(truth, predicted, owners, 4, seed=1)
-    assert balanced_accuracy(truth, predicted, owners, 4, seed=1) != balanced_accuracy(truth, predicted, owners, 4, seed=2)
+    truth, predicted, subjects = answers()
+    assert balanced_accuracy(truth, predicted, subjects, 4, seed=1) == balanced_accuracy(truth, predicted, subjects, 4, seed=1)
+    assert balanced_accuracy(truth, predicted, subjects, 4, seed=1) != balanced_accuracy(truth, predicted, subjects, 4, seed=2)
 
 
 def test_chance_of_items_with_different_numbers_of_options_is_their_mean():
@@ -122,10 +122,10 @@ def test_above_chance_means_the_whole_interval():
 
 def test_nineteen_of_twenty_intervals_or_nearly_so_hold_the_truth():
     rng, held, repetitions = np.random.default_rng(11), 0, 200
-    owners = np.repeat(np.arange(12), 20)
+    subjects = np.repeat(np.arange(12), 20)
     for repetition in range(repetitions):
         skill = rng.beta(6, 4, size=12)  # population mean 0.6
-        correct = rng.uniform(size=240) < skill[owners]
-        score = accuracy(correct, np.full(240, 0.5), owners, seed=repetition)
+        correct = rng.uniform(size=240) < skill[subjects]
+        score = accuracy(correct, np.full(240, 0.5), subjects, seed=repetition)
         held += score.low <= 0.6 <= score.high
     assert 0.9 <= held / repetitions <= 0.99

@@ -12,18 +12,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from e2llm.encoder import EEGPT, N_PATCHES, PATCH, eegpt_config
-from e2llm.language import (
-    EEG_TOKEN,
-    IGNORE,
-    LanguageModelError,
-    ScratchParams,
-    load_language_model,
-    make_language_model,
-    make_tokenizer,
-)
-from e2llm.modeling import E2LLMConfig, E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.stages import LORA_TARGETS
+from e2llm.core.chat import EEG_TOKEN, IGNORE
+from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
+from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.training.stage3_instruction import LORA_TARGETS
 
 TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows fear 7, unpleasant and activated. happy sad neutral"]
 CHANNELS = ["FZ", "CZ", "OZ"]
@@ -223,8 +217,8 @@ def test_padding_changes_nothing_for_the_real_tokens(model, processor):
         ids, mask = processor.pad(rows, side)
         assert mask.sum(dim=1).tolist() == [len(row) for row in rows]
         logits = model(input_ids=ids, attention_mask=mask, eeg_features=features).logits
-        for row, own, real, heard in zip(logits, rows, mask.bool(), segments, strict=True):
-            alone = model(input_ids=torch.tensor([own]), eeg_features=heard).logits[0]
+        for row, own, real, predicted_evidence in zip(logits, rows, mask.bool(), segments, strict=True):
+            alone = model(input_ids=torch.tensor([own]), eeg_features=predicted_evidence).logits[0]
             torch.testing.assert_close(row[real], alone, atol=1e-4, rtol=1e-4)
 
 

@@ -13,11 +13,13 @@ from typing import get_args
 
 import pytest
 
-from e2llm import effects, parameters, pretraining, recordings, splits
-from e2llm.__main__ import _parser, main
-from e2llm.parameters import FIELDS, Parameters, checked
-from e2llm.pipeline import find_notebooks, load_profile, parse_assignments, validate
-from e2llm.preprocess import MISSING, PreprocessParams
+from e2llm.app import parameters
+from e2llm.app.cli import _parser, main
+from e2llm.app.parameters import FIELDS, Parameters, checked
+from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, validate
+from e2llm.data import emotion_effects, protocols, sources
+from e2llm.data.preprocessing import MISSING, PreprocessParams
+from e2llm.training import pretraining
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
@@ -59,11 +61,11 @@ def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("source", recordings.SOURCES),
-        ("twin_preset", ["", *effects.PRESETS]),
+        ("source", sources.SOURCES),
+        ("twin_preset", ["", *emotion_effects.PRESETS]),
         ("missing_channels", MISSING),
-        ("protocol", splits.PROTOCOLS),
-        ("normalisation", splits.NORMALISATIONS),
+        ("protocol", protocols.PROTOCOLS),
+        ("normalisation", protocols.NORMALISATIONS),
         ("reconstructor", pretraining.RECONSTRUCTORS),
     ],
 )

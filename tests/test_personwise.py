@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
-from e2llm import metrics, personwise, statistics
-from e2llm.personwise import (
+from e2llm.evaluation import metrics, personwise, statistics
+from e2llm.evaluation.personwise import (
     MEASURES,
     PEOPLE,
     agreement_sums,
@@ -54,31 +54,31 @@ def asked() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_accuracy_kappa_and_interval_are_those_of_scikit_learn_and_metrics(asked):
-    truth, predicted, owners = asked
-    sums = stacked(confusion_sums(truth, predicted, owners, 4))
+    truth, predicted, subjects = asked
+    sums = stacked(confusion_sums(truth, predicted, subjects, 4))
     found = draw(MEASURES["accuracy"], [sums]).score()
-    expected = metrics.balanced_accuracy(truth, predicted, owners, 4)
+    expected = metrics.balanced_accuracy(truth, predicted, subjects, 4)
     assert (found.value, found.low, found.high, found.chance) == pytest.approx((expected.value, expected.low, expected.high, 0.25))
     assert found.value == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert draw(MEASURES["kappa"], [sums]).value == pytest.approx(cohen_kappa_score(truth, predicted))
-    one = owners == "p2"
+    one = subjects == "p2"
     assert draw(MEASURES["kappa"], [sums]).people[2] == pytest.approx(cohen_kappa_score(truth[one], predicted[one], labels=range(4)))
 
 
 def test_calibration_is_that_of_statistics(asked):
-    truth, _, owners = asked
+    truth, _, subjects = asked
     probabilities = np.random.default_rng(0).dirichlet(np.full(4, 0.4), size=len(truth))
-    sums = stacked(confidence_sums(probabilities, truth, owners)).sum(axis=0)
+    sums = stacked(confidence_sums(probabilities, truth, subjects)).sum(axis=0)
     expected = statistics.calibration(probabilities, truth)
     assert float(personwise.calibration_error(sums)) == pytest.approx(expected["expected_calibration_error"])
     assert float(personwise.brier(sums)) == pytest.approx(expected["brier"])
 
 
 def test_rates_are_those_of_metrics_and_several_kinds_count_alike():
-    rng, owners = np.random.default_rng(1), np.repeat(["a", "b", "c", "d"], [5, 9, 12, 4])
+    rng, subjects = np.random.default_rng(1), np.repeat(["a", "b", "c", "d"], [5, 9, 12, 4])
     hits, chance = rng.uniform(size=30) < 0.7, np.full(30, 1 / 3)
-    sums = stacked(ratio_sums(hits, chance, owners))
-    found, expected = draw(MEASURES["zero_match"], [sums]).score(), metrics.accuracy(hits, chance, owners)
+    sums = stacked(ratio_sums(hits, chance, subjects))
+    found, expected = draw(MEASURES["zero_match"], [sums]).score(), metrics.accuracy(hits, chance, subjects)
     assert (found.value, found.low, found.high, found.chance) == pytest.approx((expected.value, expected.low, expected.high, expected.chance))
     other = np.array([[0, 1, 10.0]] * 4)
     both = draw(MEASURES["zero-shot"], [np.hstack([sums, other])])
@@ -87,8 +87,8 @@ def test_rates_are_those_of_metrics_and_several_kinds_count_alike():
 
 def test_fleiss_kappa_of_the_example_and_of_two_raters():
     answers = np.stack([np.repeat(np.arange(5), row) for row in EXAMPLE])
-    owners = np.array(list("aabbccddee"))
-    assert float(fleiss_kappa(stacked(agreement_sums(answers, owners, 5)).sum(axis=0))) == pytest.approx(0.210, abs=5e-4)
+    subjects = np.array(list("aabbccddee"))
+    assert float(fleiss_kappa(stacked(agreement_sums(answers, subjects, 5)).sum(axis=0))) == pytest.approx(0.210, abs=5e-4)
     rng = np.random.default_rng(2)
     two = np.column_stack([first := rng.integers(3, size=80), answers_of(first, 0.5, 3, rng)])
     shares = np.bincount(two.ravel(), minlength=3) / two.size
@@ -131,11 +131,11 @@ def test_bad_input_is_refused():
 def table_of(shares: dict[str, tuple[float, float, str]], seeds: int = 1, people: int = 8) -> pd.DataFrame:
     """Rungs (parameters, share of right answers, origin), all asked about the same windows."""
     rows, rng = [], np.random.default_rng(0)
-    truth, owners = np.tile(np.arange(7), 20 * people), np.repeat([f"p{i}" for i in range(people)], 140)
-    for rung, (parameters, share, origin) in shares.items():
+    truth, subjects = np.tile(np.arange(7), 20 * people), np.repeat([f"p{i}" for i in range(people)], 140)
+    for size, (parameters, share, origin) in shares.items():
         for seed in range(seeds):
-            sums = confusion_sums(truth, answers_of(truth, share, 7, rng), owners, 7)
-            rows += [(rung, parameters, origin, seed, "answers", "EEG", who, as_text(each)) for who, each in sums.items()]
+            sums = confusion_sums(truth, answers_of(truth, share, 7, rng), subjects, 7)
+            rows += [(size, parameters, origin, seed, "answers", "EEG", who, as_text(each)) for who, each in sums.items()]
     return pd.DataFrame(rows, columns=list(PEOPLE))
 
 
@@ -172,7 +172,7 @@ def test_a_difference_is_paired_and_equal_models_differ_by_nothing():
     found = difference(GROWING, "l", "s").set_index("measure").loc["accuracy"]
     expected = drawn(GROWING, "accuracy")
     assert found["difference"] == pytest.approx(expected["l"].value - expected["s"].value) and found["low"] > 0.25
-    twin = GROWING[GROWING["rung"] == "s"].assign(rung="twin")
+    twin = GROWING[GROWING["rung"] == "s"].assign(size="twin")
     nothing = difference(pd.concat([GROWING, twin]), "s", "twin")
     assert (nothing[["difference", "low", "high"]].abs() < 1e-12).all(axis=None)
     with pytest.raises(ValueError, match="no measure in common; measured are s, m, l, smart"):

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import e2llm
-from e2llm.__main__ import main
-from e2llm.parameters import FIELDS
-from e2llm.pipeline import (
+from e2llm.app.cli import main
+from e2llm.app.locks import RunBusy
+from e2llm.app.parameters import FIELDS
+from e2llm.app.pipeline import (
     PipelineError,
     declared_parameters,
     find_notebooks,
@@ -29,9 +30,10 @@ from e2llm.pipeline import (
     run_pipeline,
     validate,
 )
-from e2llm.runs import Run, RunBusy, check_name
-from e2llm.simulate import TwinParams
-from e2llm.sweeps import sweep
+from e2llm.app.runs import Run
+from e2llm.app.sweeps import sweep
+from e2llm.core.files import check_name
+from e2llm.data.simulation import TwinParams
 
 FIRST = """\
 run_name = "tiny"  # folder in runs/
@@ -302,8 +304,8 @@ def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, mo
         started.append(target.name)
         script = "from e2llm.pipeline import run_pipeline; run_pipeline('tiny', name='trial')"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        told = f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}"
-        assert told in second.stderr
+        explanations = f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}"
+        assert explanations in second.stderr
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
     run = run_pipeline("tiny", name="trial")
@@ -315,7 +317,7 @@ def fake_execution(monkeypatch):
     """Papermill replaced by what the second notebook writes: a sweep is about names and tables, not kernels."""
 
     def execute(_, target, parameters, **__):
-        from e2llm.runs import Run
+        from e2llm.app.runs import Run
 
         if target.name.startswith("05"):
             if parameters["seed"] == 13:
@@ -339,7 +341,7 @@ def test_a_sweep_averages_over_seeds_only(project, fake_execution):
 
 def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypatch):
     def with_answers(_, target, parameters, **__):
-        from e2llm.runs import Run
+        from e2llm.app.runs import Run
 
         if target.name.startswith("02"):
             fold, run = parameters["fold"], Run.open(parameters["run_name"])
@@ -358,7 +360,7 @@ def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypa
 
 def test_a_sweep_over_three_seeds_tells_their_spread(project, monkeypatch):
     def with_scores(_, target, parameters, **__):
-        from e2llm.runs import Run
+        from e2llm.app.runs import Run
 
         if target.name.startswith("05"):
             row = {"name": "LLM", "group": "EEG", "score": 0.5 + parameters["seed"] / 10, "low": 0.4, "high": 0.9, "chance": 0.2, "n": 10}
@@ -491,7 +493,7 @@ def test_ctrl_c_says_how_to_go_on(project, monkeypatch, capsys):
 
 def test_simulate_writes_what_was_asked_for(project, monkeypatch, capsys):
     asked = {}
-    monkeypatch.setattr("e2llm.simulate.simulate", lambda root, params, n_jobs: asked.update(vars(params)) or root)
+    monkeypatch.setattr("e2llm.data.simulation.simulate", lambda root, params, n_jobs: asked.update(vars(params)) or root)
     assert main(["simulate", "twin", "--subjects", "2", "--seconds", "8", "9", "--no-drift-shortcut"]) == 0
     assert (asked["subjects"], asked["seconds"], asked["drift_shortcut"], asked["clips"]) == (2, [8, 9], False, 20)
     assert "twin-truth" in capsys.readouterr().out

@@ -12,9 +12,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from e2llm import plots
-from e2llm.effects import BANDS
-from e2llm.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.core.bands import BANDS
+from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.viz import plots
 
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))
 LABELS = ["happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"]
@@ -201,9 +201,9 @@ def test_many_tokens_are_drawn_without_cell_text(rng):
 
 
 def test_embeddings_show_every_window_in_its_colour(rng):
-    owner = [LABELS[i % 7] for i in range(70)]
-    after = 10 * np.eye(7)[[LABELS.index(name) for name in owner]][:, :2] + rng.normal(size=(70, 2)) * 1e-3
-    figure = plots.embeddings(rng.normal(size=(70, 12)), after, owner, "Windows")
+    subject = [LABELS[i % 7] for i in range(70)]
+    after = 10 * np.eye(7)[[LABELS.index(name) for name in subject]][:, :2] + rng.normal(size=(70, 2)) * 1e-3
+    figure = plots.embeddings(rng.normal(size=(70, 12)), after, subject, "Windows")
     left, right = figure.axes
     assert title_of(figure) == "Windows" and (left.get_title(), right.get_title()) == ("before", "after")
     assert right.get_xlabel().startswith("PC 1 (") and right.get_ylabel().endswith("% of variance)")

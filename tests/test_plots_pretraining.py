@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from e2llm import plots_pretraining
-from e2llm.pretraining import PretrainParams, draw_masks
+from e2llm.training.pretraining import PretrainParams, draw_masks
+from e2llm.viz import plots_pretraining
 
 CHANNELS = ["FP1", "FP2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 

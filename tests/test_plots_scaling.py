@@ -10,35 +10,35 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm import plots_scaling
-from e2llm.plots_scaling import SHOWN, against_size, costs
-from e2llm.scaling import HEAD
+from e2llm.evaluation.studies.model_size import HEAD
+from e2llm.viz import plots_model_size
+from e2llm.viz.plots_model_size import SHOWN, against_size, costs
 
 pytestmark = pytest.mark.usefixtures("careful_figures")
 
 
-def row(rung: str, parameters: float, measure: str, source: str, score: float, chance: float = 0.25, origin: str = "scratch") -> dict:
-    return {"rung": rung, "origin": origin, "parameters": parameters, "measure": measure, "source": source, "score": score,
+def row(size: str, parameters: float, measure: str, source: str, score: float, chance: float = 0.25, origin: str = "scratch") -> dict:
+    return {"rung": size, "origin": origin, "parameters": parameters, "measure": measure, "source": source, "score": score,
             "low": score - 0.1, "high": score + 0.05, "chance": chance, "people": 7}
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    rungs = [("l", 1e7, "scratch", 0.8), ("s", 1e5, "scratch", 0.4), ("p", 1e8, "pretrained", 0.9)]
+    by_size = [("l", 1e7, "scratch", 0.8), ("s", 1e5, "scratch", 0.4), ("p", 1e8, "pretrained", 0.9)]
     rows = []
-    for rung, parameters, origin, score in rungs:
-        rows += [row(rung, parameters, "accuracy", "EEG", score, origin=origin), row(rung, parameters, "accuracy", "no EEG", 0.25, origin=origin),
-                 row(rung, parameters, "accuracy", HEAD, 0.85, origin=origin), row(rung, parameters, "accuracy", "shuffled EEG", 0.25, origin=origin),
-                 row(rung, parameters, "calibration error", "EEG", 0.1, np.nan, origin),
-                 row(rung, parameters, "claim precision", "EEG", score, origin=origin),
-                 row(rung, parameters, "claim precision", "no EEG", np.nan, np.nan, origin),
-                 row(rung, parameters, "claim precision", "shuffled EEG", 0.25, origin=origin)]
+    for size, parameters, origin, score in by_size:
+        rows += [row(size, parameters, "accuracy", "EEG", score, origin=origin), row(size, parameters, "accuracy", "no EEG", 0.25, origin=origin),
+                 row(size, parameters, "accuracy", HEAD, 0.85, origin=origin), row(size, parameters, "accuracy", "shuffled EEG", 0.25, origin=origin),
+                 row(size, parameters, "calibration error", "EEG", 0.1, np.nan, origin),
+                 row(size, parameters, "claim precision", "EEG", score, origin=origin),
+                 row(size, parameters, "claim precision", "no EEG", np.nan, np.nan, origin),
+                 row(size, parameters, "claim precision", "shuffled EEG", 0.25, origin=origin)]
     return pd.DataFrame(rows)
 
 
 def series(ax) -> dict[str, np.ndarray]:
     """Points of each drawn series, by the colour's name in LOOKS."""
-    names = {look[0]: key for key, look in plots_scaling.LOOKS.items()}
+    names = {look[0]: key for key, look in plots_model_size.LOOKS.items()}
     return {names[box.lines[0].get_color()]: np.column_stack(box.lines[0].get_data()) for box in ax.containers}
 
 
@@ -58,7 +58,7 @@ def test_points_stand_at_their_size_in_percent_and_smallest_first(table):
 
 def test_intervals_are_the_table_s_own(table):
     (accuracy,) = against_size(table, "title", ["accuracy"]).axes
-    (bars,) = [box for box in accuracy.containers if box.lines[0].get_color() == plots_scaling.LOOKS["scratch"][0]]
+    (bars,) = [box for box in accuracy.containers if box.lines[0].get_color() == plots_model_size.LOOKS["scratch"][0]]
     ends = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])
     assert ends == pytest.approx(np.array([[30, 45], [70, 85]]))
 

@@ -13,11 +13,13 @@ from edfio import Edf, EdfSignal
 from scipy.io import loadmat, savemat
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
-from e2llm.features import measure
-from e2llm.montage import SEED_CHANNELS, eegpt_channels
-from e2llm.preprocess import PreprocessParams, Windows, clean, cut_windows, preprocess
-from e2llm.recordings import LabelledFolder, SeedVII, SourceError, Trial, clip_emotion
-from e2llm.simulate import leadfield
+from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.data.features import measure
+from e2llm.data.preprocessing import PreprocessParams, Windows, clean, cut_windows, preprocess
+from e2llm.data.simulation import leadfield
+from e2llm.data.sources.base import SourceError, Trial
+from e2llm.data.sources.folder import LabelledFolder
+from e2llm.data.sources.seed_vii import SeedVII, clip_emotion
 
 TEN_TWENTY = "FP1 FP2 F3 F4 F7 F8 T7 T8 C3 C4 P7 P8 P3 P4 O1 O2 FZ CZ PZ"
 SMALL_CAP = tuple(TEN_TWENTY.split())

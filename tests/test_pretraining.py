@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from e2llm import stages
-from e2llm.checkpoints import RELEASED_CHANNELS, read_checkpoint
-from e2llm.encoder import EEGPT, N_PATCHES, PATCH, eegpt_config
-from e2llm.pretraining import (
+from e2llm.app import stages
+from e2llm.app.pretraining_stage import pretrain
+from e2llm.app.runs import Run
+from e2llm.data.sources.seed_vii import SeedVII
+from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
+from e2llm.models.eegpt_weights import RELEASED_CHANNELS, load_released_weights, read_checkpoint
+from e2llm.training import stage1_encoder
+from e2llm.training.pretraining import (
     RECONSTRUCTORS,
     MaskedPretraining,
     PretrainParams,
@@ -23,13 +27,9 @@ from e2llm.pretraining import (
     epochs,
     explained,
     new_model,
-    pretrain,
     rebuilt_patches,
 )
-from e2llm.recordings import SeedVII
-from e2llm.runs import Run
-from e2llm.train import FitParams
-from e2llm.weights import load_released_weights
+from e2llm.training.trainer import FitParams
 
 CHANNELS = ["FP1", "FP2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 PARAMS = PretrainParams()
@@ -223,11 +223,11 @@ def test_the_stage_leaves_an_encoder_that_stage_1_takes(run):
     report = load_released_weights(encoder, path)
     assert len(report.matched) == report.total and report.untrained == []
     assert read_checkpoint(path).facts == {"trained_channels": corpus.windows.ch_names, "unit": "mV"}
-    again = stages.new_encoder(corpus, eegpt_config("tiny1"), str(path), 3)[0]
+    again = stage1_encoder.new_encoder(corpus, eegpt_config("tiny1"), str(path), 3)[0]
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in encoder.state_dict().items())
     facts = run.require("pretraining")["facts"]
-    assert set(facts["people"]) == set(corpus.owners[corpus.split.train]) and facts["windows"] == len(corpus.split.train)
-    assert not set(facts["people"]) & set(corpus.owners[corpus.split.test])
+    assert set(facts["people"]) == set(corpus.subjects[corpus.split.train]) and facts["windows"] == len(corpus.split.train)
+    assert not set(facts["people"]) & set(corpus.subjects[corpus.split.test])
     made = (stage.path / "stage.json").stat().st_mtime_ns
     assert pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL).done and (stage.path / "stage.json").stat().st_mtime_ns == made
 
@@ -294,7 +294,7 @@ def test_patches_that_are_shown_are_those_of_the_window(run):
     model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", FEW, seed=0)
     found = rebuilt_patches(model, corpus, 5, seed=0, n=3)
     assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3 for patches in found.values())
-    signal = corpus.equalise(corpus.windows.data[[5]], corpus.whose[[5]])[0].double().numpy()
+    signal = corpus.equalise(corpus.windows.data[[5]], corpus.norm_groups[[5]])[0].double().numpy()
     for name, original, drawn in (patch for patches in found.values() for patch in patches):
         channel, time = name.removesuffix(" s").split(", ")
         start = round(float(time) * 256)

@@ -7,18 +7,20 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from e2llm.effects import BANDS
-from e2llm.encoder import N_PATCHES
-from e2llm.features import EvidenceNames
-from e2llm.language import EEG_TOKEN, IGNORE, ScratchParams, load_language_model, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMConfig, E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.montage import REGIONS
-from e2llm.projector import CHANGE_WEIGHT, LOUD, LOUDEST, Ear, EvidenceTokens, Projector, loudest
+from e2llm.core.bands import BANDS
+from e2llm.core.chat import EEG_TOKEN, IGNORE
+from e2llm.core.claims import EVIDENCE_THRESHOLD, MAX_ABS_Z, EvidenceNames
+from e2llm.core.montage import REGIONS
+from e2llm.models.eegpt import N_PATCHES
+from e2llm.models.language import ScratchParams, load_language_model, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.models.projector import CHANGE_WEIGHT, EvidenceProbe, EvidenceTokens, Projector, top_evidence
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS)).columns
 WIDTH, TEXT_WIDTH, EEG_TOKENS, SLOTS = 40, 64, 2, 3
 SIZE = EEG_TOKENS + 3 * SLOTS  # tokens of a segment
-CLEAR, FAINT = LOUD + 0.2, LOUD - 0.2
+CLEAR, FAINT = EVIDENCE_THRESHOLD + 0.2, EVIDENCE_THRESHOLD - 0.2
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +28,19 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def random_ear(seed: int = 0) -> Ear:
+def random_ear(seed: int = 0) -> EvidenceProbe:
     rng = np.random.default_rng(seed)
     weight, bias = (rng.normal(size=size).astype(np.float32) for size in ((len(NAMES), WIDTH), len(NAMES)))
     weight = np.hstack([weight / np.float32(np.sqrt(WIDTH)), np.zeros_like(weight)])  # of the means alone, so that sounding can be solved
-    return Ear(NAMES, torch.from_numpy(weight), torch.from_numpy(bias / 10))
+    return EvidenceProbe(NAMES, torch.from_numpy(weight), torch.from_numpy(bias / 10))
 
 
 EAR = random_ear()
 
 
-def sounding(z: np.ndarray, ear: Ear = EAR, seed: int = 1) -> torch.Tensor:
+def sounding(z: np.ndarray, evidence_probe: EvidenceProbe = EAR, seed: int = 1) -> torch.Tensor:
     """Tokens (n, 16, WIDTH) in which the ear hears these z-scores (n, n_names): the mean of their patches says so, no patch alone."""
-    mean = (z - ear.bias.double().numpy()) @ np.linalg.pinv(ear.weight[:, :WIDTH].double().numpy()).T
+    mean = (z - evidence_probe.bias.double().numpy()) @ np.linalg.pinv(evidence_probe.weight[:, :WIDTH].double().numpy()).T
     jitter = np.random.default_rng(seed).normal(size=(len(z), N_PATCHES, WIDTH))
     return torch.from_numpy((mean[:, None] + jitter - jitter.mean(axis=1, keepdims=True)).astype(np.float32))
 
@@ -72,9 +74,9 @@ def language_folder(tokenizer, tmp_path_factory):
 
 @pytest.fixture
 def join(tokenizer, language_folder):
-    def make(slots: int = SLOTS, ear: Ear | None = EAR, seed: int = 0):
+    def make(slots: int = SLOTS, evidence_probe: EvidenceProbe | None = EAR, seed: int = 0):
         language, _ = load_language_model(str(language_folder))
-        return E2LLMForConditionalGeneration.join(language, tokenizer, str(language_folder), None, WIDTH, EEG_TOKENS, seed, ear, slots).eval()
+        return E2LLMForConditionalGeneration.join(language, tokenizer, str(language_folder), None, WIDTH, EEG_TOKENS, seed, evidence_probe, slots).eval()
 
     return make
 
@@ -117,13 +119,13 @@ def windows_of(weight: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.nd
 def test_an_ear_recovers_a_linear_map_and_hears_it_in_new_windows():
     weight = np.random.default_rng(0).normal(size=(4, 12)) / np.sqrt(12)
     tokens, z = windows_of(weight, 400, 1)
-    ear = Ear.fit(tokens, z, NAMES[:4])
-    assert ear.names == NAMES[:4] and ear.weight.dtype == ear.bias.dtype == torch.float32
+    evidence_probe = EvidenceProbe.fit(tokens, z, NAMES[:4])
+    assert evidence_probe.names == NAMES[:4] and evidence_probe.weight.dtype == evidence_probe.bias.dtype == torch.float32
     new, z_new = windows_of(weight, 200, 2)
-    np.testing.assert_allclose(ear(new), z_new, atol=0.01)
-    np.testing.assert_allclose(ear.weight.numpy()[:, :12] * np.geomspace(0.2, 5, 12), weight, atol=0.03)
-    again = Ear.fit(tokens, z, NAMES[:4])
-    assert torch.equal(ear.weight, again.weight) and torch.equal(ear.bias, again.bias)
+    np.testing.assert_allclose(evidence_probe(new), z_new, atol=0.01)
+    np.testing.assert_allclose(evidence_probe.weight.numpy()[:, :12] * np.geomspace(0.2, 5, 12), weight, atol=0.03)
+    again = EvidenceProbe.fit(tokens, z, NAMES[:4])
+    assert torch.equal(evidence_probe.weight, again.weight) and torch.equal(evidence_probe.bias, again.bias)
 
 
 def test_an_ear_hears_noisy_evidence_no_louder_than_it_is():
@@ -132,17 +134,17 @@ def test_an_ear_hears_noisy_evidence_no_louder_than_it_is():
     weight = rng.normal(size=(2, 12)) / np.sqrt(12)
     tokens, z = windows_of(weight, 500, 4)
     noisy = np.column_stack([z[:, 0] + rng.normal(size=500), rng.normal(size=500)])
-    ear = Ear.fit(tokens, noisy, NAMES[:2])
+    evidence_probe = EvidenceProbe.fit(tokens, noisy, NAMES[:2])
     new, z_new = windows_of(weight, 500, 5)
-    assert np.corrcoef(ear(new)[:, 0], z_new[:, 0])[0, 1] > 0.97
-    assert ear(new)[:, 1].std() < 0.3
+    assert np.corrcoef(evidence_probe(new)[:, 0], z_new[:, 0])[0, 1] > 0.97
+    assert evidence_probe(new)[:, 1].std() < 0.3
 
 
 def test_an_ear_learns_nothing_from_how_far_off_the_scale_a_window_is():
     tokens, z = windows_of(np.random.default_rng(6).normal(size=(3, 12)), 200, 7)
     z[:20] += 100 * np.sign(z[:20])
-    ear, limited = (Ear.fit(tokens, values, NAMES[:3]) for values in (z, np.clip(z, -LOUDEST, LOUDEST)))
-    assert torch.equal(ear.weight, limited.weight) and torch.equal(ear.bias, limited.bias)
+    evidence_probe, limited = (EvidenceProbe.fit(tokens, values, NAMES[:3]) for values in (z, np.clip(z, -MAX_ABS_Z, MAX_ABS_Z)))
+    assert torch.equal(evidence_probe.weight, limited.weight) and torch.equal(evidence_probe.bias, limited.bias)
 
 
 def test_an_ear_hears_what_lies_in_the_spread_of_the_patches():
@@ -151,33 +153,33 @@ def test_an_ear_hears_what_lies_in_the_spread_of_the_patches():
     z = rng.normal(size=(400, 2))
     phase, t = rng.uniform(0, 2 * np.pi, size=(400, 1, 2)), np.arange(N_PATCHES)[None, :, None] / N_PATCHES
     tokens = (np.exp(0.2 * z)[:, None] * np.sin(2 * np.pi * np.array([4, 6]) * t + phase)).astype(np.float32)
-    ear = Ear.fit(tokens[:300], z[:300], NAMES[:2])
+    evidence_probe = EvidenceProbe.fit(tokens[:300], z[:300], NAMES[:2])
     assert np.abs(tokens.mean(axis=1)).max() < 1e-3
     for i in range(2):
-        assert np.corrcoef(ear(tokens[300:])[:, i], z[300:, i])[0, 1] > 0.95
-    by_hand = np.hstack([tokens.mean(axis=1), (tokens**2).mean(axis=1)]) @ ear.weight.numpy().T + ear.bias.numpy()
-    np.testing.assert_allclose(ear(tokens), by_hand, atol=1e-4)
+        assert np.corrcoef(evidence_probe(tokens[300:])[:, i], z[300:, i])[0, 1] > 0.95
+    by_hand = np.hstack([tokens.mean(axis=1), (tokens**2).mean(axis=1)]) @ evidence_probe.weight.numpy().T + evidence_probe.bias.numpy()
+    np.testing.assert_allclose(evidence_probe(tokens), by_hand, atol=1e-4)
     inside = EvidenceTokens(2, TEXT_WIDTH, 2, 1)
-    inside.tune(ear, lambda text: torch.zeros(TEXT_WIDTH))
-    np.testing.assert_allclose(inside.heard(torch.from_numpy(tokens)).numpy(), by_hand, atol=1e-4)
+    inside.set_from_probe(evidence_probe, lambda text: torch.zeros(TEXT_WIDTH))
+    np.testing.assert_allclose(inside.predicted_evidence(torch.from_numpy(tokens)).numpy(), by_hand, atol=1e-4)
 
 
 def test_an_ear_is_the_ridge_of_levels_and_of_dearer_changes():
     """Against the normal equations, written out, for a penalty of the grid."""
     rng = np.random.default_rng(8)
     tokens, z = windows_of(rng.normal(size=(3, 12)), 60, 9)
-    z = np.clip(z + rng.normal(size=z.shape), -LOUDEST, LOUDEST)
+    z = np.clip(z + rng.normal(size=z.shape), -MAX_ABS_Z, MAX_ABS_Z)
     origin = np.array([-1] * 40 + list(rng.integers(0, 40, 20)))
-    ear = Ear.fit(tokens, z, NAMES[:3], origin)
+    evidence_probe = EvidenceProbe.fit(tokens, z, NAMES[:3], origin)
     mean = np.hstack([tokens.astype(float).mean(axis=1), (tokens.astype(float) ** 2).mean(axis=1)])
     x, y = (mean - mean.mean(0)) / mean.std(0), z - z.mean(0)
     dx, dy = x[40:] - x[origin[40:]], y[40:] - y[origin[40:]]
     solutions = [np.linalg.solve(x.T @ x + CHANGE_WEIGHT * dx.T @ dx + alpha * np.eye(24), x.T @ y + CHANGE_WEIGHT * dx.T @ dy).T / mean.std(0)
                  for alpha in np.logspace(-2, 4, 13)]
-    assert min(np.abs(ear.weight.numpy() - solution).max() for solution in solutions) < 1e-5
-    np.testing.assert_allclose(ear(tokens).mean(axis=0), z.mean(axis=0), atol=1e-5)
-    plain, none = Ear.fit(tokens, z, NAMES[:3]), Ear.fit(tokens, z, NAMES[:3], np.full(60, -1))
-    assert torch.equal(plain.weight, none.weight) and not torch.allclose(plain.weight, ear.weight, atol=1e-3)
+    assert min(np.abs(evidence_probe.weight.numpy() - solution).max() for solution in solutions) < 1e-5
+    np.testing.assert_allclose(evidence_probe(tokens).mean(axis=0), z.mean(axis=0), atol=1e-5)
+    plain, none = EvidenceProbe.fit(tokens, z, NAMES[:3]), EvidenceProbe.fit(tokens, z, NAMES[:3], np.full(60, -1))
+    assert torch.equal(plain.weight, none.weight) and not torch.allclose(plain.weight, evidence_probe.weight, atol=1e-3)
 
 
 def test_an_ear_of_changes_does_not_hear_what_only_stands_beside_its_evidence():
@@ -186,18 +188,18 @@ def test_an_ear_of_changes_does_not_hear_what_only_stands_beside_its_evidence():
     z, edits = rng.normal(size=(300, 1)) * 2, rng.choice([-1.5, 1.5], size=(300, 1))
     moved = np.concatenate([z, z + edits])
     own = np.concatenate([z, z + edits]) + np.tile(rng.normal(size=(300, 2)) * 1.5, (2, 1))
-    beside = np.tile(z + 0.5 * rng.normal(size=(300, 1)), (2, 1))
-    tokens = np.repeat(np.column_stack([own, beside])[:, None], 16, axis=1)
+    append_augmented = np.tile(z + 0.5 * rng.normal(size=(300, 1)), (2, 1))
+    tokens = np.repeat(np.column_stack([own, append_augmented])[:, None], 16, axis=1)
     origin = np.concatenate([np.full(300, -1), np.arange(300)])
-    heard = [ear(tokens) for ear in (Ear.fit(tokens, moved, NAMES[:1]), Ear.fit(tokens, moved, NAMES[:1], origin))]
-    levels, changes = (float(np.abs((value[300:] - value[:300]) - edits).mean()) for value in heard)
+    predicted_evidence = [evidence_probe(tokens) for evidence_probe in (EvidenceProbe.fit(tokens, moved, NAMES[:1]), EvidenceProbe.fit(tokens, moved, NAMES[:1], origin))]
+    levels, changes = (float(np.abs((value[300:] - value[:300]) - edits).mean()) for value in predicted_evidence)
     assert changes < 0.7 * levels, (levels, changes)
 
 
-def tuned(ear: Ear = EAR, slots: int = SLOTS, seed: int = 0) -> EvidenceTokens:
+def tuned(evidence_probe: EvidenceProbe = EAR, slots: int = SLOTS, seed: int = 0) -> EvidenceTokens:
     torch.manual_seed(seed)
-    tokens = EvidenceTokens(WIDTH, TEXT_WIDTH, len(ear.names), slots)
-    tokens.tune(ear, lambda text: torch.full((TEXT_WIDTH,), float(len(text))))
+    tokens = EvidenceTokens(WIDTH, TEXT_WIDTH, len(evidence_probe.names), slots)
+    tokens.set_from_probe(evidence_probe, lambda text: torch.full((TEXT_WIDTH,), float(len(text))))
     return tokens
 
 
@@ -205,7 +207,7 @@ def test_the_ear_of_the_projector_hears_what_the_ear_hears(tmp_path):
     z = 2 * np.random.default_rng(8).normal(size=(30, len(NAMES)))
     features = sounding(z)
     np.testing.assert_allclose(EAR(features.numpy()), z, atol=1e-4)
-    np.testing.assert_allclose(tuned().heard(features).numpy(), EAR(features.numpy()), atol=1e-5)
+    np.testing.assert_allclose(tuned().predicted_evidence(features).numpy(), EAR(features.numpy()), atol=1e-5)
     np.save(tmp_path / "tokens.npy", features.numpy().reshape(30, 16, 4, WIDTH // 4))  # as an encoder's tokens lie on disk
     np.testing.assert_allclose(EAR(np.load(tmp_path / "tokens.npy", mmap_mode="r")), EAR(features.numpy()), atol=1e-6)
 
@@ -217,7 +219,7 @@ def loudest_by_numpy(z: np.ndarray, slots: int) -> list[int]:
     """Columns that are said, one after the other."""
     taken = []
     for _ in range(slots):
-        rest = [i for i in range(len(z)) if i not in taken and abs(z[i]) >= LOUD]
+        rest = [i for i in range(len(z)) if i not in taken and abs(z[i]) >= EVIDENCE_THRESHOLD]
         taken += [max(rest, key=lambda i: abs(z[i]))] if rest else []
     return sorted(taken)
 
@@ -227,7 +229,7 @@ def loudest_by_numpy(z: np.ndarray, slots: int) -> list[int]:
 def test_the_loudest_are_said_in_the_order_of_the_table(slots, dtype):
     z = torch.from_numpy(1.5 * np.random.default_rng(9).normal(size=(200, len(NAMES)))).to(dtype)
     z[:5] *= 0.1
-    which, is_said = loudest(z, slots)
+    which, is_said = top_evidence(z, slots)
     assert [*which.shape] == [*is_said.shape] == [200, slots] and is_said.dtype is torch.bool
     for row, columns, said in zip(z.numpy(), which, is_said, strict=True):
         assert columns[said].tolist() == loudest_by_numpy(row, slots)
@@ -237,20 +239,20 @@ def test_the_loudest_are_said_in_the_order_of_the_table(slots, dtype):
 
 
 def test_of_equally_loud_features_any_may_be_said():
-    z = LOUD + 0.25 * torch.from_numpy(np.random.default_rng(10).integers(-2, 3, size=(200, 12))).double()
+    z = EVIDENCE_THRESHOLD + 0.25 * torch.from_numpy(np.random.default_rng(10).integers(-2, 3, size=(200, 12))).double()
     z *= torch.where(torch.arange(12) % 3 == 0, -1, 1)
-    which, is_said = loudest(z, 4)
+    which, is_said = top_evidence(z, 4)
     for row, columns, said in zip(z.abs(), which, is_said, strict=True):
         assert columns[said].tolist() == sorted(set(columns[said].tolist()))
-        expected = [value for value in sorted(row.tolist(), reverse=True)[:4] if value >= LOUD]
+        expected = [value for value in sorted(row.tolist(), reverse=True)[:4] if value >= EVIDENCE_THRESHOLD]
         assert sorted(row[columns[said]].tolist(), reverse=True) == expected
-    assert torch.equal(loudest(z, 4)[0], which)
+    assert torch.equal(top_evidence(z, 4)[0], which)
 
 
 def test_what_is_exactly_loud_is_said():
-    which, is_said = loudest(torch.tensor([[0.0, -LOUD, 0.0, LOUD - 1e-3, LOUD]], dtype=torch.float64), 3)
+    which, is_said = top_evidence(torch.tensor([[0.0, -EVIDENCE_THRESHOLD, 0.0, EVIDENCE_THRESHOLD - 1e-3, EVIDENCE_THRESHOLD]], dtype=torch.float64), 3)
     assert which[0, is_said[0]].tolist() == [1, 4]
-    assert not loudest(torch.zeros(2, 5), 3)[1].any()
+    assert not top_evidence(torch.zeros(2, 5), 3)[1].any()
 
 
 def words_of(model, tokenizer, tokens: torch.Tensor) -> list[str]:
@@ -325,7 +327,7 @@ def test_without_slots_the_projector_is_a_layer_norm_and_two_layers(join, tokeni
         layer.load_state_dict(own.state_dict())
     expected = plain(torch.stack([features[:, :8].mean(dim=1), features[:, 8:].mean(dim=1)], dim=1))
     torch.testing.assert_close(projector(features), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(join(ear=None, slots=0).projector(features), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(join(evidence_probe=None, slots=0).projector(features), expected, atol=1e-5, rtol=1e-5)
     assert E2LLMProcessor(tokenizer, EEG_TOKENS).segment == EEG_TOKEN * EEG_TOKENS
 
 
@@ -340,7 +342,7 @@ def test_evidence_changes_nothing_of_the_state_tokens(join):
 def test_a_silenced_model_shares_its_weights_and_says_nothing_of_the_evidence(join, tokenizer, processor):
     model, features = join(), heard_by_questions()
     before = model.projector(features)
-    quiet = model.silenced()
+    quiet = model.without_evidence_tokens()
     tokens = quiet.projector(features)
     assert torch.equal(tokens[:, :EEG_TOKENS], before[:, :EEG_TOKENS]) and tokens.shape == before.shape
     assert set(words_of(model, tokenizer, tokens[:, EEG_TOKENS:].flatten(0, 1))) == {"]"}
@@ -350,7 +352,7 @@ def test_a_silenced_model_shares_its_weights_and_says_nothing_of_the_evidence(jo
     given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
     assert not torch.equal(quiet(**given).logits, model(**given).logits)
     plain = join(slots=0)
-    assert torch.equal(plain.silenced().projector(features), plain.projector(features))
+    assert torch.equal(plain.without_evidence_tokens().projector(features), plain.projector(features))
 
 
 # --- training and keeping
@@ -388,7 +390,7 @@ def test_training_an_adapter_moves_the_state_tokens_and_leaves_ear_and_words(joi
     given = {name: value for name, value in batch.items() if name not in ("labels", "eeg_noise")}
     with torch.no_grad():
         expected = peft(**given).logits
-        loaded = PeftModel.from_pretrained(join(ear=random_ear(5), seed=1), str(tmp_path)).eval()  # another ear, until it is loaded
+        loaded = PeftModel.from_pretrained(join(evidence_probe=random_ear(5), seed=1), str(tmp_path)).eval()  # another ear, until it is loaded
         torch.testing.assert_close(loaded(**given).logits, expected, atol=1e-5, rtol=1e-5)
         merged = loaded.merge_and_unload()
         torch.testing.assert_close(merged(**given).logits, expected, atol=1e-3, rtol=1e-3)
@@ -407,7 +409,7 @@ def test_a_saved_model_with_evidence_says_the_same(join, processor, tmp_path):
     loaded = E2LLMForConditionalGeneration.from_pretrained(tmp_path)
     assert loaded.config.evidence == NAMES and loaded.config.evidence_slots == SLOTS and loaded.config.tokens_per_segment == SIZE
     assert torch.equal(loaded(**given).logits, model(**given).logits)
-    assert torch.equal(loaded.projector.evidence.heard(features), model.projector.evidence.heard(features))
+    assert torch.equal(loaded.projector.evidence.predicted_evidence(features), model.projector.evidence.predicted_evidence(features))
 
 
 def volume(weight: torch.Tensor) -> float:
@@ -419,22 +421,22 @@ def test_a_forgotten_ear_hears_nothing_that_is_there(join):
     model, other = join(), join()
     z = np.random.default_rng(12).normal(size=(300, len(NAMES)))
     features = sounding(z)
-    other.projector.forget(7)
-    assert np.corrcoef(model.projector.evidence.heard(features).numpy().ravel(), z.ravel())[0, 1] > 0.999
+    other.projector.reinitialize(7)
+    assert np.corrcoef(model.projector.evidence.predicted_evidence(features).numpy().ravel(), z.ravel())[0, 1] > 0.999
     own, strange = (projector.evidence.weight.double().numpy() for projector in (model.projector, other.projector))
     assert abs(np.corrcoef(own.ravel(), strange.ravel())[0, 1]) < 0.1
-    heard = other.projector.evidence.heard(features).double().numpy()
-    by_feature = [np.corrcoef(heard[:, i], z[:, i])[0, 1] for i in range(len(NAMES))]
+    predicted_evidence = other.projector.evidence.predicted_evidence(features).double().numpy()
+    by_feature = [np.corrcoef(predicted_evidence[:, i], z[:, i])[0, 1] for i in range(len(NAMES))]
     assert abs(np.mean(by_feature)) < 0.1 and np.median(np.abs(by_feature)) < 0.3
     for layer in ("fc1", "fc2"):
         assert volume(getattr(other.projector, layer).weight) == pytest.approx(volume(getattr(model.projector, layer).weight), rel=1e-3)
     assert volume(other.projector.evidence.weight) == pytest.approx(volume(model.projector.evidence.weight), rel=0.1)
     again, third = join(), join()
-    again.projector.forget(7)
-    third.projector.forget(8)
+    again.projector.reinitialize(7)
+    third.projector.reinitialize(8)
     assert torch.equal(again.projector(features), other.projector(features)) and not torch.equal(third.projector(features), other.projector(features))
     plain = Projector(WIDTH, TEXT_WIDTH, TEXT_WIDTH, EEG_TOKENS)
-    plain.forget(7)
+    plain.reinitialize(7)
     assert plain(features).shape == (300, EEG_TOKENS, TEXT_WIDTH)
 
 
@@ -492,11 +494,11 @@ def test_what_is_heard_changes_what_is_said(join, processor):
 
 def test_evidence_that_cannot_be_is_refused(join):
     with pytest.raises(ValueError, match="needs an ear"):
-        join(ear=None)
-    few = Ear(NAMES[:2], EAR.weight[:2], EAR.bias[:2])
+        join(evidence_probe=None)
+    few = EvidenceProbe(NAMES[:2], EAR.weight[:2], EAR.bias[:2])
     with pytest.raises(ValueError, match="at most the 2 features that can be heard, got 3"):
-        join(ear=few)
-    assert join(ear=few, slots=2).config.tokens_per_segment == EEG_TOKENS + 6
+        join(evidence_probe=few)
+    assert join(evidence_probe=few, slots=2).config.tokens_per_segment == EEG_TOKENS + 6
     with pytest.raises(ValueError, match="at most the 0 features"):
         E2LLMConfig(evidence_slots=1)
     for slots, wanted in ((0, 4), (1, 7), (6, 22)):

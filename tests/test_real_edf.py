@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm import assessment, stages
-from e2llm.encoder import HeadParams
-from e2llm.metrics import balanced_accuracy
-from e2llm.preprocess import PreprocessParams
-from e2llm.recordings import LabelledFolder
-from e2llm.runs import Run, project_root
-from e2llm.train import FitParams
+from e2llm.app import evaluation_stage, stages
+from e2llm.app.runs import Run
+from e2llm.core.files import project_root
+from e2llm.data.preprocessing import PreprocessParams
+from e2llm.data.sources.folder import LabelledFolder
+from e2llm.evaluation.metrics import balanced_accuracy
+from e2llm.models.eegpt import HeadParams
+from e2llm.training.trainer import FitParams
 
 EEGMAT = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/eegmat").is_dir()), None)
 pytestmark = pytest.mark.skipif(EEGMAT is None, reason="the EEGMAT excerpt is not in shared/data/eegmat")
@@ -61,10 +62,10 @@ def test_from_file_to_a_stage_1_score(run):
     scores = {}
     for part in ("train", "test"):
         rows = getattr(corpus.split, part)
-        answers = assessment.head_answers(run.run, rows)
-        scores[part] = balanced_accuracy(corpus.labels[rows], answers, corpus.owners[rows], 2)
-    assert scores["test"].chance == 0.5 and len(set(corpus.owners[corpus.split.test])) == 2
-    assert not set(corpus.owners[corpus.split.test]) & set(corpus.owners[corpus.split.train])
+        answers = evaluation_stage.head_answers(run.run, rows)
+        scores[part] = balanced_accuracy(corpus.labels[rows], answers, corpus.subjects[rows], 2)
+    assert scores["test"].chance == 0.5 and len(set(corpus.subjects[corpus.split.test])) == 2
+    assert not set(corpus.subjects[corpus.split.test]) & set(corpus.subjects[corpus.split.train])
     assert scores["train"].value > 0.7  # the states differ in real people: what is learned, not what carries over to two others
     assert scores["test"].low <= scores["test"].value <= scores["test"].high
     print(f"stage 1, two people held out: {scores['test'].value:.2f} [{scores['test'].low:.2f}, {scores['test'].high:.2f}]")

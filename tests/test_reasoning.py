@@ -11,20 +11,22 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm import counterfactual, reasoning
-from e2llm.assessment import prediction_items
-from e2llm.calibration import Baseline
-from e2llm.counterfactual import scaled
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII
-from e2llm.features import LEVEL_THRESHOLD, EvidenceNames, evidence, measure
-from e2llm.grammar import parse, wordings
-from e2llm.language import END_THINK, THINK
-from e2llm.montage import REGIONS
-from e2llm.questions import Item
-from e2llm.reasoning import Told
-from e2llm.segments import MAX_CLAIMS, Claim, salient_claims
-from e2llm.stages import Corpus
+from e2llm.app import reasoning_stage
+from e2llm.core.bands import BANDS
+from e2llm.core.chat import END_THINK, THINK, Item
+from e2llm.core.claims import LEVEL_THRESHOLD, MAX_CLAIMS, Claim, EvidenceNames, salient_claims
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import REGIONS
+from e2llm.data import band_edits
+from e2llm.data.band_edits import scaled
+from e2llm.data.dataset import Corpus
+from e2llm.data.features import evidence, measure
+from e2llm.data.normalization import Baseline
+from e2llm.evaluation import reasoning
+from e2llm.evaluation.reasoning import GeneratedExplanations
+from e2llm.tasks.items import prediction_items
+from e2llm.tasks.thought_parser import parse, wordings
+from e2llm.training import augmentation
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 COLUMNS, LABELS = NAMES.columns, SEED_VII.labels
@@ -43,10 +45,10 @@ def make_corpus(seed: int = 0) -> Corpus:
     z = rng.uniform(-1.2, 1.2, size=(n, len(COLUMNS)))
     z[np.arange(n), 3 * labels] = -3.0
     z[np.arange(n), 3 * rng.integers(len(LABELS), size=n) + 1] = rng.choice([-2.5, 2.5], size=n)
-    owners = np.repeat([f"s{i}" for i in range(PEOPLE)], EACH).astype(object)
-    index = pd.DataFrame({"subject": owners, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": np.arange(n) % 5})
+    subjects = np.repeat([f"s{i}" for i in range(PEOPLE)], EACH).astype(object)
+    index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": np.arange(n) % 5})
     split = SimpleNamespace(train=np.arange(n // 2), test=np.arange(n // 2, n), fit=np.arange(n))
-    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, owners, owners)
+    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +67,13 @@ def thought_of(claims: Sequence[Claim], label: str | None = None) -> str:
     return evidence_said if label is None else f"{evidence_said} That fits {label}."
 
 
-def told_by(corpus: Corpus, rows: Sequence[int], thoughts: list[str], answers: list[str | None] | None = None) -> Told:
+def told_by(corpus: Corpus, rows: Sequence[int], thoughts: list[str], answers: list[str | None] | None = None) -> GeneratedExplanations:
     answers = answers or [None] * len(thoughts)
     texts = [f"{THINK}\n{thought}\n{END_THINK}\n\n{answer or ''}" for thought, answer in zip(thoughts, answers, strict=True)]
-    return Told(prediction_items(corpus, rows, 0), texts, thoughts, [parse(thought, LABELS) for thought in thoughts], answers)
+    return GeneratedExplanations(prediction_items(corpus, rows, 0), texts, thoughts, [parse(thought, LABELS) for thought in thoughts], answers)
 
 
-def oracle(corpus: Corpus, rows: Sequence[int]) -> Told:
+def oracle(corpus: Corpus, rows: Sequence[int]) -> GeneratedExplanations:
     """Says what is measured and the true label."""
     labels = [LABELS[i] for i in corpus.labels[rows]]
     return told_by(corpus, rows, [thought_of(salient_claims(corpus.z[row], NAMES), label) for row, label in zip(rows, labels, strict=True)], labels)
@@ -92,13 +94,13 @@ def is_true(claim: Claim, z: np.ndarray) -> bool:
 def test_thoughts_and_answers_are_read_from_the_text(corpus, monkeypatch):
     texts = [f"{THINK}\nOccipital alpha low. That fits fear.\n{END_THINK}\n\nfear", f"{THINK}\nOccipital alpha low", "sad.",
              f"{THINK}\n{END_THINK}\n\nbananas"]
-    monkeypatch.setattr(reasoning, "generate", lambda listener, items: texts)
+    monkeypatch.setattr(reasoning, "generate", lambda engine, items: texts)
     items = prediction_items(corpus, corpus.split.test[:4], 0)
-    told = reasoning.tell(None, corpus, items)
-    assert told.items == items and told.texts == texts
-    assert told.thoughts == ["Occipital alpha low. That fits fear.", "Occipital alpha low", "sad.", ""]
-    assert told.answers == ["fear", None, "sad", None]
-    assert told.claims == [(Claim("occipital alpha", "low"),)] * 2 + [()] * 2 and told.parsed[0].conclusion == "fear"
+    explanations = reasoning.tell(None, corpus, items)
+    assert explanations.items == items and explanations.texts == texts
+    assert explanations.thoughts == ["Occipital alpha low. That fits fear.", "Occipital alpha low", "sad.", ""]
+    assert explanations.answers == ["fear", None, "sad", None]
+    assert explanations.claims == [(Claim("occipital alpha", "low"),)] * 2 + [()] * 2 and explanations.parsed[0].conclusion == "fear"
 
 
 # --- are the claims true?
@@ -133,7 +135,7 @@ def test_baselines_know_training_or_another_window_and_nothing_else(corpus, rows
     blind = Corpus(**vars(corpus) | {"z": np.where(np.isin(np.arange(len(corpus.z)), rows)[:, None], -corpus.z, corpus.z)})
     assert found["training prior"] == reasoning.baselines(blind, rows, 3)["training prior"] and len(set(found["training prior"])) == 1
     for row, claims in zip(rows, found["another window"], strict=True):
-        others = [other for other in rows if other != row and corpus.owners[other] == corpus.owners[row]]
+        others = [other for other in rows if other != row and corpus.subjects[other] == corpus.subjects[row]]
         assert claims in [salient_claims(corpus.z[other], NAMES) for other in others]
     assert found == reasoning.baselines(corpus, rows, 3)
 
@@ -146,7 +148,7 @@ def test_precision_of_each_feature_is_a_plain_count(corpus, rows):
     for _, line in table.iterrows():
         made = [(row, claim) for row, said in zip(rows, claims, strict=True) for claim in said if claim.feature == line["name"]]
         assert line["n"] == len(made) and line["score"] == pytest.approx(np.mean([is_true(claim, corpus.z[row]) for row, claim in made]))
-        others = [np.mean([is_true(claim, corpus.z[other]) for other in rows if other != row and corpus.owners[other] == corpus.owners[row]])
+        others = [np.mean([is_true(claim, corpus.z[other]) for other in rows if other != row and corpus.subjects[other] == corpus.subjects[row]])
                   for row, claim in made]
         assert line["chance"] == pytest.approx(np.mean(others))
     assert reasoning.by_feature(corpus, rows, told_by(corpus, rows, ["No band stands out."] * len(rows)), 0).empty
@@ -173,8 +175,8 @@ def test_explanations_of_an_oracle_follow_from_their_claims(corpus, rows):
     table = reasoning.explanations_table(corpus, np.array(pick), oracle(corpus, pick), 0).set_index("name")
     assert table.loc["every sentence is read", "score"] == 1 and table.loc["flagged as fabricated", "score"] == 0
     assert table.loc["flagged as fabricated", "chance"] > 0.5
-    truth, owners = corpus.labels[pick], corpus.owners[pick]
-    same = [np.mean([truth[j] == truth[i] for j in range(len(pick)) if j != i and owners[j] == owners[i]]) for i in range(len(pick))]
+    truth, subjects = corpus.labels[pick], corpus.subjects[pick]
+    same = [np.mean([truth[j] == truth[i] for j in range(len(pick)) if j != i and subjects[j] == subjects[i]]) for i in range(len(pick))]
     assert table.loc[FOLLOWS, "score"] == 1 and table.loc[FOLLOWS, "chance"] == pytest.approx(np.mean(same), abs=1e-9)
     assert table.loc[AMONG, "score"] == 1 and table.loc[AMONG, "chance"] >= table.loc[FOLLOWS, "chance"]
     assert table.loc[FOLLOWS, "n"] == len(pick) and "valence word fits the conclusion" not in table.index
@@ -213,7 +215,7 @@ def test_explanations_without_a_conclusion_have_no_row_for_it(corpus, rows):
 
 def scoring(answer: Callable[[str], str]) -> Callable:
     """A listener whose likeliest option is what ``answer`` makes of the thought that it is given."""
-    def score_options(listener, items: list[Item], said: list[str]) -> list[np.ndarray]:
+    def score_options(engine, items: list[Item], said: list[str]) -> list[np.ndarray]:
         assert all(text.startswith(f"{THINK}\n") and text.endswith(f"\n{END_THINK}\n\n") for text in said)
         return [np.log([0.9 if option == answer(text) else 0.1 for option in item.options]) for item, text in zip(items, said, strict=True)]
 
@@ -230,7 +232,7 @@ def by_conclusion(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def spoken(corpus, rows) -> Told:
+def spoken(corpus, rows) -> GeneratedExplanations:
     """True claims, all of them low, with the true label as conclusion."""
     labels = [LABELS[i] for i in corpus.labels[rows]]
     lows = [[claim for claim in salient_claims(corpus.z[row], NAMES) if claim.level == "low"] for row in rows]
@@ -251,12 +253,12 @@ def test_who_answers_from_the_claims_depends_on_them(corpus, spoken, monkeypatch
 
 
 def test_every_thought_is_replaced_by_that_of_another_window(corpus, spoken, monkeypatch):
-    told, heard = spoken._replace(thoughts=[f"{thought} Number {i}." for i, thought in enumerate(spoken.thoughts)]), []
-    monkeypatch.setattr(reasoning, "_answers_after", lambda listener, items, thoughts: heard.append(thoughts) or ["happy"] * len(items))
+    explanations, predicted_evidence = spoken._replace(thoughts=[f"{thought} Number {i}." for i, thought in enumerate(spoken.thoughts)]), []
+    monkeypatch.setattr(reasoning, "_answers_after", lambda engine, items, thoughts: predicted_evidence.append(thoughts) or ["happy"] * len(items))
     for seed in range(20):
-        reasoning.interventions(None, corpus, told, seed)
-        others, whole = heard[-2:]
-        assert whole == told.thoughts and set(others) == set(whole) and all(a != b for a, b in zip(others, whole, strict=True))
+        reasoning.interventions(None, corpus, explanations, seed)
+        others, whole = predicted_evidence[-2:]
+        assert whole == explanations.thoughts and set(others) == set(whole) and all(a != b for a, b in zip(others, whole, strict=True))
 
 
 def test_one_thought_has_no_other(corpus, spoken, monkeypatch):
@@ -323,37 +325,37 @@ def recorded() -> Corpus:
     data[1] = 0.0
     power, spectral = measure(data, SFREQ, CHANNELS)
     values, names = evidence(power, spectral, CHANNELS)
-    owners = np.repeat(["a", "b", "c"], n // 3).astype(object)
+    subjects = np.repeat(["a", "b", "c"], n // 3).astype(object)
     split = SimpleNamespace(fit=np.arange(0, n, 2), normalisation="subject", train=np.arange(0, n, 2), test=np.arange(1, n, 2))
     labels = np.arange(n) % len(LABELS)
-    index = pd.DataFrame({"subject": owners, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})
+    index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})
     windows = SimpleNamespace(data=data, power=power, shape=spectral, ch_names=CHANNELS, sfreq=SFREQ, index=index)
-    return Corpus(windows, SEED_VII, split, None, Baseline.fit(values, owners, split).z(values, owners), names, None, labels, owners, owners)
+    return Corpus(windows, SEED_VII, split, None, Baseline.fit(values, subjects, split).z(values, subjects), names, None, labels, subjects, subjects)
 
 
 @pytest.fixture
 def hears_evidence(monkeypatch, recorded):
     """The encoder's tokens are the evidence itself, and the model says of it what ``speak`` says."""
-    def install(speak: Callable[[np.ndarray], str]) -> None:
-        def tell(listener: Hearing, corpus: Corpus, items: list[Item]) -> Told:
-            thoughts = [speak(listener.features[listener.position[item.windows[0]]]) for item in items]
+    def install(write_explanations: Callable[[np.ndarray], str]) -> None:
+        def tell(engine: Hearing, corpus: Corpus, items: list[Item]) -> GeneratedExplanations:
+            thoughts = [write_explanations(engine.features[engine.position[item.windows[0]]]) for item in items]
             return told_by(corpus, [item.windows[0] for item in items], thoughts, [LABELS[text.count("high") % len(LABELS)] for text in thoughts])
 
         monkeypatch.setattr(reasoning, "tell", tell)
-        monkeypatch.setattr(counterfactual, "edited_tokens", lambda encoder, corpus, edits: counterfactual.edited_evidence(corpus, edits))
+        monkeypatch.setattr(augmentation, "edited_tokens", lambda encoder, corpus, edits: band_edits.measure_edited(corpus, edits))
 
     return install
 
 
 def test_a_speaker_who_hears_follows_edits_and_is_its_own_ceiling(recorded, hears_evidence):
-    def speak(z: np.ndarray) -> str:
+    def write_explanations(z: np.ndarray) -> str:
         return thought_of(salient_claims(z, recorded.evidence_names))
 
-    hears_evidence(speak)
+    hears_evidence(write_explanations)
     rows = np.array([5, 3, 1, *np.random.default_rng(6).permutation(recorded.split.test[3:])])
     whole = Hearing(recorded.z, {row: row for row in range(len(recorded.z))})
-    told = reasoning.tell(whole, recorded, prediction_items(recorded, rows, 0))
-    model, ceiling = reasoning.counterfactuals(whole, recorded, told, rows, None, 0)
+    explanations = reasoning.tell(whole, recorded, prediction_items(recorded, rows, 0))
+    model, ceiling = reasoning.counterfactuals(whole, recorded, explanations, rows, None, 0)
     assert whole.features is recorded.z and len(model) == len(ceiling)
     assert set(rows) - {1} == set(model["row"])
     pd.testing.assert_frame_equal(model[ceiling.columns], ceiling)
@@ -361,9 +363,9 @@ def test_a_speaker_who_hears_follows_edits_and_is_its_own_ceiling(recorded, hear
     assert (model["n_not_contradicted"] == model["n_untouched"]).all()
     assert model["feature"].nunique() > 5
     assert "answer_changed" in model and "answer_changed" not in ceiling and 0 < model["answer_changed"].mean() < 1
-    again, _ = reasoning.counterfactuals(whole, recorded, told, rows, None, 0)
+    again, _ = reasoning.counterfactuals(whole, recorded, explanations, rows, None, 0)
     pd.testing.assert_frame_equal(again, model)
-    nearer, _ = reasoning.counterfactuals(whole, recorded, told, rows, None, 0, target=2.0)
+    nearer, _ = reasoning.counterfactuals(whole, recorded, explanations, rows, None, 0, target=2.0)
     assert nearer["db"].abs().mean() < model["db"].abs().mean()
 
 
@@ -371,8 +373,8 @@ def test_a_speaker_who_does_not_hear_follows_nothing(recorded, hears_evidence):
     hears_evidence(lambda z: "No band stands out.")
     rows = recorded.split.test
     whole = Hearing(recorded.z, {row: row for row in range(len(recorded.z))})
-    told = reasoning.tell(whole, recorded, prediction_items(recorded, rows, 0))
-    model, ceiling = reasoning.counterfactuals(whole, recorded, told, rows, None, 0)
+    explanations = reasoning.tell(whole, recorded, prediction_items(recorded, rows, 0))
+    model, ceiling = reasoning.counterfactuals(whole, recorded, explanations, rows, None, 0)
     assert not model["followed"].any() and not model["answer_changed"].any() and ceiling["followed"].mean() >= 0.75
 
 
@@ -382,7 +384,7 @@ def test_a_speaker_who_does_not_hear_follows_nothing(recorded, hears_evidence):
 MEASURES = ["claim precision", "claim recall", "accuracy"]
 
 
-def half_true(corpus: Corpus, rows: np.ndarray, seed: int = 0) -> Told:
+def half_true(corpus: Corpus, rows: np.ndarray, seed: int = 0) -> GeneratedExplanations:
     """One true claim and one false one of every window; every second answer is right."""
     truths = [salient_claims(corpus.z[row], NAMES)[0] for row in rows]
     labels = [LABELS[(label + i % 2) % len(LABELS)] for i, label in enumerate(corpus.labels[rows])]
@@ -403,28 +405,28 @@ def test_equal_speakers_gain_nothing_and_a_better_one_gains(corpus, rows):
 
 
 def test_people_count_alike_and_are_counted_by_hand(corpus, rows):
-    told = half_true(corpus, rows)
-    table = reasoning.per_person(corpus, rows, told)
+    explanations = half_true(corpus, rows)
+    table = reasoning.per_person(corpus, rows, explanations)
     assert list(table.columns) == MEASURES and set(table.index) == {"s3", "s4", "s5"}
     for who, line in table.iterrows():
-        own = [i for i, row in enumerate(rows) if corpus.owners[row] == who]
-        true = [is_true(claim, corpus.z[rows[i]]) for i in own for claim in told.claims[i]]
+        own = [i for i, row in enumerate(rows) if corpus.subjects[row] == who]
+        true = [is_true(claim, corpus.z[rows[i]]) for i in own for claim in explanations.claims[i]]
         asked = [(i, claim) for i in own for claim in salient_claims(corpus.z[rows[i]], NAMES, beyond=2.0)]
-        right = [told.answers[i] == LABELS[corpus.labels[rows[i]]] for i in own]
-        assert line.tolist() == pytest.approx([np.mean(true), np.mean([claim in told.claims[i] for i, claim in asked]), np.mean(right)])
+        right = [explanations.answers[i] == LABELS[corpus.labels[rows[i]]] for i in own]
+        assert line.tolist() == pytest.approx([np.mean(true), np.mean([claim in explanations.claims[i] for i, claim in asked]), np.mean(right)])
 
 
 def test_agreement_counts_claims_and_its_chance_is_that_of_other_windows(corpus, rows):
     one, other = oracle(corpus, rows), half_true(corpus, rows)
-    itself = reasoning.agreement(corpus, rows, one, one)
+    itself = reasoning_stage.agreement(corpus, rows, one, one)
     assert (itself.value, itself.low, itself.n) == (1, 1, sum(map(len, one.claims))) and itself.chance < 0.6
-    hits, chance, owners = [], [], corpus.owners[rows]
+    hits, chance, subjects = [], [], corpus.subjects[rows]
     for i, claims in enumerate(one.claims):
-        others = [j for j in range(len(rows)) if j != i and owners[j] == owners[i]]
+        others = [j for j in range(len(rows)) if j != i and subjects[j] == subjects[i]]
         for claim in claims:
             hits.append(claim in other.claims[i])
             chance.append(np.mean([claim in other.claims[j] for j in others]))
-    found = reasoning.agreement(corpus, rows, one, other)
+    found = reasoning_stage.agreement(corpus, rows, one, other)
     assert (found.value, found.chance, found.n) == (pytest.approx(np.mean(hits)), pytest.approx(np.mean(chance)), len(hits))
 
 
@@ -432,10 +434,10 @@ def test_agreement_with_mixed_up_texts_is_near_its_chance(corpus, rows):
     one, values = oracle(corpus, rows), []
     for seed in range(30):
         rng, source = np.random.default_rng(seed), np.arange(len(rows))
-        for who in np.unique(corpus.owners[rows]):
-            own = np.flatnonzero(corpus.owners[rows] == who)
+        for who in np.unique(corpus.subjects[rows]):
+            own = np.flatnonzero(corpus.subjects[rows] == who)
             source[own] = rng.permutation(own)
-        found = reasoning.agreement(corpus, rows, one, Told(one.items, *([part[i] for i in source] for part in one[1:])))
+        found = reasoning_stage.agreement(corpus, rows, one, GeneratedExplanations(one.items, *([part[i] for i in source] for part in one[1:])))
         values.append(found.value - found.chance)
     assert np.mean(values) == pytest.approx(0, abs=0.025)
 
@@ -444,17 +446,17 @@ def test_what_a_claim_is_called_does_not_matter(corpus, rows):
     one = oracle(corpus, rows)
     rng = np.random.default_rng(7)
     reworded = [" ".join(f"{rng.choice(wordings(claim))!s}." for claim in said) for said in one.claims]
-    assert reasoning.agreement(corpus, rows, one, told_by(corpus, rows, reworded)).value == 1
+    assert reasoning_stage.agreement(corpus, rows, one, told_by(corpus, rows, reworded)).value == 1
 
 
 def test_runs_that_differ_in_their_seed_are_compared_pair_by_pair(corpus, rows, monkeypatch):
     tested = {"one": corpus, "two": corpus, "three": corpus}
     speakers = {"one": lambda rows: oracle(corpus, rows), "two": lambda rows: oracle(corpus, rows), "three": lambda rows: half_true(corpus, rows)}
-    monkeypatch.setattr(reasoning, "open_corpus", lambda run: tested[run.name])
-    monkeypatch.setattr(reasoning, "listener_of", lambda run: speakers[run.name])
-    monkeypatch.setattr(reasoning, "tell", lambda listener, corpus, items: listener([item.windows[0] for item in items]))
+    monkeypatch.setattr(reasoning_stage, "open_corpus", lambda run: tested[run.name])
+    monkeypatch.setattr(reasoning_stage, "listener_of", lambda run: speakers[run.name])
+    monkeypatch.setattr(reasoning, "tell", lambda engine, corpus, items: engine([item.windows[0] for item in items]))
     runs = [SimpleNamespace(name=name) for name in tested]
-    table = reasoning.across_seeds(runs).set_index("name")
+    table = reasoning_stage.across_seeds(runs).set_index("name")
     assert table.index.tolist() == ["one in two", "one in three", "two in one", "two in three", "three in one", "three in two"]
     assert table.loc["one in two", ["score", "same_answer"]].tolist() == [1, 1] and table.loc["one in two", "chance"] < 0.6
     made = [(i, claim) for i, said in enumerate(half_true(corpus, corpus.split.test).claims) for claim in said]
@@ -462,24 +464,24 @@ def test_runs_that_differ_in_their_seed_are_compared_pair_by_pair(corpus, rows, 
     assert table.loc["three in one", ["score", "same_answer"]].tolist() == [np.mean([claim in whole[i] for i, claim in made]), 0.5]
     tested["two"] = Corpus(**vars(corpus) | {"split": SimpleNamespace(train=corpus.split.train, test=corpus.split.test[1:])})
     with pytest.raises(ValueError, match="one, two, three were not tested on the same windows"):
-        reasoning.across_seeds(runs)
+        reasoning_stage.across_seeds(runs)
 
 
 def test_a_mute_speaker_agrees_with_nobody_and_gains_nothing_that_can_be_told(corpus, rows):
     mute = told_by(corpus, rows, ["No band stands out."] * len(rows))
-    score = reasoning.agreement(corpus, rows, mute, oracle(corpus, rows))
+    score = reasoning_stage.agreement(corpus, rows, mute, oracle(corpus, rows))
     assert np.isnan(score.value) and score.n == 0
     table = reasoning.gained(corpus, rows, mute, oracle(corpus, rows)).set_index("name")
     assert np.isnan(table.loc["claim precision", "score"]) and table.loc["claim precision", "subjects"] == 0
-    assert table.loc["claim recall", "score"] > 0.5 and table.loc["claim recall", "subjects"] == len(set(corpus.owners[rows]))
+    assert table.loc["claim recall", "score"] > 0.5 and table.loc["claim recall", "subjects"] == len(set(corpus.subjects[rows]))
 
 
 def test_people_of_whom_nothing_can_be_told_are_left_out_on_both_sides(corpus, rows):
     thoughts = oracle(corpus, rows).thoughts
-    first = corpus.owners[rows] == corpus.owners[rows[0]]
+    first = corpus.subjects[rows] == corpus.subjects[rows[0]]
     silent = told_by(corpus, rows, ["No band stands out." if own else thought for own, thought in zip(first, thoughts, strict=True)])
     row = reasoning.gained(corpus, rows, silent, oracle(corpus, rows)).set_index("name").loc["claim precision"]
-    assert row["subjects"] == len(set(corpus.owners[rows])) - 1 and (row["before"], row["after"], row["score"]) == (1.0, 1.0, 0.0)
+    assert row["subjects"] == len(set(corpus.subjects[rows])) - 1 and (row["before"], row["after"], row["score"]) == (1.0, 1.0, 0.0)
 
 
 def test_a_thought_of_punctuation_does_not_stop_a_review(corpus, rows, spoken, monkeypatch):

@@ -11,17 +11,12 @@ import pytest
 from edfio import Edf, EdfSignal
 from scipy.io import loadmat, savemat
 
-from e2llm.emotions import SEED_VII
-from e2llm.montage import SEED_CHANNELS
-from e2llm.recordings import (
-    LabelledFolder,
-    RecordingError,
-    SeedVII,
-    SourceError,
-    clip_emotion,
-    open_source,
-    read_stimuli_order,
-)
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import SEED_CHANNELS
+from e2llm.data.sources import open_source
+from e2llm.data.sources.base import RecordingError, SourceError
+from e2llm.data.sources.folder import LabelledFolder
+from e2llm.data.sources.seed_vii import SeedVII, clip_emotion, read_stimuli_order
 
 EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
 STIMULI = "emotion_label_and_stimuli_order.xlsx"

@@ -10,24 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm import pipeline, reasoning, report, review
-from e2llm.__main__ import main
-from e2llm.assessment import prediction_items
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII
-from e2llm.features import EvidenceNames
-from e2llm.feedback import FeedbackParams
-from e2llm.grammar import parse
-from e2llm.language import END_THINK, THINK
-from e2llm.montage import REGIONS
-from e2llm.pipeline import find_notebooks
-from e2llm.reasoning import Owed, Told
-from e2llm.review import TABLES, ReviewParams, best_and_worst, open_review
-from e2llm.runs import Run, StageMissing
-from e2llm.segments import salient_claims
-from e2llm.stages import Corpus
-from e2llm.tasks import parse_answer
-from e2llm.train import FitParams
+from e2llm.app import pipeline, reasoning_stage, report
+from e2llm.app.cli import main
+from e2llm.app.pipeline import find_notebooks
+from e2llm.app.reasoning_stage import TABLES, ReasoningParams, best_and_worst, open_reasoning
+from e2llm.app.runs import Run, StageMissing
+from e2llm.core.bands import BANDS
+from e2llm.core.chat import END_THINK, THINK
+from e2llm.core.claims import EvidenceNames, salient_claims
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import REGIONS
+from e2llm.data.dataset import Corpus
+from e2llm.evaluation import reasoning
+from e2llm.evaluation.reasoning import Attributions, GeneratedExplanations
+from e2llm.tasks.items import parse_answer, prediction_items
+from e2llm.tasks.thought_parser import parse
+from e2llm.training.feedback import FeedbackParams
+from e2llm.training.trainer import FitParams
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 LABELS = SEED_VII.labels
@@ -53,16 +52,16 @@ def corpus() -> Corpus:
     z = np.random.default_rng(0).uniform(-0.3, 0.3, size=(16, len(NAMES.columns)))
     z[:, NAMES.columns.index("occipital alpha")], z[:, NAMES.columns.index("frontal theta")] = -2.5, 2.25
     z[::2, NAMES.columns.index("central beta")] = 3.0
-    owners = np.repeat(["a", "b", "c", "d"], 4).astype(object)
+    subjects = np.repeat(["a", "b", "c", "d"], 4).astype(object)
     labels = np.array([LABELS.index("fear"), LABELS.index("sad")] * 8)
-    index = pd.DataFrame({"subject": owners, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})
+    index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})
     split = SimpleNamespace(train=np.arange(8), test=np.arange(8, 16))
-    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, owners, owners)
+    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects)
 
 
-def told_by(corpus: Corpus, rows: np.ndarray, texts: list[str]) -> Told:
+def told_by(corpus: Corpus, rows: np.ndarray, texts: list[str]) -> GeneratedExplanations:
     thoughts = [text.split(END_THINK)[0].removeprefix(THINK).strip() for text in texts]
-    return Told(prediction_items(corpus, rows, 0), texts, thoughts, [parse(thought, LABELS) for thought in thoughts],
+    return GeneratedExplanations(prediction_items(corpus, rows, 0), texts, thoughts, [parse(thought, LABELS) for thought in thoughts],
                 [parse_answer(text, list(LABELS)) for text in texts])
 
 
@@ -83,11 +82,11 @@ SPOKEN = {  # window 8 shows fear, 9 sad, and so on
 
 def test_the_best_are_right_and_true_and_the_worst_are_false(corpus):
     rows = np.array(list(SPOKEN))
-    told = told_by(corpus, rows, [said(*SPOKEN[row]) for row in rows])
-    found = best_and_worst(corpus, rows, told, n=8)
+    explanations = told_by(corpus, rows, [said(*SPOKEN[row]) for row in rows])
+    found = best_and_worst(corpus, rows, explanations, n=8)
     assert [one["window"] for one in found["best"]] == [9, 8, 15, 12, 13, 11, 14, 10]
     assert [one["window"] for one in found["worst"]] == [10, 13, 14, 12, 8, 15, 11, 9]
-    few = best_and_worst(corpus, rows, told)
+    few = best_and_worst(corpus, rows, explanations)
     assert few == {"best": found["best"][:3], "worst": found["worst"][:3]}
     turned = best_and_worst(corpus, rows[::-1], told_by(corpus, rows[::-1], [said(*SPOKEN[row]) for row in rows[::-1]]), n=8)
     assert [one["window"] for one in turned["best"]] == [9, 8, 15, 12, 13, 11, 14, 10]  # whatever the order of the rows
@@ -108,8 +107,8 @@ def test_examples_hold_the_text_its_verdicts_answer_and_flag(corpus):
 def test_a_feature_that_was_not_measured_counts_as_false(corpus):
     few = Corpus(**vars(corpus) | {"z": np.zeros((16, len(NAMES.columns) - len(NAMES.pairs) + 1)), "evidence_names": EvidenceNames(NAMES.pairs[:1])})
     rows = np.array([8, 9])
-    told = told_by(corpus, rows, [said(f"{THETA} {ALPHA}", "fear")] * 2)
-    one = best_and_worst(few, rows, told)["best"][0]
+    explanations = told_by(corpus, rows, [said(f"{THETA} {ALPHA}", "fear")] * 2)
+    one = best_and_worst(few, rows, explanations)["best"][0]
     assert one["claims"][-1] == "occipital alpha low: unknown feature" and one["false"] == 2
 
 
@@ -150,7 +149,7 @@ def write_stages(run: Run, content: dict[str, pd.DataFrame], meaning: str = "The
 def test_a_review_comes_back_as_it_lies_on_disk(run):
     written = tables()
     write_stages(run, written)
-    found = open_review(run)
+    found = open_reasoning(run)
     assert list(found.tables) == list(TABLES)
     for name, table in written.items():
         pd.testing.assert_frame_equal(found.tables[name], table)
@@ -161,13 +160,13 @@ def test_a_review_comes_back_as_it_lies_on_disk(run):
 
 def test_a_source_that_is_no_twin_has_an_empty_table(run):
     write_stages(run, tables() | {"agreement": pd.DataFrame()})
-    assert open_review(run).tables["agreement"].empty
+    assert open_reasoning(run).tables["agreement"].empty
     assert "Attribution and the generator" not in report.build(run).read_text(encoding="utf-8")
 
 
 def test_what_was_not_made_is_missed_by_name(run):
     with pytest.raises(StageMissing, match=r"'reasoning' is not finished.*07_reasoning with run_name = 'tiny'"):
-        open_review(run)
+        open_reasoning(run)
 
 
 # --- the report
@@ -222,15 +221,15 @@ def made(run, corpus, monkeypatch) -> dict:
             if not (stage := run.stage(name, {}, needs)).done:
                 stage.begin().finish({"kept": 6})
 
-    def tell(listener, corpus, items):
+    def tell(engine, corpus, items):
         calls["tell"] += 1
         rows = np.array([item.windows[0] for item in items])
         thoughts = [f"Evidence: {', '.join(map(str, salient_claims(corpus.z[row], NAMES)))}. That fits {LABELS[corpus.labels[row]]}." for row in rows]
-        if listener == "deaf":
+        if engine == "deaf":
             thoughts = [""] * len(rows)
         return told_by(corpus, rows, [said(thought, item.answer) for thought, item in zip(thoughts, items, strict=True)])
 
-    def counterfactuals(listener, corpus, told, rows, encoder, seed, target):
+    def counterfactuals(engine, corpus, explanations, rows, encoder, seed, target):
         table = pd.DataFrame({"subject": ["c", "c", "d"], "row": [8, 9, 12], "n_untouched": 2, "followed": [True, False, True], "flipped": True,
                               "n_kept": 1, "n_not_contradicted": 2, "chance followed": 0.1, "chance flipped": 0.1, "chance n_kept": 0.5,
                               "chance n_not_contradicted": 1.5})
@@ -240,24 +239,24 @@ def made(run, corpus, monkeypatch) -> dict:
         curves = pd.DataFrame([{"window": window, "model": model, "kind": kind, "share": share, "attributed": window - share, "random": -share}
                                for window in (0, 2) for model in ("head", "LLM") for kind in ("deletion", "insertion") for share in (0.0, 0.5, 1.0)])
         agreement = pd.DataFrame([score_row("fear")]) if is_twin else pd.DataFrame()
-        return Owed(agreement, pd.DataFrame([score_row("deletion", group="LLM")]), curves, MAPS, ["fear", "sad"])
+        return Attributions(agreement, pd.DataFrame([score_row("deletion", group="LLM")]), curves, MAPS, ["fear", "sad"])
 
-    def answers_after(listener, items, thoughts):
+    def answers_after(engine, items, thoughts):
         return ["fear" if "occipital alpha low" in thought.lower() else "sad" for thought in thoughts]
 
-    monkeypatch.setattr(review, "reinforce", reinforce)
-    monkeypatch.setattr(review, "load_encoder", lambda run, corpus: SimpleNamespace(encoder=None))
-    monkeypatch.setattr(review, "shuffled", lambda listener, index, seed: "deaf")
-    monkeypatch.setattr(reasoning, "listener_of", lambda run, stage="adapter": stage)
+    monkeypatch.setattr(reasoning_stage, "reinforce", reinforce)
+    monkeypatch.setattr(reasoning_stage, "load_encoder", lambda run, corpus: SimpleNamespace(encoder=None))
+    monkeypatch.setattr(reasoning_stage, "shuffled", lambda engine, index, seed: "deaf")
+    monkeypatch.setattr(reasoning_stage, "listener_of", lambda run, stage="adapter": stage)
     monkeypatch.setattr(reasoning, "tell", tell)
     monkeypatch.setattr(reasoning, "_answers_after", answers_after)
     monkeypatch.setattr(reasoning, "counterfactuals", counterfactuals)
-    monkeypatch.setattr(reasoning, "attribute", attribute)
+    monkeypatch.setattr(reasoning_stage, "attribute", attribute)
     return calls
 
 
 def review_of(run: Run, corpus: Corpus, **params: object):
-    return review.review(run, corpus, ReviewParams(**params), FeedbackParams(), FitParams(1, 1, 0.1))
+    return reasoning_stage.evaluate_reasoning(run, corpus, ReasoningParams(**params), FeedbackParams(), FitParams(1, 1, 0.1))
 
 
 @pytest.mark.parametrize("is_twin", [True, False])
@@ -270,22 +269,22 @@ def test_a_review_makes_every_table_once(run, corpus, made, is_twin):
     assert claims.loc[("LLM", "precision"), "score"] == 1 and claims.loc[("LLM, shuffled EEG", "recall"), "score"] == 0
     assert found.tables["feedback"]["score"].tolist() == [0, 0, 0] and found.facts["meaning"].startswith("The answers depend on the reasoning")
     rates = found.tables["counterfactuals"]
-    assert rates["group"].drop_duplicates().tolist() == [f"{who}, z {target:g}" for target in review.TARGETS for who in ("LLM", "always right")]
+    assert rates["group"].drop_duplicates().tolist() == [f"{who}, z {target:g}" for target in reasoning_stage.TARGETS for who in ("LLM", "always right")]
     assert rates.loc[rates["name"] == "followed", "score"].tolist() == pytest.approx([2 / 3, 1, 2 / 3, 1])
-    assert found.tables["edits"]["target"].tolist() == [review.TARGETS[0]] * 3 + [review.TARGETS[1]] * 3
+    assert found.tables["edits"]["target"].tolist() == [reasoning_stage.TARGETS[0]] * 3 + [reasoning_stage.TARGETS[1]] * 3
     curves = found.tables["curves"]
     assert len(curves) == 12 and curves["attributed"].tolist() == pytest.approx((1 - curves["share"]).tolist())  # mean over windows 0 and 2
     assert found.facts["claims"] == sum(len(salient_claims(corpus.z[row], NAMES)) for row in corpus.split.test)
     assert found.facts["feedback"] == {"kept": 6}
     assert len(found.examples["best"]) == len(found.examples["worst"]) == 3 and found.labels == ["fear", "sad"]
     assert HEADING in report.build(run).read_text(encoding="utf-8")
-    told = made["tell"]
+    explanations = made["tell"]
     again = review_of(run, corpus, is_twin=is_twin)
-    assert made["tell"] == told and again.facts == found.facts
+    assert made["tell"] == explanations and again.facts == found.facts
     for name in TABLES:
         pd.testing.assert_frame_equal(again.tables[name], found.tables[name])
     review_of(run, corpus, is_twin=is_twin, seed=1)
-    assert made["tell"] > told
+    assert made["tell"] > explanations
 
 
 # --- lesson 07 as a part of the pipeline

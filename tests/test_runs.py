@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from e2llm import report, runs
-from e2llm.audit import NOTHING_FOUND
-from e2llm.files import data_fingerprint
-from e2llm.locks import RunBusy
-from e2llm.runs import Progress, Run, StageMissing, project_root
+from e2llm.app import report, runs
+from e2llm.app.locks import RunBusy
+from e2llm.app.runs import Progress, Run, StageMissing
+from e2llm.core import environment as environment_module
+from e2llm.core import files
+from e2llm.core.files import data_fingerprint, project_root
+from e2llm.data.audit import NOTHING_FOUND
 
 
 @pytest.fixture
@@ -261,8 +263,8 @@ def test_a_second_process_is_refused_and_told_by_whom(run):
     holder = process(HOLD, {"lr": 0.1})
     assert holder.stdout.readline() == "begun\n"
     for name in ("first", "second"):
-        told = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"
-        with pytest.raises(RunBusy, match=told):
+        explanations = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"
+        with pytest.raises(RunBusy, match=explanations):
             run.stage(name, {}).begin()
     assert run.require("other") and Run.open("tiny").finished("first") is None  # to read is no conflict
     assert make(Run.open("another"), "first").done
@@ -321,7 +323,7 @@ def test_a_failing_write_leaves_the_file_as_it_was(run):
     with pytest.raises(TypeError, match=r"metrics.model is a object"):
         run.write_metrics({"model": object()})
     assert run.read_metrics() == {"accuracy": 0.5}
-    with pytest.raises(ZeroDivisionError), runs.replacing(path) as partial:
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as partial:
         partial.write_text("half")
         raise ZeroDivisionError
     assert run.read_metrics() == {"accuracy": 0.5}
@@ -427,11 +429,11 @@ def test_progress_writes_seldom_and_prints_nothing_in_batch(run, capfd):
 
 
 def test_a_kernel_is_interactive_unless_in_a_batch(run, monkeypatch):
-    assert not runs.is_interactive()
+    assert not environment_module.is_interactive()
     monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
-    assert runs.is_interactive()
+    assert environment_module.is_interactive()
     monkeypatch.setenv("E2LLM_BATCH", "1")
-    assert not runs.is_interactive()
+    assert not environment_module.is_interactive()
 
 
 def test_the_report_escapes_what_models_write_and_needs_no_network(run):

@@ -13,17 +13,22 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm import scaling, stages
-from e2llm.encoder import HeadParams
-from e2llm.language import ScratchParams
-from e2llm.metrics import balanced_accuracy
-from e2llm.personwise import drawn, scores
-from e2llm.preprocess import PreprocessParams
-from e2llm.questions import _PREDICT, _ZERO_PREDICT
-from e2llm.runs import Run, StageMissing
-from e2llm.scaling import BASE, SIZES, Schedule, claim_sums, climb, gather, measure, share_stages, study
-from e2llm.segments import Claim, salient_claims
-from e2llm.train import FitParams
+from e2llm.app import model_size_study, reasoning_stage, stages
+from e2llm.app.model_size_study import BASE, gather, measure, share_stages, study, train_size
+from e2llm.app.runs import Run, StageMissing
+from e2llm.core.claims import Claim, salient_claims
+from e2llm.data.preprocessing import PreprocessParams
+from e2llm.evaluation import faithfulness, tiers
+from e2llm.evaluation.metrics import balanced_accuracy
+from e2llm.evaluation.personwise import drawn, scores
+from e2llm.evaluation.studies import model_size
+from e2llm.evaluation.studies.model_size import SIZES, Schedule, claim_sums
+from e2llm.models.eegpt import HeadParams
+from e2llm.models.language import ScratchParams
+from e2llm.tasks import items as items_module
+from e2llm.tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
+from e2llm.training import stage3_instruction
+from e2llm.training.trainer import FitParams
 
 ROOT = Path(__file__).parents[1]
 FIT = FitParams(4, 4, 4e-3)
@@ -49,7 +54,7 @@ def base(tmp_path_factory, twin) -> Run:
     corpus = stages.open_corpus(run)
     stages.make_language(run, corpus, "scratch", "float32", SMALL, 40, 1, FIT)
     stages.align(run, corpus, 1, 2, 8, 1.0, FIT)
-    stages.instruct(run, corpus, KINDS, 4, stages.AdapterParams(rank=2, alpha=4), FIT)
+    stages.instruct(run, corpus, KINDS, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     yield run
     os.environ.pop("E2LLM_RUNS") if before is None else os.environ.update(E2LLM_RUNS=before)
 
@@ -57,7 +62,7 @@ def base(tmp_path_factory, twin) -> Run:
 @pytest.fixture
 def sizes(monkeypatch) -> None:
     """Two sizes as small as they can be."""
-    monkeypatch.setattr(scaling, "SIZES", {"scratch-small": SMALL, "scratch-wide": replace(SMALL, hidden_size=96)})
+    monkeypatch.setattr(model_size, "SIZES", {"scratch-small": SMALL, "scratch-wide": replace(SMALL, hidden_size=96)})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,7 @@ def test_a_shared_stage_is_finished_linked_and_not_made_again(base):
     data = Path("windows/signal/data.npy")
     assert (run.path / data).stat().st_ino == (base.path / data).stat().st_ino
     corpus = stages.open_corpus(run)
-    assert corpus.heard is not None and len(corpus.split.test)
+    assert corpus.predicted_evidence is not None and len(corpus.split.test)
     before = (run.path / "encoder" / "stage.json").stat().st_mtime_ns
     share_stages(base, run)
     assert (run.path / "encoder" / "stage.json").stat().st_mtime_ns == before
@@ -120,11 +125,11 @@ def test_an_unfinished_base_is_named_with_the_notebook_to_run():
 
 
 def test_a_rung_differs_in_size_and_learning_rate_alone(base, sizes):
-    run = climb(base, "scratch-wide", 0)
+    run = train_size(base, "scratch-wide", 0)
     assert run.name == "base-scale-scratch-wide-seed0"
-    for stage, owner in (("language_model", "fit"), ("projector", "fit"), ("adapter", "fit")):
+    for stage, subject in (("language_model", "fit"), ("projector", "fit"), ("adapter", "fit")):
         own, of_base = (dict(each.require(stage)["params"]) for each in (run, base))
-        own_fit, base_fit = own.pop(owner), of_base.pop(owner)
+        own_fit, base_fit = own.pop(subject), of_base.pop(subject)
         assert own_fit.pop("lr") == pytest.approx(base_fit.pop("lr") / 2), "twice as wide, half the rate"
         assert own_fit == base_fit
         if stage == "adapter":
@@ -135,11 +140,11 @@ def test_a_rung_differs_in_size_and_learning_rate_alone(base, sizes):
     for items in ("projector/items.jsonl", "adapter/items.jsonl"):
         assert (run.path / items).read_bytes() == (base.path / items).read_bytes(), "the same items"
     before = run.require("adapter")
-    assert climb(base, "scratch-wide", 0).require("adapter") == before, "finished rungs are skipped"
+    assert train_size(base, "scratch-wide", 0).require("adapter") == before, "finished rungs are skipped"
 
 
 def test_share_of_steps_precision_and_seed_have_runs_of_their_own(base, sizes):
-    run = climb(base, "scratch-small", 3, Schedule(0.5))
+    run = train_size(base, "scratch-small", 3, Schedule(0.5))
     assert run.name == "base-scale-scratch-small-x0.5-seed3"
     fits = [run.require(stage)["params"]["fit"] for stage in ("language_model", "projector", "adapter")]
     assert {(fit["steps"], fit["bf16"], fit["seed"]) for fit in fits} == {(2, False, 3)}
@@ -152,15 +157,15 @@ def test_share_of_steps_precision_and_seed_have_runs_of_their_own(base, sizes):
 
 def test_a_local_folder_is_a_rung_and_the_base_is_one_itself(base):
     folder = base.path / "language_model" / "model"
-    run = climb(base, str(folder))
+    run = train_size(base, str(folder))
     assert run.require("language_model")["params"]["name"] == str(folder)
     assert run.require("projector")["params"]["fit"] == base.require("projector")["params"]["fit"], "equal widths, equal rates"
-    assert climb(base, BASE) == base == climb(base, "run:base")
+    assert train_size(base, BASE) == base == train_size(base, "run:base")
 
 
 def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
     other = Run(name="moved", path=Path(shutil.copytree(base.path, base.path.parent / "moved")), root=base.root)
-    assert climb(base, "run:moved").path == other.path
+    assert train_size(base, "run:moved").path == other.path
     record = json.loads((other.path / "encoder" / "stage.json").read_text())
     stage = other.stage("encoder", {**record["params"], "weights": "others.ckpt"}, needs=("windows",))
     files = {name: (other.path / "encoder" / name).read_bytes() for name in record["files"]}
@@ -169,12 +174,12 @@ def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
         (stage.path / name).write_bytes(content)
     stage.finish()
     with pytest.raises(StageMissing, match="adapter"):  # made from another encoder
-        climb(base, "run:moved")
+        train_size(base, "run:moved")
     corpus = stages.open_corpus(other)
     stages.align(other, corpus, 1, 2, 8, 1.0, FIT)
-    stages.instruct(other, corpus, KINDS, 4, stages.AdapterParams(rank=2, alpha=4), FIT)
+    stages.instruct(other, corpus, KINDS, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     with pytest.raises(ValueError, match="stage 'encoder' of the run 'moved' was not made as that of 'base'"):
-        climb(base, "run:moved")
+        train_size(base, "run:moved")
 
 
 def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
@@ -182,13 +187,13 @@ def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
     share_stages(base, run)
     stages.make_language(run, stages.open_corpus(run), str(base.path / "language_model" / "model"), "float32", SMALL, 0, 0, FIT)
     stages.align(run, stages.open_corpus(run), 1, 2, 8, 1.0, FIT)
-    stages.instruct(run, stages.open_corpus(run), KINDS, 0, stages.AdapterParams(rank=2, alpha=4), FIT)
+    stages.instruct(run, stages.open_corpus(run), KINDS, 0, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     with pytest.raises(ValueError, match=r"no schedule for 'scratch-small'.*language_model = .scratch."):
-        climb(run, "scratch-small")
+        train_size(run, "scratch-small")
 
 
 def test_sizes_grow_and_can_be_made():
-    from e2llm.language import make_language_model, make_tokenizer
+    from e2llm.models.language import make_language_model, make_tokenizer
 
     tokenizer = make_tokenizer(["a b c"], 300)
     counts = [sum(p.numel() for p in make_language_model(tokenizer, size, 0).parameters()) for size in list(SIZES.values())[:4]]
@@ -205,22 +210,22 @@ def test_every_measure_has_its_controls(measured):
     for statistic in ("answers", "confidence", "claims", "parsed", "zero_shot", "zero_predict", "zero_match", "zero_choose"):
         assert {(statistic, source) for source in controls} <= have
     assert {(name, source) for name in ("wordings", "unseen wordings") for source in controls[:2]} <= have
-    assert {("thought", "EEG"), ("answers", scaling.HEAD), ("confidence", scaling.HEAD)} <= have
+    assert {("thought", "EEG"), ("answers", model_size.HEAD), ("confidence", model_size.HEAD)} <= have
 
 
 def test_sums_are_those_of_the_answers_that_lie_beside_them(base, measured):
     answers, corpus = measured["answers"], stages.open_corpus(base)
     assert answers["window"].tolist() == corpus.split.test.tolist()
-    people = measured["sums"].assign(rung="base", parameters=1, origin="scratch", seed=0)
+    people = measured["sums"].assign(size="base", parameters=1, origin="scratch", seed=0)
     expected = balanced_accuracy(answers["label"].to_numpy(), answers["answer"].to_numpy(), answers["subject"].to_numpy(), 7)
     assert drawn(people, "accuracy")["base"].score().value == pytest.approx(expected.value)
     with np.load(base.path / "encoder" / "answers.npz") as stored:
         at = np.searchsorted(stored["rows"], corpus.split.test)
         head = stored["logits"][at].argmax(axis=1)
-    expected = balanced_accuracy(corpus.labels[corpus.split.test], head, corpus.owners[corpus.split.test], 7)
-    assert drawn(people, "accuracy", scaling.HEAD)["base"].value == pytest.approx(expected.value)
+    expected = balanced_accuracy(corpus.labels[corpus.split.test], head, corpus.subjects[corpus.split.test], 7)
+    assert drawn(people, "accuracy", model_size.HEAD)["base"].value == pytest.approx(expected.value)
     zero = drawn(people, "zero-shot")["base"]
-    assert zero.value == pytest.approx(np.mean([drawn(people, kind)["base"].value for kind in scaling.TIER_3]))
+    assert zero.value == pytest.approx(np.mean([drawn(people, kind)["base"].value for kind in tiers.TIER_3]))
     assert zero.chance == pytest.approx((1 / 7 + 1 / 3 + 1 / 3) / 3)
 
 
@@ -232,39 +237,39 @@ def test_costs_are_measured(measured):
 
 
 def test_a_measured_run_is_not_measured_again(base, measured, monkeypatch):
-    monkeypatch.setattr(scaling, "listener_of", lambda run: pytest.fail("measured again"))
+    monkeypatch.setattr(model_size_study, "listener_of", lambda run: pytest.fail("measured again"))
     assert measure(base, stages.open_corpus(base), 6).done
 
 
 def test_wordings_change_the_words_and_nothing_else(base):
     corpus = stages.open_corpus(base)
-    (item,) = scaling.prediction_items(corpus, corpus.split.test[:1], 0)
-    other = scaling._reworded(item, _ZERO_PREDICT[0].format(noun="emotion"))
+    (item,) = items_module.prediction_items(corpus, corpus.split.test[:1], 0)
+    other = model_size._reworded(item, ZERO_SHOT_WORDINGS[0].format(noun="emotion"))
     first, second = (each.messages[0]["content"] for each in (item, other))
     assert first[0] == second[0] and first[1]["text"] != second[1]["text"] == " This EEG segment shows a person. Which emotion fits?"
-    assert replace(other, messages=item.messages) == item and len(_PREDICT) > scaling.N_WORDINGS <= len(_ZERO_PREDICT)
+    assert replace(other, messages=item.messages) == item and len(PREDICT_WORDINGS) > model_size.N_WORDINGS <= len(ZERO_SHOT_WORDINGS)
 
 
 def test_agreement_is_of_models_that_listen_and_not_of_ones_that_guess(base, monkeypatch):
     """A model that knows the window answers every wording alike; under the control each wording hears another window."""
     corpus = stages.open_corpus(base)
-    listener, test = scaling.listener_of(base), corpus.split.test
-    items = scaling.prediction_items(corpus, test, 0)
-    window_of = {row: int(window) for window, row in listener.position.items()}
+    engine, test = reasoning_stage.open_engine(base), corpus.split.test
+    items = items_module.prediction_items(corpus, test, 0)
+    window_of = {row: int(window) for window, row in engine.position.items()}
 
     def knows(hearing, asked):
-        heard = [window_of[hearing.position[item.windows[0]]] for item in asked]
-        return np.eye(7)[corpus.labels[heard]]
+        predicted_evidence = [window_of[hearing.position[item.windows[0]]] for item in asked]
+        return np.eye(7)[corpus.labels[predicted_evidence]]
 
-    monkeypatch.setattr(scaling, "closed_set", knows)
-    found = scaling._wordings(listener, corpus, items, 0)
+    monkeypatch.setattr(model_size, "closed_set", knows)
+    found = model_size.wording_sums(engine, corpus, items, 0)
     value = {key: float(scaling_kappa(np.sum(list(sums.values()), axis=0))) for key, sums in found.items()}
     assert value["wordings", "EEG"] == pytest.approx(1.0) == value["unseen wordings", "EEG"]
     assert abs(value["wordings", "shuffled EEG"]) < 0.15
 
 
 def scaling_kappa(sums: np.ndarray) -> np.ndarray:
-    from e2llm.personwise import fleiss_kappa
+    from e2llm.evaluation.personwise import fleiss_kappa
 
     return fleiss_kappa(sums)
 
@@ -274,12 +279,12 @@ def test_claims_of_each_person_add_up_to_the_precision_of_all(base):
     rows = corpus.split.test
     claims = [salient_claims(corpus.z[row], corpus.evidence_names) for row in rows]
     claims[0] = (Claim(corpus.evidence_names.columns[0], "typical"), Claim("nowhere", "low"))
-    claims = [() if corpus.owners[row] == corpus.owners[rows[-1]] else said for row, said in zip(rows, claims, strict=True)]
-    expected = scaling.claim_precision(claims, corpus.z[rows], corpus.evidence_names, corpus.owners[rows])
+    claims = [() if corpus.subjects[row] == corpus.subjects[rows[-1]] else said for row, said in zip(rows, claims, strict=True)]
+    expected = faithfulness.claim_precision(claims, corpus.z[rows], corpus.evidence_names, corpus.subjects[rows])
     sums = claim_sums(corpus, rows, claims)
     total = np.sum(list(sums.values()), axis=0)
     assert total[0] / total[2] == pytest.approx(expected.value) and total[1] / total[2] == pytest.approx(expected.chance)
-    assert sums[str(corpus.owners[rows[-1]])].tolist() == [0, 0, 0]
+    assert sums[str(corpus.subjects[rows[-1]])].tolist() == [0, 0, 0]
 
 
 # --- the ladder
@@ -293,9 +298,9 @@ def test_the_committed_study_is_what_its_sums_say():
 
 
 def test_a_study_gathers_rungs_and_tells_which_could_not_be_had(base, sizes, measured):
-    told = []
-    found = study(base, [BASE, "scratch-small", "./nowhere"], [0, 1], 6, tell=told.append)
-    assert told == ["base", "base-scale-scratch-small-seed0", "base-scale-scratch-small-seed1"]
+    explanations = []
+    found = study(base, [BASE, "scratch-small", "./nowhere"], [0, 1], 6, tell=explanations.append)
+    assert explanations == ["base", "base-scale-scratch-small-seed0", "base-scale-scratch-small-seed1"]
     assert list(found.missing) == ["./nowhere"] and "is no folder" in found.missing["./nowhere"]
     assert set(found.people["rung"]) == {BASE, "scratch-small"} and len(found.costs) == 3
     table = scores(found.people)
@@ -320,7 +325,7 @@ def test_seeds_of_other_windows_are_not_compared(base, sizes, measured):
         gather({"scratch-small": {0: base, 1: other}})
 
 
-@pytest.mark.parametrize(("ladder", "seeds"), [([], [0]), (["base", "base"], [0]), (["base"], []), (["base"], [1, 1])])
-def test_a_ladder_without_rungs_or_with_one_twice_is_refused(base, ladder, seeds):
+@pytest.mark.parametrize(("sizes", "seeds"), [([], [0]), (["base", "base"], [0]), (["base"], []), (["base"], [1, 1])])
+def test_a_ladder_without_rungs_or_with_one_twice_is_refused(base, sizes, seeds):
     with pytest.raises(ValueError, match="different names and seeds"):
-        study(base, ladder, seeds, 6)
+        study(base, sizes, seeds, 6)

@@ -6,8 +6,8 @@ import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
-from e2llm import scenarios
-from e2llm.scenarios import cues, emotions, feelings, training_scenarios, zero_shot_scenarios
+from e2llm.tasks import scenarios
+from e2llm.tasks.scenarios import cues, emotions, feelings, training_scenarios, zero_shot_scenarios
 
 EMOTIONS = ("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger")
 

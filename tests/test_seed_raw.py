@@ -13,10 +13,11 @@ import pytest
 from layouts import write_cnt, write_seed_raw
 from scipy.io import loadmat
 
-from e2llm.montage import SEED_CHANNELS
-from e2llm.preprocess import Windows, preprocess
-from e2llm.recordings import RecordingError, SeedVII, SeedVIIRaw, SourceError, open_source
-from e2llm.seed_raw import STARTS
+from e2llm.core.montage import SEED_CHANNELS
+from e2llm.data.preprocessing import Windows, preprocess
+from e2llm.data.sources import open_source
+from e2llm.data.sources.base import RecordingError, SourceError
+from e2llm.data.sources.seed_vii import STARTS, SeedVII, SeedVIIRaw
 
 
 @pytest.fixture(scope="module")

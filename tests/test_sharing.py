@@ -20,24 +20,27 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 import e2llm
-from e2llm import asking, assessment, sharing, stages
-from e2llm.__main__ import main
-from e2llm.asking import E2LLM
-from e2llm.card import public
-from e2llm.emotions import SEED_VII
-from e2llm.encoder import HeadParams
-from e2llm.evaluate import Listener, probabilities, score_options
-from e2llm.features import band_power, evidence
-from e2llm.language import LanguageModelError, ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration
-from e2llm.newcomer import OWN_WINDOWS, Levels, Newcomer, read_windows
-from e2llm.preprocess import PreprocessParams, clean, cut_windows
-from e2llm.recordings import RecordingError, SeedVII
-from e2llm.runs import Run, StageMissing
-from e2llm.shared import FACTS, NewRecording, SharedModel, ShareError
-from e2llm.sharing import export, push_to_hub
-from e2llm.simulate import TwinParams, simulate, truth_folder
-from e2llm.train import FitParams
+from e2llm.app import chat_session, evaluation_stage, hub_export, model_card, stages
+from e2llm.app.chat_session import E2LLM, NewRecording, SharedModel
+from e2llm.app.cli import main
+from e2llm.app.hub_export import export, push_to_hub
+from e2llm.app.hub_import import FACTS, ShareError
+from e2llm.app.model_card import public
+from e2llm.app.runs import Run, StageMissing
+from e2llm.core.labels import SEED_VII
+from e2llm.data.features import band_power, evidence
+from e2llm.data.new_subject import OWN_WINDOWS, NewSubject, PopulationStatistics, read_windows
+from e2llm.data.preprocessing import PreprocessParams, clean, cut_windows
+from e2llm.data.simulation import TwinParams, simulate, truth_folder
+from e2llm.data.sources.base import RecordingError
+from e2llm.data.sources.seed_vii import SeedVII
+from e2llm.models.eegpt import HeadParams
+from e2llm.models.inference import InferenceEngine, probabilities, score_options
+from e2llm.models.language import LanguageModelError, ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.tasks import items as items_module
+from e2llm.training import stage3_instruction
+from e2llm.training.trainer import FitParams
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # few test windows
 EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
@@ -71,8 +74,8 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
     corpus = stages.open_corpus(run)
     stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
-    stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stages.AdapterParams(rank=4, alpha=8), fit(4, 2e-2))
-    assessment.assess(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, False, False, 0)
+    stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8), fit(4, 2e-2))
+    evaluation_stage.assess(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, False, False, 0)
     return run
 
 
@@ -141,35 +144,35 @@ with torch.no_grad():
 
 
 def test_a_new_process_answers_with_the_same_bits(run, folder, edf, model, tmp_path):
-    from e2llm.tasks import write_items
+    from e2llm.tasks.items import write_items
 
     corpus = stages.open_corpus(run)
-    trained, tokens = E2LLM.of_run(run, corpus).listener, np.load(run.path / "encoder" / "tokens.npy")
+    trained, tokens = E2LLM.of_run(run, corpus).engine, np.load(run.path / "encoder" / "tokens.npy")
     position = {i: i for i in range(len(tokens))}
-    items = assessment.prediction_items(corpus, corpus.split.test[:4], 0)
+    items = items_module.prediction_items(corpus, corpus.split.test[:4], 0)
     items = [replace(item, messages=[{"role": "user", "content": [{"type": "eeg", "window": i}, *item.messages[0]["content"][1:]]}], windows=[i])
              for i, item in enumerate(items)]
-    signal = corpus.equalise(corpus.windows.data[:3], corpus.whose[:3])
+    signal = corpus.equalise(corpus.windows.data[:3], corpus.norm_groups[:3])
     np.savez(tmp_path / "given.npz", tokens=tokens, signal=signal.numpy())
     write_items(items, tmp_path / "given.npz.jsonl")
     moved = shutil.copytree(folder, tmp_path / "moved")
     environment = {**os.environ, "PYTHONPATH": str(Path(e2llm.__file__).parents[1]), "E2LLM_RUNS": str(tmp_path / "nothing"), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", SCRIPT, moved, edf, tmp_path / "given.npz", tmp_path / "out.npz", QUESTION], env=environment, check=True,
                    cwd=tmp_path)
-    listener = Listener(trained.model, trained.processor, tokens, position)
+    engine = InferenceEngine(trained.model, trained.processor, tokens, position)
     with np.load(tmp_path / "out.npz") as found, torch.no_grad():
-        assert np.array_equal(found["options"], np.stack(score_options(listener, items)))
-        assert np.array_equal(found["logits"], trained.model(**listener.inputs(items, False)).logits.numpy())
+        assert np.array_equal(found["options"], np.stack(score_options(engine, items)))
+        assert np.array_equal(found["logits"], trained.model(**engine.inputs(items, False)).logits.numpy())
         assert np.array_equal(found["heard"], stages.load_encoder(run, corpus).encoder(signal).flatten(2).numpy())
         assert str(found["said"]) == str(model.read(edf).ask(3, QUESTION))
-    assert adapter_matters(folder, listener, items)
+    assert adapter_matters(folder, engine, items)
 
 
 @torch.no_grad()
-def adapter_matters(folder: Path, listener: Listener, items: list) -> bool:
+def adapter_matters(folder: Path, engine: InferenceEngine, items: list) -> bool:
     """Whether the model says something else without its adapter: else nothing above would show that it was loaded."""
-    bare = replace(listener, model=E2LLMForConditionalGeneration.from_pretrained(folder))
-    return not np.allclose(np.stack(score_options(bare, items)), np.stack(score_options(listener, items)), atol=1e-3)
+    bare = replace(engine, model=E2LLMForConditionalGeneration.from_pretrained(folder))
+    return not np.allclose(np.stack(score_options(bare, items)), np.stack(score_options(engine, items)), atol=1e-3)
 
 
 def test_the_adapter_is_lora_alone_and_the_projector_the_trained_one(run, folder):
@@ -201,7 +204,7 @@ def test_a_folder_is_json_and_safetensors_without_places_or_recordings(run, fold
 def test_a_place_of_this_machine_is_cut_off_or_refused(run, tmp_path, monkeypatch):
     given = {"weights": "/home/somebody/eegpt.ckpt", "name": "Qwen/Qwen3-0.6B", "list": ["../a/b.gguf", 1, None, ""]}
     assert public(given) == {"weights": "eegpt.ckpt", "name": "Qwen/Qwen3-0.6B", "list": ["b.gguf", 1, None, ""]}
-    monkeypatch.setattr(sharing, "model_card", lambda *_: f"see {run.path}/report.html")
+    monkeypatch.setattr(hub_export, "model_card", lambda *_: f"see {run.path}/report.html")
     with pytest.raises(ShareError, match=r"README\.md would hold the path"):
         export(run, tmp_path / "export")
     assert not list(tmp_path.iterdir())
@@ -227,7 +230,7 @@ def test_an_export_that_fails_leaves_what_was_there(run, own, monkeypatch, tmp_p
     def fail(*_):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(sharing, "model_card", fail)
+    monkeypatch.setattr(hub_export, "model_card", fail)
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
     for target in (own, tmp_path / "fresh"):
         with pytest.raises(RuntimeError, match="disk full"):
@@ -260,8 +263,8 @@ def as_if_real(run: Run, monkeypatch, language: str = "") -> None:
     monkeypatch.setattr(Run, "require", without_truth)
     if language:
         opened = stages.open_language(run)
-        monkeypatch.setattr(sharing, "open_language", lambda run: opened)
-        monkeypatch.setattr(sharing, "_language_source", lambda run: {"name": language, "dtype": "float32"})
+        monkeypatch.setattr(hub_export, "open_language", lambda run: opened)
+        monkeypatch.setattr(hub_export, "_language_source", lambda run: {"name": language, "dtype": "float32"})
 
 
 def test_real_recordings_need_a_name_and_a_licence(run, tmp_path, monkeypatch):
@@ -378,8 +381,8 @@ def test_a_new_recording_is_cleaned_as_the_run_cleaned_its_own(model, source, mi
 def test_own_levels_bring_a_newcomer_to_the_population_and_evidence_to_the_own_mean(model, edf):
     corpus = model.read(edf).corpus
     assert corpus.z.mean(axis=0) == pytest.approx(0, abs=1e-4) and corpus.z.std(axis=0) == pytest.approx(1, abs=1e-4)
-    heard = corpus.equalise(corpus.windows.data, corpus.whose).numpy() * 1e3
-    level = np.log(band_power(heard, 256.0)).mean(axis=0)
+    predicted_evidence = corpus.equalise(corpus.windows.data, corpus.norm_groups).numpy() * 1e3
+    level = np.log(band_power(predicted_evidence, 256.0)).mean(axis=0)
     before = np.log(corpus.windows.power).mean(axis=0)
     wanted = model.levels.log_power
     assert np.abs(level - wanted).max() < 0.3 * np.abs(before - wanted).max() and np.abs(level - wanted).mean() < 0.05
@@ -391,8 +394,8 @@ def test_population_levels_are_the_training_runs(run, model, edf):
     values = evidence(np.asarray(trained.windows.power), np.asarray(trained.windows.shape), trained.windows.ch_names)[0][fit_rows]
     own = evidence(corpus.windows.power, corpus.windows.shape, corpus.windows.ch_names)[0]
     assert corpus.z == pytest.approx((own - values.mean(axis=0)) / values.std(axis=0), rel=1e-5, abs=1e-6)
-    heard = corpus.equalise(corpus.windows.data[:2], corpus.whose[:2]).numpy()
-    assert heard == pytest.approx(corpus.windows.data[:2] * 1e-3, abs=1e-6)
+    predicted_evidence = corpus.equalise(corpus.windows.data[:2], corpus.norm_groups[:2]).numpy()
+    assert predicted_evidence == pytest.approx(corpus.windows.data[:2] * 1e-3, abs=1e-6)
 
 
 def test_which_levels_were_taken_stands_beside_every_answer(model, edf):
@@ -430,7 +433,7 @@ def test_tasks_about_several_windows_and_files_work(model, edf, minute, tmp_path
 
 
 def test_the_overview_is_the_closed_set_of_every_window(model, edf, monkeypatch):
-    monkeypatch.setattr(asking, "HEARD_AT_ONCE", 4)
+    monkeypatch.setattr(chat_session, "HEARD_AT_ONCE", 4)
     recording = model.read(edf)
     table, some = recording.overview(), recording.overview([7, 2])
     assert table.shape == (N_WINDOWS, 7) and list(table.columns) == list(SEED_VII.labels) and table.sum(axis=1).to_numpy() == pytest.approx(1)
@@ -446,7 +449,7 @@ def test_the_overview_is_the_closed_set_of_every_window(model, edf, monkeypatch)
 def test_what_is_shown_of_a_test_window_is_what_the_evaluation_wrote(run):
     """Every probability in predictions.csv, asked again with its wording behind a thought that names some label."""
     asked, written = E2LLM.of_run(run), pd.read_csv(run.path / "predictions.csv")
-    items = assessment.prediction_items(asked.corpus, asked.corpus.split.test, 0)
+    items = items_module.prediction_items(asked.corpus, asked.corpus.split.test, 0)
     for i, (item, row) in enumerate(zip(items, written.to_dict("records"), strict=True)):
         label, question = SEED_VII.labels[i % 7], item.messages[0]["content"][-1]["text"].strip()
         found = asked.explain(item.windows, question, f"<think>\nThat fits {label}.\n</think>\n\n{label}")
@@ -501,14 +504,14 @@ def test_real_recordings_are_read_as_the_run_read_them(real, model):
     with pytest.raises(RecordingError, match=r"lacks 39 of the 58 channels .*FPZ, AF3, AF4"):
         model.read(EEGMAT / "Subject02_1.edf")
     corpus = stages.open_corpus(real)
-    rows = np.flatnonzero(corpus.owners == np.unique(corpus.owners)[2])
+    rows = np.flatnonzero(corpus.subjects == np.unique(corpus.subjects)[2])
     found, notes = read_windows([EEGMAT / "Subject02_1.edf", EEGMAT / "Subject02_2.edf"], corpus.windows.ch_names, PreprocessParams(), "population")
     assert np.array_equal(found.data, corpus.windows.data[rows]) and np.array_equal(found.power, corpus.windows.power[rows]) and len(rows) > 50
     assert not any("missing" in note for note in notes)
-    newcomer = Newcomer.of(found, corpus.label_set, Levels.of(corpus), "population")
+    newcomer = NewSubject.of(found, corpus.label_set, PopulationStatistics.of(corpus), "population")
     assert newcomer.z == pytest.approx(corpus.z[rows], abs=1e-5)
-    given, whose = corpus.windows.data[rows[:2]], corpus.whose[rows[:2]]
-    assert torch.equal(newcomer.equalise(found.data[:2], newcomer.whose[:2]), corpus.equalise(given, whose))
+    given, norm_groups = corpus.windows.data[rows[:2]], corpus.norm_groups[rows[:2]]
+    assert torch.equal(newcomer.equalise(found.data[:2], newcomer.norm_groups[:2]), corpus.equalise(given, norm_groups))
 
 
 def test_a_real_person_whom_no_training_met_is_asked_about(real, tmp_path):
@@ -547,20 +550,20 @@ def test_a_leaky_run_is_stamped_and_model_text_cannot_mark_up_the_card(run, fold
     metrics["facts"]["stamp"] = "LEAKY: clip_on_both_sides"
     metrics["samples"] = [{"question": "?", "answer": "a\n# heading\n```\n<script>alert(1)</script>", "truth": "fear"}]
     monkeypatch.setattr(Run, "read_metrics", lambda self: metrics)
-    text = sharing.model_card(run, json.loads((folder / FACTS).read_text()))
+    text = model_card.model_card(run, json.loads((folder / FACTS).read_text()))
     assert "> **LEAKY: clip_on_both_sides. These scores should not be believed.**" in text
     assert "    answer: a # heading ``` <script>alert(1)</script>\n" in text and text.count("<script>") == 1
 
 
 def test_what_lesson_07_found_stands_in_the_card(run, folder, tmp_path):
     facts = json.loads((folder / FACTS).read_text())
-    assert "was not measured for this run (lesson 07)" in sharing.model_card(run, facts)
+    assert "was not measured for this run (lesson 07)" in model_card.model_card(run, facts)
     reviewed = Run("small", tmp_path, tmp_path)
     shutil.copyfile(run.path / "metrics.json", tmp_path / "metrics.json")
     stage = reviewed.stage("reasoning", {}).begin()
     (stage.path / "claims.csv").write_text("name,group,score,low,high,chance,n,claims a window\nLLM,precision,0.977,0.973,0.981,0.256,357,4.2\n")
     stage.finish()
-    assert "| LLM, precision | 97.7 | 97.3 – 98.1 | 25.6 | 357 |" in sharing.model_card(reviewed, facts)
+    assert "| LLM, precision | 97.7 | 97.3 – 98.1 | 25.6 | 357 |" in model_card.model_card(reviewed, facts)
 
 
 # --- the hub

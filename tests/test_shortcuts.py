@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm.metrics import Score, balanced_accuracy
-from e2llm.recordings import clip_emotion
-from e2llm.shortcuts import PROBES, neighbour_worth, probe
-from e2llm.simulate import TwinParams, clip_seconds
-from e2llm.splits import Split, make_split, official_fold
+from e2llm.data.protocols import Split, official_fold
+from e2llm.data.simulation import TwinParams, clip_seconds
+from e2llm.data.sources.seed_vii import clip_emotion
+from e2llm.data.splits import make_split
+from e2llm.evaluation.metrics import Score, balanced_accuracy
+from e2llm.evaluation.shortcuts import PROBES, neighbour_worth, probe
 
 NOTHING = np.array([], dtype=int)
 

@@ -14,9 +14,12 @@ from scipy.stats import binom, multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm.effects import (
+from e2llm.core.bands import BANDS
+from e2llm.core.files import data_fingerprint
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import SEED_CHANNELS, region_of
+from e2llm.data.emotion_effects import (
     ALPHA_SHIFT,
-    BANDS,
     EFFECTS,
     PRESETS,
     SOURCES,
@@ -29,11 +32,8 @@ from e2llm.effects import (
     noise_covariance,
     oracle_probabilities,
 )
-from e2llm.emotions import SEED_VII
-from e2llm.files import data_fingerprint
-from e2llm.montage import SEED_CHANNELS, region_of
-from e2llm.recordings import clip_emotion
-from e2llm.simulate import TwinParams, clip_seconds, leadfield, simulate, truth_folder
+from e2llm.data.simulation import TwinParams, clip_seconds, leadfield, simulate, truth_folder
+from e2llm.data.sources.seed_vii import clip_emotion
 
 SFREQ = 200
 SMALL = TwinParams(subjects=2, sessions=1, clips=2, seconds=(8.2, 9.0))

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm.audit import LeakError, audit
-from e2llm.recordings import clip_emotion
-from e2llm.splits import NORMALISATIONS, PROTOCOLS, Split, clip_fold, make_split, n_folds, official_fold
+from e2llm.data.audit import LeakError, audit
+from e2llm.data.protocols import NORMALISATIONS, PROTOCOLS, Split, clip_fold, n_folds, official_fold
+from e2llm.data.sources.seed_vii import clip_emotion
+from e2llm.data.splits import make_split
 
 PARTS = ("train", "val", "test")
 

@@ -14,12 +14,15 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from e2llm import stages, starts
-from e2llm.pretraining import PretrainParams, load_model
-from e2llm.recordings import SeedVII
-from e2llm.runs import Run
-from e2llm.starts import KEYS, PRETRAINED, PRETRAINED_FROM, STARTS, Plan, begin, differences, read_answers, scores, study, weights_of
-from e2llm.train import FitParams
+from e2llm.app import initialization_study, stages
+from e2llm.app.initialization_study import Plan, begin, read_answers, study, weights_of
+from e2llm.app.pretraining_stage import load_model
+from e2llm.app.runs import Run
+from e2llm.data.sources.seed_vii import SeedVII
+from e2llm.evaluation.studies import initialization
+from e2llm.evaluation.studies.initialization import KEYS, PRETRAINED, PRETRAINED_FROM, STARTS, differences, scores
+from e2llm.training.pretraining import PretrainParams
+from e2llm.training.trainer import FitParams
 
 PROTOCOL = {"protocol": "subjects", "n_groups": 3, "normalisation": "population"}
 FIT = FitParams(steps=3, batch_size=4, lr=2e-3, save_steps=10**6)
@@ -59,7 +62,7 @@ def studied(base):
 def test_a_study_answers_every_test_window_once_in_every_way(base, studied):
     answers = studied.answers
     ways = [f"{way}: {start}" for way in ("linear probe", "stage 1") for start in ("random", PRETRAINED)]
-    assert list(answers) == [*KEYS, *ways, *starts.BESIDE]
+    assert list(answers) == [*KEYS, *ways, *initialization.BESIDE]
     for fold, rows in answers.groupby("fold"):
         corpus = stages.open_corpus(base, {**PROTOCOL, "fold": fold})
         assert rows["window"].tolist() == corpus.split.test.tolist()
@@ -79,9 +82,9 @@ def test_the_tables_on_disk_are_those_of_the_answers(base, studied):
 
 
 def test_a_finished_study_is_not_made_again(base, studied, monkeypatch):
-    monkeypatch.setattr("e2llm.pretraining.fit", None)
-    monkeypatch.setattr("e2llm.stages.fit", None)
-    monkeypatch.setattr(starts, "fit_baseline", None)
+    monkeypatch.setattr("e2llm.training.trainer.fit", None)
+    monkeypatch.setattr("e2llm.training.trainer.fit", None)
+    monkeypatch.setattr(initialization_study, "fit_baseline", None)
     again = study(base, PROTOCOL, (0, 1), PLAN, ("random", PRETRAINED))
     pd.testing.assert_frame_equal(again.answers, studied.answers)
 
@@ -90,7 +93,7 @@ def test_one_that_was_cut_off_goes_on(base, studied, monkeypatch):
     """Runs of a cut-off study lack some stages: the finished pretraining is used, the probe made again."""
     run = Run.open(f"base-start-{PRETRAINED}-fold0")
     shutil.rmtree(run.path / "probe")
-    monkeypatch.setattr("e2llm.pretraining.fit", None)
+    monkeypatch.setattr("e2llm.training.trainer.fit", None)
     again = study(base, PROTOCOL, (0, 1), PLAN, ("random", PRETRAINED))
     pd.testing.assert_frame_equal(again.answers, studied.answers)
 
@@ -114,8 +117,8 @@ def test_weights_inside_the_project_are_named_from_it(base):
 
 def test_a_pretraining_begins_as_its_name_says(base, monkeypatch):
     begun = {}
-    monkeypatch.setattr(starts, "pretrain", lambda run, corpus, protocol, size, fit, mask, start: begun.update({run.name: start}))
-    monkeypatch.setattr(starts, "probe", lambda *_: None)
+    monkeypatch.setattr(initialization_study, "pretrain", lambda run, corpus, protocol, size, fit, mask, start: begun.update({run.name: start}))
+    monkeypatch.setattr(initialization_study, "probe", lambda *_: None)
     for start in PRETRAINED_FROM:
         begin(base, start, {**PROTOCOL, "fold": 2}, PLAN)
     assert begun == {"base-start-pretrained-fold2": "loud", "base-start-physiology-pretrained-fold2": ""}
@@ -132,7 +135,7 @@ def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, 
     first = Run.open(f"base-start-{PRETRAINED}-fold0")
     assert [(each.path / "pretraining" / "encoder.safetensors").read_bytes() for each in (run, first)].count(
         (first.path / "pretraining" / "encoder.safetensors").read_bytes()) == 2
-    held_out = set(corpus.owners[corpus.split.test]) | set(corpus.owners[corpus.split.val])
+    held_out = set(corpus.subjects[corpus.split.test]) | set(corpus.subjects[corpus.split.val])
     assert not held_out & set(first.require("pretraining")["facts"]["people"])
 
 

@@ -8,9 +8,19 @@ import pytest
 from scipy.stats import kstest, norm, wilcoxon
 from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss
 
-from e2llm import metrics, statistics
-from e2llm.metrics import Score, balanced_accuracy
-from e2llm.statistics import calibration, clustered_interval, compare_models, holm, label_permutation, over_seeds, per_class, per_subject, reliability
+from e2llm.evaluation import metrics, statistics
+from e2llm.evaluation.metrics import Score, balanced_accuracy
+from e2llm.evaluation.statistics import (
+    calibration,
+    clustered_interval,
+    compare_models,
+    holm,
+    label_permutation,
+    over_seeds,
+    per_class,
+    per_subject,
+    reliability,
+)
 
 SEVEN = np.linspace(-0.6, 0.4, 7)  # probit of being right, a class
 
@@ -20,12 +30,12 @@ def crossed(seed: int, subject_sd: float, clip_sd: float, n_subjects: int = 20, 
     rng = np.random.default_rng([5, seed])
     n_clips = 7 * clips_per_class
     pair = np.repeat(np.arange(n_subjects * n_clips), rng.integers(2, 7, size=n_subjects * n_clips))
-    owners, clips = pair // n_clips, pair % n_clips
+    subjects, clips = pair // n_clips, pair % n_clips
     truth = clips % 7
     effects = [rng.normal(0, sd, size)[rows] for sd, size, rows in
-               ((subject_sd, n_subjects, owners), (clip_sd, n_clips, clips), (0.4, n_subjects * n_clips, pair))]
+               ((subject_sd, n_subjects, subjects), (clip_sd, n_clips, clips), (0.4, n_subjects * n_clips, pair))]
     right = SEVEN[truth] + sum(effects) + rng.normal(size=len(truth)) > 0
-    return truth, np.where(right, truth, (truth + 1) % 7), owners, clips
+    return truth, np.where(right, truth, (truth + 1) % 7), subjects, clips
 
 
 def expected(subject_sd: float, clip_sd: float) -> float:
@@ -51,32 +61,32 @@ def test_classes_by_hand():
 
 
 def test_subjects_are_scored_over_the_classes_they_have():
-    truth, predicted, owners, _ = crossed(1, 0.5, 0.4)
+    truth, predicted, subjects, _ = crossed(1, 0.5, 0.4)
     predicted[::9] = -1
-    kept = ~((owners == 3) & (truth > 1))
-    truth, predicted, owners = truth[kept], predicted[kept], owners[kept]
-    table = per_subject(truth, predicted, owners, 7)
-    assert table["n"].to_dict() == pd.Series(owners).value_counts().to_dict()
+    kept = ~((subjects == 3) & (truth > 1))
+    truth, predicted, subjects = truth[kept], predicted[kept], subjects[kept]
+    table = per_subject(truth, predicted, subjects, 7)
+    assert table["n"].to_dict() == pd.Series(subjects).value_counts().to_dict()
     for name, score in table["balanced_accuracy"].items():
-        own = owners == name
+        own = subjects == name
         assert score == pytest.approx(np.mean([np.mean(predicted[own & (truth == c)] == c) for c in np.unique(truth[own])]))
-        assert score == balanced_accuracy(truth[own], predicted[own], owners[own], 7).value
-    assert len(np.unique(truth[owners == 3])) == 2
+        assert score == balanced_accuracy(truth[own], predicted[own], subjects[own], 7).value
+    assert len(np.unique(truth[subjects == 3])) == 2
 
 
 @pytest.mark.parametrize("broken", [
-    lambda truth, predicted, owners: (truth[1:], predicted, owners), lambda truth, predicted, owners: (truth + 1, predicted, owners),
-    lambda truth, predicted, owners: (truth, predicted - 2, owners), lambda truth, predicted, owners: (truth, predicted / 1, owners),
-    lambda truth, predicted, owners: (truth[:0], predicted[:0], owners[:0])])
+    lambda truth, predicted, subjects: (truth[1:], predicted, subjects), lambda truth, predicted, subjects: (truth + 1, predicted, subjects),
+    lambda truth, predicted, subjects: (truth, predicted - 2, subjects), lambda truth, predicted, subjects: (truth, predicted / 1, subjects),
+    lambda truth, predicted, subjects: (truth[:0], predicted[:0], subjects[:0])])
 def test_arrays_that_do_not_fit_are_refused(broken):
-    truth, predicted, owners, _ = crossed(0, 0.5, 0.4)
-    truth, predicted, owners = broken(truth, predicted, owners)
+    truth, predicted, subjects, _ = crossed(0, 0.5, 0.4)
+    truth, predicted, subjects = broken(truth, predicted, subjects)
     with pytest.raises(ValueError, match=r"one length|whole numbers"):
-        per_subject(truth, predicted, owners, 7)
+        per_subject(truth, predicted, subjects, 7)
     with pytest.raises(ValueError, match=r"one length|whole numbers"):
         per_class(truth, predicted, 7, list("abcdefg"))
     with pytest.raises(ValueError, match=r"one length|whole numbers"):
-        clustered_interval(truth, predicted, owners, owners, 7)
+        clustered_interval(truth, predicted, subjects, subjects, 7)
 
 
 def test_every_class_wants_a_name():
@@ -85,37 +95,37 @@ def test_every_class_wants_a_name():
 
 
 def test_the_two_way_interval_comes_from_drawing_people_and_clips():
-    truth, predicted, owners, clips = crossed(2, 0.5, 0.8, n_subjects=12, clips_per_class=3)
+    truth, predicted, subjects, clips = crossed(2, 0.5, 0.8, n_subjects=12, clips_per_class=3)
     predicted[::9] = -1
-    score = clustered_interval(truth, predicted, owners, clips, 7)
+    score = clustered_interval(truth, predicted, subjects, clips, 7)
     assert score.value == pytest.approx(balanced_accuracy_score(truth, np.where(predicted < 0, (truth + 1) % 7, predicted)))
     assert (score.chance, score.n) == (1 / 7, len(truth))
     rng, values = np.random.default_rng(3), []
-    cells = {(who, clip): np.flatnonzero((owners == who) & (clips == clip)) for who in range(12) for clip in range(21)}
+    cells = {(who, clip): np.flatnonzero((subjects == who) & (clips == clip)) for who in range(12) for clip in range(21)}
     for _ in range(1500):
         people, films = rng.integers(12, size=12), rng.integers(21, size=21)
         rows = np.concatenate([cells[who, clip] for who in people for clip in films])
         right, asked = np.bincount(truth[rows], truth[rows] == predicted[rows], 7), np.bincount(truth[rows], minlength=7)
         values.append(np.mean(right[asked > 0] / asked[asked > 0]))
     assert [score.low, score.high] == pytest.approx(np.quantile(values, [0.01076, 1 - 0.01076]), abs=0.02)  # tails for twelve: see test_metrics
-    one_way = balanced_accuracy(truth, predicted, owners, 7)
+    one_way = balanced_accuracy(truth, predicted, subjects, 7)
     assert score.high - score.low > 1.2 * (one_way.high - one_way.low)
 
 
 def test_the_two_way_interval_is_seeded_and_knows_when_it_knows_nothing():
     data = crossed(2, 0.5, 0.4)
     assert clustered_interval(*data, 7, seed=1) == clustered_interval(*data, 7, seed=1) != clustered_interval(*data, 7, seed=2)
-    truth, predicted, owners, clips = data
-    for groups in ((owners, np.zeros_like(clips)), (np.zeros_like(owners), clips)):
+    truth, predicted, subjects, clips = data
+    for groups in ((subjects, np.zeros_like(clips)), (np.zeros_like(subjects), clips)):
         score = clustered_interval(truth, predicted, *groups, 7)
         assert (score.low, score.high) == (0.0, 1.0)
-    named = np.array(list("abcdefghijklmnopqrst"))[owners]
+    named = np.array(list("abcdefghijklmnopqrst"))[subjects]
     assert clustered_interval(truth, predicted, named, clips, 7, seed=1) == clustered_interval(*data, 7, seed=1)
 
 
 @pytest.mark.filterwarnings("error")
 def test_people_and_clips_in_equal_number_are_drawn_apart_and_empty_samples_left_out(monkeypatch):
-    draws, original = [], statistics._resampled_subjects
+    draws, original = [], metrics.resample_subjects
     monkeypatch.setattr(statistics, "_resampled_subjects", lambda groups, seed: draws.append(original(groups, seed)) or draws[-1])
     score = clustered_interval(np.zeros(3, dtype=int), np.array([0, 0, 1]), np.arange(3), np.arange(3), 2)
     (_, people), (_, clips) = draws
@@ -128,8 +138,8 @@ def test_intervals_of_balanced_accuracy_hold_the_truth_nineteen_times_of_twenty(
     monkeypatch.setattr(metrics, "N_BOOTSTRAP", 1000)
     held = 0
     for seed in range(1000):
-        truth, predicted, owners, _ = crossed(seed, 0.5, 0.0)
-        score = balanced_accuracy(truth, predicted, owners, 7, seed=seed)
+        truth, predicted, subjects, _ = crossed(seed, 0.5, 0.0)
+        score = balanced_accuracy(truth, predicted, subjects, 7, seed=seed)
         held += score.low <= expected(0.5, 0.0) <= score.high
     assert 0.92 <= held / 1000 <= 0.97  # 0.945 when written
 
@@ -138,8 +148,8 @@ def test_where_clips_differ_only_the_two_way_interval_holds_the_truth(monkeypatc
     monkeypatch.setattr(metrics, "N_BOOTSTRAP", 600)
     held = np.zeros(2)
     for seed in range(500):
-        truth, predicted, owners, clips = crossed(seed, 0.5, 0.4)
-        scores = clustered_interval(truth, predicted, owners, clips, 7, seed=seed), balanced_accuracy(truth, predicted, owners, 7, seed=seed)
+        truth, predicted, subjects, clips = crossed(seed, 0.5, 0.4)
+        scores = clustered_interval(truth, predicted, subjects, clips, 7, seed=seed), balanced_accuracy(truth, predicted, subjects, 7, seed=seed)
         held += [score.low <= expected(0.5, 0.4) <= score.high for score in scores]
     assert 0.93 <= held[0] / 500 <= 0.99  # 0.96 with 1000 samples when written
     assert held[1] / 500 < 0.93  # 0.894: its interval is for other people who see the same clips
@@ -248,18 +258,18 @@ def evidence_of_clips(seed: int, effect: float = 0.0) -> tuple:
     """Score, labels, owners and clips of a model whose evidence for each of three classes is shared by a clip's windows."""
     rng = np.random.default_rng([6, seed])
     pair = np.repeat(np.arange(6 * 9), rng.integers(1, 8, size=6 * 9))
-    owners, clips = pair // 9, pair % 9
+    subjects, clips = pair // 9, pair % 9
     labels = clips % 3
     evidence = rng.normal(size=(6 * 9, 3))[pair] + 0.3 * rng.normal(size=(len(pair), 3)) + effect * np.eye(3)[labels]
-    return lambda given: evidence[np.arange(len(given)), given].mean(), labels, owners, clips
+    return lambda given: evidence[np.arange(len(given)), given].mean(), labels, subjects, clips
 
 
 def test_permutation_p_values_are_uniform_under_the_null_only_if_clips_stay_whole():
     whole, singly = [], []
     for seed in range(120):
-        score, labels, owners, clips = evidence_of_clips(seed)
-        whole.append(label_permutation(score, labels, owners, clips, n=99, seed=seed)["p"])
-        singly.append(label_permutation(score, labels, owners, np.arange(len(clips)), n=99, seed=seed)["p"])
+        score, labels, subjects, clips = evidence_of_clips(seed)
+        whole.append(label_permutation(score, labels, subjects, clips, n=99, seed=seed)["p"])
+        singly.append(label_permutation(score, labels, subjects, np.arange(len(clips)), n=99, seed=seed)["p"])
     assert kstest(whole, "uniform").pvalue > 0.05
     assert kstest(singly, "uniform").pvalue < 0.01 and np.mean(np.array(singly) <= 0.05) > 0.1
 
@@ -269,14 +279,14 @@ def test_where_everybody_answers_a_clip_alike_only_shared_labels_are_permuted_ri
     own, shared = [], []
     for seed in range(200):
         rng = np.random.default_rng([7, seed])
-        owners, clips = np.divmod(np.arange(6 * 12), 12)
+        subjects, clips = np.divmod(np.arange(6 * 12), 12)
         evidence = rng.normal(size=(12, 3))[clips] + 0.3 * rng.normal(size=(72, 3))
 
         def score(given, evidence=evidence):
             return evidence[np.arange(72), given].mean()
 
         for values, flag in ((own, False), (shared, True)):
-            values.append(label_permutation(score, clips % 3, owners, clips, n=99, seed=seed, shared=flag)["p"])
+            values.append(label_permutation(score, clips % 3, subjects, clips, n=99, seed=seed, shared=flag)["p"])
     assert kstest(shared, "uniform").pvalue > 0.05
     assert np.mean(np.array(own) <= 0.05) > 0.12 > np.mean(np.array(shared) <= 0.05)
 
@@ -287,43 +297,43 @@ def test_shared_labels_need_clips_with_one_label():
 
 
 def test_a_true_effect_is_found_and_p_never_zero():
-    score, labels, owners, clips = evidence_of_clips(0, effect=3.0)
-    found = label_permutation(score, labels, owners, clips, n=199)
+    score, labels, subjects, clips = evidence_of_clips(0, effect=3.0)
+    found = label_permutation(score, labels, subjects, clips, n=199)
     assert found["p"] == 1 / 200 and found["value"] == score(labels) > found["null_mean"] + 3 * found["null_sd"]
-    assert found == label_permutation(score, labels, owners, clips, n=199) != label_permutation(score, labels, owners, clips, n=199, seed=1)
+    assert found == label_permutation(score, labels, subjects, clips, n=199) != label_permutation(score, labels, subjects, clips, n=199, seed=1)
 
 
 def test_labels_move_as_clips_and_stay_with_their_subject():
-    _, labels, owners, clips = evidence_of_clips(1)
+    _, labels, subjects, clips = evidence_of_clips(1)
     shuffled = np.random.default_rng(0).permutation(len(labels))  # windows need not come in order
-    owners, clips = np.array(list("fbdace"))[owners[shuffled]], clips[shuffled]
+    subjects, clips = np.array(list("fbdace"))[subjects[shuffled]], clips[shuffled]
     labels = np.array(["fear", "joy", "calm"])[labels[shuffled]]
     seen = []
-    label_permutation(lambda given: float(len(seen.append(given) or seen)), labels, owners, clips, n=30)
+    label_permutation(lambda given: float(len(seen.append(given) or seen)), labels, subjects, clips, n=30)
     assert len({tuple(given) for given in seen}) == 31 and (seen[-1] == labels).all()
-    trial = pd.Series(owners) + "/" + pd.Series(clips).astype(str)
+    trial = pd.Series(subjects) + "/" + pd.Series(clips).astype(str)
     for given in seen:
-        table = pd.DataFrame({"trial": trial, "owner": owners, "label": given})
+        table = pd.DataFrame({"trial": trial, "owner": subjects, "label": given})
         assert (table.groupby("trial")["label"].nunique() == 1).all()
         assert (table.drop_duplicates("trial").groupby("owner")["label"].value_counts() == 3).all()
 
 
 def test_labels_that_cannot_be_permuted_are_refused():
-    score, labels, owners, clips = evidence_of_clips(0)
+    score, labels, subjects, clips = evidence_of_clips(0)
     broken = labels.copy()
-    broken[np.argmax(np.bincount(owners * 9 + clips)[owners * 9 + clips] > 1)] += 1
+    broken[np.argmax(np.bincount(subjects * 9 + clips)[subjects * 9 + clips] > 1)] += 1
     with pytest.raises(ValueError, match="two labels"):
-        label_permutation(score, broken, owners, clips)
+        label_permutation(score, broken, subjects, clips)
     with pytest.raises(ValueError, match="nothing to permute"):
         label_permutation(score, labels, labels, clips)
     with pytest.raises(ValueError, match="NaN"):
-        label_permutation(score, labels, np.where(owners == 1, np.nan, owners), clips)
+        label_permutation(score, labels, np.where(subjects == 1, np.nan, subjects), clips)
     with pytest.raises(ValueError, match="length"):
-        label_permutation(score, labels, owners[1:], clips)
+        label_permutation(score, labels, subjects[1:], clips)
     with pytest.raises(ValueError, match="finite"):
-        label_permutation(lambda given: np.nan, labels, owners, clips, n=2)
+        label_permutation(lambda given: np.nan, labels, subjects, clips, n=2)
     with pytest.raises(ValueError, match="Two or more"):
-        label_permutation(score, labels, owners, clips, n=0)
+        label_permutation(score, labels, subjects, clips, n=0)
 
 
 def test_seeds():

@@ -11,26 +11,18 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from e2llm import scenarios
-from e2llm.controls import other_windows
-from e2llm.effects import BANDS
-from e2llm.emotions import SEED_VII, LabelSet, plain_labels
-from e2llm.features import EvidenceNames
-from e2llm.grammar import Quiet, parse
-from e2llm.montage import REGIONS
-from e2llm.projector import LOUD
-from e2llm.questions import describe
-from e2llm.segments import MAX_CLAIMS, Claim, Segment, audible_claims, imagined_segments, real_segments, salient_claims
-from e2llm.stages import Corpus, alignment_items, instruction_items, replay_items
-from e2llm.tasks import (
-    ItemBuilder,
-    OnePersonBuilder,
-    drill_items,
-    parse_answer,
-    read_items,
-    text_items,
-    write_items,
-)
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import EVIDENCE_THRESHOLD, MAX_CLAIMS, Claim, EvidenceNames, salient_claims
+from e2llm.core.labels import SEED_VII, LabelSet, plain_labels
+from e2llm.core.montage import REGIONS
+from e2llm.data.dataset import Corpus
+from e2llm.evaluation.controls import other_windows
+from e2llm.tasks import scenarios
+from e2llm.tasks.items import ItemBuilder, OnePersonBuilder, describe, drill_items, parse_answer, read_items, text_items, write_items
+from e2llm.tasks.segments import Segment, imagined_segments, predicted_claims, real_segments
+from e2llm.tasks.thought_parser import NoSalientFeature, parse
+from e2llm.training.stage2_alignment import alignment_items
+from e2llm.training.stage3_instruction import instruction_items, replay_items
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 TRAINING = ("predict", "describe", "select", "compare", "rank", "match")
@@ -304,45 +296,45 @@ def test_a_claim_needs_a_clear_measurement():
 # --- what a model can be taught to say: what its encoder hears, as far as it is true
 
 
-def audible(z: np.ndarray, heard: np.ndarray, limit: int = MAX_CLAIMS) -> list[str]:
+def audible(z: np.ndarray, predicted_evidence: np.ndarray, limit: int = MAX_CLAIMS) -> list[str]:
     """The features heard loudest, of those heard from LOUD on, whose level is measured too."""
     said = []
-    for i in sorted(sorted(range(len(z)), key=lambda i: -abs(heard[i]))[:limit]):
-        word = "high" if heard[i] > 0 else "low"
-        if abs(heard[i]) >= LOUD and (z[i] >= 0.7 if word == "high" else z[i] <= -0.7):
+    for i in sorted(sorted(range(len(z)), key=lambda i: -abs(predicted_evidence[i]))[:limit]):
+        word = "high" if predicted_evidence[i] > 0 else "low"
+        if abs(predicted_evidence[i]) >= EVIDENCE_THRESHOLD and (z[i] >= 0.7 if word == "high" else z[i] <= -0.7):
             said.append(f"{NAMES.columns[i]} {word}")
     return said
 
 
 def test_audible_claims_are_the_loudest_that_are_heard_and_true():
     rng = np.random.default_rng(20)
-    heard = (0.8 * Z + 0.8 * rng.normal(size=Z.shape)).astype(np.float32)
+    predicted_evidence = (0.8 * Z + 0.8 * rng.normal(size=Z.shape)).astype(np.float32)
     for row in range(N):
         for limit in (1, 3, MAX_CLAIMS):
-            assert [str(claim) for claim in audible_claims(Z[row], heard[row], NAMES, limit)] == audible(Z[row], heard[row], limit)
-    segments = real_segments(INDEX, ROWS, Z, NAMES, heard)
-    assert [[str(claim) for claim in segment.claims] for segment in segments] == [audible(Z[row], heard[row]) for row in ROWS]
+            assert [str(claim) for claim in predicted_claims(Z[row], predicted_evidence[row], NAMES, limit)] == audible(Z[row], predicted_evidence[row], limit)
+    segments = real_segments(INDEX, ROWS, Z, NAMES, predicted_evidence)
+    assert [[str(claim) for claim in segment.claims] for segment in segments] == [audible(Z[row], predicted_evidence[row]) for row in ROWS]
     counts = [len(segment.claims) for segment in segments]
     assert min(counts) == 0 and max(counts) == MAX_CLAIMS
-    assert sum(len(audible(Z[row], heard[row])) for row in ROWS) < (np.abs(heard[ROWS]) >= LOUD).sum()  # what is misheard is not taught
+    assert sum(len(audible(Z[row], predicted_evidence[row])) for row in ROWS) < (np.abs(predicted_evidence[ROWS]) >= EVIDENCE_THRESHOLD).sum()  # what is misheard is not taught
 
 
 def test_what_is_heard_and_what_is_true_both_count():
-    z, heard = np.zeros((2, len(NAMES.columns)))
-    heard[:5], z[:5] = (LOUD, LOUD - 0.01, -3.0, 2.0, LOUD + 0.1), (0.7, 5.0, 3.0, 0.69, 4.0)
-    assert audible_claims(z, heard, NAMES) == (Claim(NAMES.columns[0], "high"), Claim(NAMES.columns[4], "high"))
-    assert audible_claims(z, 0 * heard, NAMES) == ()
+    z, predicted_evidence = np.zeros((2, len(NAMES.columns)))
+    predicted_evidence[:5], z[:5] = (EVIDENCE_THRESHOLD, EVIDENCE_THRESHOLD - 0.01, -3.0, 2.0, EVIDENCE_THRESHOLD + 0.1), (0.7, 5.0, 3.0, 0.69, 4.0)
+    assert predicted_claims(z, predicted_evidence, NAMES) == (Claim(NAMES.columns[0], "high"), Claim(NAMES.columns[4], "high"))
+    assert predicted_claims(z, 0 * predicted_evidence, NAMES) == ()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_windows_that_no_encoder_has_heard_say_nothing(value):
-    heard = np.array(Z)
-    heard[60, 3] = value
+    predicted_evidence = np.array(Z)
+    predicted_evidence[60, 3] = value
     with pytest.raises(ValueError, match="No trained encoder has heard this window"):
-        audible_claims(Z[60], heard[60], NAMES)
+        predicted_claims(Z[60], predicted_evidence[60], NAMES)
     with pytest.raises(ValueError, match="outside the split"):
-        real_segments(INDEX, ROWS, Z, NAMES, heard)
-    assert len(real_segments(INDEX, ROWS[ROWS != 60], Z, NAMES, heard)) == len(ROWS) - 1
+        real_segments(INDEX, ROWS, Z, NAMES, predicted_evidence)
+    assert len(real_segments(INDEX, ROWS[ROWS != 60], Z, NAMES, predicted_evidence)) == len(ROWS) - 1
 
 
 # --- wordings of thoughts
@@ -369,7 +361,7 @@ def test_thoughts_say_one_meaning_in_several_ways_and_descriptions_in_one():
             (evidence,) = re.findall(r"(?<=\. )[A-Z][^.]*\.$", option)
             assert evidence == "No band stands out." or re.fullmatch(r"Evidence: [a-z, ]+\.", evidence), option
         assert parse(item.thought, ()).claims == parse(item.answer, SEED_VII.labels).claims
-        assert all(isinstance(found, Claim | Quiet) for found in parse(item.thought, ()).statements)
+        assert all(isinstance(found, Claim | NoSalientFeature) for found in parse(item.thought, ()).statements)
 
 
 def zero_shot_forms() -> set[str]:
@@ -512,17 +504,17 @@ def persons_view(segments: list[Segment], z: np.ndarray) -> dict[int, Segment]:
     return seen
 
 
-def spoken(item, heard: list[Segment], rng: np.random.Generator) -> str:
+def spoken(item, predicted_evidence: list[Segment], rng: np.random.Generator) -> str:
     """Answer of a speaker who knows the tasks, to what was heard in the place of the item's segments."""
-    luck, first = rng.uniform(size=len(item.options)), heard[0]
+    luck, first = rng.uniform(size=len(item.options)), predicted_evidence[0]
     if item.kind in ("predict", "zero_predict"):
         return first.label
     if item.kind in ("compare", "rank"):
-        values = [segment.value(item.axis, SEED_VII) + 1e-9 * rng.uniform() for segment in heard]
+        values = [segment.value(item.axis, SEED_VII) + 1e-9 * rng.uniform() for segment in predicted_evidence]
         order = ["ABCD"[i] for i in np.argsort(values)[::-1]]
         return " > ".join(order) if item.kind == "rank" else order[0]
     if item.kind in ("match", "zero_match"):
-        fits = [segment.label == without_scenario(text_of(item))[0] for segment in heard]
+        fits = [segment.label == without_scenario(text_of(item))[0] for segment in predicted_evidence]
     elif item.kind == "describe":
         fits = [sum(str(claim) in option for claim in first.claims) + 3 * (first.label in option) for option in item.options]
     else:
@@ -531,10 +523,10 @@ def spoken(item, heard: list[Segment], rng: np.random.Generator) -> str:
     return item.options[int(np.argmax(np.array(fits) + 0.5 * luck))]
 
 
-def beyond_chance(items: list, hear, seed: int = 0) -> float:
+def beyond_chance(items: list, fit_evidence_probe, seed: int = 0) -> float:
     """Share of right answers minus chance, in standard errors of guessing."""
     rng = np.random.default_rng(seed)
-    hits = np.array([spoken(item, [hear[window] for window in item.windows], rng) == item.answer for item in items])
+    hits = np.array([spoken(item, [fit_evidence_probe[window] for window in item.windows], rng) == item.answer for item in items])
     chance = np.array([1 / len(item.options) for item in items])
     return float((hits - chance).sum() / np.sqrt((chance * (1 - chance)).sum()))
 
@@ -566,19 +558,19 @@ def test_a_speaker_who_hears_another_window_well_is_at_chance(kind, levels):
 
 def test_descriptions_of_others_can_be_ruled_out_by_who_knows_the_person():
     """Why training items are no examination: their distractors are of anybody."""
-    for levels, told in (("population", True), ("own", False)):
+    for levels, explanations in (("population", True), ("own", False)):
         index, z = people(levels)
         segments = real_segments(index, np.arange(len(index)), z, NAMES)
         mixed = ItemBuilder(segments, SEED_VII, 5).draw("describe", 2500)
-        assert (beyond_chance(mixed, persons_view(segments, z)) > 20) == told
+        assert (beyond_chance(mixed, persons_view(segments, z)) > 20) == explanations
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_items_of_an_examination_are_of_one_person_and_right(kind):
-    owner = INDEX["subject"].to_numpy()
+    subject = INDEX["subject"].to_numpy()
     segments = real_segments(INDEX, ROWS, Z, NAMES)
     items = OnePersonBuilder(segments, SEED_VII, 3).draw(kind, 300)
-    assert all(len(set(owner[item.windows])) == 1 for item in items) and {item.subject for item in items} == {"1", "2", "3"}
+    assert all(len(set(subject[item.windows])) == 1 for item in items) and {item.subject for item in items} == {"1", "2", "3"}
     assert all(item.options.count(item.answer) == 1 and set(item.windows) <= set(ROWS.tolist()) for item in items)
     assert items == OnePersonBuilder(segments, SEED_VII, 3).draw(kind, 300)
     if kind == "describe":

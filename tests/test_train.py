@@ -10,23 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from e2llm.language import IGNORE, ScratchParams, make_language_model, make_tokenizer
-from e2llm.modeling import E2LLMForConditionalGeneration, E2LLMProcessor
-from e2llm.projector import Ear
-from e2llm.questions import Item
-from e2llm.stages import AdapterParams, train_adapter, train_projector
-from e2llm.train import (
-    FitParams,
-    Samples,
-    encode_rows,
-    examples_of,
-    fit,
-    item_collate,
-    item_order,
-    mixed_order,
-    signal_collate,
-    trainable,
-)
+from e2llm.core.chat import IGNORE, Item
+from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.modeling import E2LLMForConditionalGeneration
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.models.projector import EvidenceProbe
+from e2llm.training.stage2_alignment import train_projector
+from e2llm.training.stage3_instruction import AdapterParams, train_adapter
+from e2llm.training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate, trainable
 
 PARAMS = FitParams(steps=12, batch_size=4, lr=0.05, seed=3, save_steps=5)
 
@@ -85,7 +76,7 @@ def cut_at(last: int, steps: list[int]):
 
 
 def test_training_lowers_the_loss_and_reports_it(tmp_path):
-    params, model, told = replace(PARAMS, steps=40), Small(), []
+    params, model, explanations = replace(PARAMS, steps=40), Small(), []
 
     def error() -> float:
         with torch.no_grad():
@@ -93,12 +84,12 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path):
 
     before = error()
     history = fit(model, samples(params), collate, params, tmp_path, terms=("half",),
-                  tell=lambda step, **facts: told.append((step, facts)))
+                  tell=lambda step, **facts: explanations.append((step, facts)))
     assert not model.training and error() < 0.3 * before
     assert torch.equal(model.frozen, torch.ones(2))
     assert list(history.columns) == ["step", "loss", "half"] and history["step"].tolist() == list(range(2, 41, 2))
     assert history["loss"].iloc[-5:].mean() < history["loss"].iloc[:5].mean()
-    assert [step for step, _ in told] == list(range(1, 41)) and told[-1][1]["loss"] > 0
+    assert [step for step, _ in explanations] == list(range(1, 41)) and explanations[-1][1]["loss"] > 0
 
 
 def test_the_terms_of_a_loss_are_logged_beside_it(tmp_path):
@@ -217,14 +208,14 @@ def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
 
 def test_alignment_with_evidence_leaves_the_ear_and_what_it_says(tokenizer, tmp_path):
     rng = np.random.default_rng(4)
-    ear = Ear.fit(TOKENS, rng.normal(size=(8, 3)), ["occipital alpha", "frontal theta", "artefact level"])
+    evidence_probe = EvidenceProbe.fit(TOKENS, rng.normal(size=(8, 3)), ["occipital alpha", "frontal theta", "artefact level"])
 
     def train(folder: str, tell=None):
-        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, tell, ear, 2)[0]
+        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, tell, evidence_probe, 2)[0]
 
     projector = trained_the_same_when_cut(train).projector
-    assert torch.equal(projector.evidence.weight, ear.weight) and torch.equal(projector.evidence.bias, ear.bias)
-    fresh = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, TUNING.seed, ear, 2).projector
+    assert torch.equal(projector.evidence.weight, evidence_probe.weight) and torch.equal(projector.evidence.bias, evidence_probe.bias)
+    fresh = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, TUNING.seed, evidence_probe, 2).projector
     features = torch.from_numpy(TOKENS)
     with torch.no_grad():
         assert torch.equal(projector(features)[:, 4:], fresh(features)[:, 4:]) and projector(features).shape == (8, 10, 64)
@@ -246,29 +237,29 @@ def corpus(n: int = 600, seed: int = 0):
     """Labels and owners of windows, both of unequal frequency."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(4, size=n, p=[0.7, 0.1, 0.1, 0.1])
-    owners = rng.choice(np.array(["1", "2", "3", "4", "5"], dtype=object), size=n, p=[0.6, 0.1, 0.1, 0.1, 0.1])
-    return labels, owners, np.sort(rng.choice(n, size=n // 2, replace=False))
+    subjects = rng.choice(np.array(["1", "2", "3", "4", "5"], dtype=object), size=n, p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    return labels, subjects, np.sort(rng.choice(n, size=n // 2, replace=False))
 
 
 def test_every_batch_holds_every_class_equally_often_from_different_people():
-    labels, owners, rows = corpus()
+    labels, subjects, rows = corpus()
     params = FitParams(steps=30, batch_size=16, lr=0.1, seed=1)
-    order = mixed_order(labels, owners, rows, params)
+    order = mixed_order(labels, subjects, rows, params)
     assert order.shape == (480,) and set(order) <= set(rows)
     for batch in order.reshape(30, 16):
         assert Counter(labels[batch]) == {0: 4, 1: 4, 2: 4, 3: 4}
         for label in range(4):
             own = batch[labels[batch] == label]
-            available = len(set(owners[rows[labels[rows] == label]]))
-            assert len(set(owners[own])) == min(4, available)
-    shares = Counter(owners[order])
+            available = len(set(subjects[rows[labels[rows] == label]]))
+            assert len(set(subjects[own])) == min(4, available)
+    shares = Counter(subjects[order])
     assert max(shares.values()) < 1.6 * min(shares.values())  # of the rows, one person has six times another's
     assert any(labels[batch].tolist() != sorted(labels[batch]) for batch in order.reshape(30, 16))
 
 
 def test_classes_are_balanced_when_they_do_not_divide_the_batch():
-    labels, owners, rows = corpus()
-    order = mixed_order(labels, owners, rows, FitParams(steps=200, batch_size=6, lr=0.1))
+    labels, subjects, rows = corpus()
+    order = mixed_order(labels, subjects, rows, FitParams(steps=200, batch_size=6, lr=0.1))
     for batch in order.reshape(200, 6):
         assert sorted(Counter(labels[batch]).values()) == [1, 1, 2, 2]
     shares = np.bincount(labels[order]) / len(order)
@@ -276,8 +267,8 @@ def test_classes_are_balanced_when_they_do_not_divide_the_batch():
 
 
 def test_orders_are_seeded():
-    labels, owners, rows = corpus()
-    for make in (lambda params: mixed_order(labels, owners, rows, params), lambda params: item_order(list(range(50)), params)):
+    labels, subjects, rows = corpus()
+    for make in (lambda params: mixed_order(labels, subjects, rows, params), lambda params: item_order(list(range(50)), params)):
         one, again, other = (make(FitParams(steps=5, batch_size=8, lr=0.1, seed=seed)) for seed in (1, 1, 2))
         assert np.array_equal(one, again) and not np.array_equal(one, other)
 
@@ -352,13 +343,13 @@ def test_some_items_think_aloud_and_the_rest_answer_at_once(tokenizer):
 
 
 def test_signals_of_a_batch_are_equalised_with_their_own_persons_gain():
-    data, owners = np.arange(24, dtype=np.float32).reshape(4, 2, 3), np.array(["a", "b", "a", "b"], dtype=object)
+    data, subjects = np.arange(24, dtype=np.float32).reshape(4, 2, 3), np.array(["a", "b", "a", "b"], dtype=object)
     labels, spectral = np.array([0, 1, 2, 3]), np.arange(8.0).reshape(4, 2)
 
     def equalise(signal, who):
         return torch.from_numpy(signal) * torch.tensor([1.0 if name == "a" else 10.0 for name in who])[:, None, None]
 
-    batch = signal_collate(data, equalise, owners, labels, spectral)([3, 0])
+    batch = signal_collate(data, equalise, subjects, labels, spectral)([3, 0])
     assert torch.equal(batch["signal_mv"], torch.from_numpy(np.stack([10 * data[3], data[0]])))
     assert batch["labels"].tolist() == [3, 0]
     assert batch["spectral"].dtype == torch.float32 and batch["spectral"].tolist() == [[6.0, 7.0], [0.0, 1.0]]
@@ -371,10 +362,10 @@ def test_tokens_on_disk_are_those_of_the_encoder(tmp_path):
             return signal.unflatten(2, (3, 2)) * 2
 
     data = np.random.default_rng(0).normal(size=(9, 4, 6)).astype(np.float32)
-    owners = np.array(["a"] * 9, dtype=object)
+    subjects = np.array(["a"] * 9, dtype=object)
     rows = np.array([1, 2, 5, 7, 8])
     path = tmp_path / "tokens.npy"
-    tokens = encode_rows(Doubling(), data, lambda signal, who: torch.from_numpy(signal), owners, rows, path, batch=2)
+    tokens = encode_rows(Doubling(), data, lambda signal, who: torch.from_numpy(signal), subjects, rows, path, batch=2)
     assert tokens.shape == (5, 4, 6) and isinstance(tokens, np.memmap)
     assert np.array_equal(tokens, 2 * data[rows])
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm.baselines import LOGISTIC, SVM, Recipe
-from e2llm.emotions import SEED_VII
-from e2llm.recordings import clip_emotion
-from e2llm.truths import MODELS, PUBLISHED, SETTINGS, BaselineClassifier, Setting, reached, session_clock
-from e2llm.truths import under_protocols as in_parallel
+from e2llm.core.labels import SEED_VII
+from e2llm.data.sources.seed_vii import clip_emotion
+from e2llm.evaluation.baselines import LOGISTIC, SVM, Recipe
+from e2llm.evaluation.protocols_compared import MODELS, PUBLISHED, SETTINGS, BaselineClassifier, Setting, reached, session_clock
+from e2llm.evaluation.protocols_compared import under_protocols as in_parallel
 
 N_CHANNELS, N_BANDS = 6, 5
 SVM_NAME = Recipe(SVM, "z-score").name
@@ -31,7 +31,7 @@ def corpus(clip_noise: float, effect: float, subjects: int = 10) -> SimpleNamesp
     level = rng.normal(size=(trial.max() + 1, N_CHANNELS * N_BANDS))[trial] * clip_noise
     level += rng.normal(size=(7, N_CHANNELS * N_BANDS))[labels] * effect + 0.3 * rng.normal(size=level.shape)
     power = np.exp(level).reshape(-1, N_CHANNELS, N_BANDS)
-    return SimpleNamespace(windows=SimpleNamespace(index=index, power=power), labels=labels, owners=index["subject"].to_numpy(dtype=object),
+    return SimpleNamespace(windows=SimpleNamespace(index=index, power=power), labels=labels, subjects=index["subject"].to_numpy(dtype=object),
                            label_set=SEED_VII)
 
 

@@ -14,19 +14,20 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm import stages
-from e2llm.assessment import assess
-from e2llm.encoder import HeadParams
-from e2llm.features import level
-from e2llm.grammar import parse
-from e2llm.language import ScratchParams
-from e2llm.plots_scaling import side_by_side as figure_of
-from e2llm.preprocess import PreprocessParams
-from e2llm.runs import Run, StageMissing
-from e2llm.scaling import share_stages
-from e2llm.tasks import read_items
-from e2llm.train import FitParams
-from e2llm.versus import COLUMNS, TRAINING, side_by_side, speak
+from e2llm.app import stages
+from e2llm.app.evaluation_stage import assess
+from e2llm.app.model_size_study import share_stages
+from e2llm.app.run_comparison import COLUMNS, TRAINING, side_by_side, write_explanations
+from e2llm.app.runs import Run, StageMissing
+from e2llm.core.claims import level
+from e2llm.data.preprocessing import PreprocessParams
+from e2llm.models.eegpt import HeadParams
+from e2llm.models.language import ScratchParams
+from e2llm.tasks.items import read_items
+from e2llm.tasks.thought_parser import parse
+from e2llm.training import stage3_instruction
+from e2llm.training.trainer import FitParams
+from e2llm.viz.plots_model_size import side_by_side as figure_of
 
 FIT = FitParams(4, 4, 4e-3)
 PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
@@ -55,7 +56,7 @@ def _train(run: Run, protocol: dict, seed: int) -> None:
     corpus = stages.open_corpus(run)
     stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 48, 2), 40, 1, fit)
     stages.align(run, corpus, 1, 2, 8, 1.0, fit)
-    stages.instruct(run, corpus, {"predict": 8, "match": 4}, 4, stages.AdapterParams(rank=2, alpha=4), fit)
+    stages.instruct(run, corpus, {"predict": 8, "match": 4}, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), fit)
     assess(run, corpus, None, 3, False, False, 0)
 
 
@@ -79,7 +80,7 @@ def test_claims_are_counted_from_the_texts(table, runs):
     """Precision once more, claim by claim."""
     for run in runs[:2]:
         corpus = stages.open_corpus(run)
-        texts = pd.read_csv(speak(run, corpus).path / "texts.csv", keep_default_na=False)
+        texts = pd.read_csv(write_explanations(run, corpus).path / "texts.csv", keep_default_na=False)
         assert texts["window"].tolist() == corpus.split.test.tolist()
         columns, true = corpus.evidence_names.columns, []
         for window, thought in zip(texts["window"], texts["thought"], strict=True):

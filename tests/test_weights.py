@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from e2llm.checkpoints import RELEASED_CHANNELS, read_checkpoint
-from e2llm.encoder import EEGPT, PATCH, EEGPTConfig, eegpt_config
-from e2llm.montage import EEGPT_VOCABULARY
-from e2llm.weights import load_released_weights, loudness, start_encoder
+from e2llm.core.montage import EEGPT_VOCABULARY
+from e2llm.models.eegpt import EEGPT, PATCH, EEGPTConfig, eegpt_config
+from e2llm.models.eegpt_weights import RELEASED_CHANNELS, initialize_encoder, load_released_weights, loudness, read_checkpoint
 
 CHANNELS = ["FZ", "CZ", "PZ", "OZ"]
 
@@ -268,7 +267,7 @@ def test_another_stated_unit_is_refused(tmp_path):
 
 def test_a_kernel_made_for_microvolts_is_noticed_in_millivolts(tmp_path):
     theirs = make(seed=1)
-    start_encoder(theirs, "loud")
+    initialize_encoder(theirs, "loud")
     assert loudness(theirs.state_dict()) == pytest.approx(1.0)
     save_file(theirs.state_dict(), tmp_path / "mv.safetensors")
     assert "another unit" not in str(load_released_weights(make(), tmp_path / "mv.safetensors"))
@@ -299,9 +298,9 @@ def test_a_file_without_named_tensors_is_refused(tmp_path, content):
 
 
 def test_starts_are_what_they_say():
-    noise, same, heard = (make("tiny2", seed=3) for _ in range(3))
-    assert start_encoder(same, "random").startswith("random start") and unchanged(same, snapshot(noise))
-    start_encoder(heard, "loud")
-    changed = [key for key, value in heard.state_dict().items() if not torch.equal(value, noise.state_dict()[key])]
+    noise, same, predicted_evidence = (make("tiny2", seed=3) for _ in range(3))
+    assert initialize_encoder(same, "random").startswith("random start") and unchanged(same, snapshot(noise))
+    initialize_encoder(predicted_evidence, "loud")
+    changed = [key for key, value in predicted_evidence.state_dict().items() if not torch.equal(value, noise.state_dict()[key])]
     assert changed == ["patch_embed.proj.weight"]
-    assert start_encoder(make("tiny2", seed=3), "").startswith("physiological start")
+    assert initialize_encoder(make("tiny2", seed=3), "").startswith("physiological start")

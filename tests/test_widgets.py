@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from e2llm import widgets
-from e2llm.montage import SEED_CHANNELS, eegpt_channels
-from e2llm.preprocess import Windows
+from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.data.preprocessing import Windows
+from e2llm.viz import widgets
 
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))
 # Subject, clip, its label and number of windows; the second subject lacks clip 2, and its clip 1 is shorter.

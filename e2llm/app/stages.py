@@ -1,0 +1,277 @@
+"""The stages of a run, one function each: what it reads, what it leaves, and when it may be skipped.
+
+Notebooks call these; everything they need comes from the run folder and the parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ..core.claims import MAX_ABS_Z, MAX_CLAIMS
+from ..core.files import data_fingerprint
+from ..core.labels import LabelSet
+from ..data.dataset import Corpus
+from ..data.features import evidence, group_entropy, scalp_groups
+from ..data.normalization import Baseline, Equaliser
+from ..data.preprocessing import PreprocessParams, Windows, preprocess
+from ..data.sources import open_source
+from ..data.splits import make_split
+from ..models.catalogue import CATALOGUE
+from ..models.eegpt import EEGPT, EmotionEncoder, HeadParams
+from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
+from ..models.language import ScratchParams, best_dtype, load_language_model, make_language_model, make_tokenizer
+from ..models.modeling import E2LLMForConditionalGeneration
+from ..models.processing import E2LLMProcessor
+from ..models.projector import EvidenceProbe
+from ..tasks.items import drill_items, item_text, read_items, text_items, write_items
+from ..training.augmentation import AugmentedWindows, fit_evidence_probe
+from ..training.stage1_encoder import new_encoder, pooled_tokens
+from ..training.stage2_alignment import alignment_items, train_projector
+from ..training.stage3_instruction import AdapterParams, instruction_items, quiet_peft, replay_items, train_adapter
+from ..training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate
+from .runs import Progress, Run, Stage, StageMissing
+
+
+def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2,
+                 **options) -> Stage:
+    """Preprocess a data source, with its class's options, into the ``windows`` stage; finished work with the same inputs is kept."""
+    source = open_source(kind, data_root, subjects=subjects, **options)
+    inputs = {"data": data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")}
+    stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
+    if not stage.done:
+        stage.begin()
+        skipped = preprocess(source, stage.path / "signal", params, n_jobs)
+        (stage.path / "labels.json").write_text(json.dumps(asdict(source.label_set), indent=1))
+        windows = Windows.open(stage.path / "signal")
+        stage.finish({"windows": len(windows)}, skipped=skipped, channels=windows.channel_facts)
+    return stage
+
+
+def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
+    """Windows of a run under a protocol.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished ``windows`` stage.
+    protocol : dict, optional
+        Arguments of :func:`e2llm.data.splits.make_split`; default those that the encoder stage was trained with.
+    """
+    if protocol is None:
+        protocol = run.require("encoder")["params"]["protocol"]
+    folder = run.path / "windows"
+    run.require("windows")
+    windows = Windows.open(folder / "signal")
+    stored = json.loads((folder / "labels.json").read_text())
+    label_set = LabelSet(**{**stored, "labels": tuple(stored["labels"])})
+    split = make_split(windows.index, **protocol)
+    subjects, norm_groups = windows.index["subject"].to_numpy(dtype=object), split.norm_groups(windows.index)
+    power = np.asarray(windows.power)
+    values, names = evidence(power, np.asarray(windows.shape), windows.ch_names)
+    groups = group_entropy(power, scalp_groups(windows.ch_names))
+    labels = np.array([label_set.index(label) for label in windows.index["label"]])
+    z, z_groups = (Baseline.fit(found, norm_groups, split).z(found, norm_groups) for found in (values, groups))
+    spectral = np.clip(np.column_stack([z, z_groups]), -MAX_ABS_Z, MAX_ABS_Z).astype(np.float32)
+    predicted_evidence = None
+    if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == protocol:
+        predicted_evidence = np.full(z.shape, np.nan, dtype=np.float32)
+        predicted_evidence[split.used] = np.load(run.path / "encoder" / "heard.npy")
+    return Corpus(windows, label_set, split, Equaliser.fit(power, norm_groups, split, windows.sfreq), z, names, spectral, labels, subjects, norm_groups, predicted_evidence)
+
+
+def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
+    """The encoder of a run as it was before stage 1: it has seen no label of these recordings."""
+    record = run.require("encoder")
+    kept = record["params"]
+    if initialization_key(kept["weights"]) != record["inputs"]:
+        raise StageMissing(f"{kept['weights']} is not what the stage 'encoder' of {run.path} started from: bring that file back, or run lesson 02 "
+                           "again.")
+    return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
+
+
+def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams,
+                  head: HeadParams, edited: int = 0) -> Stage:
+    """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers.
+
+    Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies of them, for the terms on evidence; see :mod:`e2llm.training.augmentation`.
+    """
+    config = encoder_config(size, **size_changes)
+    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head),
+              "edited": edited}
+    stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
+    if stage.done:
+        return stage
+    stage.begin()
+    encoder, origin = new_encoder(corpus, config, weights, params.seed)
+    rows = corpus.split.used
+    before, copies = pooled_tokens(encoder, corpus, rows), AugmentedWindows.draw(corpus, corpus.split.train, params.seed)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
+    with Progress(run, params.steps, "stage 1") as progress:
+        order = mixed_order(corpus.labels, corpus.subjects, corpus.split.train, params)
+        order = copies.append_augmented(order, params.batch_size, edited, params.seed)
+        collate = copies.collate(signal_collate(corpus.windows.data, corpus.equalise, corpus.norm_groups, corpus.labels, corpus.spectral))
+        history = fit(model, Samples(order, lambda row: row), collate, replace(params, batch_size=params.batch_size + edited),
+                      stage.path / "checkpoints", terms=("ce", "supcon", "spectral", "change"), tell=progress.update)
+    history.to_csv(stage.path / "history.csv", index=False)
+    save_file(model.state_dict(), stage.path / "encoder.safetensors")
+    tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.norm_groups, rows, stage.path / "tokens.npy")
+    names, *weights = evidence_probe = fit_evidence_probe(encoder, copies, tokens, rows)
+    save_file(dict(zip(EvidenceProbe._fields[1:], weights, strict=True)), stage.path / "ear.safetensors", metadata={"names": json.dumps(names)})
+    np.save(stage.path / "heard.npy", evidence_probe(tokens))
+    model.cpu()
+    after = model.pooled(torch.from_numpy(np.array(tokens).reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
+    logits = model.classifier(after).detach().numpy()
+    np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
+    stage.finish({"final_loss": float(history["loss"].iloc[-1])}, origin=origin)
+    return stage
+
+
+def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
+    """The trained encoder of a run with its head."""
+    kept = run.require("encoder")["params"]
+    encoder = make_encoder(config_from(kept["encoder"]), corpus.windows.ch_names)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**kept["head"]))
+    model.load_state_dict(load_file(run.path / "encoder" / "encoder.safetensors"))
+    return model.eval()
+
+
+def load_evidence_probe(run: Run) -> EvidenceProbe:
+    """How evidence is heard in the encoder's tokens of a run."""
+    run.require("encoder")
+    with safe_open(run.path / "encoder" / "ear.safetensors", "pt") as stored:
+        return EvidenceProbe(json.loads(stored.metadata()["names"]), *(stored.get_tensor(name) for name in EvidenceProbe._fields[1:]))
+
+
+def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
+    """Frozen encoder tokens of a run, memory-mapped, and the row of each window id."""
+    folder = run.path / "encoder"
+    rows = np.load(folder / "answers.npz")["rows"]
+    return np.load(folder / "tokens.npy", mmap_mode="r"), {int(row): i for i, row in enumerate(rows)}
+
+
+def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int,
+                  params: FitParams) -> Stage:
+    """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
+
+    The text holds no EEG, no zero-shot scenario and no zero-shot question form.
+    """
+    is_scratch = name == "scratch"
+    wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
+    if is_scratch:
+        wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps, "fit": asdict(params)}
+    own = [Path(name)] if not is_scratch and name not in CATALOGUE and Path(name).exists() else []  # may be edited
+    inputs = {"files": data_fingerprint(own[0].parent, own, run.path / ".model-digests.json")} if own else {}
+    stage = run.stage("language_model", wanted, inputs=inputs)
+    if stage.done:
+        return stage
+    stage.begin()
+    if is_scratch:
+        drills = drill_items(corpus.label_set, drill_steps * params.batch_size, params.seed)
+        items = [*drills, *text_items(corpus.label_set, n_items, params.seed)]
+        tokenizer = make_tokenizer([item_text(item) for item in items], scratch.vocab_size)
+        model = make_language_model(tokenizer, scratch, params.seed)
+        processor = E2LLMProcessor(tokenizer, 1)
+        examples = examples_of(items, processor, 0.5, params.seed)
+        with Progress(run, params.steps, "language") as progress:
+            lengths = [len(example["input_ids"]) for example in examples[len(drills) :]]
+            lesson = item_order(lengths, replace(params, steps=params.steps - drill_steps))
+            order = np.concatenate([np.arange(len(drills)), len(drills) + lesson])
+            history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, None, {}), params,
+                          stage.path / "checkpoints", tell=progress.update)
+        model.save_pretrained(stage.path / "model")
+        tokenizer.save_pretrained(stage.path / "model")
+        history.to_csv(stage.path / "history.csv", index=False)
+        parameters = sum(p.numel() for p in model.parameters())
+    else:
+        model, tokenizer = load_language_model(name, dtype)
+        parameters = sum(p.numel() for p in model.parameters())
+    dtype = best_dtype() if dtype == "auto" else dtype  # decided once: what follows is computed alike wherever the run goes on
+    (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype}))
+    stage.finish({"parameters": parameters, "vocabulary": len(tokenizer)})
+    return stage
+
+
+def open_language(run: Run):
+    """Language model and tokenizer of a run, and where they come from."""
+    run.require("language_model")
+    folder = run.path / "language_model"
+    source = json.loads((folder / "source.json").read_text())
+    name = str(folder / "model") if source["name"] == "model" else source["name"]
+    return *load_language_model(name, source["dtype"]), name
+
+
+def align(run: Run, corpus: Corpus, eeg_tokens: int, evidence_slots: int, n_items: int, noise: float, params: FitParams) -> Stage:
+    """Stage 2: cross-modal alignment with encoder and language model frozen."""
+    settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise, "fit": asdict(params)}
+    stage = run.stage("projector", settings, needs=("encoder", "language_model"))
+    if stage.done:
+        return stage
+    stage.begin()
+    items = alignment_items(corpus, "train", n_items, params.seed)
+    write_items(items, stage.path / "items.jsonl")
+    language, tokenizer, source = open_language(run)
+    tokens, position = load_tokens(run)
+    with Progress(run, params.steps, "stage 2") as progress:
+        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise, params,
+                                         stage.path / "checkpoints", progress.update, load_evidence_probe(run), evidence_slots)
+    save_file(model.own_state(), stage.path / "projector.safetensors")
+    history.to_csv(stage.path / "history.csv", index=False)
+    stage.finish({"final_loss": float(history["loss"].iloc[-1])})
+    return stage
+
+
+def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
+    """The model after stage 2."""
+    stored = run.require("projector")["params"]
+    language, tokenizer, source = open_language(run)
+    tokens, _ = load_tokens(run)
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stored["eeg_tokens"], 0,
+                                               load_evidence_probe(run), stored["evidence_slots"])
+    model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
+    return model.eval(), E2LLMProcessor(tokenizer, stored["eeg_tokens"], stored["evidence_slots"])
+
+
+def items_per_kind(run: Run) -> dict[str, int]:
+    """Items of each kind that stage 3 of a run was given, in the order in which they were drawn: records sort their keys."""
+    stored = run.require("adapter")["params"]["per_kind"]
+    in_turn = dict.fromkeys(item.kind for item in read_items(run.path / "adapter" / "items.jsonl"))
+    return {kind: stored[kind] for kind in in_turn if kind in stored}
+
+
+def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:
+    """Stage 3: instruction tuning with chain of thought; ``replay`` text-only items keep what the text has taught."""
+    if held_out := sorted(kind for kind in per_kind if kind.startswith("zero_")):
+        raise ValueError(f"{held_out} belong to the zero-shot tier: they must not be trained on.")
+    replay = replay if corpus.label_set.has_affect else 0
+    settings = {"per_kind": per_kind, "replay": replay, "adapter": asdict(adapter), "fit": asdict(params)}
+    stage = run.stage("adapter", settings, needs=("projector",))
+    if stage.done:
+        return stage
+    stage.begin()
+    items = instruction_items(corpus, "train", per_kind, params.seed) + replay_items(corpus, replay, params.seed)
+    write_items(items, stage.path / "items.jsonl")
+    model, processor = open_aligned(run)
+    tokens, position = load_tokens(run)
+    with Progress(run, params.steps, "stage 3") as progress:
+        peft, history = train_adapter(model, processor, items, tokens, position, adapter, params, stage.path / "checkpoints", progress.update)
+    peft.save_pretrained(stage.path / "lora")
+    history.to_csv(stage.path / "history.csv", index=False)
+    stage.finish({"final_loss": float(history["loss"].iloc[-1]), "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)})
+    return stage
+
+
+def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, E2LLMProcessor]:
+    """The model after stage 3, or after another ``stage`` that leaves an adapter (``feedback``), the adapter merged."""
+    run.require(stage)
+    model, processor = open_aligned(run)
+    with quiet_peft():
+        peft = PeftModel.from_pretrained(model, str(run.path / stage / "lora"))
+    return peft.merge_and_unload().eval(), processor

@@ -1,0 +1,26 @@
+"""TODO purpose of core.environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def in_kernel() -> bool:
+    """True in a notebook's kernel, whoever drives it."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def is_interactive() -> bool:
+    """True if somebody sits before this notebook, so that live widgets and bars make sense.
+
+    Jupyter sets ``JPY_SESSION_NAME`` for the kernels it serves; papermill and nbval do not. The pipeline also
+    sets ``E2LLM_BATCH``, for kernels started from within a notebook inherit the first.
+    """
+    return "JPY_SESSION_NAME" in os.environ and "E2LLM_BATCH" not in os.environ
+
+
+def is_watched() -> bool:
+    """True if a progress bar has a reader: a person at a notebook, or a terminal outside any kernel."""
+    return is_interactive() or (sys.stderr.isatty() and not in_kernel())

@@ -1,0 +1,138 @@
+"""Files: where the project is, files written whole or not at all, and told apart by their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_SETTLED_S = 2.0  # a file changed less than so long ago may change again within one tick of the disk's clock
+
+
+def project_root() -> Path:
+    """Folder of the ``pyproject.toml`` that names e2llm, looked for upwards from here, then from the package."""
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            project = folder / "pyproject.toml"
+            if project.is_file() and re.search(r"""^name\s*=\s*["']e2llm["']""", project.read_text("utf-8"), re.M):
+                return folder
+    raise FileNotFoundError(f"No pyproject.toml that names e2llm in or above {Path.cwd()}: start inside the project.")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name ``path`` once the block has ended without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}-{path.name}")  # hidden, same suffix: writers look at suffixes
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys: equal contents are equal bytes."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file of a stage or run; ValueError names the file if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): remove the folder {path.parent} and make it again.") from error
+
+
+def digest(content: Any) -> str:
+    """sha256 of what JSON can say, whatever the order of its keys."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def visible_files(folder: Path) -> list[tuple[str, Path]]:
+    """(relative name, path) of files below ``folder`` in order of name; links are followed, hidden files left out."""
+    found, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()  # a link to a folder above would never end
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted((path.relative_to(folder).as_posix(), path) for path in found if path.is_file())
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_fingerprint(root: str | Path, inputs: Iterable[Path] | None = None, cache: Path | None = None) -> str:
+    """sha256 over the names and contents of input files.
+
+    Every byte is read once: a digest is kept in ``cache`` under the file's inode, size and times, so that later calls
+    look at these alone. The first call reads about 1 GB a second, which is little beside preprocessing the same files.
+
+    Parameters
+    ----------
+    root : path
+        Folder of the data. Files in it count by their name relative to it, so that it may be moved.
+    inputs : iterable of path, optional
+        Files, and folders that count with every file below them, hidden ones left out. One that does not exist counts
+        as absent. Default: ``root``.
+    cache : path, optional
+        JSON file of digests; written anew with the files of this call.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``root`` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the data.")
+    known = json.loads(cache.read_text("utf-8")) if cache is not None and cache.is_file() else {}
+    kept, facts = {}, []
+    for place in [root] if inputs is None else inputs:
+        name = place.relative_to(root).as_posix() if place.is_relative_to(root) else f"outside/{place.name}"
+        if place.is_dir():
+            facts += [[f"{name}/{file}", _content_mark(path, known, kept)] for file, path in visible_files(place)]
+        else:
+            facts.append([name, _content_mark(place, known, kept) if place.is_file() else None])
+    if cache is not None and kept != known:
+        write_json(cache, kept)
+    return digest(sorted(facts, key=json.dumps))
+
+
+def _content_mark(path: Path, known: Mapping[str, str], kept: dict[str, str]) -> str:
+    """sha256 of a file, taken from ``known`` where the file has not been touched since; put into ``kept``."""
+    now, facts = time.time(), path.stat()
+    mark = f"{facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+    found = known.get(mark) or checksum(path)
+    if now - max(facts.st_mtime, facts.st_ctime) > _SETTLED_S:
+        kept[mark] = found
+    return found
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(name: str, what: str = "run") -> str:
+    """Return ``name`` if it can name a folder, raise ValueError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a {what}: use letters, digits, '.', '_', '-', a letter or digit first.")
+    return name

@@ -1,0 +1,360 @@
+"""The auditor: refuses a split whose test score should not be believed, with the reason and the offending rows.
+
+Every rule looks at one way in which test data reach training, and yields findings. ``refuse`` stops the work;
+``warn`` is printed beside every score. A refusal can be overridden by naming its rule; the report is then stamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+if TYPE_CHECKING:
+    from ..core.chat import Item
+    from .protocols import Split
+
+
+
+PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
+NEAR = 0.01  # largest difference of any log band power between copies: 1 %, while neighbouring windows differ by tens of percent
+NOTHING_FOUND = "nothing found"  # what the facts of a run say of a split without findings
+SHOWN = 5  # rows named in a reason
+
+
+class LeakError(Exception):
+    """A split whose test score should not be believed; the message names rule, reason and rows."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule found.
+
+    Parameters
+    ----------
+    rule : str
+        Its name, by which it can be overridden.
+    severity : str
+        ``refuse`` or ``warn``.
+    reason : str
+        One sentence with the fact.
+    rows : tuple of int
+        Offending rows of the index.
+    """
+
+    rule: str
+    severity: str
+    reason: str
+    rows: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" (rows {list(self.rows[:SHOWN])}{', …' if len(self.rows) > SHOWN else ''})" if self.rows else ""
+        return f"{self.rule}: {self.reason}{where}."
+
+
+@dataclass(frozen=True)
+class Case:
+    """A split and everything else that is known of how its models came about; what is not given is not checked.
+
+    Parameters
+    ----------
+    split : Split
+        The parts.
+    index : DataFrame
+        One row a window: ``subject``, ``clip``, ``label``; ``session`` if there are several, ``start_s`` if windows may overlap.
+    window_s : float
+        Length of a window in seconds.
+    power : ndarray, shape (n_windows, n_channels, n_bands), optional
+        Band power, to find signals that stand on two sides.
+    items : sequence of Item
+        Instruction items or few-shot examples that a model was trained on or shown.
+    pretrained_on : collection of str
+        Subjects whose recordings the encoder's weights have seen.
+    repaired_over : str
+        What channel repair was fitted on: ``clip`` (each by itself), ``recording`` or ``corpus``.
+    selected_on : str
+        Part on which epoch, threshold or weights were chosen.
+    neighbour_worth : float, optional
+        Balanced accuracy above chance of copying the nearest training clip in time.
+    session_worth : float, optional
+        Balanced accuracy above chance of the most frequent training label of the session.
+    """
+
+    split: Split
+    index: pd.DataFrame
+    window_s: float = 4.0
+    power: np.ndarray | None = None
+    items: Sequence[Item] = ()
+    pretrained_on: Collection[str] = ()
+    repaired_over: str = "clip"
+    selected_on: str = "val"
+    neighbour_worth: float | None = None
+    session_worth: float | None = None
+    parts: dict[str, np.ndarray] = field(init=False)
+    trial: pd.Series = field(init=False)
+
+    def __post_init__(self) -> None:
+        if "session" not in self.index:  # a source may know none: then all of a person's clips are one
+            object.__setattr__(self, "index", self.index.assign(session=1))
+        object.__setattr__(self, "parts", {name: np.asarray(getattr(self.split, name)) for name in ("train", "val", "test")})
+        object.__setattr__(self, "trial", self.index["subject"].astype(str) + "/" + self.index["clip"].astype(str))
+
+    def shared(self, column: pd.Series, left: np.ndarray, right: np.ndarray) -> tuple[list, tuple[int, ...]]:
+        """Values of a column that stand on both sides, and the rows of the right side that hold them."""
+        on_right = column.iloc[right]
+        both = on_right.isin(set(column.iloc[left])).to_numpy()
+        return sorted(set(on_right[both]), key=str), tuple(int(row) for row in right[both])
+
+
+def _named(values: Sequence) -> str:
+    return f"{list(values[:3])}{' …' if len(values) > 3 else ''}"
+
+
+def empty_part(case: Case) -> Iterator[Finding]:
+    """Train, validation and test must each hold windows."""
+    for name, rows in case.parts.items():
+        if len(rows) == 0:
+            yield Finding("empty_part", "refuse", f"the {name} part is empty under protocol '{case.split.protocol}'")
+
+
+def same_window(case: Case) -> Iterator[Finding]:
+    """No window stands in two parts, or twice in one."""
+    for left, right in PAIRS:
+        if (both := np.intersect1d(case.parts[left], case.parts[right])).size:
+            yield Finding("same_window", "refuse", f"windows stand in {left} and in {right}", tuple(both.tolist()))
+    for name, rows in case.parts.items():
+        values, counts = np.unique(rows, return_counts=True)
+        if (counts > 1).any():
+            yield Finding("same_window", "refuse", f"windows stand twice in {name}", tuple(values[counts > 1].tolist()))
+
+
+def overlapping_windows(case: Case) -> Iterator[Finding]:
+    """Windows of one recorded stretch that share samples stay on one side."""
+    if "start_s" not in case.index:
+        return
+    for left, right in PAIRS:
+        both = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)), trial=case.trial)
+        both = both[both["side"].isin([left, right])].sort_values(["trial", "start_s"], kind="stable")
+        near = (both["trial"] == both["trial"].shift()) & (both["start_s"] - both["start_s"].shift() < case.window_s - 1e-9)
+        near &= both["side"] != both["side"].shift()
+        if near.any():
+            yield Finding("overlapping_windows", "refuse", f"windows of {left} and {right} share samples", tuple(both["row"][near]))
+
+
+def clip_on_both_sides(case: Case) -> Iterator[Finding]:
+    """Windows of one clip of one person stay on one side: they share its slow drifts, its label and its artefacts."""
+    for left, right in PAIRS:
+        values, rows = case.shared(case.trial, case.parts[left], case.parts[right])
+        if values:
+            yield Finding("clip_on_both_sides", "refuse", f"same clips of one subject in {left} and {right}: {_named(values)}", rows)
+
+
+def subject_on_both_sides(case: Case) -> Iterator[Finding]:
+    """A cross-subject protocol tests on people that training has not met."""
+    for left, right in PAIRS if case.split.subject_disjoint else ():
+        values, rows = case.shared(case.index["subject"], case.parts[left], case.parts[right])
+        if values:
+            yield Finding("subject_on_both_sides", "refuse", f"same subjects in {left} and {right}: {_named(values)}", rows)
+
+
+def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
+    """A cross-video protocol tests on clips that training has not met, whoever watched them."""
+    for left, right in PAIRS if case.split.clip_disjoint else ():
+        values, rows = case.shared(case.index["clip"], case.parts[left], case.parts[right])
+        if values:
+            yield Finding("stimulus_on_both_sides", "refuse", f"same clips in {left} and {right}: {_named(values)}", rows)
+
+
+def context_on_both_sides(case: Case) -> Iterator[Finding]:
+    """A cross-context protocol tests on a context that neither training nor validation has met."""
+    for left, right in (("train", "test"), ("val", "test")) if case.split.context_disjoint else ():
+        values, rows = case.shared(case.index["context"], case.parts[left], case.parts[right])
+        if values:
+            yield Finding("context_on_both_sides", "refuse", f"same contexts in {left} and {right}: {_named(values)}", rows)
+
+
+def duplicated_signal(case: Case) -> Iterator[Finding]:
+    """The same signal, perhaps under another name, gain or with a little noise, stays on one side."""
+    if case.power is None:
+        return
+    levels = np.log(np.maximum(np.asarray(case.power, dtype=float), 1e-12)).reshape(len(case.power), -1)
+    levels = levels - levels.mean(axis=1, keepdims=True)
+    for left, right in PAIRS:
+        if min(len(case.parts[left]), len(case.parts[right])) == 0:
+            continue
+        search = NearestNeighbors(n_neighbors=1, metric="chebyshev").fit(levels[case.parts[left]])
+        distance = search.kneighbors(levels[case.parts[right]])[0][:, 0]
+        if (copies := case.parts[right][distance < NEAR]).size:
+            yield Finding("duplicated_signal", "refuse", f"signals of {right} stand, nearly equal, in {left} too", tuple(copies.tolist()))
+
+
+def normalisation_on_test(case: Case) -> Iterator[Finding]:
+    """Levels come from windows outside the held-out clips, or the protocol says that it is transductive."""
+    split = case.split
+    if split.transductive:
+        yield Finding("transductive", "warn", "levels were fitted on all windows of a person, test windows included")
+        return
+    if (used := np.intersect1d(split.fit, split.test)).size:
+        yield Finding("normalisation_on_test", "refuse", f"normalisation '{split.normalisation}' was fitted with test windows", tuple(used.tolist()))
+    for name in ("val", "test"):
+        values, rows = case.shared(case.trial, np.setdiff1d(split.fit, case.parts[name]), case.parts[name])
+        if values:
+            yield Finding("normalisation_on_test", "refuse", f"normalisation was fitted with other windows of {name} clips: {_named(values)}", rows)
+    if split.normalisation == "population" and (extra := np.setdiff1d(split.fit, split.train)).size:
+        yield Finding("normalisation_on_test", "refuse", "population levels were fitted outside the training part", tuple(extra.tolist()))
+
+
+def repair_on_test(case: Case) -> Iterator[Finding]:
+    """Channels are found bad, and repaired, from a stretch that lies on one side."""
+    units = {"clip": case.trial, "recording": case.index["subject"].astype(str) + "/" + case.index["session"].astype(str),
+             "corpus": pd.Series("all", index=case.index.index)}
+    if case.repaired_over not in units:
+        raise ValueError(f"Unknown scope of channel repair '{case.repaired_over}' (known: {', '.join(units)}).")
+    if case.repaired_over == "clip":
+        return  # clip_on_both_sides speaks of it
+    values, rows = case.shared(units[case.repaired_over], case.parts["train"], case.parts["test"])
+    if values:
+        reason = f"bad channels were found over a whole {case.repaired_over}, with its test windows: {_named(values)}"
+        yield Finding("repair_on_test", "refuse", reason, rows)
+
+
+def items_reuse_test(case: Case) -> Iterator[Finding]:
+    """Instruction items and few-shot examples hold windows of the training part only."""
+    used = np.unique([window for item in case.items for window in item.windows]).astype(int)
+    for name in ("test", "val"):
+        if (reused := np.intersect1d(used, case.parts[name])).size:
+            yield Finding("items_reuse_test", "refuse", f"instruction items or examples hold {name} windows", tuple(reused.tolist()))
+
+
+def pretrained_on_test(case: Case) -> Iterator[Finding]:
+    """The encoder's weights have not seen the people it is tested on."""
+    seen = {str(name) for name in case.pretrained_on}
+    subjects = case.index["subject"].iloc[case.parts["test"]].astype(str)
+    if (known := sorted(set(subjects) & seen)):
+        rows = tuple(int(row) for row, name in zip(case.parts["test"], subjects, strict=True) if name in seen)
+        yield Finding("pretrained_on_test", "refuse", f"the encoder's weights were pretrained on test subjects {_named(known)}", rows)
+
+
+def selected_on_test(case: Case) -> Iterator[Finding]:
+    """Nothing is chosen on the test part: no epoch, no threshold, no weight, no window."""
+    if case.selected_on == "test":
+        yield Finding("selected_on_test", "refuse", "something (epoch, threshold, weight) was chosen on the test part")
+
+
+def labels_of_parts(case: Case) -> Iterator[Finding]:
+    """A clip has one label, and every label stands on both sides."""
+    several = case.index["label"].groupby(case.trial).transform("nunique") > 1
+    if several.any():
+        yield Finding("clip_with_several_labels", "refuse", "windows of one clip have different labels", tuple(np.flatnonzero(several).tolist()))
+    one_sided = set(case.index["label"].iloc[case.parts["train"]]) ^ set(case.index["label"].iloc[case.parts["test"]])
+    if one_sided and all(map(len, case.parts.values())):
+        yield Finding("missing_class", "refuse", f"labels {sorted(one_sided)} stand on only one side of train and test")
+
+
+def time_neighbours(case: Case) -> Iterator[Finding]:
+    """Clips next to each other in time share the state of that minute; worth what copying the nearest label is worth."""
+    trials = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)))
+    trials = trials.drop_duplicates(["subject", "clip"]).sort_values(["subject", "session", "clip"])
+    same = (trials["subject"] == trials["subject"].shift()) & (trials["session"] == trials["session"].shift())
+    before, after = trials["side"].shift().where(same), trials["side"].shift(-1).where(same.shift(-1, fill_value=False))
+    append_augmented = (trials["side"] == "test") & ((before == "train") | (after == "train"))
+    if append_augmented.any():
+        worth = "not measured" if case.neighbour_worth is None else f"{100 * case.neighbour_worth:+.1f} points over chance"
+        yield Finding("time_neighbours", "warn", f"{append_augmented.sum()} test clips follow or precede a training clip of the same person and session "
+                      f"(copying the nearest label: {worth})", tuple(trials["row"][append_augmented]))
+
+
+def session_fingerprint(case: Case) -> Iterator[Finding]:
+    """Where sessions differ in their labels, whoever recognises a session by its electrodes knows something of the label."""
+    if case.split.normalisation == "session" or case.index.groupby("session")["label"].agg(frozenset).nunique() < 2:
+        return
+    recording = case.index["subject"].astype(str) + "/" + case.index["session"].astype(str)
+    sessions, rows = case.shared(recording, case.parts["train"], case.parts["test"])
+    if sessions:
+        worth = "not measured" if case.session_worth is None else f"{100 * case.session_worth:+.1f} points over chance"
+        reason = (f"{len(sessions)} sessions stand on both sides, show some labels more than others, and keep their own levels (guessing a "
+                  f"session's most frequent label: {worth}; normalisation 'session' takes the levels away)")
+        yield Finding("session_fingerprint", "warn", reason, rows)
+
+
+def people_not_seen(case: Case) -> Iterator[Finding]:
+    """A protocol that says of its test people that they were seen has trained on them."""
+    if not case.split.clip_disjoint or case.split.subject_disjoint:
+        return
+    strangers = ~case.index["subject"].iloc[case.parts["test"]].isin(set(case.index["subject"].iloc[case.parts["train"]])).to_numpy()
+    if strangers.any():
+        who = sorted(set(case.index["subject"].iloc[case.parts["test"][strangers]]))
+        reason = (f"protocol '{case.split.protocol}' speaks of people seen, but subjects {_named(who)} were not trained on: where everybody has "
+                  "recordings of their own, 'subjects' is the name of it")
+        yield Finding("people_not_seen", "warn", reason, tuple(case.parts["test"][strangers].tolist()))
+
+
+RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
+    empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, context_on_both_sides,
+    duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts,
+    time_neighbours, session_fingerprint, people_not_seen)
+
+
+def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: object) -> list[Finding]:
+    """Refuse a split that leaks; return what must be said beside its scores.
+
+    Parameters
+    ----------
+    split : Split
+        The parts.
+    index : DataFrame
+        One row a window.
+    accept : collection of str
+        Rules whose refusals are overridden; they come back among the findings, and the report is stamped with them.
+    **known
+        Further fields of :class:`Case`.
+
+    Returns
+    -------
+    list of Finding
+        Warnings, and refusals that were overridden.
+
+    Raises
+    ------
+    LeakError
+        With every refusal that was not overridden.
+    """
+    case = Case(split, index, **known)
+    findings = [finding for rule in RULES for finding in rule(case)]
+    refused = [finding for finding in findings if finding.severity == "refuse" and finding.rule not in accept]
+    if refused:
+        raise LeakError(f"Protocol '{split.protocol}' is refused. " + " ".join(str(finding) for finding in refused))
+    return findings
+
+
+def reached_by_shortcuts(models: pd.DataFrame, probes: pd.DataFrame) -> list[Finding]:
+    """A warning for every model whose score may be had without EEG: a probe's interval reaches the model's, or lies above it.
+
+    Parameters
+    ----------
+    models, probes : DataFrame
+        One row a model, and a probe of :mod:`e2llm.evaluation.shortcuts`, under the same split: ``name``, ``score``, ``low``, ``high``. A probe
+        reaches a model if its upper bound is at or above the model's lower bound.
+    """
+    findings = []
+    for model in models.to_dict("records"):
+        reaching = probes[probes["high"] >= model["low"]].sort_values("score", ascending=False, kind="stable")
+        if len(reaching):
+            named = ", ".join(f"'{probe['name']}' {_percent(probe)}" for probe in reaching.to_dict("records"))
+            findings.append(Finding("shortcut_reaches_model", "warn", f"the score of '{model['name']}', {_percent(model)}, is reached without "
+                                    f"any EEG by {named}"))
+    return findings
+
+
+def _percent(row: dict) -> str:
+    return f"{100 * row['score']:.1f} ({100 * row['low']:.1f} – {100 * row['high']:.1f})"
+
+
+def stamp(findings: Collection[Finding]) -> str:
+    """What a report must carry beside every score: empty for a split without overridden refusals."""
+    rules = sorted({finding.rule for finding in findings if finding.severity == "refuse"})
+    return f"LEAKY: {', '.join(rules)}" if rules else ""

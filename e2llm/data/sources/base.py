@@ -1,0 +1,155 @@
+"""What every source of recordings yields, and how files of any format that MNE reads become it.
+
+Channels are placed by name or position in one function, signals leave it as float32 microvolts, and whatever is wrong
+with a file is said of that file alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import mne
+import numpy as np
+
+from ...core.labels import LabelSet
+from ...core.montage import NEAR_MM, Match, match_channels
+
+
+class RecordingError(Exception):
+    """A recording that cannot be used; the message names file, fact and remedy. The others go on."""
+
+
+class SourceError(Exception):
+    """A data source that cannot be used at all; the message names file, fact and remedy."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One labelled stretch of signal.
+
+    ``signal`` is float32 (channels, samples) in microvolts; ``intensity`` one value per 4 s, or None; ``context`` how the
+    label was evoked ("video", "imagery"), empty where a source has one way only; ``bads`` channels that the file itself calls bad.
+    """
+
+    subject: str
+    session: int
+    clip: int
+    label: str
+    signal: np.ndarray
+    sfreq: float
+    ch_names: tuple[str, ...]
+    intensity: np.ndarray | None = None
+    context: str = ""
+    bads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is read, and fails, as one: a file of a source, or the files of one person that belong together."""
+
+    name: str
+    path: Path
+    subject: str
+
+
+class Source(Protocol):
+    """A data source: what :func:`e2llm.data.preprocessing.preprocess` needs of one.
+
+    ``matches``, where a source has it, tells where the channels of each recording were placed. A class that names this
+    one as its base takes over :meth:`inputs`.
+    """
+
+    root: Path
+    label_set: LabelSet
+    recordings: list[Recording]
+
+    def inputs(self) -> list[Path]:
+        """Files that trials are made from, there or not, and folders of which every file counts; default the root."""
+        return [self.root]
+
+    def check(self, recording: Recording) -> list[str]:
+        """Channels of one recording by their canonical names; raises RecordingError if it cannot be used."""
+
+    def trials(self, recording: Recording) -> Iterator[Trial]:
+        """Trials of one recording, one in memory at a time."""
+
+
+# What a header file needs beside it.
+_COMPANIONS = {
+    ".vhdr": "a BrainVision recording is a .vhdr, a .vmrk and a .eeg file", ".ahdr": "a BrainVision recording is an .ahdr, an .amrk and an .eeg file",
+    ".set": "an EEGLAB recording may be a .set file with an .fdt file", ".cdt": "a Curry recording is a .cdt file with its .dpa or .dpo file",
+    ".dat": "a Curry recording is a .dat, a .dap and an .rs3 file", ".lay": "a Persyst recording is a .lay and a .dat file",
+}
+
+
+def open_raw(path: Path) -> mne.io.BaseRaw:
+    """Open any file that MNE reads, without loading the signal; RecordingError names the file, the reason and missing companions."""
+    try:
+        if path.suffix.lower() in (".vhdr", ".ahdr"):
+            _check_brainvision(path)
+        return mne.io.read_raw(path, preload=False, verbose="error")
+    except Exception as error:
+        raise RecordingError(why_unread(path, error)) from None
+
+
+def _check_brainvision(path: Path) -> None:
+    """MNE reads a recording whose markers are lost without a word."""
+    named = re.findall(r"^(?:DataFile|MarkerFile)\s*=\s*(.+?)\s*$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    for name in named:
+        if not (path.parent / name.replace("$b", path.stem)).is_file():
+            raise FileNotFoundError(f"its header names {name}, which is not beside it")
+
+
+def why_unread(path: Path, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    whole = _COMPANIONS.get(path.suffix.lower())
+    remedy = f" {whole[0].upper()}{whole[1:]}: copy all of them, under the names that the header file holds." if whole else ""
+    return f"{path} cannot be read by MNE ({said or type(error).__name__}).{remedy}"
+
+
+def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) -> Match:
+    """Where the EEG channels of an open recording lie; RecordingError if that is nowhere, or two lie at one place."""
+    picks = mne.pick_types(raw.info, eeg=True, exclude=())
+    names = [raw.ch_names[i] for i in picks]
+    match = match_channels(names, {raw.ch_names[i]: raw.info["chs"][i]["loc"][:3] for i in picks}, within_mm)
+    if not match.places:
+        fact = f"has no channel with a known 10-05 name (has {(names or raw.ch_names)[:6]})"
+        if match.bipolar:
+            fact = f"has bipolar derivations only ({', '.join(match.bipolar[:4])}), which lie at no place on the head"
+        elif not names:
+            fact = f"has no channel of type EEG (has {raw.ch_names[:6]})"
+        raise RecordingError(f"{path} {fact}: rename its channels, or use referential recordings.")
+    if match.doubled:
+        raise RecordingError(f"{path} has more than one channel at {', '.join(match.doubled)}: keep one of each.")
+    return match
+
+
+def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0.0, stop: float | None = None) -> np.ndarray:
+    """Signal of the placed channels between two times in seconds, float32 microvolts (channels, samples); only that stretch is loaded.
+
+    Raises
+    ------
+    RecordingError
+        If the stretch is outside the recording, cannot be read, or holds samples that are not finite.
+    """
+    sfreq, last = raw.info["sfreq"], raw.n_times
+    first, end = round(start * sfreq), last if stop is None else round(stop * sfreq)
+    if not 0 <= first < end <= last:
+        raise RecordingError(f"{path}: the stretch from {start:g} to {end / sfreq:g} s is not inside the {last / sfreq:g} s of the recording; "
+                             "correct the times.")
+    try:
+        signal = raw.get_data(picks=list(match.places), start=first, stop=end, units="uV", verbose="error").astype(np.float32)
+    except Exception as error:
+        raise RecordingError(why_unread(path, error)) from None
+    if not np.isfinite(signal).all():
+        raise RecordingError(f"{path}: {int((~np.isfinite(signal)).sum())} samples are not finite; repair or remove the file.")
+    return signal
+
+
+def bads_of(raw: mne.io.BaseRaw, match: Match) -> tuple[str, ...]:
+    """Canonical names of the channels that the file marks as bad."""
+    return tuple(match.places[name] for name in raw.info["bads"] if name in match.places)

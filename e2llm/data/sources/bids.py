@@ -1,0 +1,220 @@
+"""BIDS folders through mne-bids: subjects, sessions and runs are recordings, rows of their event tables are trials."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mne
+import mne_bids
+import pandas as pd
+
+from ...core.labels import plain_labels
+from ...core.montage import NEAR_MM, Match
+from .base import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch, why_unread
+
+_EXTENSIONS = (".edf", ".EDF", ".bdf", ".vhdr", ".set", ".fif")
+_MISSING = ("", "n/a", "N/A")
+
+
+@dataclass(frozen=True)
+class _Event:
+    """One labelled stretch of a recording: seconds, what it shows, and what was shown."""
+
+    start: float
+    stop: float
+    label: str
+    clip: str
+    context: str
+
+
+class BIDSFolder(Source):
+    """A BIDS dataset of EEG.
+
+    A trial is a row of a recording's ``events.tsv`` whose label is known, from its onset for its duration; where there is no such
+    table, an annotation of the recording itself. Channel types and bad channels are those of ``channels.tsv``, positions those of
+    ``electrodes.tsv``.
+
+    Parameters
+    ----------
+    root : path
+        The dataset, or the part of it that was downloaded.
+    subjects : int, optional
+        Use only the first so many subjects.
+    task, session : str
+        Use only this task, this session; empty: all.
+    label_column : str
+        Column of ``events.tsv`` with the labels.
+    labels : sequence of str
+        Which of its values are labels of trials; empty: all but ``n/a``.
+    clip_column : str
+        Column that says what was shown. Its values name the same thing for everybody, and stand once a person. Empty: every trial is
+        a clip of its own.
+    context_column : str
+        Column that says how the label was evoked; empty: one way.
+    event_seconds : float
+        Length of events that the table gives no duration; 0 refuses them.
+    within_mm : float
+        As in :class:`e2llm.data.sources.folder.LabelledFolder`.
+
+    Raises
+    ------
+    SourceError
+        If the folder holds no EEG, or no recording of it has a labelled event.
+    """
+
+    def __init__(self, root: str | Path, subjects: int | None = None, task: str = "", session: str = "", label_column: str = "trial_type",
+                 labels: Sequence[str] = (), clip_column: str = "", context_column: str = "", event_seconds: float = 0.0,
+                 within_mm: float = NEAR_MM) -> None:
+        self.root, self.within_mm = Path(root), within_mm
+        self.columns = (label_column, clip_column, context_column)
+        self.labels, self.event_seconds = tuple(labels), event_seconds
+        self.paths = self._find(task, session)
+        people = list(dict.fromkeys(path.subject for path in self.paths.values()))[:subjects]
+        self.paths = {name: path for name, path in self.paths.items() if path.subject in people}
+        self.recordings = [Recording(name, path.fpath, path.subject) for name, path in self.paths.items()]
+        self.matches: dict[str, Match] = {}
+        self._events: dict[str, list[_Event]] = {}
+        self._faults: dict[str, str] = {}
+        for recording in self.recordings:
+            try:
+                self._events[recording.name] = self._read_events(recording)
+            except RecordingError as error:
+                self._faults[recording.name] = str(error)
+        found = [event for events in self._events.values() for event in events]
+        if not found:
+            raise SourceError(f"No recording of {self.root} has a labelled event; the first reason: {next(iter(self._faults.values()))}")
+        if absent := sorted(set(self.labels) - {event.label for event in found}):
+            raise SourceError(f"No event of {self.root} has the label {', '.join(absent)} in column '{label_column}': correct 'labels'.")
+        self.label_set = plain_labels(self._name(), [event.label for event in found])
+        self._number()
+
+    def inputs(self) -> list[Path]:
+        """Folders of the people who are used, and the files at the top, which hold for all; no derivatives."""
+        people = {path.subject for path in self.paths.values()}
+        shared = (path for path in self.root.iterdir() if path.is_file())
+        return [*shared, *(self.root / f"sub-{person}" for person in people)]
+
+    def _find(self, task: str, session: str) -> dict[str, mne_bids.BIDSPath]:
+        """Recordings by their path below the root, in the order of subjects, sessions and runs; derivatives are none."""
+        if not self.root.is_dir():
+            raise SourceError(f"{self.root} is missing: data_root must be a BIDS dataset.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = mne_bids.find_matching_paths(self.root, tasks=task or None, sessions=session or None, suffixes="eeg", datatypes="eeg",
+                                                 extensions=list(_EXTENSIONS))
+        named = {path.fpath.relative_to(self.root).as_posix(): path for path in found}
+        named = {name: path for name, path in named.items() if name.startswith("sub-")}
+        if not named:
+            which = "".join(f" of {what} '{value}'" for what, value in (("task", task), ("session", session)) if value)
+            raise SourceError(f"{self.root} holds no EEG recording{which} at sub-*/eeg/*_eeg.* or sub-*/ses-*/eeg/*_eeg.*: give the root of a BIDS "
+                              "dataset whose files have been downloaded.")
+        return dict(sorted(named.items()))
+
+    def _name(self) -> str:
+        try:
+            return str(json.loads((self.root / "dataset_description.json").read_text("utf-8"))["Name"])
+        except (OSError, ValueError, KeyError, TypeError):  # of no consequence: a name for reports
+            return self.root.name
+
+    def _read_events(self, recording: Recording) -> list[_Event]:
+        """Labelled stretches of one recording, from its event table or its own annotations."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = self.paths[recording.name].find_matching_sidecar(suffix="events", extension=".tsv", on_error="ignore")
+        where, rows = (table, self._table(table)) if table else (recording.path, self._annotations(recording))
+        events = [self._event(row, where) for row in rows if self._is_label(row["label"])]
+        if not events:
+            wanted = f"none of the labels {list(self.labels)}" if self.labels else "no label"
+            raise RecordingError(f"{recording.path} has no events: {where} holds {wanted} in column '{self.columns[0]}'; write an events.tsv, or "
+                                 "name the column of the labels.")
+        return events
+
+    def _is_label(self, value: str) -> bool:
+        return value in self.labels if self.labels else value not in _MISSING
+
+    def _table(self, path: Path) -> list[dict[str, str]]:
+        try:
+            rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        except Exception as error:
+            raise RecordingError(f"{path} is not a readable table ({error}): it must be tab-separated text.") from None
+        wanted = {"onset": "onset", "duration": "duration", **{column: column for column in self.columns if column}}
+        if missing := [column for column in wanted if column not in rows]:
+            raise RecordingError(f"{path} has no column {', '.join(missing)} (has {', '.join(rows.columns)}): name the column of the labels.")
+        label, clip, context = self.columns
+        return [{"onset": row["onset"], "duration": row["duration"], "label": row[label].strip(), "clip": row[clip] if clip else "",
+                 "context": row[context] if context else ""} for row in rows.to_dict("records")]
+
+    def _annotations(self, recording: Recording) -> list[dict[str, str]]:
+        if any(self.columns[1:]):
+            wanted = self.columns[1] or self.columns[2]
+            raise RecordingError(f"{recording.path} has no events.tsv, and annotations of a file have no column '{wanted}'; write the table.")
+        return [{"onset": str(annotation["onset"]), "duration": str(annotation["duration"]), "label": str(annotation["description"]), "clip": "",
+                 "context": ""} for annotation in open_raw(recording.path).annotations]
+
+    def _event(self, row: dict[str, str], where: Path) -> _Event:
+        try:
+            start = float(row["onset"])
+            seconds = 0.0 if row["duration"] in _MISSING else float(row["duration"])
+        except ValueError:
+            raise RecordingError(f"{where}: onset '{row['onset']}' and duration '{row['duration']}' are no seconds; correct the table.") from None
+        seconds = seconds or self.event_seconds
+        if not seconds > 0:
+            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no duration; give 'event_seconds'.")
+        if empty := [name for name, column in zip(("clip", "context"), self.columns[1:], strict=True) if column and row[name] in _MISSING]:
+            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {empty[0]}; fill column '{self.columns[1]}'.")
+        return _Event(start, start + seconds, row["label"], row["clip"], row["context"])
+
+    def _number(self) -> None:
+        """Clips and sessions as numbers: clips by what was shown, or one after the other; sessions by their sorted names."""
+        values = sorted({event.clip for events in self._events.values() for event in events}, key=lambda text: (len(text), text))
+        as_they_are = all(value.isdigit() for value in values)
+        of_value = {value: int(value) if as_they_are else number for number, value in enumerate(values, start=1)}
+        self.clips, number, seen = {}, 0, set()
+        for name, events in self._events.items():
+            self.clips[name] = []
+            for event in events:
+                number += 1
+                clip = of_value[event.clip] if self.columns[1] else number
+                if (person := (self.paths[name].subject, clip)) in seen:
+                    raise SourceError(f"{self.root}: subject {person[0]} has '{event.clip}' twice in column '{self.columns[1]}': leave clip_column "
+                                      "out, or name every presentation.")
+                seen.add(person)
+                self.clips[name].append(clip)
+        sessions = sorted({path.session or "" for path in self.paths.values()}, key=lambda text: (len(text), text))
+        self.sessions = {name: sessions.index(path.session or "") + 1 for name, path in self.paths.items()}
+
+    def _open(self, recording: Recording) -> tuple[mne.io.BaseRaw, Match]:
+        if recording.name in self._faults:
+            raise RecordingError(self._faults[recording.name])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                raw = mne_bids.read_raw_bids(self.paths[recording.name], verbose="error")
+        except Exception as error:
+            raise RecordingError(why_unread(recording.path, error)) from None
+        match = self.matches[recording.name] = place_channels(raw, recording.path, self.within_mm)
+        return raw, match
+
+    def check(self, recording: Recording) -> list[str]:
+        """EEG channels of one recording that have a place on the head; raises RecordingError if it cannot be used."""
+        raw, match = self._open(recording)
+        seconds, last = raw.n_times / raw.info["sfreq"], self._events[recording.name][-1]
+        late = [event for event in self._events[recording.name] if event.start < 0 or event.stop > seconds + 1 / raw.info["sfreq"]]
+        if late:
+            raise RecordingError(f"{recording.path} lasts {seconds:g} s, but its event '{late[0].label}' lies from {late[0].start:g} to "
+                                 f"{late[0].stop:g} s (the last ends at {last.stop:g} s): correct the table, or copy the complete file.")
+        return list(match.places.values())
+
+    def trials(self, recording: Recording) -> Iterator[Trial]:
+        """The labelled events of one recording, one stretch in memory at a time."""
+        self.check(recording)
+        raw, match = self._open(recording)
+        ch_names, bads, end = tuple(match.places.values()), bads_of(raw, match), raw.n_times / raw.info["sfreq"]
+        for event, clip in zip(self._events[recording.name], self.clips[recording.name], strict=True):
+            signal = read_stretch(raw, match, recording.path, event.start, min(event.stop, end))
+            yield Trial(recording.subject, self.sessions[recording.name], clip, event.label, signal, raw.info["sfreq"], ch_names,
+                        context=event.context, bads=bads)

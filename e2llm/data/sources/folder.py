@@ -1,0 +1,144 @@
+"""Any folder of recordings that MNE reads, with a table that says what was felt when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from ...core.labels import plain_labels
+from ...core.montage import NEAR_MM, Match
+from .base import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+
+_NEEDED = ("file", "subject", "session", "label")
+_OPTIONAL = ("start", "stop", "clip", "context")
+
+
+class LabelledFolder(Source):
+    """Any folder of recordings that MNE reads, with a table of labels.
+
+    A row of the table is a labelled stretch. Without the columns ``start`` and ``stop`` it is the whole file; with them a file may
+    stand in several rows. ``clip`` names what was shown, a whole number; people who share a number have seen the same thing. Without it
+    every row is a clip of its own. ``context`` says how the label was evoked, where that differs.
+
+    Parameters
+    ----------
+    root : path
+        Folder of the files.
+    table : path, optional
+        CSV with columns ``file, subject, session, label`` and, optionally, ``start, stop`` (seconds), ``clip``, ``context``;
+        default ``root/labels.csv``.
+    subjects : int, optional
+        Use only the first so many subjects of the table.
+    within_mm : float
+        Channels without a known name but with a measured position are placed at the nearest known site that lies at most so far away.
+
+    Raises
+    ------
+    SourceError
+        If the table is missing, lacks a column, contradicts itself, or names files that are not there.
+    """
+
+    def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None, within_mm: float = NEAR_MM) -> None:
+        self.root, self.within_mm = Path(root), within_mm
+        self.table_path = Path(table) if table else self.root / "labels.csv"
+        if not self.table_path.is_file():
+            raise SourceError(f"{self.table_path} is missing: write a table with columns {', '.join(_NEEDED)}.")
+        rows = self._read_table()
+        absent = [name for name in dict.fromkeys(rows["file"]) if not (self.root / name).is_file()]
+        if absent:
+            raise SourceError(f"{self.table_path} names {absent[:3]}, which are not in {self.root}: correct the table.")
+        if subjects is not None:
+            rows = rows[rows["subject"].isin(rows["subject"].unique()[:subjects])]
+        self.rows = rows.reset_index(drop=True)
+        self.label_set = plain_labels(self.root.name, list(self.rows["label"]))
+        files = self.rows.drop_duplicates("file")
+        self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in files.itertuples()]
+        self.matches: dict[str, Match] = {}
+
+    def inputs(self) -> list[Path]:
+        """The whole folder, for a recording may be of several files, and the table wherever it lies."""
+        return [self.root, self.table_path]
+
+    def _read_table(self) -> pd.DataFrame:
+        """The table as text; every cell that is used is filled, and what should be a number is one."""
+        try:
+            rows = pd.read_csv(self.table_path, dtype=str, keep_default_na=False).fillna("")
+        except Exception as error:
+            raise SourceError(f"{self.table_path} is not a readable table ({error}): write it as comma-separated text.") from None
+        if missing := set(_NEEDED) - set(rows.columns):
+            raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them.")
+        if ("start" in rows) != ("stop" in rows):
+            raise SourceError(f"{self.table_path} has only one of the columns start and stop: give both, or neither.")
+        for line, row in enumerate(rows.to_dict("records"), start=2):
+            if fact := self._fault(row):
+                raise SourceError(f"{self.table_path}, line {line}: {fact}; correct the table.")
+        if "start" in rows:
+            rows[["start", "stop"]] = rows[["start", "stop"]].astype(float)
+        self._check_rows(rows)
+        return rows
+
+    @staticmethod
+    def _fault(row: dict[str, str]) -> str:
+        """What is wrong with one line, or nothing."""
+        for name in (*_NEEDED, *(name for name in _OPTIONAL if name in row)):
+            if not row[name].strip():
+                return f"{name} is empty"
+        for name in ("session", "clip"):
+            if name in row and not row[name].strip().isdigit():
+                return f"{name} is '{row[name]}', not a number"
+        if "start" in row:
+            try:
+                start, stop = float(row["start"]), float(row["stop"])
+            except ValueError:
+                return f"start and stop are '{row['start']}' and '{row['stop']}', not seconds"
+            if not 0 <= start < stop < float("inf"):
+                return f"the stretch from {start:g} to {stop:g} s is empty or begins before 0"
+        return ""
+
+    def _check_rows(self, rows: pd.DataFrame) -> None:
+        """No file twice, or no second of it twice; one person a file; no clip of a person twice."""
+        subjects = rows.groupby("file")["subject"].nunique()
+        if (shared := subjects[subjects > 1]).size:
+            raise SourceError(f"{self.table_path} gives {shared.index[0]} to more than one subject: a recording is of one person.")
+        if "start" not in rows:
+            if (twice := rows["file"].duplicated()).any():
+                line = int(twice.to_numpy().argmax()) + 2
+                raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line - 2]} stands in an earlier line; one row a file, or give "
+                                  "start and stop.")
+        else:
+            ordered = rows.sort_values(["file", "start"], kind="stable")
+            overlap = (ordered["file"] == ordered["file"].shift()) & (ordered["start"] < ordered["stop"].shift())
+            if overlap.any():
+                line = int(ordered.index[overlap.to_numpy().argmax()]) + 2
+                raise SourceError(f"{self.table_path}, line {line}: its stretch of {rows['file'][line - 2]} overlaps another; correct the times.")
+        if "clip" in rows and (twice := rows.assign(clip=rows["clip"].astype(int)).duplicated(["subject", "clip"])).any():
+            line = int(twice.to_numpy().argmax()) + 2
+            raise SourceError(f"{self.table_path}, line {line}: clip {rows['clip'][line - 2]} of subject {rows['subject'][line - 2]} stands in an "
+                              "earlier line; number what one person saw twice as two clips.")
+
+    def check(self, recording: Recording) -> list[str]:
+        """EEG channels of one file that have a place on the head; raises RecordingError if it cannot be used."""
+        raw = open_raw(recording.path)
+        match = self.matches[recording.name] = place_channels(raw, recording.path, self.within_mm)
+        seconds = raw.n_times / raw.info["sfreq"]
+        if "start" in self.rows:
+            own = self.rows[self.rows["file"] == recording.name]
+            if (late := own[own["stop"] > seconds + 0.5 / raw.info["sfreq"]]).size:
+                line = int(late.index[0]) + 2
+                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {line} of {self.table_path.name} ends at "
+                                     f"{late['stop'].iloc[0]:g} s: correct the times.")
+        return list(match.places.values())
+
+    def trials(self, recording: Recording) -> Iterator[Trial]:
+        """The labelled stretches of a file, one in memory at a time."""
+        self.check(recording)
+        match, raw = self.matches[recording.name], open_raw(recording.path)
+        ch_names, bads = tuple(match.places.values()), bads_of(raw, match)
+        for number, row in self.rows[self.rows["file"] == recording.name].iterrows():
+            stretch = (row["start"], min(row["stop"], raw.n_times / raw.info["sfreq"])) if "start" in row else ()
+            signal = read_stretch(raw, match, recording.path, *stretch)
+            clip = int(row["clip"]) if "clip" in row else number + 1
+            yield Trial(row["subject"], int(row["session"]), clip, row["label"], signal, raw.info["sfreq"], ch_names,
+                        context=row.get("context", ""), bads=bads)

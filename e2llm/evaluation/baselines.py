@@ -1,0 +1,298 @@
+"""What any model must beat, and the ceiling on the twin.
+
+A baseline is a recipe: a model and a declared alignment to each person's own level. Fitted on a corpus under a split
+it answers for rows of the corpus and for any other signals, so that it can be put under the same controls as a model.
+Hyperparameters are chosen on the validation part.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+import yaml
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
+
+from ..data.emotion_effects import Preset, oracle_probabilities
+from ..data.features import band_power, differential_entropy
+from ..data.normalization import ALIGNMENTS, Aligner, Baseline, Equaliser
+from ..data.preprocessing import Windows
+from ..data.protocols import Split
+from ..models.eegnet import EEGNetParams, decimated
+from ..models.eegpt import EEGPT
+from ..training.eegnet import answers, train_eegnet
+from ..training.trainer import FitParams
+
+if TYPE_CHECKING:
+    from ..data.dataset import Corpus
+
+
+
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)  # inverse regularisation of logistic regression
+MARGINS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the support vector machine
+EEGNET_SIZE = EEGNetParams(dropout=0.25)  # the paper's value across people
+EEGNET_FIT = FitParams(steps=400, batch_size=32, lr=1e-2, weight_decay=0.0, save_steps=10**6)  # chosen on a validation part
+
+
+class Fitted(Protocol):
+    """A baseline that has been trained."""
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Class indices of rows of the corpus."""
+
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
+        """Class indices of signals (n, n_channels, n_samples) in microvolts, compared with the levels of ``whose`` (Split.whose)."""
+
+
+# ---------------------------------------------------------------- features
+
+
+class Entropy:
+    """Differential entropy of every channel and band, shape (n, n_channels * n_bands).
+
+    ``z-score`` compares each feature with the person's own; ``euclidean`` aligns the signals and measures then.
+    """
+
+    def __init__(self, windows: Windows, split: Split, alignment: str) -> None:
+        self.windows, self.norm_groups = windows, split.norm_groups(windows.index)
+        self.align = Aligner.fit(windows.data, self.norm_groups, split, alignment) if alignment == "euclidean" else None
+        self.baseline = None
+        if alignment == "z-score":
+            self.baseline = Baseline.fit(self._flat(np.asarray(windows.power)), self.norm_groups, split)
+
+    @staticmethod
+    def _flat(power: np.ndarray) -> np.ndarray:
+        return differential_entropy(power).reshape(len(power), -1)
+
+    def _measured(self, power: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
+        flat = self._flat(power)
+        return flat if self.baseline is None else self.baseline.z(flat, norm_groups)
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Features of rows of the corpus; band power that is stored already is not measured again."""
+        if self.align is not None:
+            return _in_chunks(self, self.windows.data, self.norm_groups, rows)
+        return self._measured(np.asarray(self.windows.power)[rows], self.norm_groups[rows])
+
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
+        """Features of any signals in microvolts."""
+        if self.align is not None:
+            signals = self.align(signals, norm_groups)
+        return self._measured(band_power(signals, self.windows.sfreq), norm_groups)
+
+
+class FrozenTokens:
+    """Mean summary token of a frozen encoder that has seen no label; its input is equalised as the split allows."""
+
+    def __init__(self, encoder: EEGPT, windows: Windows, split: Split) -> None:
+        self.encoder, self.windows, self.norm_groups = encoder.eval(), windows, split.norm_groups(windows.index)
+        self.equalise = Equaliser.fit(np.asarray(windows.power), self.norm_groups, split, windows.sfreq)
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Features of rows of the corpus."""
+        return _in_chunks(self, self.windows.data, self.norm_groups, rows)
+
+    @torch.no_grad()
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> np.ndarray:
+        """Features of any signals in microvolts."""
+        device = next(self.encoder.parameters()).device
+        parts = [self.encoder(self.equalise(signals[i : i + batch], norm_groups[i : i + batch]).to(device)).mean(1).flatten(1).cpu().numpy()
+                 for i in range(0, len(signals), batch)]
+        return np.concatenate(parts)
+
+
+def _in_chunks(measure: Callable, data: np.ndarray, norm_groups: np.ndarray, rows: np.ndarray, chunk: int = 128) -> np.ndarray:
+    """Measure rows of memory-mapped windows without holding all of them."""
+    return np.concatenate([measure(np.array(data[some]), norm_groups[some]) for some in np.array_split(rows, -(-len(rows) // chunk))])
+
+
+# ---------------------------------------------------------------- classifiers
+
+
+def logistic_regressions() -> list[ClassifierMixin]:
+    """Candidates, from the strongest regularisation to the weakest."""
+    return [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")) for strength in STRENGTHS]
+
+
+def support_vector_machines() -> list[ClassifierMixin]:
+    """Candidates with a radial kernel, from the widest margin to the narrowest."""
+    return [make_pipeline(StandardScaler(), SVC(C=margin, class_weight="balanced")) for margin in MARGINS]
+
+
+@dataclass(frozen=True)
+class Classical:
+    """Features and the scikit-learn classifier that was best on the validation part."""
+
+    features: Entropy | FrozenTokens
+    classifier: ClassifierMixin
+
+    @classmethod
+    def fit(cls, features: Entropy | FrozenTokens, candidates: list[ClassifierMixin], labels: np.ndarray, split: Split) -> Classical:
+        """Train every candidate on train and keep the first of those that are best on val."""
+        train, val = features.rows(split.train), features.rows(split.val)
+        scores = []
+        with threadpool_limits(1):  # small matrices: threads that wait for each other take fifteen times as long
+            for candidate in candidates:
+                candidate.fit(train, labels[split.train])
+                scores.append(balanced_accuracy_score(labels[split.val], candidate.predict(val)))
+        return cls(features, candidates[int(np.argmax(scores))])
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Class indices of rows of the corpus."""
+        return self.classifier.predict(self.features.rows(rows))
+
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
+        """Class indices of any signals in microvolts."""
+        return self.classifier.predict(self.features(signals, norm_groups))
+
+
+@dataclass(frozen=True)
+class Convolutional:
+    """EEGNet on raw, aligned windows."""
+
+    net: torch.nn.Module
+    prepare: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    windows: Windows
+    norm_groups: np.ndarray
+
+    @classmethod
+    def fit(cls, corpus: Corpus, split: Split, alignment: str, schedule: FitParams = EEGNET_FIT,
+            params: EEGNetParams = EEGNET_SIZE, tell: Callable[..., None] | None = None) -> Convolutional:
+        """Train for a fixed number of steps on train; the validation part is not needed."""
+        windows, norm_groups = corpus.windows, split.norm_groups(corpus.windows.index)
+        align = Aligner.fit(windows.data, norm_groups, split, alignment)
+
+        def prepare(signals: np.ndarray, who: np.ndarray) -> np.ndarray:
+            return align(decimated(signals, windows.sfreq, params.rate), who)
+
+        with tempfile.TemporaryDirectory() as folder:  # half a minute's work: not worth resuming
+            net = train_eegnet(windows.data, prepare, corpus.labels, norm_groups, split.train, len(corpus.label_set), params, schedule,
+                               Path(folder), tell)
+        return cls(net, prepare, windows, norm_groups)
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Class indices of rows of the corpus."""
+        return _in_chunks(self, self.windows.data, self.norm_groups, rows)
+
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
+        """Class indices of any signals in microvolts."""
+        return answers(self.net, signals, self.prepare, norm_groups).argmax(axis=1)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A baseline by name: a model and its alignment.
+
+    Parameters
+    ----------
+    model : str
+        Key of :data:`MODELS`.
+    alignment : str
+        One of :data:`e2llm.data.normalization.ALIGNMENTS`, fitted on the rows that the split allows. A frozen encoder's input is
+        equalised as in stage 1, and knows no other alignment.
+    """
+
+    model: str
+    alignment: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"Unknown baseline '{self.model}' (known: {', '.join(MODELS)}).")
+        if self.alignment not in MODELS[self.model]:
+            raise ValueError(f"'{self.model}' takes the alignments {', '.join(MODELS[self.model])}, not '{self.alignment}'.")
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        return self.model + {"none": "", "z-score": ", z-scored", "euclidean": ", Euclidean alignment"}[self.alignment]
+
+
+def distinct(recipes: Sequence[Recipe], split: Split) -> list[Recipe]:
+    """Recipes that answer differently under a split, the first of each kind.
+
+    Z-scores against population levels are one linear map for everybody; the standardisation in front of the classic classifiers
+    takes it away again, so that they are the same baseline with and without.
+    """
+    same = ("none", "z-score") if split.normalisation == "population" else ()
+    kept: dict[tuple, Recipe] = {}
+    for recipe in recipes:
+        alike = recipe.model in (LOGISTIC, SVM) and recipe.alignment in same
+        kept.setdefault((recipe.model, same if alike else recipe.alignment), recipe)
+    return list(kept.values())
+
+
+LOGISTIC, SVM, PROBE, EEGNET = "entropy + logistic regression", "entropy + SVM", "frozen encoder + logistic regression", "EEGNet"
+MODELS: dict[str, tuple[str, ...]] = {LOGISTIC: ALIGNMENTS, SVM: ALIGNMENTS, PROBE: ("none",), EEGNET: ALIGNMENTS}
+
+
+def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split, encoder: EEGPT | None = None) -> Fitted:
+    """Train a baseline on the training part of a split.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Which.
+    corpus : Corpus
+        Windows and labels; its own split plays no part.
+    split : Split
+        Trains on train, chooses on val.
+    encoder : EEGPT, optional
+        Of the linear probe; it must not have been trained with labels of these recordings.
+
+    Raises
+    ------
+    ValueError
+        If the recipe needs an encoder and none is given.
+    """
+    if recipe.model == EEGNET:
+        return Convolutional.fit(corpus, split, recipe.alignment)
+    if recipe.model == PROBE:
+        if encoder is None:
+            raise ValueError(f"'{PROBE}' needs an encoder: give one that has seen no label (e2llm.training.stage1_encoder.new_encoder).")
+        features = FrozenTokens(encoder, corpus.windows, split)
+    else:
+        features = Entropy(corpus.windows, split, recipe.alignment)
+    candidates = support_vector_machines() if recipe.model == SVM else logistic_regressions()
+    return Classical.fit(features, candidates, corpus.labels, split)
+
+
+# ---------------------------------------------------------------- ceiling
+
+
+def oracle(truth: Path, subjects: np.ndarray, clips: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Answers of the classifier that knows the generating model, for windows of a twin.
+
+    Parameters
+    ----------
+    truth : Path
+        Ground-truth folder of the twin (:func:`e2llm.data.simulation.truth_folder`).
+    subjects, clips, windows : ndarray
+        Which windows.
+
+    Returns
+    -------
+    ndarray of int
+        Most probable class indices.
+    """
+    made = yaml.safe_load((truth / "twin.yaml").read_text())
+    effects = dict(made["effects"], intensity=tuple(made["effects"]["intensity"]))
+    with np.load(truth / "truth.npz") as stored:
+        known = {name: stored[name] for name in stored.files}
+    place = {key: i for i, key in enumerate(zip(known["subject"], known["clip"], known["window"], strict=True))}
+    rows = [place[int(s), int(c), int(w)] for s, c, w in zip(subjects, clips, windows, strict=True)]
+    person = known["person_effects"][known["subject"][rows] - 1]
+    return oracle_probabilities(known["latents"][rows], person, Preset(**effects)).argmax(axis=1)

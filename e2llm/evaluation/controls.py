@@ -1,0 +1,259 @@
+"""The control battery: what is left of a score when the EEG is exchanged, destroyed or taken away.
+
+Signal controls work for anything that answers from windows; controls inside a language model (no EEG, mean token,
+random projector) are given as further answers to the same questions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from ..core.chat import Item
+from ..models.inference import InferenceEngine
+from .metrics import ROUNDING, balanced_accuracy, paired_difference
+from .statistics import label_permutation
+
+
+def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, seed: int) -> InferenceEngine:
+    """The same model, hearing for every window another window of the same person; see :func:`e2llm.evaluation.controls.other_windows`.
+
+    Parameters
+    ----------
+    listener : Listener
+        The model as it hears.
+    index : DataFrame
+        One row a window with ``subject`` and ``label``.
+    rows : ndarray of int
+        Windows to exchange among each other, those of the test part; no other window can be asked about.
+    seed : int
+        Of the exchange.
+    """
+    about = index.iloc[rows]
+    source = other_windows(about["subject"].to_numpy(), about["label"].to_numpy(), np.random.default_rng(seed))
+    return replace(engine, position={int(window): engine.position[int(rows[other])] for window, other in zip(rows, source, strict=True)})
+
+
+def with_mean_token(engine: InferenceEngine, rows: list[int]) -> InferenceEngine:
+    """The same model, hearing the mean of the given windows' tokens, whatever the window."""
+    mean = np.mean([engine.features[engine.position[row]] for row in rows], axis=0, keepdims=True)
+    return replace(engine, features=mean.astype(np.float32), position=dict.fromkeys(engine.position, 0))
+
+
+def with_random_projector(engine: InferenceEngine, seed: int) -> InferenceEngine:
+    """The same language model and EEG behind a projector that has learned nothing, at the volume of the trained one."""
+    model = copy.deepcopy(engine.model)
+    model.projector.reinitialize(seed)
+    return replace(engine, model=model)
+
+
+def without_eeg(items: list[Item]) -> list[Item]:
+    """The same questions with the EEG left out."""
+    def strip(message: dict) -> dict:
+        return {**message, "content": [part for part in message["content"] if part["type"] != "eeg"]}
+
+    return [replace(item, messages=[strip(message) for message in item.messages]) for item in items]
+
+
+Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # signals (n, channels, samples) in microvolts, whose levels (n,) -> class indices (n,)
+SignalControl = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]  # signals, owners, class indices, generator
+
+
+class Role(StrEnum):
+    """What a row of a table of scores is there for."""
+
+    ORACLE = "oracle"  # knows how the data were made: the ceiling
+    BASELINE = "baseline"  # what a model has to beat
+    MODEL = "model"
+    CONTROL = "control"  # has lost the EEG of its window: must score chance
+
+
+def other_windows(subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For every window the row of another window of the same person: a permutation that leaves no window where it is.
+
+    The label of the other window tells nothing of the own one: windows of a person are permuted at random, and one that drew itself
+    changes places with another window of its label, so that as many windows meet their own label as in the random permutation. (A
+    plain derangement avoids the own label, so that whoever hears the other window well would score less than chance.)
+
+    Parameters
+    ----------
+    owners, labels : ndarray, shape (n,)
+        Whose window, and what it shows.
+    rng : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Rows. A window that is its person's only one changes places with those of other such people, or joins the person with most
+        windows; a window that is its person's only one of its label and drew itself takes one of that label from somebody else.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two windows.
+    """
+    if (n := len(subjects)) < 2:
+        raise ValueError(f"There is no other window to take the place of a window: {n} given. Shuffle two windows or more.")
+    _, group, counts = np.unique(subjects, return_inverse=True, return_counts=True)
+    lone = counts[group] == 1
+    group = np.where(lone, counts.argmax() if lone.sum() == 1 else -1, group)
+    source = np.arange(n)
+    for code in np.unique(group):
+        own = np.flatnonzero(group == code)
+        source[own] = rng.permutation(own)
+    labels = np.asarray(labels)
+    for row in range(n):
+        if source[row] == row:
+            others, same_label, same_group = np.arange(n) != row, labels == labels[row], group == group[row]
+            wanted = (others & same_group & same_label, others & same_label, others & same_group)
+            partner = rng.choice(np.flatnonzero(next(rows for rows in wanted if rows.any())))
+            source[row], source[partner] = source[partner], row
+    return source
+
+
+def shuffled_within_subject(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every window becomes another window of the same person; see :func:`other_windows`."""
+    return signals[other_windows(subjects, labels, rng)]
+
+
+def matched_noise(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise with each person's mean power spectrum in every channel: a person's level and rhythm, no window's."""
+    out = np.empty_like(signals)
+    for who in np.unique(subjects):
+        own = subjects == who
+        amplitude = np.sqrt((np.abs(np.fft.rfft(signals[own])) ** 2).mean(axis=0))
+        shape = (int(own.sum()), *amplitude.shape)
+        # A complex Gaussian of unit power in every bin makes a Gaussian signal with the wanted spectrum.
+        bins = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2.0)
+        out[own] = np.fft.irfft(amplitude * bins, n=signals.shape[-1])
+    return out
+
+
+def phase_randomised(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Fourier surrogates: each window keeps its power spectra and the phase differences between channels, and loses all timing.
+
+    One random phase a frequency is added to all channels alike (Prichard & Theiler 1994, Phys. Rev. Lett. 73:951). A model
+    of band power keeps its score; what it loses came from waveforms and moments in time.
+    """
+    spectra = np.fft.rfft(signals)
+    turn = np.exp(2j * np.pi * rng.uniform(size=(len(signals), 1, spectra.shape[-1])))
+    turn[..., 0] = 1.0  # the mean and the highest frequency are real
+    if signals.shape[-1] % 2 == 0:
+        turn[..., -1] = 1.0
+    return np.fft.irfft(spectra * turn, n=signals.shape[-1]).astype(signals.dtype)
+
+
+def permuted_channels(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One permutation of the channels for all windows: every signal is real, none is where it belongs."""
+    return signals[:, rng.permutation(signals.shape[1])]
+
+
+SIGNAL_CONTROLS: dict[str, SignalControl] = {
+    "shuffled EEG": shuffled_within_subject, "noise with matched spectrum": matched_noise,
+    "phase-randomised": phase_randomised, "permuted channels": permuted_channels,
+}
+KEEP_EEG = ("phase-randomised", "permuted channels")  # they destroy a part of the signal: what is left may score above chance
+
+
+def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarray, subjects: np.ndarray, clips: np.ndarray, n_classes: int,
+            more: Mapping[str, Mapping[str, np.ndarray]] | None = None, seed: int = 0, n_permutations: int = 1000,
+            norm_groups: np.ndarray | None = None) -> pd.DataFrame:
+    """Every model under every control, in one table.
+
+    Parameters
+    ----------
+    models : mapping
+        Name to what answers from signals.
+    signals : ndarray, shape (n_windows, n_channels, n_samples)
+        Test windows, microvolts.
+    truth : ndarray of int, shape (n_windows,)
+        Class indices.
+    owners, clips : ndarray, shape (n_windows,)
+        Whose window, of which clip.
+    n_classes : int
+        Number of classes.
+    more : mapping, optional
+        Model name to further controls: control name to class indices answered under it.
+    seed : int
+        Of surrogates, intervals and permutations.
+    n_permutations : int
+        Of the label null of the intact answers.
+    whose : ndarray, shape (n_windows,), optional
+        Whose levels windows are compared with (:meth:`e2llm.data.protocols.Split.whose`); default ``owners``.
+
+    Returns
+    -------
+    DataFrame
+        ``name`` (model), ``group`` (EEG or the control), ``role`` (:class:`Role`; a control where nothing of the window is left),
+        score with interval and chance, ``difference`` to EEG with its interval
+        (paired, people resampled), and for EEG ``p``: how often labels permuted among a person's clips score as high, and
+        ``p clips``: the same with the clips' labels permuted for everybody alike, NaN where people saw clips with other labels.
+    """
+    rows, norm_groups = [], subjects if norm_groups is None else norm_groups
+    same_for_all = len(set(zip(clips, truth, strict=True))) == len(set(clips))
+    for name, answer in models.items():
+        intact = answer(signals, norm_groups)
+        score = partial(balanced_accuracy_of, intact, n_classes)
+        p = label_permutation(score, truth, subjects, clips, n_permutations, seed)["p"]
+        p_clips = label_permutation(score, truth, subjects, clips, n_permutations, seed, shared=True)["p"] if same_for_all else np.nan
+        rows.append(balanced_accuracy(truth, intact, subjects, n_classes, seed).row(name, group="EEG", role=Role.MODEL) | {"p": p, "p clips": p_clips})
+        answers = {control: answer(change(signals, subjects, truth, np.random.default_rng(seed)), norm_groups) for control, change in SIGNAL_CONTROLS.items()}
+        for control, given in {**answers, **(more or {}).get(name, {})}.items():
+            role = Role.MODEL if control in KEEP_EEG else Role.CONTROL
+            fall, low, high = paired_difference(truth, given, intact, subjects, n_classes, seed)
+            rows.append(balanced_accuracy(truth, given, subjects, n_classes, seed).row(name, group=control, role=role)
+                        | {"difference": fall, "difference low": low, "difference high": high})
+    return pd.DataFrame(rows)
+
+
+def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
+    """Hold every control of some tables against its own chance.
+
+    One in twenty sound controls misses its 95 % interval by luck. So the intervals are widened for their number m (Bonferroni): the
+    quantile of Student's t at 0.05 / m takes the place of that at 0.05, with one degree of freedom less than subjects. If all
+    controls are sound, all are found at chance in 95 of 100 evaluations or more. Intervals over people count, not those over
+    people and clips: with few clips these hold everything.
+
+    Parameters
+    ----------
+    *tables : DataFrame
+        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over people) and
+        ``chance``; ``group`` where a name stands for several rows. Their controls are judged together.
+    subjects : int
+        Number of people behind the intervals. One tells nothing of others: its intervals stay as they are, 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        One row a control: ``name``, ``group``, ``score``, ``chance``, widened ``low`` and ``high``, ``at_chance``.
+
+    Raises
+    ------
+    ValueError
+        If the tables hold no control.
+    """
+    found = pd.concat([table[table["role"] == Role.CONTROL] for table in tables], ignore_index=True)
+    if found.empty:
+        raise ValueError("The tables hold no row with the role 'control': give the tables of an evaluation, tier 1 and tiers 2 and 3.")
+    wider = 1.0
+    if subjects > 1:
+        wider = t.ppf(1 - 0.025 / len(found), subjects - 1) / t.ppf(0.975, subjects - 1)
+    found["low"] = found["score"] - wider * (found["score"] - found["low"])
+    found["high"] = found["score"] + wider * (found["high"] - found["score"])
+    found["at_chance"] = (found["low"] - ROUNDING <= found["chance"]) & (found["chance"] <= found["high"] + ROUNDING)
+    return found.reindex(columns=["name", "group", "score", "chance", "low", "high", "at_chance"])
+
+
+def balanced_accuracy_of(predicted: np.ndarray, n_classes: int, truth: np.ndarray) -> float:
+    """Balanced accuracy alone, for permutations that need it a thousand times."""
+    totals = np.bincount(truth, minlength=n_classes)
+    hits = np.bincount(truth[truth == predicted], minlength=n_classes)
+    return float((hits[totals > 0] / totals[totals > 0]).mean())

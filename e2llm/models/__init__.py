@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: encoder, projector, language model, and how a trained model is asked."""

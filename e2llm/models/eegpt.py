@@ -1,0 +1,341 @@
+"""EEGPT (Wang et al., NeurIPS 2024): an EEG transformer readable in one sitting, and its emotion head.
+
+A window of 4 s at 256 Hz is cut into 16 time patches of 64 samples. Inside one time patch, the channels'
+patches and S learned summary tokens attend to each other; only the summary tokens leave:
+``(batch, channel, 1024) -> (batch, 16, S, width)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.montage import EEGPT_VOCABULARY
+
+SFREQ = 256
+PATCH = 64  # samples; the stride equals it (a stride of 32, as in some ports, mismatches the released weights silently)
+N_PATCHES = 16
+UNLABELLED = -1  # class of a sample whose label is nobody's to tell, such as an edited copy
+NO_SOURCE = -1  # place in the batch of what a sample was edited from, if it is no copy
+
+
+@dataclass(frozen=True)
+class EEGPTConfig:
+    """Size of an EEGPT.
+
+    Parameters
+    ----------
+    width, depth, heads : int
+        Of the transformer.
+    summary_tokens : int
+        S, tokens kept of each time patch.
+    mlp_ratio : int
+        Hidden width of the MLP over ``width``.
+    patch_dropout, channel_dropout : float
+        Share of time patches and of channels left out at random in training: augmentation that also saves time.
+    """
+
+    width: int = 512
+    depth: int = 8
+    heads: int = 8
+    summary_tokens: int = 4
+    mlp_ratio: int = 4
+    patch_dropout: float = 0.0
+    channel_dropout: float = 0.0
+
+    @property
+    def token_width(self) -> int:
+        """Width of one time patch's output, all its summary tokens together."""
+        return self.summary_tokens * self.width
+
+
+# Published sizes (EEGPT, table of variants).
+EEGPT_SIZES: dict[str, EEGPTConfig] = {
+    "tiny1": EEGPTConfig(64, 2, 4, 1), "tiny2": EEGPTConfig(64, 2, 4, 4), "tiny3": EEGPTConfig(64, 8, 4, 4),
+    "little": EEGPTConfig(128, 8, 4, 4), "base1": EEGPTConfig(256, 6, 8, 1), "base2": EEGPTConfig(256, 8, 8, 4),
+    "large": EEGPTConfig(512, 8, 8, 4),
+}
+
+
+def eegpt_config(size: str, **changes: float) -> EEGPTConfig:
+    """Configuration of a published size, single values replaced; unknown names raise ValueError listing the known ones."""
+    if size not in EEGPT_SIZES:
+        raise ValueError(f"Unknown EEGPT size '{size}' (known: {', '.join(EEGPT_SIZES)}).")
+    return EEGPTConfig(**{**asdict(EEGPT_SIZES[size]), **changes})
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the tokens of one time patch."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if angles is not None:
+            q, k = rotated(q, angles), rotated(k, angles)
+        x = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens, width / heads)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Queries or keys turned by the place of their token (rotary embedding, Su et al. 2024, Neurocomputing 568): tokens attend by distance.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, heads, tokens, d)
+        Its first and second half make pairs.
+    angles : Tensor, shape (..., tokens, d / 2)
+        Radians; only pretraining gives places, the encoder itself has none.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * angles.cos() - second * angles.sin(), first * angles.sin() + second * angles.cos()], dim=-1)
+
+
+class MLP(nn.Module):
+    """Two layers with GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: EEGPTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.mlp = MLP(config.width, config.mlp_ratio * config.width)
+
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), angles)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Linear map of 64 samples of one channel, kept as the convolution that the released weights store."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, (1, PATCH), stride=(1, PATCH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = x.unflatten(-1, (-1, PATCH))  # (batch, channel, time, 64)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias).transpose(1, 2)  # (batch, time, channel, width)
+
+
+class EEGPT(nn.Module):
+    """EEG encoder.
+
+    Parameters
+    ----------
+    config : EEGPTConfig
+        Size.
+    ch_names : list of str
+        Channels of the input, canonical names of :data:`e2llm.core.montage.EEGPT_VOCABULARY`.
+    """
+
+    def __init__(self, config: EEGPTConfig, ch_names: list[str]) -> None:
+        super().__init__()
+        unknown = [name for name in ch_names if name not in EEGPT_VOCABULARY]
+        if unknown:
+            raise ValueError(f"EEGPT has no embedding for the channels {unknown}: drop them or rename them.")
+        self.config, self.ch_names = config, list(ch_names)
+        self.patch_embed = PatchEmbed(config.width)
+        self.chan_embed = nn.Embedding(len(EEGPT_VOCABULARY), config.width)
+        self.summary_token = nn.Parameter(torch.empty(1, config.summary_tokens, config.width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        rows = [EEGPT_VOCABULARY.index(name) for name in ch_names]
+        self.register_buffer("channel_rows", torch.tensor(rows), persistent=False)
+        self.apply(self._init)
+        nn.init.trunc_normal_(self.summary_token, std=0.02)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, signal_mv: Tensor) -> Tensor:
+        """Summary tokens of each time patch.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, 1024)
+            Average-referenced EEG at 256 Hz in millivolts.
+
+        Returns
+        -------
+        Tensor, shape (batch, 16, summary_tokens, width)
+            Fewer time patches in training with ``patch_dropout``.
+        """
+        x = self.embed(signal_mv)
+        if self.training:
+            x = _keep_some(x, 1, self.config.patch_dropout)
+            x = _keep_some(x, 2, self.config.channel_dropout)
+        return self.summarise(x)
+
+    def embed(self, signal_mv: Tensor) -> Tensor:
+        """A token for every patch of every channel: (batch, channel, sample) in millivolts to (batch, time, channel, width)."""
+        if signal_mv.shape[1] != len(self.ch_names) or signal_mv.shape[-1] % PATCH:
+            raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got {tuple(signal_mv.shape[1:])}.")
+        return self.patch_embed(signal_mv) + self.chan_embed(self.channel_rows)
+
+    def summarise(self, x: Tensor) -> Tensor:
+        """Summary tokens of the patches given: (batch, time, channel, width), any times and channels, to (batch, time, summary_tokens, width)."""
+        batch, n_time = x.shape[:2]
+        x = torch.cat([x.flatten(0, 1), self.summary_token.expand(batch * n_time, -1, -1)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        summary = self.norm(x[:, -self.config.summary_tokens :])
+        return summary.unflatten(0, (batch, n_time))
+
+
+def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:
+    """A random share of the slices along ``dim``, in their order."""
+    if dropped <= 0.0:
+        return x
+    n_kept = max(1, round(x.shape[dim] * (1.0 - dropped)))
+    kept = torch.randperm(x.shape[dim], device=x.device)[:n_kept].sort().values
+    return x.index_select(dim, kept)
+
+
+def moments(tokens: Tensor) -> Tensor:
+    """Mean and mean square of a window's tokens over its time patches: (windows, 16, eeg_width) to (windows, 2 * eeg_width).
+
+    What evidence is heard in. A patch lasts a quarter of a second, less than a period of the slow bands: their power shows in how far
+    the patches lie apart, not in where they lie.
+    """
+    return torch.cat([tokens.mean(dim=1), tokens.square().mean(dim=1)], dim=1)
+
+
+@dataclass(frozen=True)
+class HeadParams:
+    """Weights of the stage-1 losses, and regularisation of the head.
+
+    ``ce`` cross-entropy, ``supcon`` supervised contrastive, ``spectral`` regression of the band power by scalp
+    group that explanations will cite, ``change`` regression of how far an edit moved it.
+    """
+
+    ce: float = 1.0
+    supcon: float = 0.3
+    spectral: float = 4.0
+    change: float = 8.0
+    temperature: float = 0.1
+    label_smoothing: float = 0.1
+    dropout: float = 0.3
+
+
+class EmotionEncoder(nn.Module):
+    """Encoder with the stage-1 head.
+
+    Cross-entropy and supervised contrastive loss (Khosla et al., NeurIPS 2020) make the summary tokens tell
+    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about, and a term of change what an edit did to
+    it: what two signals share drops out of their difference, so there the error is what leaks from one feature into others. Samples of
+    class :data:`UNLABELLED` enter these two terms only, and so do targets only where they are finite.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        The encoder.
+    n_outputs : int
+        Number of classes.
+    n_spectral : int
+        Number of spectral targets; 0 for none.
+    params : HeadParams
+        Weights of the terms.
+    """
+
+    def __init__(self, encoder: EEGPT, n_outputs: int, n_spectral: int = 0, params: HeadParams | None = None) -> None:
+        super().__init__()
+        self.encoder, self.params = encoder, params or HeadParams()
+        width = encoder.config.token_width
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(self.params.dropout)
+        self.classifier = nn.Linear(width, n_outputs)
+        self.contrast = nn.Linear(width, 64)
+        self.spectral = nn.Linear(2 * width, n_spectral) if n_spectral else None
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Mean over time patches of all summary tokens: (batch, 16, S, width) to (batch, S * width)."""
+        return self.norm(tokens.mean(dim=1).flatten(1))
+
+    def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None,
+                origin: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits, embedding and, with labels, the loss and its terms; the keys are what ``transformers.Trainer`` expects.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, 1024)
+            See :class:`EEGPT`.
+        labels : Tensor of int, shape (batch,), optional
+            Class indices, or :data:`UNLABELLED`.
+        spectral : Tensor, shape (batch, n_spectral), optional
+            Targets, NaN where nothing was measured.
+        origin : Tensor of int, shape (batch,), optional
+            For a copy, the place in this batch of the signal that it was edited from; :data:`NO_ORIGIN` for the others.
+        """
+        tokens = self.encoder(signal_mv)
+        embedding = self.pooled(tokens)
+        logits = self.classifier(self.dropout(embedding))
+        out = {"logits": logits, "embedding": embedding}
+        if labels is None:
+            return out
+        p, explanations = self.params, labels != UNLABELLED
+        terms = {"ce": F.cross_entropy(logits[explanations], labels[explanations], label_smoothing=p.label_smoothing),
+                 "supcon": supervised_contrastive_loss(self.contrast(embedding[explanations]), labels[explanations], p.temperature)}
+        if self.spectral is not None and spectral is not None:
+            measured = torch.isfinite(spectral)
+            error = self.spectral(moments(tokens.flatten(2))) - spectral  # unlike the classifier, no norm: it would mix features
+            terms["spectral"] = error[measured].square().mean()
+            if origin is not None and (copied := origin != NO_SOURCE).any():
+                both = measured[copied] & measured[origin[copied]]
+                terms["change"] = (error[copied] - error[origin[copied]])[both].square().mean()
+        loss = sum(getattr(p, name) * term for name, term in terms.items())
+        return {"loss": loss, **out, **terms}
+
+
+def supervised_contrastive_loss(embedding: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Pull windows of one class together and push the others away.
+
+    Parameters
+    ----------
+    embedding : Tensor, shape (batch, width)
+        Any length; it is normalised here.
+    labels : Tensor of int, shape (batch,)
+        Class indices.
+    temperature : float
+        Smaller is sharper.
+
+    Returns
+    -------
+    Tensor
+        Mean over the anchors that have a positive (``L_out`` of Khosla et al. 2020, eq. 2); 0 if none has.
+    """
+    z = F.normalize(embedding, dim=1)
+    similarity = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_probability = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
+    positive = (labels[:, None] == labels[None, :]) & ~itself
+    n_positive = positive.sum(dim=1)
+    anchors = n_positive > 0
+    if not anchors.any():
+        return embedding.sum() * 0.0
+    per_anchor = -(log_probability * positive).sum(dim=1)[anchors] / n_positive[anchors]
+    return per_anchor.mean()

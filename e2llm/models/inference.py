@@ -1,0 +1,193 @@
+"""Asking a trained model: closed-set scoring, generation, and the controls without EEG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..core.chat import EEG_TOKEN, Item
+from .processing import E2LLMProcessor
+
+
+@dataclass
+class InferenceEngine:
+    """A trained model together with what it needs to hear windows.
+
+    Parameters
+    ----------
+    model
+        E2-LLM, adapter merged or not.
+    processor : E2LLMProcessor
+        Its processor.
+    features : ndarray, shape (n_rows, 16, token_width)
+        Frozen encoder tokens.
+    position : dict of int to int
+        Row of ``features`` of each window id.
+    """
+
+    model: torch.nn.Module
+    processor: E2LLMProcessor
+    features: np.ndarray
+    position: dict[int, int]
+
+    def inputs(self, items: list[Item], thinking: bool, said: list[str] | None = None) -> dict[str, torch.Tensor]:
+        """Left-padded prompts with their EEG tokens; ``said`` is what the assistant has said so far."""
+        said = said or [""] * len(items)
+        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking)) + self.processor.ids(text)  # cut as in training
+                   for item, text in zip(items, said, strict=True)]
+        ids, mask = self.processor.pad(prompts, "left")
+        windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
+        features = torch.from_numpy(np.stack([self.features[row] for row in windows])) if windows else None
+        given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+        return {name: value.to(self.model.device) for name, value in given.items() if value is not None}
+
+
+def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> list[list[int]]:
+    """Positions of items in batches of similar size."""
+    order = sorted(range(len(items)), key=lambda i: size(items[i]))
+    return [order[i : i + batch] for i in range(0, len(order), batch)]
+
+
+def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, max_new_tokens: int = 96, batch: int = 128) -> list[str]:
+    """Greedy free text for every item, special tokens of the thought kept, end-of-turn removed; never an EEG placeholder."""
+    return [texts[0] for texts in _generate(engine, items, 1, thinking, max_new_tokens, batch, do_sample=False)]
+
+
+def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True, max_new_tokens: int = 96,
+           batch: int = 64) -> list[list[str]]:
+    """``n`` texts for every item, drawn from the model's own distribution at a temperature; otherwise as :func:`generate`."""
+    torch.manual_seed(seed)
+    return _generate(engine, items, n, thinking, max_new_tokens, batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+
+
+@torch.no_grad()
+def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool, max_new_tokens: int, batch: int, **decoding) -> list[list[str]]:
+    texts: list[list[str]] = [[] for _ in items]
+    tokenizer = engine.processor.tokenizer
+    for chosen in _in_batches(items, lambda item: len(item.windows), batch):
+        inputs = engine.inputs([items[i] for i in chosen], thinking)
+        out = engine.model.generate(**inputs, max_new_tokens=max_new_tokens, num_return_sequences=n,
+                                      pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+                                      suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)], **decoding)
+        for place, row in enumerate(out[:, inputs["input_ids"].shape[1] :].tolist()):
+            end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
+            texts[chosen[place // n]].append(tokenizer.decode(row[:end], skip_special_tokens=False))
+    return texts
+
+
+MOST_LOGITS = 2**26  # made at a time when options are scored; in float32 a quarter of a gigabyte
+
+
+@torch.no_grad()
+def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | None = None, batch: int = 64, per_token: bool = False) -> list[np.ndarray]:
+    """Log-probability of every option of every item; the prompt is read once for all options.
+
+    Parameters
+    ----------
+    listener : Listener
+        Who answers.
+    items : list of Item
+        With closed sets of options.
+    said : list of str, optional
+        Thoughts that the options follow; default none, and the prompt says not to think.
+    per_token : bool
+        Divide by the number of tokens, for options of different length.
+
+    Returns
+    -------
+    list of ndarray, shape (n_options,)
+        Natural log-probabilities, end of turn included.
+    """
+    scores: list[np.ndarray] = [np.empty(0)] * len(items)
+    by_count: dict[int, list[int]] = {}
+    for i, item in enumerate(items):
+        by_count.setdefault(len(item.options), []).append(i)
+    words = len(engine.processor.tokenizer)
+    for n_options, members in by_count.items():
+        longest = 1 + max(len(engine.processor.ids(option)) for i in members for option in items[i].options)
+        size = max(1, min(batch, MOST_LOGITS // (n_options * longest * words)))
+        for start in range(0, len(members), size):
+            chosen = members[start : start + size]
+            thoughts = None if said is None else [said[i] for i in chosen]
+            logs, lengths = _score_batch(engine, [items[i] for i in chosen], thoughts, n_options)
+            for i, row, length in zip(chosen, logs, lengths, strict=True):
+                scores[i] = row / length if per_token else row
+    return scores
+
+
+def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None, n_options: int) -> tuple[np.ndarray, np.ndarray]:
+    processor = engine.processor
+    prompt = engine.inputs(items, thinking=said is not None, said=said)
+    first = engine.model(**prompt, use_cache=True, position_ids=_positions(prompt["attention_mask"]), logits_to_keep=1)
+    cache = first.past_key_values
+    cache.batch_repeat_interleave(n_options)
+    options = [[*processor.ids(option), processor.tokenizer.eos_token_id] for item in items for option in item.options]
+    ids, mask = (padded.to(engine.model.device) for padded in processor.pad(options, "right"))
+    full = torch.cat([prompt["attention_mask"].repeat_interleave(n_options, dim=0), mask], dim=1)
+    second = engine.model(input_ids=ids, attention_mask=full, past_key_values=cache,
+                            position_ids=_positions(full)[:, -ids.shape[1] :], use_cache=True)
+    # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
+    logits = torch.cat([first.logits[:, -1:].repeat_interleave(n_options, dim=0), second.logits[:, :-1]], dim=1).float()
+    chosen = (logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)) * mask
+    return chosen.sum(1).view(-1, n_options).cpu().numpy(), mask.sum(1).view(-1, n_options).cpu().numpy()
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp_min(0)
+
+
+@torch.no_grad()
+def label_similarity(engine: InferenceEngine, rows_by_label: dict[str, list[int]]) -> np.ndarray:
+    """Cosine between the mean state token of each label's windows and the words of every label.
+
+    Both sides are centred on their mean first, so that what all tokens share does not count.
+
+    Parameters
+    ----------
+    rows_by_label : dict of str to list of int
+        Window ids of each label.
+
+    Returns
+    -------
+    ndarray, shape (n_labels, n_labels)
+        Rows are EEG, columns are words.
+    """
+    projector, processor = engine.model.projector, engine.processor
+    words = engine.model.get_input_embeddings().weight
+    features = [np.stack([engine.features[engine.position[w]] for w in windows]) for windows in rows_by_label.values()]
+    predicted_evidence = [projector.state_tokens(torch.from_numpy(found).to(words.device)).mean(dim=(0, 1)) for found in features]
+    said = [words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]
+    predicted_evidence, said = torch.stack(predicted_evidence).float(), torch.stack(said).float()
+    predicted_evidence, said = predicted_evidence - predicted_evidence.mean(0), said - said.mean(0)
+    return torch.nn.functional.cosine_similarity(predicted_evidence[:, None], said[None], dim=-1).cpu().numpy()
+
+
+def probabilities(scores: list[np.ndarray]) -> np.ndarray:
+    """Option probabilities, normalised over the closed set, shape (n_items, n_options)."""
+    stacked = np.stack(scores)
+    stacked = np.exp(stacked - stacked.max(axis=1, keepdims=True))
+    return stacked / stacked.sum(axis=1, keepdims=True)
+
+
+def closed_set(engine: InferenceEngine, items: list[Item]) -> np.ndarray:
+    """Probability of each option of items with equally many options, read from the EEG before any explanation.
+
+    Show no other probability as how sure a model is. A thought names its conclusion; scored after it, the named option
+    has nearly everything, right or wrong.
+
+    Parameters
+    ----------
+    listener : Listener
+        Who answers.
+    items : list of Item
+        With closed sets of options of one size.
+
+    Returns
+    -------
+    ndarray, shape (n_items, n_options)
+        Rows sum to 1.
+    """
+    return probabilities(score_options(engine, items))

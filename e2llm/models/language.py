@@ -1,0 +1,265 @@
+"""Language models: any causal LM that transformers loads, or a small Qwen3 made on the spot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging
+
+from ..core.chat import EEG_TOKEN, END_THINK, THINK
+from .catalogue import CATALOGUE, FetchError, Packaged, require
+
+# The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+
+
+class LanguageModelError(Exception):
+    """A language model that cannot be loaded; the message names it, the fact and the remedy."""
+
+
+@dataclass(frozen=True)
+class ScratchParams:
+    """Size of a Qwen3 made on the spot."""
+
+    vocab_size: int = 3072
+    hidden_size: int = 96
+    layers: int = 3
+    heads: int = 4
+    max_positions: int = 1024
+    init_std: float = 0.1  # wide for its size: narrow models that start at 0.02 need many more steps
+
+
+def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE tokenizer with Qwen3's turn and thinking tokens, trained on ``texts``."""
+    tokenizer = Tokenizer(models.BPE())
+    # Words with their leading space, single digits and single marks: no token crosses a word.
+    split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK, EEG_TOKEN]
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+                                   extra_special_tokens=[THINK, END_THINK, EEG_TOKEN], chat_template=_CHAT_TEMPLATE)
+
+
+def make_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParams, seed: int) -> Qwen3ForCausalLM:
+    """A Qwen3 with random weights."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=params.hidden_size, intermediate_size=3 * params.hidden_size,
+        num_hidden_layers=params.layers, num_attention_heads=params.heads, num_key_value_heads=params.heads // 2,
+        head_dim=params.hidden_size // params.heads, max_position_embeddings=params.max_positions,
+        tie_word_embeddings=True, initializer_range=params.init_std, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model = Qwen3ForCausalLM(config)
+    lookup_init(model)
+    return model
+
+
+@torch.no_grad()
+def lookup_init(model: Qwen3ForCausalLM) -> None:
+    """Start a fresh Qwen3 with one induction head: "what came after this word before?" (Olsson et al. 2022, arXiv 2209.11895).
+
+    The circuit forms by itself in any language model, but late; comparing segments needs it from the first minutes on.
+    Everything set here stays trainable. The residual stream is laid out as ``[constant | word | previous word | free]``;
+    layer 0, head 0 attends one token back and copies its word; layer 1, head 0 looks for the token whose previous
+    word is the present one, and says its word.
+
+    Parameters
+    ----------
+    model : Qwen3ForCausalLM
+        Changed in place; needs two or more layers.
+    """
+    width, head = model.config.hidden_size, model.config.head_dim
+    n_word = 2 * width // 3
+    word, previous = slice(1, 1 + n_word), slice(1 + n_word, 1 + n_word + head)
+    if previous.stop > width or model.config.num_hidden_layers < 2:
+        raise ValueError(f"lookup_init needs two layers and a width of at least {previous.stop}, got {width}.")
+    embedding = model.get_input_embeddings().weight
+    embedding[:, 0], embedding[:, 1 + n_word :] = 5 * model.config.initializer_range, 0.0
+    read = nn.init.orthogonal_(torch.empty(head, n_word))
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    half = head // 2
+    # Rotary pairs turn by 1, 0.46, … radians a token. Keys turned back by one token peak at distance one.
+    turn = model.model.rotary_emb.inv_freq[:3]
+    for layer in model.model.layers:  # quiet at first, so that the words themselves can be read in the stream
+        layer.self_attn.o_proj.weight.mul_(0.1)
+        layer.mlp.down_proj.weight.mul_(0.1)
+    for projection in (first.q_proj, first.k_proj, second.q_proj, second.k_proj, first.v_proj, second.v_proj):
+        projection.weight[:head] = 0.0
+    for projection in (first.o_proj, second.o_proj):
+        projection.weight[:, :head] = 0.0
+    first.q_proj.weight[:3, 0] = 1.0
+    first.k_proj.weight[:3, 0], first.k_proj.weight[half : half + 3, 0] = turn.cos(), turn.sin()
+    first.q_norm.weight.fill_(2.0)
+    first.k_norm.weight.fill_(2.0)
+    first.v_proj.weight[:head, word] = read
+    first.o_proj.weight[previous, :head] = torch.eye(head)
+    # Slow pairs hardly turn within a prompt, so they can compare words at any distance.
+    slow = [i for i in range(head) if i % half >= 5]
+    second.q_proj.weight[slow, word] = read[slow]
+    second.k_proj.weight[slow, previous] = torch.eye(head)[slow]
+    second.q_norm.weight.fill_(1.5)
+    second.k_norm.weight.fill_(1.5)
+    second.v_proj.weight[:head, word] = read
+    second.o_proj.weight[word, :head] = read.T * 2.0
+
+
+def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = True):
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    name : str
+        One of these:
+
+        - a name of :data:`e2llm.models.catalogue.CATALOGUE` that has been fetched (``smollm2-135m``);
+        - a local folder, or the path of a ``.gguf`` file;
+        - a hub id, with a revision if need be (``Qwen/Qwen3-0.6B@main``). ``HF_ENDPOINT``, ``HF_HOME`` and
+          ``HF_HUB_OFFLINE`` mean what they mean everywhere.
+    dtype : str
+        ``float32``, ``bfloat16``, ``float16``, ``auto`` (:func:`best_dtype`), or ``4bit`` (NF4, computed in bfloat16; needs
+        bitsandbytes and a CUDA device).
+    eeg_token : bool
+        Make the EEG token known to it.
+
+    Returns
+    -------
+    model, tokenizer
+        The tokenizer knows :data:`EEG_TOKEN`, and its end-of-sequence token is the one that ends a turn of its chat template; the
+        model is in evaluation mode.
+
+    Raises
+    ------
+    LanguageModelError
+        If it cannot be loaded or has no chat template.
+    """
+    where, extra = _located(name)
+    options = _number_format(best_dtype() if dtype == "auto" else dtype)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(where, **extra)
+            model = AutoModelForCausalLM.from_pretrained(where, **options, **extra)
+    except Exception as error:
+        raise LanguageModelError(_why_not(name, error)) from error
+    if tokenizer.chat_template is None:
+        raise LanguageModelError(f"The language model '{name}' has no chat template: choose an instruction-tuned one.")
+    tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
+    if tokenizer.eos_token is None:
+        raise LanguageModelError(f"The turns of the language model '{name}' have no end token: generation could not stop. Choose another one.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if eeg_token:
+        add_eeg_token(model, tokenizer)
+    return model.eval(), tokenizer
+
+
+def best_dtype() -> str:
+    """``bfloat16`` where the GPU, or else the CPU, computes in it natively, else ``float32``; also where PyTorch cannot tell."""
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "float32"
+
+
+def _located(name: str) -> tuple[str, dict[str, str]]:
+    """Where transformers finds a model, and what else it must be told."""
+    path = Path(name)
+    if isinstance(CATALOGUE.get(name), Packaged):
+        try:
+            return str(require(name)), {}
+        except FetchError as error:
+            raise LanguageModelError(str(error)) from error
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise LanguageModelError(f"{name} is missing: give the path of a GGUF file that is there.")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        return name, {}
+    if name.startswith((".", "/", "~")):
+        raise LanguageModelError(f"{name} is no folder: give a folder with config.json, a .gguf file or a hub id.")
+    hub_id, at, revision = name.partition("@")
+    if at and not revision:
+        raise LanguageModelError(f"'{name}' names no revision after the @: write  {hub_id}  or  {hub_id}@revision.")
+    return hub_id, {"revision": revision} if at else {}
+
+
+def _number_format(dtype: str) -> dict:
+    """Arguments of ``from_pretrained`` for a number format; what this computer lacks for it is said before anything is loaded."""
+    if dtype != "4bit":
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise LanguageModelError(f"dtype = {dtype!r} is unknown: auto, float32, bfloat16, float16 or 4bit.")
+        return {"dtype": getattr(torch, dtype)}
+    if find_spec("bitsandbytes") is None:
+        raise LanguageModelError("dtype = '4bit' needs the package bitsandbytes: pip install bitsandbytes, or take dtype = 'bfloat16'.")
+    if not torch.cuda.is_available():
+        raise LanguageModelError("dtype = '4bit' needs a CUDA device, and PyTorch finds none here: take dtype = 'bfloat16' or 'float32'.")
+    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    return {"dtype": torch.bfloat16, "quantization_config": packed, "device_map": {"": 0}}
+
+
+def _why_not(name: str, error: Exception) -> str:
+    """Why a model could not be loaded, and what to do."""
+    fact = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    if Path(name).exists():
+        remedy = "Is it a folder that save_pretrained wrote, or a whole GGUF file?"
+    elif huggingface_hub.constants.HF_HUB_OFFLINE:
+        remedy = ("HF_HUB_OFFLINE is set, so only the local hub cache was asked: load it once with the network, unset HF_HUB_OFFLINE, or give a "
+                  "local folder.")
+    else:
+        remedy = f"Check the name and the network ({huggingface_hub.constants.ENDPOINT} was asked), or give a local folder."
+    return f"The language model '{name}' could not be loaded ({fact}). {remedy} Nothing else is used in its place."
+
+
+def end_of_turn(tokenizer) -> str | None:
+    """The special token that the chat template puts behind an assistant's words; None if it puts none there.
+
+    It need not be the tokenizer's own end of sequence, which ends whole documents in some families.
+    """
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "the answer"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    after = tokenizer(text.rpartition("the answer")[2], add_special_tokens=False)["input_ids"]
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return next((special[i] for i in after if i in special), None)
+
+
+@torch.no_grad()
+def add_eeg_token(model, tokenizer) -> None:
+    """Make sure the tokenizer knows the EEG token; its embedding is never read, the projector's output replaces it.
+
+    Where the model has no room for it, a row is added: the mean of the others, so that the new word is as unlikely as an average
+    one, whatever the seed. Tied embeddings stay tied.
+    """
+    if EEG_TOKEN in tokenizer.get_vocab():
+        return
+    tokenizer.add_special_tokens({"additional_special_tokens": [EEG_TOKEN]}, replace_extra_special_tokens=False)
+    if len(tokenizer) <= (known := model.get_input_embeddings().num_embeddings):
+        return
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        layer.weight[known:] = layer.weight[:known].float().mean(dim=0)
+
+
+class _quiet:
+    """No progress bars of transformers while a model loads: they would stand in a notebook's outputs."""
+
+    def __enter__(self) -> None:
+        self.was_enabled = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        if self.was_enabled:
+            logging.enable_progress_bar()

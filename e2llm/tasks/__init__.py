@@ -1,0 +1,1 @@
+"""Instruction items and the language of thoughts: text only."""

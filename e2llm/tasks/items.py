@@ -1,0 +1,409 @@
+"""Every kind of question: its wordings, the thought that leads to its answer, its closed set of options.
+
+An item is plain JSON: a question (chat messages whose parts are text or an EEG window), a thought, an answer and
+the options. Nothing in a question depends on the answer. Thoughts cite what was measured in the window.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..core.bands import BANDS
+from ..core.chat import END_THINK, LETTERS, Item
+from ..core.labels import LabelSet
+from ..core.montage import REGIONS
+from ..data.dataset import Corpus
+from . import scenarios
+from .segments import INTENSITIES, Segment, imagined_segments, segments_of
+
+_MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
+
+
+def _item(kind: str, tier: int, question: list[str | Segment], thought: str, answer: str, options: list[str], axis: str = "") -> Item:
+    segments = [part for part in question if isinstance(part, Segment)]
+    content = [part.part() if isinstance(part, Segment) else {"type": "text", "text": part} for part in question]
+    return Item(kind, tier, [{"role": "user", "content": content}], thought, answer, list(options),
+                segments[0].subject if segments else "", axis,
+                [segment.window for segment in segments if segment.window is not None])
+
+
+def describe(segment: Segment, label_set: LabelSet) -> str:
+    """The sentence that says what a segment shows."""
+    feeling = f", {affect_words(segment.label, label_set)}" if label_set.has_affect else ""
+    return f"The segment shows {segment.state}{feeling}. {_evidence_sentence(segment)}"
+
+
+def affect_words(label: str, label_set: LabelSet) -> str:
+    valence, arousal = label_set.valence[label], label_set.arousal[label]
+    tone = "pleasant" if valence > 0.2 else "unpleasant" if valence < -0.2 else "neither pleasant nor unpleasant"
+    return f"{tone} and {'activated' if arousal > 0.2 else 'calm'}"
+
+
+# Thoughts say one meaning in several ways; descriptions, which are compared word by word, in the first way only.
+_EVIDENCE = ("Evidence: {claims}.", "Measured: {claims}.", "Findings: {claims}.")
+_QUIET = ("No band stands out.", "Nothing stands out.")
+_CONCLUSION = ("That fits {label}.", "This points to {label}.")
+_BARE = 0.25  # share of thoughts that are evidence alone, so that an answer may also follow without being said before
+
+
+def _evidence_sentence(segment: Segment, rng: np.random.Generator | None = None) -> str:
+    """What may be said of a segment; in one of several wordings with ``rng``."""
+    evidence, quiet = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _QUIET))
+    said = ", ".join(map(str, segment.claims))
+    return evidence.format(claims=said) if said else quiet
+
+
+def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
+    evidence, conclusion = _evidence_sentence(segment, rng), _pick(_CONCLUSION, rng)
+    if rng.uniform() < _BARE:
+        return evidence
+    feeling = f"This is {affect_words(segment.label, label_set)}. " if label_set.has_affect else ""
+    return f"{evidence} {feeling}{conclusion.format(label=segment.label)}"
+
+
+def _note(segment: Segment, axis: str) -> str:
+    """What a thought keeps of one of several segments: its intensity if that is asked for, else its label."""
+    return INTENSITIES[segment.intensity_level] if axis == "intensity" else segment.label
+
+
+def _notes(segments: list[Segment], axis: str = "") -> str:
+    return "Notes: " + ", ".join(f"{_note(segment, axis)} {letter}" for letter, segment in zip(LETTERS, segments, strict=False)) + "."
+
+
+def listed(segments: list[Segment]) -> list[str | Segment]:
+    """Question parts "A: <eeg> B: <eeg> …"."""
+    return list(itertools.chain.from_iterable((f" {letter}: ", segment) for letter, segment in zip(LETTERS, segments, strict=False)))
+
+
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[rng.integers(len(options))]
+
+
+PREDICT_WORDINGS = ("Which {noun} does this segment show?", "Name the {noun} in this EEG segment.", "What is the {noun} of this person?",
+            "Read the EEG and name the {noun}.", "Look at the segment. Which {noun} is it?", "This is the EEG of a person. What is the {noun}?",
+            "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?",
+            "Read this segment. What does the person feel?")
+ZERO_SHOT_WORDINGS = ("This EEG segment shows a person. Which {noun} fits?", "Look at this EEG and say the {noun}.",
+                 "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
+_DESCRIBE = ("Describe this segment.", "What does this EEG segment show?", "Describe the state of this person.")
+_SELECT = ("Which word fits this segment?", "Choose the word that fits the segment.", "Which of these words does the segment show?")
+_COMPARE = ("Which segment is {more}?", "Which of the two segments is {more}?", "Compare the segments. Which is {more}?")
+_RANK = ("Order the segments, the one that is {more} first.", "Rank the segments from {more} to less.")
+_MATCH = ("Which segment fits this scenario?", "Choose the segment that fits the scenario.", "To which segment does the scenario belong?")
+_ZERO_MATCH = ("Read the scenario. Which of the segments shows this person?", "Which segment does this person show?",
+               "Read this. Which of the segments is it?")
+_CHOOSE = ("Which scenario fits this segment?", "Choose the scenario that fits the segment.")
+_ZERO_CHOOSE = ("Read the scenarios. Which of these does the segment show?", "To which scenario does this segment belong?")
+_SCENARIO = ("Which emotion fits this scenario?", "Name the emotion of this scenario.", "What does a person feel here?")
+
+
+def predict(segment: Segment, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
+    """Which of the labels does the segment show?"""
+    question = _pick(ZERO_SHOT_WORDINGS if zero_shot else PREDICT_WORDINGS, rng).format(noun=label_set.noun)
+    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"], _conclusion(segment, label_set, rng),
+                 segment.label, list(label_set.labels))
+
+
+def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator, others: list[Segment] | None = None) -> Item:
+    """Which of the descriptions is the segment's? The others describe segments with other labels."""
+    options = [describe(other, label_set) for other in [segment, *(others or [])]]
+    rng.shuffle(options)
+    return _item("describe", 2, [segment, f" {_pick(_DESCRIBE, rng)}"], _evidence_sentence(segment, rng), describe(segment, label_set), options)
+
+
+def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Generator) -> Item:
+    """Which of two segments is higher on an axis?"""
+    best = int(np.argmax([segment.value(axis, label_set) for segment in pair]))
+    question = _pick(_COMPARE, rng).format(more=_MORE[axis])
+    thought = f"{_notes(pair, axis)} {_MORE[axis].capitalize()}: {_note(pair[best], axis)} {LETTERS[best]}."
+    return _item("compare", 2, [*listed(pair), f" {question}"], thought, LETTERS[best], ["A", "B"], axis)
+
+
+def rank(group: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Generator) -> Item:
+    """Order three or four segments on an axis."""
+    falling = np.argsort([-segment.value(axis, label_set) for segment in group], kind="stable")
+    order = " > ".join(LETTERS[i] for i in falling)
+    question = _pick(_RANK, rng).format(more=_MORE[axis])
+    ranked = " > ".join(f"{_note(group[i], axis)} {LETTERS[i]}" for i in falling)
+    thought = f"{_notes(group, axis)} {_MORE[axis].capitalize()}: {ranked}."
+    options = [" > ".join(letters) for letters in itertools.permutations(LETTERS[: len(group)])]
+    return _item("rank", 2, [*listed(group), f" {question}"], thought, order, options, axis)
+
+
+def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
+    """Which of three segments fits a scenario?"""
+    form = _pick(_ZERO_MATCH if zero_shot else _MATCH, rng)
+    thought = f"{_notes(group)} The scenario fits {group[target].label} {LETTERS[target]}."
+    return _item("zero_match" if zero_shot else "match", 3 if zero_shot else 2, [f"{scenario} {form}", *listed(group)],
+                 thought, LETTERS[target], list(LETTERS[: len(group)]))
+
+
+def select(group: list[Segment], target: int, words: list[str], rng: np.random.Generator) -> Item:
+    """Which of the words fits the segment? ``words[i]`` belongs to the label of ``group[i]``; only the target is heard."""
+    return _lettered("select", 2, group, target, words, _pick(_SELECT, rng))
+
+
+def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.Generator, zero_shot: bool = False) -> Item:
+    """Which of the scenarios fits the segment? Asked of EEG only in the zero-shot tier."""
+    kind, tier = ("zero_choose", 3) if zero_shot else ("choose", 0)
+    return _lettered(kind, tier, group, target, texts, _pick(_ZERO_CHOOSE if zero_shot else _CHOOSE, rng))
+
+
+def _lettered(kind: str, tier: int, group: list[Segment], target: int, texts: list[str], form: str) -> Item:
+    """A segment and lettered texts, one of which belongs to it."""
+    listing = " ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, texts, strict=False))
+    fits = ", ".join(f"{segment.label} {letter}" for letter, segment in zip(LETTERS, group, strict=False))
+    thought = f"Notes: {fits}. The segment shows {group[target].label} {LETTERS[target]}."
+    return _item(kind, tier, [group[target], f" {form} {listing}"], thought, LETTERS[target], list(LETTERS[: len(texts)]))
+
+
+def scenario_question(label: str, text: str, label_set: LabelSet, rng: np.random.Generator) -> Item:
+    """Which label fits a scenario? Text only."""
+    return _item("scenario", 0, [f"{text} {_pick(_SCENARIO, rng)}"], f"The scenario fits {label}.", label, list(label_set.labels))
+
+
+def drill(label_set: LabelSet, rng: np.random.Generator, n_words: int = 20) -> Item:
+    """Say random words again: the quickest way for a fresh language model to learn to look things up in its context.
+
+    Copying needs the circuit ("what came after this word before?") that every comparison of segments needs too.
+    """
+    words = [*label_set.labels, *INTENSITIES, *REGIONS, *BANDS, *LETTERS, "low", "high", "more", "fits", "shows"]
+    chosen = " ".join(words[i] for i in rng.choice(len(words), size=n_words, replace=False))
+    return _item("drill", 0, [f"Notes: {chosen}"], "", f"Notes: {chosen}", [])
+
+
+MIN_GAP = {"valence": 0.2, "arousal": 0.2, "intensity": 1}  # closer segments have no clear order and make no item
+DIRECT_KINDS = frozenset({"predict", "describe", "scenario"})  # also trained without a thought; the others always think
+
+
+class ItemBuilder:
+    """Draws items of every kind from a pool of segments.
+
+    Parameters
+    ----------
+    segments : list of Segment
+        Of one part of a split (or imagined ones): items never mix parts.
+    label_set : LabelSet
+        Its answers and coordinates.
+    seed : int
+        Same seed, same items.
+    texts : callable
+        ``texts(label)`` gives the scenarios that may be used.
+    """
+
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int,
+                 texts: Callable[[str], list[str]] = scenarios.training_scenarios) -> None:
+        self.segments, self.label_set = segments, label_set
+        self.rng = np.random.default_rng(seed)
+        self.texts = texts
+        self.by_label = {label: [s for s in segments if s.label == label] for label in label_set.labels}
+        self.by_label = {label: found for label, found in self.by_label.items() if found}
+        self.most_in_order = max(map(self._in_order, MIN_GAP)) if label_set.has_affect else 0
+        self.has_scenarios = len(self.by_label) >= 3 and set(label_set.labels) <= set(scenarios.emotions())
+
+    @classmethod
+    def of_part(cls, corpus: Corpus, part: str, seed: int) -> ItemBuilder:
+        """Builder of items from one part of a dataset's split: ``train``, ``val`` or ``test``."""
+        return cls(segments_of(corpus, getattr(corpus.split, part)), corpus.label_set, seed)
+
+    def _in_order(self, axis: str) -> int:
+        """How many segments can have a clear order on an axis."""
+        chosen: list[float] = []
+        for value in sorted({value for segment in self.segments if not np.isnan(value := segment.value(axis, self.label_set))}):
+            if not chosen or value - chosen[-1] >= MIN_GAP[axis]:
+                chosen.append(value)
+        return len(chosen)
+
+    def kinds(self) -> dict[str, Callable[[], Item]]:
+        """The kinds that this source can serve; those about valence, arousal or scenarios need coordinates."""
+        served = {"predict": self.predict, "describe": self.describe, "zero_predict": self.zero_predict}
+        if len(self.by_label) < 2:
+            del served["describe"]  # nothing to tell a description from
+        if len(self.by_label) >= 2:
+            served["select"] = self.select
+        if self.most_in_order >= 2:
+            served["compare"] = self.compare
+        if self.most_in_order >= 3:
+            served["rank"] = self.rank
+        if self.has_scenarios:
+            served |= {"match": self.match, "zero_match": self.zero_match, "zero_choose": self.zero_choose}
+        return served
+
+    def draw(self, kind: str, n: int) -> list[Item]:
+        """``n`` items of one kind; ValueError if this source cannot serve it."""
+        known = self.kinds()
+        if kind not in known:
+            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and arousal, too "
+                             f"few labels, no scenarios, or unknown kind); it serves {', '.join(known)}.")
+        return [known[kind]() for _ in range(n)]
+
+    def _any(self, but: set[str] = frozenset()) -> Segment:
+        labels = [label for label in self.by_label if label not in but]
+        pool = self.by_label[labels[self.rng.integers(len(labels))]]
+        return pool[self.rng.integers(len(pool))]
+
+    def predict(self) -> Item:
+        return predict(self._any(), self.label_set, self.rng)
+
+    def zero_predict(self) -> Item:
+        return predict(self._any(), self.label_set, self.rng, zero_shot=True)
+
+    def describe(self) -> Item:
+        segment, *others = self._distinct(min(4, len(self.by_label)))
+        return description(segment, self.label_set, self.rng, others)
+
+    def _apart(self, n: int) -> tuple[list[Segment], str]:
+        """``n`` segments with clear order on a random axis that permits one."""
+        while True:
+            axis = ("valence", "arousal", "intensity")[self.rng.integers(3)]
+            group = [self._any() for _ in range(n)]
+            values = sorted(segment.value(axis, self.label_set) for segment in group)
+            if all(b - a >= MIN_GAP[axis] for a, b in itertools.pairwise(values)):
+                return group, axis
+
+    def compare(self) -> Item:
+        group, axis = self._apart(2)
+        return compare(group, axis, self.label_set, self.rng)
+
+    def rank(self) -> Item:
+        group, axis = self._apart(min(3 + int(self.rng.uniform() < 0.25), self.most_in_order))
+        return rank(group, axis, self.label_set, self.rng)
+
+    def _distinct(self, n: int) -> list[Segment]:
+        """``n`` segments with different labels."""
+        group: list[Segment] = []
+        for _ in range(n):
+            group.append(self._any({segment.label for segment in group}))
+        return group
+
+    def _scenario(self, label: str, zero_shot: bool) -> str:
+        texts = scenarios.zero_shot_scenarios(label) if zero_shot else self.texts(label)
+        return texts[self.rng.integers(len(texts))]
+
+    def match(self, zero_shot: bool = False) -> Item:
+        group = self._distinct(3)
+        target = int(self.rng.integers(3))
+        return match(group, target, self._scenario(group[target].label, zero_shot), self.label_set, self.rng, zero_shot)
+
+    def zero_match(self) -> Item:
+        return self.match(zero_shot=True)
+
+    def select(self) -> Item:
+        group = self._distinct(min(3, len(self.by_label)))
+        words = [self._word(segment.label) for segment in group]
+        return select(group, int(self.rng.integers(len(group))), words, self.rng)
+
+    def _word(self, label: str) -> str:
+        words = [label, *(scenarios.feelings(label) if self.has_scenarios else ())]
+        return words[self.rng.integers(len(words))]
+
+    def choose(self, zero_shot: bool = False) -> Item:
+        group = self._distinct(3)
+        texts = [self._scenario(segment.label, zero_shot) for segment in group]
+        return choose(group, int(self.rng.integers(3)), texts, self.rng, zero_shot)
+
+    def zero_choose(self) -> Item:
+        return self.choose(zero_shot=True)
+
+    def scenario(self) -> Item:
+        label = list(self.by_label)[self.rng.integers(len(self.by_label))]
+        return scenario_question(label, self._scenario(label, False), self.label_set, self.rng)
+
+
+class OnePersonBuilder:
+    """Draws items whose segments, heard or only described, are all of one person, drawn anew for every item.
+
+    A model is examined with them. Whatever it knows of a person alone is then true of every option alike, and earns nothing. That
+    matters most under population levels: there the evidence of any window tells whose it is, and a description of somebody
+    else's window can be ruled out without a look at this one.
+
+    Parameters
+    ----------
+    segments, label_set, seed
+        As for :class:`ItemBuilder`.
+    """
+
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int) -> None:
+        self.label_set, self.rng = label_set, np.random.default_rng(seed)
+        people = sorted({segment.subject for segment in segments})
+        self.builders = [ItemBuilder([s for s in segments if s.subject == who], label_set, seed) for who in people]
+        for builder in self.builders:
+            builder.rng = self.rng
+
+    @classmethod
+    def of_test(cls, corpus: Corpus, seed: int) -> OnePersonBuilder:
+        """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one person."""
+        return cls(segments_of(corpus, corpus.split.test), corpus.label_set, seed)
+
+    def kinds(self) -> list[str]:
+        """The kinds that the windows of one person or more can serve."""
+        return list(dict.fromkeys(kind for builder in self.builders for kind in builder.kinds()))
+
+    def draw(self, kind: str, n: int) -> list[Item]:
+        """``n`` items of one kind, of people who can serve it; ValueError if there is nobody."""
+        able = [builder for builder in self.builders if kind in builder.kinds()]
+        if not able:
+            raise ValueError(f"Nobody's windows serve items of kind '{kind}' with label set '{self.label_set.name}'; they serve "
+                             f"{', '.join(self.kinds())}.")
+        return [item for _ in range(n) for item in able[self.rng.integers(len(able))].draw(kind, 1)]
+
+
+def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
+    """Copying drills, the first lesson of a language model made on the spot."""
+    rng = np.random.default_rng(seed)
+    return [drill(label_set, rng) for _ in range(n)]
+
+
+def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
+    """Items in words alone, from which a fresh language model learns the tasks and which emotion fits which scenario.
+
+    No zero-shot scenario and no zero-shot question form is among them.
+    """
+    rng = np.random.default_rng(seed)
+    builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed)
+    makers, served = [builder.predict, builder.describe], builder.kinds()
+    if builder.has_scenarios:
+        makers += [builder.scenario] * 3
+    makers += [served[kind] for kind in ("select", "compare", "rank", "match") if kind in served]
+    if builder.has_scenarios:
+        makers.append(builder.choose)
+    return [makers[i % len(makers)]() for i in range(n)]
+
+
+def write_items(items: list[Item], path: str | Path) -> None:
+    """One JSON object a line."""
+    Path(path).write_text("".join(json.dumps(item.__dict__, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+
+
+def read_items(path: str | Path) -> list[Item]:
+    """Items of a file that :func:`write_items` wrote."""
+    return [Item(**json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def parse_answer(text: str, options: list[str]) -> str | None:
+    """Answer in generated text: what stands after the thought, if it is exactly one of the options, else None."""
+    answer = text.rsplit(END_THINK, 1)[-1].strip().rstrip(".").strip()
+    wanted = {option.rstrip(".").lower(): option for option in options}
+    return wanted.get(answer.lower())
+
+
+def prediction_items(corpus: Corpus, rows: np.ndarray, seed: int) -> list[Item]:
+    """One tier-1 question for every given window, in their order."""
+    rng = np.random.default_rng(seed)
+    return [predict(segment, corpus.label_set, rng) for segment in segments_of(corpus, rows)]
+
+
+def question_text(item: Item) -> str:
+    """The question of an item with a mark where its EEG stands."""
+    parts = item.messages[0]["content"]
+    return "".join("⟨EEG⟩" if part["type"] == "eeg" else part["text"] for part in parts).strip()
+
+
+def item_text(item: Item) -> str:
+    """Plain text of an item without EEG, for a tokenizer to learn from."""
+    return "".join(part.get("text", "") for part in item.messages[0]["content"]) + f" {item.response(True)}"

@@ -1,0 +1,104 @@
+"""What is known of one EEG window, and the measured statements that may be made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..core.bands import BANDS
+from ..core.claims import MAX_CLAIMS, WHOLE, Claim, EvidenceNames, level, salient_claims
+from ..core.labels import LabelSet
+from ..core.montage import REGIONS
+from ..data.dataset import Corpus
+from ..models.projector import top_evidence
+
+INTENSITIES = ("weak", "moderate", "strong")  # thirds of the 0-1 scale
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What is known of one EEG window, real or imagined; ``window`` is None for an imagined one."""
+
+    window: int | None
+    label: str
+    intensity: float
+    claims: tuple[Claim, ...]  # what may be said of it
+    subject: str = ""
+    clip: int = 0
+
+    @property
+    def state(self) -> str:
+        """Label and, where the source has it, intensity: "fear strong"."""
+        return self.label if np.isnan(self.intensity) else f"{self.label} {INTENSITIES[self.intensity_level]}"
+
+    @property
+    def intensity_level(self) -> int:
+        """Third of the intensity scale: 0 weak, 1 moderate, 2 strong."""
+        return min(2, int(3 * self.intensity))
+
+    def part(self) -> dict:
+        """Content part of a message: the window, or words that stand in for it."""
+        if self.window is not None:
+            return {"type": "eeg", "window": int(self.window)}
+        return {"type": "text", "text": f"[ {', '.join([self.state, *map(str, self.claims)])} ]"}
+
+    def value(self, axis: str, label_set: LabelSet) -> float:
+        """Place on the axis valence, arousal or intensity."""
+        if axis == "intensity":
+            return self.intensity if np.isnan(self.intensity) else self.intensity_level
+        return getattr(label_set, axis)[self.label]
+
+
+def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
+    """What a model can be taught to say of a window: the loudest that its encoder hears, as far as it is true of the signal.
+
+    Teaching it to cite what is measured but not heard would be teaching it to make things up (Gekhman et al. 2024, EMNLP).
+    """
+    if not np.isfinite(predicted_evidence).all():
+        raise ValueError("No trained encoder has heard this window: it lies outside the split that the encoder was trained with.")
+    which, is_said = (found[0].numpy() for found in top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], limit))
+    return tuple(Claim(names.columns[i], level(z[i])) for i in which[is_said] if level(z[i]) == level(predicted_evidence[i]))
+
+
+def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: EvidenceNames, predicted_evidence: np.ndarray | None = None) -> list[Segment]:
+    """Segments of recorded windows with what may be said of them.
+
+    ``z`` and ``heard`` have a row for every window of the index. Before an encoder has heard them, claims are what is measured.
+    """
+    table = index.iloc[rows]
+    claims = [salient_claims(z[row], names) if predicted_evidence is None else predicted_claims(z[row], predicted_evidence[row], names) for row in rows]
+    return [Segment(int(row), label, float(intensity), said, str(subject), int(clip))
+            for row, said, label, intensity, subject, clip
+            in zip(rows, claims, table["label"], table["intensity"], table["subject"], table["clip"], strict=True)]
+
+
+def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator) -> list[Segment]:
+    """Segments that exist only in words, to teach a fresh language model the language of the tasks.
+
+    Their claims are independent of their label, so the words teach no link between evidence and emotion; that
+    link can only be learned from EEG.
+    """
+    features = [f"{region} {band}" for region in REGIONS for band in BANDS] + list(WHOLE)
+    segments = []
+    for _ in range(n):
+        chosen = np.sort(rng.choice(len(features), size=rng.integers(0, MAX_CLAIMS + 1), replace=False))
+        claims = tuple(Claim(features[i], str(rng.choice(["low", "high"]))) for i in chosen)
+        intensity = float(rng.uniform()) if label_set.has_affect else float("nan")
+        segments.append(Segment(None, label_set.labels[rng.integers(len(label_set))], intensity, claims))
+    return segments
+
+
+def segments_of(corpus: Corpus, rows: np.ndarray) -> list[Segment]:
+    """Segments of some windows of a dataset.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        With or without evidence as a trained encoder predicts it.
+    rows : ndarray of int, shape (n,)
+        Window ids.
+    """
+    return real_segments(corpus.windows.index, rows, corpus.z, corpus.evidence_names, corpus.predicted_evidence)

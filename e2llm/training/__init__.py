@@ -1,0 +1,1 @@
+"""Arrays in, weights out; one module a stage."""

@@ -1,0 +1,80 @@
+"""TODO purpose of training.eegnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.eegnet import EEGNet, EEGNetParams
+from .trainer import FitParams, Samples, fit, mixed_order
+
+Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]  # microvolts and owners to what the network reads
+
+
+def eegnet_collate(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, labels: np.ndarray) -> Callable:
+    """Batches of prepared signal and labels of some rows.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n_windows, n_channels, n_samples)
+        Microvolts; may be memory-mapped.
+    prepare : callable
+        ``prepare(signal_uv, owners)`` aligns, scales and decimates some windows: (batch, channels, samples) in and out.
+    owners, labels : ndarray, shape (n_windows,)
+        Subject and class index of every window.
+    """
+
+    def collate(rows: list[int]) -> dict[str, Tensor]:
+        return {"signal": _prepared(data, prepare, subjects, rows), "labels": torch.from_numpy(np.asarray(labels[rows], dtype=np.int64))}
+
+    return collate
+
+
+def _prepared(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, rows: np.ndarray | list[int]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(prepare(data[rows], subjects[rows]), dtype=np.float32))
+
+
+def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, n_classes: int,
+                 params: EEGNetParams, schedule: FitParams, folder: Path, tell: Callable[..., None] | None = None) -> EEGNet:
+    """Train on some rows, classes in equal shares and people mixed; resume from ``folder`` after a cut-off.
+
+    Parameters
+    ----------
+    data, prepare, owners, labels
+        As for :func:`eegnet_collate`.
+    rows : ndarray of int
+        Training windows.
+    n_classes : int
+        Number of classes.
+    params, schedule : EEGNetParams, FitParams
+        Size and schedule; its seed is also that of the first weights.
+    folder : Path
+        Checkpoints; the caller removes it.
+    tell : callable, optional
+        As for :func:`e2llm.training.trainer.fit`.
+
+    Returns
+    -------
+    EEGNet
+        In eval mode, on the CPU.
+    """
+    n_channels, n_samples = _prepared(data, prepare, subjects, rows[:1]).shape[1:]
+    torch.manual_seed(schedule.seed)
+    model = EEGNet(n_channels, n_classes, n_samples, params)
+    order = mixed_order(labels, subjects, rows, schedule)
+    fit(model, Samples(order, lambda row: row), eegnet_collate(data, prepare, subjects, labels), schedule, folder, tell=tell)
+    return model.eval().cpu()
+
+
+@torch.no_grad()
+def answers(model: EEGNet, data: np.ndarray, prepare: Prepare, subjects: np.ndarray, batch: int = 64, rows: np.ndarray | None = None) -> np.ndarray:
+    """Logits of windows, shape (n, n_classes); of all in ``data``, or of ``rows`` in their order."""
+    model.eval()
+    rows, device = np.arange(len(data)) if rows is None else rows, model.classifier.weight.device
+    logits = [model(_prepared(data, prepare, subjects, rows[start : start + batch]).to(device))["logits"].cpu().numpy()
+              for start in range(0, len(rows), batch)]
+    return np.concatenate(logits) if logits else np.empty((0, model.classifier.out_features), dtype=np.float32)

@@ -1,0 +1,293 @@
+"""Training of every stage on ``transformers.Trainer``: resume, several devices and bf16 come with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging
+
+from ..core.chat import IGNORE, Item
+from ..data.normalization import Equaliser
+from ..models.processing import E2LLMProcessor
+from ..tasks.items import DIRECT_KINDS
+
+
+@dataclass(frozen=True)
+class FitParams:
+    """Schedule of one training.
+
+    Parameters
+    ----------
+    steps, batch_size : int
+        Optimiser steps, and samples in a batch.
+    lr : float
+        Peak learning rate; linear warm-up over ``warmup`` (share of the steps), then cosine to 0.
+    weight_decay : float
+        Of AdamW.
+    seed : int
+        Of sample order, dropout and new weights.
+    save_steps : int
+        A cut-off training resumes from the last multiple of it.
+    bf16 : bool
+        Train in bfloat16 where the device can.
+    accumulate : int
+        Batches that make one optimiser step, the mean of their losses: a larger step than memory holds.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    seed: int = 0
+    save_steps: int = 200
+    bf16: bool = False
+    accumulate: int = 1
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of the whole training."""
+        return self.steps * self.accumulate
+
+
+class Samples(Dataset):
+    """Samples in the order in which training will see them, so that a resumed run sees the same ones.
+
+    Samples that are dicts are told their ``place`` in it: what is random about one may depend on nothing else.
+    """
+
+    def __init__(self, order: np.ndarray, get: Callable[[int], object]) -> None:
+        self.order, self.get = order, get
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> object:
+        sample = self.get(int(self.order[i]))
+        return {**sample, "place": i} if isinstance(sample, dict) else sample
+
+
+class _StageTrainer(Trainer):
+    """Trainer that keeps the given order and logs the terms of a loss beside their sum."""
+
+    terms: tuple[str, ...] = ()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        self._last = {name: float(outputs[name].detach()) for name in self.terms if name in outputs}
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict, start_time: float | None = None) -> None:
+        super().log({**logs, **getattr(self, "_last", {})} if "loss" in logs else logs, start_time)
+
+
+class _Report(TrainerCallback):
+    """Tells a progress function every step."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self.tell = tell
+
+    def on_step_end(self, args, state, control, **_: object) -> None:
+        recent = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
+        self.tell(state.global_step, **({} if recent is None else {"loss": round(recent, 3)}))
+
+
+def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
+        groups: list[dict] | None = None, terms: tuple[str, ...] = (), tell: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
+
+    Parameters
+    ----------
+    model : Module
+        Parameters with ``requires_grad`` are trained.
+    samples : Samples
+        At least ``n_batches * batch_size`` of them.
+    collate : callable
+        List of samples to the keyword arguments of ``model.forward``.
+    params : FitParams
+        Schedule.
+    folder : Path
+        Checkpoints; the caller removes it when the stage is finished.
+    groups : list of dict, optional
+        Optimiser groups with own learning rates; default all trainable parameters at ``params.lr``.
+    terms : tuple of str
+        Loss terms in the model's output to log.
+    tell : callable, optional
+        ``tell(step, **facts)`` after each step.
+
+    Returns
+    -------
+    DataFrame
+        Columns step, loss and the terms.
+    """
+    set_seed(params.seed)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(groups or [{"params": trainable}], lr=params.lr, weight_decay=params.weight_decay)
+    logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
+        gradient_accumulation_steps=params.accumulate, use_cpu=params.bf16 and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
+        lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
+        logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
+        save_steps=params.save_steps, save_total_limit=1,
+        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
+        log_level="error")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
+    trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate, optimizers=(optimizer, schedule))
+    trainer.terms = terms
+    trainer.model_accepts_loss_kwargs = False  # losses are means over their own batch, so an accumulated step has to be their mean
+    trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
+    if tell is not None:
+        trainer.add_callback(_Report(tell))
+    model.train()
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    model.eval()
+    history = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    return history[["step", "loss", *[name for name in terms if name in history]]]
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer's state comes last."""
+    whole = [state.parent for state in Path(folder).glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def _cosine(steps: int, warmup: int) -> Callable[[int], float]:
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1.0 + float(np.cos(np.pi * (step - warmup) / max(1, steps - warmup))))
+
+    return factor
+
+
+def mixed_order(labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, params: FitParams) -> np.ndarray:
+    """Rows for every batch: classes in equal shares, and within a class as many different people as possible.
+
+    Mixing people makes "same emotion, other person" the positive pair of the contrastive loss.
+    """
+    rng = np.random.default_rng(params.seed)
+    pools = {label: {who: rows[(labels[rows] == label) & (subjects[rows] == who)] for who in np.unique(subjects[rows])}
+             for label in np.unique(labels[rows])}
+    people = {label: [who for who in pool if len(pool[who])] for label, pool in pools.items()}
+    order = []
+    for _ in range(params.n_batches):
+        batch = []
+        classes = list(rng.permutation(list(pools)))
+        turns = {label: rng.permutation(len(people[label])) for label in classes}
+        for i in range(params.batch_size):
+            label, turn = classes[i % len(classes)], i // len(classes)
+            who = people[label][turns[label][turn % len(turns[label])]]
+            batch.append(rng.choice(pools[label][who]))
+        order += list(rng.permutation(batch))
+    return np.array(order)
+
+
+def signal_collate(data: np.ndarray, equalise: Equaliser, subjects: np.ndarray, labels: np.ndarray, spectral: np.ndarray) -> Callable:
+    """Batches of stage 1: equalised signal in millivolts, labels and spectral targets of some rows."""
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        return {"signal_mv": equalise(data[rows], subjects[rows]), "labels": torch.from_numpy(labels[rows]),
+                "spectral": torch.from_numpy(spectral[rows]).float()}
+
+    return collate
+
+
+@torch.no_grad()
+def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, subjects: np.ndarray, rows: np.ndarray, path: Path,
+                batch: int = 64, tell: Callable[..., None] | None = None) -> np.ndarray:
+    """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
+
+    Returns
+    -------
+    ndarray, shape (len(rows), 16, token_width)
+        Memory-mapped from ``path``.
+    """
+    model.eval()
+    device, out = next(model.parameters(), torch.empty(0)).device, None
+    for start in range(0, len(rows), batch):
+        some = rows[start : start + batch]
+        tokens = model(equalise(data[some], subjects[some]).to(device)).flatten(2).cpu().numpy()
+        if out is None:
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
+        out[start : start + len(some)] = tokens
+        if tell is not None:
+            tell(start + len(some))
+    out.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.ndarray:
+    """A shuffled order of items in which the items of a batch are of similar length (less padding)."""
+    rng = np.random.default_rng(params.seed)
+    lengths, need = np.asarray(lengths), params.n_batches * params.batch_size
+    drawn = np.concatenate([rng.permutation(len(lengths)) for _ in range(-(-need // len(lengths)))])[:need]
+    order = []
+    size = params.batch_size * bucket  # whole batches, so that those made here are those that training takes
+    for start in range(0, need, size):
+        block = drawn[start : start + size]
+        block = block[np.argsort(lengths[block], kind="stable")]
+        batches = [block[i : i + params.batch_size] for i in range(0, len(block), params.batch_size)]
+        order += [batches[i] for i in rng.permutation(len(batches))]
+    return np.concatenate(order)
+
+
+def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, position: dict[int, int], noise: float = 0.0) -> Callable:
+    """Batches of stages 2 and 3: ids, labels, mask and the EEG tokens of the windows in the text, in its order.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n_rows, 16, token_width)
+        Encoder tokens; None for text alone.
+    position : dict of int to int
+        Row of ``features`` of each window id.
+    noise : float
+        Standard deviation of noise added to the tokens on their way to the state tokens: a frozen encoder knows its training windows too well, and a
+        language model that only ever hears them so clear learns to trust what test windows cannot give.
+    """
+
+    def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+        ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
+        labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        windows = [position[window] for example in examples for window in example["windows"]]
+        if windows:
+            predicted_evidence = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
+            if noise:  # by the place in the order alone: batches are made ahead, so a resumed run has another random state
+                drawn = [_normal(example["place"], len(example["windows"]), predicted_evidence.shape[1:]) for example in examples]
+                batch["eeg_noise"] = noise * torch.cat(drawn)
+        return batch
+
+    return collate
+
+
+def _normal(seed: int, n: int, shape: torch.Size) -> torch.Tensor:
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: float, seed: int) -> list[dict]:
+    """Training examples of items; of the kinds that can do without a thought, a share has one."""
+    rng = np.random.default_rng(seed)
+    share = np.array([(thinking_share if item.kind in DIRECT_KINDS else 1.0) if item.thought else 0.0 for item in items])
+    thinking = rng.uniform(size=len(items)) < share
+    return [processor.training_example(item.messages, item.response(bool(think)), bool(think))
+            for item, think in zip(items, thinking, strict=True)]
+
+
+def trainable(model: nn.Module, *prefixes: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """Freeze everything but the parameters whose name starts with a prefix, and yield those."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
+        if parameter.requires_grad:
+            yield name, parameter

@@ -1,0 +1,419 @@
+"""Figures of every stage: signals, spectra, scalp maps, training, scores.
+
+Each function draws one pyplot figure and returns it. Nothing here shows or closes a figure: in a notebook assign it,
+or follow it with ``plt.show()``; in a loop close it with ``plt.close(figure)``.
+
+Everywhere, ``ch_names`` are the names of the channels in the order of the data, ``sfreq`` is the sampling rate in Hz
+and ``title`` stands above the figure. Colours stay apart for colour-blind readers: seaborn's "colorblind" for
+categories, ``RdBu_r`` for values around zero, ``viridis`` and ``cividis`` for amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import mne
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.signal import welch
+from sklearn.decomposition import PCA
+
+from ..core.bands import BANDS
+from ..core.montage import REGIONS, canonical, make_info, region_indices
+from ..data.features import band_power
+
+PALETTE: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
+REGION_COLOURS = dict(zip(REGIONS, PALETTE, strict=False))
+MARKERS = "os^DvPX"  # a second cue beside the colour
+# Channels to show when a cap has more than fit: left and right, front to back.
+SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
+STEPS = 14  # colours of a scalp map
+HEAD_CENTRE = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
+BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
+
+
+def use_style() -> None:
+    """Set the size of text and figures for a notebook, once at its top."""
+    plt.rcParams.update({
+        "figure.dpi": 55, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
+        "figure.titlesize": 12, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    })
+
+
+def panels(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[Figure, Axes | np.ndarray]:
+    """A figure of ``size`` inches with one panel, or an array of them."""
+    return plt.subplots(rows, columns, figsize=size, layout="constrained")
+
+
+def plain_axes(i: int) -> dict:
+    """Colour and marker of category ``i``; ten colours and seven markers make 70 that differ."""
+    return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
+
+
+def legend_right(ax: Axes, title: str | None = None) -> None:
+    """Put the legend to the right of a panel, where it hides no data."""
+    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, clean_sfreq: float,
+                  ch_names: Sequence[str], seconds: float = 4.0) -> Figure:
+    """The same ``seconds`` of up to twelve channels before and after cleaning, at one scale.
+
+    Both signals are (n_channels, n_samples) in microvolts and begin at the same moment.
+    """
+    rows = _shown_rows(ch_names)
+    names = [ch_names[row] for row in rows]
+    raw, cleaned = raw_uv[rows, : int(seconds * raw_sfreq)], clean_uv[rows, : int(seconds * clean_sfreq)]
+    spacing = max(_trace_spacing(raw), _trace_spacing(cleaned))
+    figure, (left, right) = panels((11, 0.6 + 0.36 * len(rows)), 1, 2)
+    _traces(left, raw, raw_sfreq, names, spacing)
+    _traces(right, cleaned, clean_sfreq, names, spacing)
+    left.set_title(f"raw, {raw_sfreq:g} Hz")
+    right.set_title(f"cleaned, {clean_sfreq:g} Hz")
+    figure.suptitle("The same seconds before and after cleaning")
+    return figure
+
+
+def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
+    """Mean spectrum of each group of windows, with the range that holds 95 % of its windows.
+
+    Every group is (n_windows, n_channels, n_samples) in microvolts. A window's spectrum is Welch's (2 s segments),
+    averaged over channels as power; mean and range over windows are taken in decibels.
+    """
+    figure, ax = panels((8, 4))
+    for i, (name, signal) in enumerate(signal_by_name.items()):
+        frequencies, density = welch_density(signal, sfreq)
+        level = decibels(density.mean(axis=1))
+        low, high = np.percentile(level, [2.5, 97.5], axis=0)
+        ax.fill_between(frequencies, low, high, color=PALETTE[i % 10], alpha=0.15, linewidth=0)
+        ax.plot(frequencies, level.mean(axis=0), color=PALETTE[i % 10], label=f"{name} (n = {len(level)})")
+    frequency_axis(ax, sfreq)
+    ax.set_title(title, pad=18)
+    ax.legend(title="mean; shaded: 95 % of windows", loc="upper right")
+    return figure
+
+
+def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], title: str) -> Figure:
+    """One window (n_channels, n_samples) in microvolts: traces, where alpha and beta are strong, spectrum by region."""
+    regions = region_indices(list(ch_names))
+    region = {row: name for name, members in regions.items() for row in members}
+    figure, axes = plt.subplot_mosaic([["traces", "alpha", "beta"], ["traces", "spectrum", "spectrum"]],
+                                      figsize=(12, 5.6), width_ratios=[2.4, 1, 1], layout="constrained")
+    rows = _shown_rows(ch_names)
+    colours = [REGION_COLOURS.get(region.get(row), "0.3") for row in rows]
+    shown = signal_uv[rows]
+    _traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], _trace_spacing(shown), colours)
+    axes["traces"].set_title(f"{len(rows)} of {len(ch_names)} channels")
+
+    level = decibels(band_power(signal_uv[None], sfreq)[0])
+    level -= level.mean(axis=0)  # shows where a band is strong, not how strong it is
+    maps = {f"{band} power": level[:, list(BANDS).index(band)] for band in ("alpha", "beta")}
+    _scalp_maps(figure, [axes["alpha"], axes["beta"]], maps, ch_names, "dB re mean of channels")
+
+    ax = axes["spectrum"]
+    frequencies, density = welch_density(signal_uv, sfreq)
+    for name, members in regions.items():
+        ax.plot(frequencies, decibels(density[members].mean(axis=0)), color=REGION_COLOURS[name], label=name)
+    frequency_axis(ax, sfreq)
+    ax.set_title("Spectrum by region", pad=18)
+    ax.legend(loc="upper right", ncols=2)
+    figure.suptitle(title)
+    return figure
+
+
+def _shown_rows(ch_names: Sequence[str], n: int = 12) -> list[int]:
+    """Rows of at most ``n`` channels, in the cap's order: those of SHOWN_CHANNELS first, then whatever there is."""
+    names = [canonical(name) for name in ch_names]
+    preferred = [names.index(name) for name in SHOWN_CHANNELS if name in names]
+    return sorted((preferred + [row for row in range(len(names)) if row not in preferred])[:n])
+
+
+def _trace_spacing(signal_uv: np.ndarray) -> float:
+    """Distance between stacked traces in microvolts: a typical channel fills its lane, a bad one may leave it."""
+    return float(5 * np.median(np.std(signal_uv, axis=-1))) or 1.0
+
+
+def _traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str], spacing: float,
+            colours: Sequence | None = None) -> None:
+    """Stack traces from top to bottom and draw a scale bar in microvolts to their right."""
+    times = np.arange(signal_uv.shape[1]) / sfreq
+    for i, trace in enumerate(signal_uv):
+        ax.plot(times, trace - np.median(trace) - i * spacing, linewidth=0.7, color=colours[i] if colours else "0.2")
+    ax.set(xlabel="time (s)", xlim=(0, len(times) / sfreq), ylim=(-(len(names) - 0.2) * spacing, 1.5 * spacing))
+    ax.set_yticks(-spacing * np.arange(len(names)), names)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["left", "top", "right"]].set_visible(False)
+    magnitude = 10.0 ** np.floor(np.log10(spacing))
+    bar = magnitude * max(step for step in (1, 2, 5) if step * magnitude <= spacing)
+    at = ax.get_yaxis_transform()  # x in shares of the panel, y in microvolts
+    ax.plot([1.015, 1.015], [-bar, 0], color="black", linewidth=2, transform=at, clip_on=False)
+    ax.text(1.03, -bar / 2, f"{bar:g} µV", transform=at, va="center", rotation=90, fontsize=9)
+
+
+def welch_density(signal_uv: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies in Hz and power density in µV²/Hz along the last axis, 1 to 50 Hz."""
+    frequencies, density = welch(signal_uv, fs=sfreq, nperseg=min(int(2 * sfreq), signal_uv.shape[-1]), axis=-1)
+    shown = (frequencies >= 1) & (frequencies <= 50)
+    return frequencies[shown], density[..., shown]
+
+
+def decibels(power: np.ndarray) -> np.ndarray:
+    """Decibels, with a floor so that a flat channel gives a number."""
+    return 10 * np.log10(np.maximum(power, 1e-12))
+
+
+def frequency_axis(ax: Axes, sfreq: float) -> None:
+    """Label a spectrum's axes, name the bands and shade every second one, so that their edges can be read."""
+    top = min(50.0, sfreq / 2)
+    shown = [(band, low, min(high, top)) for band, (low, high) in BANDS.items() if low < top]
+    for band, low, high in shown:
+        ax.text((low + high) / 2, 1.01, BAND_SYMBOLS[band], ha="center", transform=ax.get_xaxis_transform())
+    for _, low, high in shown[::2]:
+        ax.axvspan(low, high, color="0.5", alpha=0.1, linewidth=0, zorder=0)
+    ax.set(xlabel="frequency (Hz)", ylabel="power (dB re 1 µV²/Hz)", xlim=(1, top))
+
+
+def topographies(values: dict[str, np.ndarray], ch_names: Sequence[str], unit: str, title: str,
+                 vlim: tuple[float, float] | None = None) -> Figure:
+    """A row of scalp maps that share one colour bar.
+
+    Parameters
+    ----------
+    values : dict of str to ndarray, shape (n_channels,)
+        One map per entry, in ``unit``, which labels the colour bar.
+    vlim : tuple of float, optional
+        Limits of the colours; by default all values, symmetric about zero if they lie on both sides of it.
+    """
+    figure, axes = panels((1.9 * len(values) + 1.2, 2.6), 1, len(values))
+    _scalp_maps(figure, list(np.ravel(axes)), values, ch_names, unit, vlim)
+    figure.suptitle(title)
+    return figure
+
+
+def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Sequence[str], unit: str,
+                         title: str = "Band power by label") -> Figure:
+    """Scalp maps of every label (rows) in every band (columns), one colour bar for all.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_labels, n_bands, n_channels)
+        In ``unit``, which labels the colour bar; bands as in :data:`e2llm.core.bands.BANDS`.
+    """
+    rows, columns = len(labels), len(BANDS)
+    figure, axes = panels((1.3 * columns + 1.8, 1.25 * rows + 0.8), rows, columns)
+    figure.get_layout_engine().set(w_pad=0.1)
+    maps = {(label, band): values[i][j] for i, label in enumerate(labels) for j, band in enumerate(BANDS)}
+    _scalp_maps(figure, list(axes.ravel()), maps, ch_names, unit)
+    for i, (ax, (label, band)) in enumerate(zip(axes.ravel(), maps, strict=True)):
+        ax.set_title("{}\n{:g}-{:g} Hz".format(band, *BANDS[band]) if i < columns else "")
+        if i % columns == 0:  # MNE switches the axis off, and its label with it
+            ax.text(-0.15, 0.5, label, transform=ax.transAxes, ha="right", va="center", fontsize=11)
+    figure.suptitle(title)
+    return figure
+
+
+def _scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequence[str], unit: str,
+                vlim: tuple[float, float] | None = None) -> None:
+    """Draw one map per axes, titled with its key, and one colour bar for all of them."""
+    if len(ch_names) < 4:  # fewer span no surface to interpolate over
+        for ax, name in zip(axes, values, strict=True):
+            ax.set_title(str(name))
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, f"no map of\n{len(ch_names)} channels", transform=ax.transAxes, ha="center", va="center")
+        return
+    positions = _map_positions(ch_names)
+    cmap, vlim = _colour_scale(np.stack(list(values.values())), vlim)
+    for ax, (name, value) in zip(axes, values.items(), strict=True):
+        mne.viz.plot_topomap(np.asarray(value, float), positions, axes=ax, cmap=cmap, vlim=vlim, contours=0, show=False,
+                             sphere=1.1, sensors=len(values) <= 8)
+        ax.set_title(str(name))
+    shades = ScalarMappable(Normalize(*vlim), cmap)
+    figure.colorbar(shades, ax=axes, shrink=0.8, aspect=18, label=unit, ticks=MaxNLocator(5))
+
+
+def _map_positions(ch_names: Sequence[str]) -> np.ndarray:
+    """Channels seen from above, (n_channels, 2): the distance from the vertex is the polar angle, 1 at the equator."""
+    info = make_info(list(ch_names), 256.0)  # the rate plays no part
+    x, y, z = (np.stack([channel["loc"][:3] for channel in info["chs"]]) - HEAD_CENTRE).T
+    angle, direction = np.arctan2(np.hypot(x, y), z) / (np.pi / 2), np.arctan2(y, x)
+    return np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
+
+
+def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[Colormap, tuple[float, float]]:
+    """Colour map in steps (level lines are easier to compare, and small on disk) and limits: diverging about zero, else sequential."""
+    low, high = vlim or (float(np.nanmin(values)), float(np.nanmax(values)))
+    if low < 0 < high:
+        limit = max(-low, high)
+        return colormaps["RdBu_r"].resampled(STEPS), vlim or (-limit, limit)
+    return colormaps["viridis"].resampled(STEPS), (low, high) if high > low else (low, low + 1.0)
+
+
+def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
+    """Windows by label (rows of ``table``) and part of the split (columns): ``pd.crosstab(index["label"], part)``."""
+    figure, ax = panels((max(6.0, 0.45 * table.size + 1.5), 3.6))
+    table.plot.bar(ax=ax, rot=0, width=0.85, color=PALETTE[: table.shape[1]], edgecolor="white")
+    for bars in ax.containers:
+        ax.bar_label(bars, fontsize=8, padding=1)
+    ax.set(title=title, ylabel="windows (count)", xlabel="label")
+    ax.margins(y=0.12)
+    legend_right(ax, "part")
+    return figure
+
+
+def loss_curves(history: pd.DataFrame) -> Figure:
+    """Losses over training, one line per numeric column beside ``step``; logarithmic if every value is positive.
+
+    A loss measured only now and then (validation) is missing at the other steps and gets markers.
+    """
+    losses = history.drop(columns="step").select_dtypes("number")
+    figure, ax = panels((7, 3.8))
+    for i, name in enumerate(losses):
+        known = losses[name].notna()
+        look = plain_axes(i) | ({"marker": ""} if known.all() else {})
+        ax.plot(history["step"][known], losses[name][known], label=str(name), linewidth=1.4, markersize=5, **look)
+    scale = "linear" if (losses <= 0).any(axis=None) else "log"
+    ax.set(title="Training", xlabel="step", ylabel=f"loss ({scale} scale)", yscale=scale)
+    legend_right(ax)
+    return figure
+
+
+def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    """Counts (true label, answer), each row in percent of its true label; a row without counts stays empty."""
+    counts = np.asarray(matrix, float)
+    totals = counts.sum(axis=1, keepdims=True)
+    percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    size = 0.62 * len(labels) + 1.6
+    figure, ax = panels((size + 1.4, size))
+    rows = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
+    _heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
+    ax.set(title=title, xlabel="answer", ylabel="true label")
+    return figure
+
+
+def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    """Cosine similarity (n_tokens, n_labels) of projected EEG tokens with the word embeddings of the labels."""
+    matrix = np.asarray(matrix, float)
+    limit = float(np.nanmax(np.abs(matrix))) or 1.0
+    figure, ax = panels((0.65 * len(labels) + 2.4, min(8.0, 0.34 * len(matrix) + 1.6)))
+    few = len(matrix) <= 16
+    rows = [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))]
+    _heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
+    ax.set(title=title, xlabel="label word", ylabel="EEG token")
+    return figure
+
+
+def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], cmap: str,
+              vlim: tuple[float, float], unit: str, cell: str) -> None:
+    """Draw values as colours, with their text in each cell if ``cell`` is a format."""
+    image = ax.imshow(values, cmap=cmap, vmin=vlim[0], vmax=vlim[1], aspect="auto")
+    ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    for (i, j), value in np.ndenumerate(values):
+        if cell and np.isfinite(value):
+            dark = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114)) < 0.5  # perceived brightness
+            ax.text(j, i, cell.format(value), ha="center", va="center", color="white" if dark else "black")
+    figure.colorbar(image, ax=ax, label=unit, shrink=0.9)
+
+
+def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], title: str) -> Figure:
+    """First two principal components of the same windows before and after training, (n_windows, n_features) each.
+
+    ``colours`` names what each window is coloured by: its label, or its subject.
+    """
+    names = list(dict.fromkeys(colours))
+    subject = np.array([names.index(name) for name in colours])
+    figure, axes = panels((10.5, 4.2), 1, 2)
+    for ax, vectors, when in zip(axes, (before, after), ("before", "after"), strict=True):
+        pca = PCA(2, svd_solver="full")
+        points = pca.fit_transform(np.asarray(vectors, float))
+        for i, name in enumerate(names):
+            ax.scatter(*points[subject == i].T, s=24, alpha=0.75, linewidth=0, label=name, **plain_axes(i))
+        first, second = 100 * pca.explained_variance_ratio_
+        ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
+    legend_right(ax)
+    figure.suptitle(title)
+    return figure
+
+
+def scores(table: pd.DataFrame, title: str) -> Figure:
+    """Scores with their intervals, each beside its own chance level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per score, the first at the top: ``name``, ``score``, ``low``, ``high`` and ``chance`` as shares
+        (0 to 1; a missing interval or chance is not drawn), optionally ``group`` or else ``role``, which colours the rows.
+    """
+    table = table.reset_index(drop=True)
+    groups = next((table[column] for column in ("group", "role") if column in table), pd.Series("", index=table.index))
+    figure, ax = panels((8, 0.38 * len(table) + 1.3))
+    for i, (group, rows) in enumerate(table.groupby(groups, sort=False)):
+        interval = 100 * np.abs(np.stack([rows["score"] - rows["low"], rows["high"] - rows["score"]]).astype(float))
+        ax.errorbar(100 * rows["score"], rows.index, xerr=interval, linestyle="", markersize=6, capsize=3,
+                    label=str(group) or "_", **plain_axes(i))
+    known = table[table["chance"].notna()]
+    ax.vlines(100 * known["chance"], known.index - 0.3, known.index + 0.3, "0.25", "dashed", label="chance")
+    ax.set_yticks(table.index, table["name"])
+    ax.set(title=title, xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
+    ax.grid(axis="x", color="0.9", zorder=0)
+    legend_right(ax)
+    return figure
+
+
+def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
+    """Log-probability of the explained answer while cells are taken away (left) or put in (right); a faithful attribution falls, or rises, first.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.evaluation.attribution.deletion_insertion`, averaged over windows: ``model``, ``kind``, ``share``, and in nats
+        ``attributed`` and ``random``.
+    """
+    figure, axes = panels((9.5, 3.4), 1, 2)
+    for ax, kind in zip(axes, ("deletion", "insertion"), strict=True):
+        for i, (model, curve) in enumerate(table[table["kind"] == kind].groupby("model")):
+            ax.plot(100 * curve["share"], curve["attributed"], label=f"{model}, most attributed first", linewidth=1.5, **plain_axes(i))
+            ax.plot(100 * curve["share"], curve["random"], "--", label=f"{model}, at random", linewidth=1.2, markersize=4, **plain_axes(i))
+        ax.set(title=kind, xlabel="cells (%)", ylabel="log-probability of the answer (nats)")
+    legend_right(axes[1])
+    figure.suptitle(title)
+    return figure
+
+
+def reliability(table: pd.DataFrame, title: str) -> Figure:
+    """Accuracy against confidence: on the diagonal a model is right as often as it says; dots grow with their windows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.evaluation.statistics.reliability`: ``confidence`` and ``accuracy`` as shares, ``n`` windows in each bin.
+    """
+    table = table[table["n"] > 0]
+    figure, ax = panels((4.2, 4.0))
+    ax.plot([0, 100], [0, 100], "--", color="0.5", label="as often as it says")
+    ax.scatter(100 * table["confidence"], 100 * table["accuracy"], s=20 + 400 * table["n"] / table["n"].sum(), color=PALETTE[0], zorder=3)
+    ax.set(title=title, xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.legend(loc="upper left")
+    return figure
+
+
+def probabilities(probs: dict[str, float], title: str) -> Figure:
+    """Probability of each answer as a share (0 to 1), the likeliest at the top."""
+    names = sorted(probs, key=probs.get, reverse=True)
+    figure, ax = panels((6.5, 0.34 * len(names) + 1.1))
+    bars = ax.barh(names, [100 * probs[name] for name in names], color=[PALETTE[0]] + ["0.7"] * (len(names) - 1))
+    ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+    ax.invert_yaxis()
+    ax.set(title=title, xlabel="probability (%)", xlim=(0, 108), xticks=range(0, 101, 20))
+    return figure
