@@ -230,22 +230,31 @@ def test_sound_controls_seldom_raise_an_alarm_and_a_leak_in_any_tier_does():
 
 def test_eegmats_description_control_fails():
     """75.7 (64.3 to 85.4) at chance 50 over 26 people was printed as at chance, since only tier 1 was looked at."""
-    tier_1 = pd.DataFrame([("LLM, no EEG", "control", 0.5, 0.5, 0.5, 0.5)], columns=["name", "role", "score", "low", "high", "chance"])
-    others = pd.DataFrame([(kind, group, "control", *(numbers if (kind, group) == ("describe", "shuffled EEG") else (0.5, 0.4, 0.6)), 0.5)
+    tier_1 = pd.DataFrame([("LLM, no EEG", "control", 0.5, 0.5, 0.5, 0.5, 597)], columns=["name", "role", "score", "low", "high", "chance", "n"])
+    others = pd.DataFrame([(kind, group, "control", *(numbers if (kind, group) == ("describe", "shuffled EEG") else (0.5, 0.4, 0.6)), 0.5, 300)
                            for kind in ("describe", "select", "zero_predict") for group in ("shuffled EEG", "no EEG")
-                           for numbers in [(0.757, 0.643, 0.854)]], columns=["name", "group", "role", "score", "low", "high", "chance"])
+                           for numbers in [(0.757, 0.643, 0.854)]], columns=["name", "group", "role", "score", "low", "high", "chance", "n"])
     found = controls_at_chance(tier_1, others, subjects=26)
     assert found.loc[~found["at_chance"], ["name", "group"]].to_numpy().tolist() == [["describe", "shuffled EEG"]]
     assert (found["low"] <= found["score"]).all() and found.loc[1, "low"] < 0.643 and found.loc[1, "high"] > 0.854
 
 
 def test_a_single_control_keeps_its_interval_and_one_person_says_nothing():
-    row = pd.DataFrame([("no EEG", Role.CONTROL, 0.4, 0.3, 0.5, 0.25)], columns=["name", "role", "score", "low", "high", "chance"])
+    row = pd.DataFrame([("no EEG", Role.CONTROL, 0.4, 0.3, 0.5, 0.25, 300)], columns=["name", "role", "score", "low", "high", "chance", "n"])
     found = controls_at_chance(row, subjects=9).iloc[0]
     assert (found["low"], found["high"], found["at_chance"]) == (pytest.approx(0.3), pytest.approx(0.5), False)
     assert controls_at_chance(row.assign(low=0.0, high=1.0), subjects=1)["at_chance"].all()
     with pytest.raises(ValueError, match="no row with the role 'control'"):
         controls_at_chance(row.assign(role=Role.BASELINE), subjects=9)
+
+
+def test_people_who_happen_to_be_alike_make_no_alarm_of_a_guess():
+    """Seven people between 53.9 and 60.5: narrower than 300 coin throws are."""
+    row = ("compare", Role.CONTROL, 0.57, 0.539, 0.605, 0.5, 300)
+    table = pd.DataFrame([row] * 18, columns=["name", "role", "score", "low", "high", "chance", "n"])
+    found = controls_at_chance(table, subjects=7)
+    assert found["at_chance"].all() and found["low"][0] == pytest.approx(0.57 - 2.99 * np.sqrt(0.25 / 300), abs=1e-3)
+    assert not controls_at_chance(table.assign(n=10_000), subjects=7)["at_chance"].any()
 
 
 def test_the_battery_says_which_rows_must_fall_to_chance():

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from ..core.chat import Item
 from ..models.inference import InferenceEngine
@@ -219,14 +219,15 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
 
     One in twenty sound controls misses its 95 % interval by luck. So the intervals are widened for their number m (Bonferroni): the
     quantile of Student's t at 0.05 / m takes the place of that at 0.05, with one degree of freedom less than subjects. If all
-    controls are sound, all are found at chance in 95 of 100 evaluations or more. Intervals over people count, not those over
-    people and clips: with few clips these hold everything.
+    controls are sound, all are found at chance in 95 of 100 evaluations or more. No half of an interval is narrower than that of
+    pure guessing at ``n`` items: a few people may happen to be alike, but a control that guesses varies at least so much. Intervals
+    over people count, not those over people and clips: with few clips these hold everything.
 
     Parameters
     ----------
     *tables : DataFrame
-        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over people) and
-        ``chance``; ``group`` where a name stands for several rows. Their controls are judged together.
+        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over people),
+        ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged together.
     subjects : int
         Number of people behind the intervals. One tells nothing of others: its intervals stay as they are, 0 to 1.
 
@@ -246,8 +247,9 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     wider = 1.0
     if subjects > 1:
         wider = t.ppf(1 - 0.025 / len(found), subjects - 1) / t.ppf(0.975, subjects - 1)
-    found["low"] = found["score"] - wider * (found["score"] - found["low"])
-    found["high"] = found["score"] + wider * (found["high"] - found["score"])
+    guessing = norm.ppf(1 - 0.025 / len(found)) * np.sqrt(found["chance"] * (1 - found["chance"]) / found["n"])
+    found["low"] = found["score"] - np.maximum(wider * (found["score"] - found["low"]), guessing)
+    found["high"] = found["score"] + np.maximum(wider * (found["high"] - found["score"]), guessing)
     found["at_chance"] = (found["low"] - ROUNDING <= found["chance"]) & (found["chance"] <= found["high"] + ROUNDING)
     return found.reindex(columns=["name", "group", "score", "chance", "low", "high", "at_chance"])
 
