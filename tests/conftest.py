@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from e2llm.data.preprocessing import Windows, preprocess
+from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.simulation import TwinParams, simulate
 from e2llm.data.sources.seed_vii import SeedVII
 
@@ -29,7 +29,7 @@ def twin(tmp_path_factory, twin_params) -> Path:
 def windows(tmp_path_factory, twin) -> Windows:
     """Windows of the twin, preprocessed with the default parameters; read only."""
     folder = tmp_path_factory.mktemp("run") / "windows"
-    assert preprocess(SeedVII(twin), folder, n_jobs=1) == {}
+    assert write_windows(SeedVII(twin), folder, n_jobs=1) == {}
     return Windows.open(folder)
 
 

@@ -28,7 +28,7 @@ from e2llm.core.montage import REGIONS, SEED_CHANNELS, eegpt_channels
 from e2llm.data.features import differential_entropy
 from e2llm.data.preprocessing import Windows
 from e2llm.models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.thought_parser import Comparison, NoSalientFeature, parse
@@ -76,7 +76,7 @@ def model(corpus) -> E2LLM:
     """A random model that has tokens of windows 0 to 7."""
     processor = E2LLMProcessor(make_tokenizer([MIXED, "Which segment is more pleasant? A: B: C:"], 320), 2)
     size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512)
-    language = make_language_model(processor.tokenizer, size, 0)
+    language = new_language_model(processor.tokenizer, size, 0)
     joined = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, 2, 0).eval()
     features = np.random.default_rng(0).normal(size=(8, 16, WIDTH)).astype(np.float32)
     return E2LLM(InferenceEngine(joined, processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=16)
@@ -204,7 +204,7 @@ def convinced(corpus) -> E2LLM:
     texts = [f"{said(f'That fits {label}.', label)} {QUESTION}" for label in LABELS]
     processor = E2LLMProcessor(make_tokenizer(texts * 4, 320), 2)
     size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512)
-    language = make_language_model(processor.tokenizer, size, 0)
+    language = new_language_model(processor.tokenizer, size, 0)
     joined = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, 2, 0)
     rng = np.random.default_rng(0)
     features = rng.normal(size=(8, 16, WIDTH)).astype(np.float32)
@@ -393,7 +393,7 @@ def test_windows_without_tokens_are_heard_on_the_spot(model, monkeypatch):
 def test_of_run_opens_what_belongs_together(model, corpus, monkeypatch):
     monkeypatch.setattr(chat_session, "open_instructed", lambda run: (model.engine.model, model.engine.processor))
     monkeypatch.setattr(chat_session, "load_tokens", lambda run: (model.engine.features, model.engine.position))
-    monkeypatch.setattr(chat_session, "open_corpus", lambda run: corpus)
+    monkeypatch.setattr(chat_session, "open_dataset", lambda run: corpus)
     assert E2LLM.of_run("run").corpus is corpus and E2LLM.of_run("run", corpus).engine.model is model.engine.model
 
 

@@ -36,7 +36,7 @@ from e2llm.evaluation.attribution import (
 from e2llm.models.eegpt import EEGPT, EmotionEncoder, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.models.inference import InferenceEngine, score_options
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.items import predict
@@ -239,7 +239,7 @@ def language():
     """A random language model, its processor, an encoder, and a tier-1 question."""
     processor = E2LLMProcessor(make_tokenizer(["Which emotion does the segment show? sad surprise happy", *SEED_VII.labels], 400), 4)
     size = ScratchParams(400, hidden_size=64, layers=2, heads=4, max_positions=256)
-    model = make_language_model(processor.tokenizer, size, 0)
+    model = new_language_model(processor.tokenizer, size, 0)
     torch.manual_seed(0)
     with torch.no_grad():  # what a fresh model says must depend on all of its prompt
         for parameter in model.parameters():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2llm.data.preprocessing import PreprocessParams, Windows, preprocess
+from e2llm.data.preprocessing import PreprocessParams, Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.bids import BIDSFolder
@@ -110,7 +110,7 @@ def test_other_columns_say_label_clip_and_context(own, tmp_path):
     first, other = consume(source), consume(source, 2)
     assert [(trial.label, trial.context) for trial in first] == [("low", "seen"), ("high", "seen"), ("low", "heard"), ("high", "heard")]
     assert [trial.clip for trial in first] == [trial.clip for trial in other]  # the same film is the same clip for everybody
-    preprocess(source, tmp_path / "windows", n_jobs=1)
+    write_windows(source, tmp_path / "windows", n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
     split = make_split(index, "cross_context")
     assert set(index["context"].iloc[split.test]) == {"heard"} and set(index["context"].iloc[split.train]) == {"seen"}
@@ -128,7 +128,7 @@ def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):
     edit(table, change)
     source = BIDSFolder(own, session="01")
     assert "P4" not in source.check(source.recordings[0]) and consume(source)[0].bads == ("O2",)
-    preprocess(source, tmp_path / "windows", PreprocessParams(lof_threshold=50), n_jobs=1)
+    write_windows(source, tmp_path / "windows", PreprocessParams(lof_threshold=50), n_jobs=1)
     windows = Windows.open(tmp_path / "windows")
     assert windows.channel_facts["left_out"] == [] and "P4" not in windows.ch_names  # half of two lack it: nobody's loss
     assert windows.index.groupby("subject")["bad_channels"].unique().map(list).to_dict() == {"01": ["O2"], "02": [""]}
@@ -220,5 +220,5 @@ def test_a_bad_recording_costs_only_itself(own, tmp_path, how, fact):
     with pytest.raises(RecordingError, match=fact) as caught:
         consume(source)
     assert "\n" not in str(caught.value)
-    assert list(preprocess(source, tmp_path / "windows", n_jobs=1)) == ["sub-01/ses-01/eeg/sub-01_ses-01_task-films_eeg.vhdr"]
+    assert list(write_windows(source, tmp_path / "windows", n_jobs=1)) == ["sub-01/ses-01/eeg/sub-01_ses-01_task-films_eeg.vhdr"]
     assert Windows.open(tmp_path / "windows").index["label"].isin(LABELS).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from e2llm.data.audit import LeakError
-from e2llm.data.preprocessing import Windows, preprocess
+from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.splits import make_split
 from e2llm.evaluation.baselines import LOGISTIC, SVM, Recipe
@@ -28,7 +28,7 @@ def corpus(tmp_path_factory) -> SimpleNamespace:
         pytest.skip("the EEGMAT excerpt is not in shared/data/eegmat")
     folder = tmp_path_factory.mktemp("eegmat") / "windows"
     source = open_source("folder", EEGMAT)
-    assert preprocess(source, folder, n_jobs=1) == {}
+    assert write_windows(source, folder, n_jobs=1) == {}
     windows = Windows.open(folder)
     labels = np.array([source.label_set.index(label) for label in windows.index["label"]])
     return SimpleNamespace(windows=windows, labels=labels, subjects=windows.index["subject"].to_numpy(dtype=object), label_set=source.label_set)

@@ -19,7 +19,7 @@ from e2llm.app.runs import Run
 from e2llm.core.files import project_root
 from e2llm.core.labels import EMOEEG_MC
 from e2llm.core.montage import canonical
-from e2llm.data.preprocessing import PreprocessParams, preprocess
+from e2llm.data.preprocessing import PreprocessParams, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.emoeeg_mc import CONTEXTS, EMOTION_OF, RATED, STIMULI, EmoEEGMC, read_guide
@@ -185,7 +185,7 @@ def test_counts_that_disagree_cost_that_person_only(own, tmp_path):
     edit_notes(own / "sub-01/eeg/sub-01_task-emotion_eeg.edf", lose)
     with pytest.raises(RecordingError, match=r"sub-01: its triggers tell 20 video trials, README\.md lists 21.*never guessed"):
         consume(own)
-    skipped = preprocess(EmoEEGMC(own), tmp_path / "windows", n_jobs=1)
+    skipped = write_windows(EmoEEGMC(own), tmp_path / "windows", n_jobs=1)
     assert list(skipped) == ["sub-01"] and pd.read_csv(tmp_path / "windows/index.csv", dtype=str)["subject"].unique().tolist() == ["02"]
 
 
@@ -212,12 +212,12 @@ def run(folder, tmp_path_factory) -> SimpleNamespace:
     torch.set_num_threads(1)
     run = Run("emoeeg", tmp_path_factory.mktemp("runs") / "emoeeg", project_root())
     run.path.mkdir()
-    stages.make_windows(run, "emoeeg-mc", folder.root, PreprocessParams(), n_jobs=1, seconds=8.0)
+    stages.preprocess(run, "emoeeg-mc", folder.root, PreprocessParams(), n_jobs=1, seconds=8.0)
     protocol = {"protocol": "cross_context_joint", "fold": 0, "n_groups": 3, "normalisation": "calibration"}
-    corpus = stages.open_corpus(run, protocol)
+    corpus = stages.open_dataset(run, protocol)
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(25, 16, 3e-3), HeadParams())
-    corpus = stages.open_corpus(run)
-    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2, FitParams(8, 8, 4e-3))
+    corpus = stages.open_dataset(run)
+    stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2, FitParams(8, 8, 4e-3))
     stages.align(run, corpus, 2, 3, 32, 1.0, FitParams(4, 8, 3e-3))
     kinds = ("predict", "describe", "select", "compare", "rank", "match")
     stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stage3_instruction.AdapterParams(rank=4, alpha=8), FitParams(4, 8, 2e-3))
@@ -254,7 +254,7 @@ def test_items_speak_of_these_labels_only(run):
 
 
 def test_the_evaluation_runs_and_names_what_is_unseen(run):
-    tables = evaluation_stage.assess(run.run, run.corpus, None, 6, False, False, 0)
+    tables = evaluation_stage.evaluate(run.run, run.corpus, None, 6, False, False, 0)
     facts = run.run.read_metrics()["facts"]
     assert "people and context both unseen" in facts["what is unseen"]
     rows = tables["tier_1"].set_index("name")

@@ -21,7 +21,7 @@ from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.models.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, start
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.training import stage1_encoder
 from e2llm.training.trainer import FitParams
@@ -94,7 +94,7 @@ def test_eegpt_is_stored_as_it_always_was():
 
 
 def test_another_encoder_goes_through_stage_1(run):
-    corpus = stages.open_corpus(run, PROTOCOL)
+    corpus = stages.open_dataset(run, PROTOCOL)
     stage = stages.train_encoder(run, corpus, PROTOCOL, "log-power", {"patch_dropout": 0.0}, "", FIT, HeadParams(spectral=1.0))
     assert run.require("encoder")["params"]["encoder"] == {"kind": "log-power", "width": 24, "summary_tokens": 2}
     assert run.require("encoder")["facts"]["origin"] == "own start of LogPower"
@@ -115,7 +115,7 @@ def test_another_encoder_goes_through_stage_1(run):
 
 def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpoint(run, monkeypatch):
     """The invitation of the lessons: one more training with another weight of the loss, stopped half-way."""
-    corpus, fit, steps = stages.open_corpus(run, PROTOCOL), replace(FIT, steps=6, save_steps=2), []
+    corpus, fit, steps = stages.open_dataset(run, PROTOCOL), replace(FIT, steps=6, save_steps=2), []
     wanted = (run, corpus, PROTOCOL, "log-power", {}, "", fit)
     stages.train_encoder(*wanted, HeadParams())
     before = {path: path.read_bytes() for path in (run.path / "encoder").iterdir()}
@@ -132,7 +132,7 @@ def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpo
     with pytest.raises(KeyboardInterrupt):
         stages.train_encoder(*wanted, other)
     assert {path: path.read_bytes() for path in (run.path / "encoder").iterdir()} == before
-    assert stages.open_corpus(run).predicted_evidence is not None and stages.load_encoder(run, corpus) is not None
+    assert stages.open_dataset(run).predicted_evidence is not None and stages.load_encoder(run, corpus) is not None
     assert stages.train_encoder(*wanted, HeadParams()).done
     resumed = stages.train_encoder(*wanted, other)
     assert steps == [1, 2, 3, 4, 5, 5, 6] and run.require("encoder")["params"]["head"]["supcon"] == 0.0
@@ -145,7 +145,7 @@ def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpo
 
 def test_weights_that_changed_under_their_name_make_stage_1_stale(run, tmp_path):
     """The file is what counts, not where it lies."""
-    corpus, path, other = stages.open_corpus(run, PROTOCOL), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    corpus, path, other = stages.open_dataset(run, PROTOCOL), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_file(make_encoder(encoder_config("log-power"), corpus.windows.ch_names).state_dict(), path)
     wanted = (run, corpus, PROTOCOL, "log-power", {}, str(path), replace(FIT, steps=1), HeadParams())
     assert stages.train_encoder(*wanted).done
@@ -164,7 +164,7 @@ def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):
     names = ["FZ", "CZ", "OZ"]
     encoder = make_encoder(encoder_config("log-power"), names).eval()
     tokenizer = make_tokenizer(["What emotion does this show? fear, joy, calm."], 300)
-    language = make_language_model(tokenizer, ScratchParams(vocab_size=300), 0)
+    language = new_language_model(tokenizer, ScratchParams(vocab_size=300), 0)
     language.save_pretrained(tmp_path / "language")
     tokenizer.save_pretrained(tmp_path / "language")
     model = E2LLMForConditionalGeneration.join(language, tokenizer, str(tmp_path / "language"), encoder, encoder.config.token_width, 2, 0).eval()

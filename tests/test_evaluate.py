@@ -15,7 +15,7 @@ from e2llm.core.labels import plain_labels
 from e2llm.evaluation.controls import shuffled, with_mean_token, with_random_projector, without_eeg
 from e2llm.evaluation.tiers import answer, score_items
 from e2llm.models.inference import InferenceEngine, generate, label_similarity, probabilities, score_options
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.models.projector import EvidenceProbe
@@ -40,7 +40,7 @@ def processor() -> E2LLMProcessor:
 def engine(processor) -> InferenceEngine:
     """A random model that hears windows 100 to 119."""
     size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=256)
-    language = make_language_model(processor.tokenizer, size, 0)
+    language = new_language_model(processor.tokenizer, size, 0)
     model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0).eval()
     features = np.random.default_rng(0).normal(size=(20, 16, WIDTH)).astype(np.float32)
     return InferenceEngine(model, processor, features, {100 + i: i for i in range(20)})

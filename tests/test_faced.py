@@ -159,14 +159,14 @@ def test_nine_labels_from_windows_to_stage_1_and_items(tmp_path):
     torch.set_num_threads(1)
     run = Run("faced", tmp_path / "run", project_root())
     run.path.mkdir()
-    stages.make_windows(run, "faced", folder.parent, PreprocessParams(lof_threshold=50), n_jobs=1)
+    stages.preprocess(run, "faced", folder.parent, PreprocessParams(lof_threshold=50), n_jobs=1)
     protocol = {"protocol": "joint", "fold": 1, "n_groups": 3, "normalisation": "calibration"}
-    corpus = stages.open_corpus(run, protocol)
+    corpus = stages.open_dataset(run, protocol)
     assert corpus.label_set == LABELS and len(corpus.windows) == 3 * 28 * 7 and len(corpus.windows.ch_names) == 30
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(3, 8, 1e-3), HeadParams())
     logits = np.load(run.path / "encoder" / "answers.npz")["logits"]
     assert logits.shape == (len(corpus.split.used), 9) and np.isfinite(logits).all()
-    corpus = stages.open_corpus(run)
+    corpus = stages.open_dataset(run)
     items = stage3_instruction.instruction_items(corpus, "train", dict.fromkeys(("predict", "describe", "select", "compare", "rank", "match"), 12), 0)
     assert {item.kind for item in items} == {"predict", "describe", "select"}
     assert all(item.options == list(LABELS.labels) for item in items if item.kind == "predict")

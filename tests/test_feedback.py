@@ -22,7 +22,7 @@ from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import REGIONS
 from e2llm.data.dataset import Corpus
 from e2llm.models.inference import InferenceEngine, generate, sample
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.items import prediction_items, read_items, write_items
@@ -134,7 +134,7 @@ def processor() -> E2LLMProcessor:
 
 
 def joined(processor: E2LLMProcessor) -> E2LLMForConditionalGeneration:
-    language = make_language_model(processor.tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=256), 0)
+    language = new_language_model(processor.tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=256), 0)
     return E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0).eval()
 
 

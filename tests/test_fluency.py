@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from e2llm.evaluation.studies.fluency import QUESTION, fluency, surprise
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 
 LABELS = ["fear", "happy"]
 TEXTS = ["<think>\nEvidence: occipital alpha low. That fits fear.\n</think>\n\nfear", "Gibberish stands here. That fits fear.",
@@ -21,7 +21,7 @@ OWNERS = ["1", "1", "2", "3"]
 def judge():
     torch.set_num_threads(1)
     tokenizer = make_tokenizer([*TEXTS, QUESTION], 320)
-    return make_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2), seed=0).eval(), tokenizer
+    return new_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2), seed=0).eval(), tokenizer
 
 
 def scores(texts=TEXTS, subjects=OWNERS, **more):

@@ -12,7 +12,7 @@ from edfio import Bdf, BdfSignal
 from layouts import write_cnt, write_gdf
 from scipy.io import savemat
 
-from e2llm.data.preprocessing import PreprocessParams, Windows, preprocess
+from e2llm.data.preprocessing import PreprocessParams, Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.folder import LabelledFolder
@@ -101,7 +101,7 @@ def test_a_missing_companion_is_named(root, tmp_path, kind, lost, says):
         list(source.trials(source.recordings[0]))
     message = str(caught.value)
     assert str(root / name) in message and lost in message and says in message and "copy all of them" in message and "\n" not in message
-    assert list(preprocess(source, tmp_path / "windows", n_jobs=1)) == [name]
+    assert list(write_windows(source, tmp_path / "windows", n_jobs=1)) == [name]
     assert len(Windows.open(tmp_path / "windows")) == 5
 
 
@@ -123,7 +123,7 @@ def test_several_stretches_of_one_file(root, tmp_path):
     np.testing.assert_allclose(first.signal, data[:10, 2 * SFREQ : round(10.5 * SFREQ)], atol=0.01)
     np.testing.assert_allclose(second.signal, data[:10, round(10.5 * SFREQ) :], atol=0.01)
     assert [(trial.clip, trial.label, trial.context) for trial in (first, second)] == [(7, "happy", "video"), (9, "sad", "imagery")]
-    preprocess(source, tmp_path / "windows", n_jobs=1)
+    write_windows(source, tmp_path / "windows", n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
     shown = [["1", 7, "video"], ["1", 9, "imagery"], ["2", 7, "video"]]
     assert index[["subject", "clip", "context", "start_s"]].to_numpy().tolist() == [[*trial, start] for trial in shown for start in (0.0, 4.0)]
@@ -133,7 +133,7 @@ def test_a_source_without_contexts_has_no_such_column(root, tmp_path):
     export(root / "a.edf", signal())
     export(root / "b.edf", signal(1))
     table(root, ["a.edf,1,1,rest", "b.edf,1,2,task"])
-    preprocess(LabelledFolder(root), tmp_path / "windows", n_jobs=1)
+    write_windows(LabelledFolder(root), tmp_path / "windows", n_jobs=1)
     assert "context" not in Windows.open(tmp_path / "windows").index
 
 
@@ -171,7 +171,7 @@ def test_a_stretch_beyond_the_end_costs_that_file_only(root, tmp_path):
     source = LabelledFolder(root)
     with pytest.raises(RecordingError, match=r"lasts 20 s, but line 4 of labels\.csv ends at 21 s"):
         source.check(source.recordings[0])
-    assert list(preprocess(source, tmp_path / "windows", n_jobs=1)) == ["a.edf"]
+    assert list(write_windows(source, tmp_path / "windows", n_jobs=1)) == ["a.edf"]
 
 
 # --- channels
@@ -186,7 +186,7 @@ def test_channels_that_the_file_calls_bad_are_repaired(root, tmp_path):
     table(root, ["a_raw.fif,1,1,rest", "b_raw.fif,1,2,task"])
     source = LabelledFolder(root)
     assert next(source.trials(source.recordings[0])).bads == ("O1",)
-    preprocess(source, tmp_path / "windows", PreprocessParams(lof_threshold=50), n_jobs=1)
+    write_windows(source, tmp_path / "windows", PreprocessParams(lof_threshold=50), n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
     assert index.groupby("clip")["bad_channels"].unique().map(list).tolist() == [["O1"], [""]]
 
@@ -201,7 +201,7 @@ def test_channels_with_positions_and_names_of_their_own(root, tmp_path):
     table(root, ["a_raw.fif,1,1,rest", "b_raw.fif,2,1,task"])
     source = LabelledFolder(root)
     assert source.check(source.recordings[0]) == [name.upper() for name in real]
-    preprocess(source, tmp_path / "windows", n_jobs=1)
+    write_windows(source, tmp_path / "windows", n_jobs=1)
     facts = Windows.open(tmp_path / "windows").channel_facts
     assert list(facts["by_position"]) == ["a_raw.fif"] and facts["by_position"]["a_raw.fif"]["E1"][0] == "FP1"
     assert max(mm for _, mm in facts["by_position"]["a_raw.fif"].values()) <= 15
@@ -238,7 +238,7 @@ def uneven(root) -> Path:
 
 def windows_of(root: Path, folder: Path, **params) -> Windows:
     shutil.rmtree(folder, ignore_errors=True)
-    assert preprocess(LabelledFolder(root), folder, PreprocessParams(lof_threshold=50, **params), n_jobs=1) == {}
+    assert write_windows(LabelledFolder(root), folder, PreprocessParams(lof_threshold=50, **params), n_jobs=1) == {}
     return Windows.open(folder)
 
 
@@ -282,5 +282,5 @@ def test_wanted_channels_that_nobody_could_have(uneven):
 def test_a_recording_that_lacks_most_of_what_is_wanted(uneven, tmp_path):
     wanted = ("O1", "Pz", "P3", "P4", "Oz")
     with pytest.raises(SourceError, match="lacks most of the wanted channels"):
-        preprocess(LabelledFolder(uneven), tmp_path / "w", PreprocessParams(wanted=wanted, missing="interpolated"), n_jobs=1)
+        write_windows(LabelledFolder(uneven), tmp_path / "w", PreprocessParams(wanted=wanted, missing="interpolated"), n_jobs=1)
     assert not (tmp_path / "w").exists()

@@ -118,23 +118,23 @@ def test_a_label_table_outside_the_folder_makes_the_windows_stale(project, tiny_
     root, options = small("folder", project, tiny_twin)
     params, made = PreprocessParams(), []
 
-    def preprocess(source, folder, *_):
+    def write_windows(source, folder, *_):
         made.append([row.label for row in source.rows.itertuples()])
         raise InterruptedError
 
-    monkeypatch.setattr(stages, "preprocess", preprocess)
+    monkeypatch.setattr(stages, "write_windows", write_windows)
     run = Run.open("own")
     for old, new in (("calm", "calm"), ("1,1,calm", "1,1,sad")):
         table = Path(options["table"])
         table.write_text(table.read_text().replace(old, new))
         with pytest.raises(InterruptedError):
-            stages.make_windows(run, "folder", root, params, **options)
+            stages.preprocess(run, "folder", root, params, **options)
     assert made == [["calm", "tense"], ["sad", "tense"]]
     keys = [files.read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")]
     assert len(keys) == 1
     table.write_text(table.read_text().replace("tense", "glad"))
     with pytest.raises(InterruptedError):
-        stages.make_windows(run, "folder", root, params, **options)
+        stages.preprocess(run, "folder", root, params, **options)
     assert [files.read_json(path)["key"] for path in run.path.glob(".windows.part-*/stage.part.json")] != keys
 
 
@@ -188,7 +188,7 @@ def test_files_of_a_language_model_of_ones_own_count(project, monkeypatch):
     for content in ("{}", '{"a": 1}', "{}"):
         (model / "config.json").write_text(content)
         with pytest.raises(SourceError):
-            stages.make_language(run, corpus, str(model), "float32", None, 0, 0, None)
+            stages.make_language_model(run, corpus, str(model), "float32", None, 0, 0, None)
         found += [files.read_json(path)["key"] for path in run.path.glob(".language_model.part-*/stage.part.json")]
     assert found[0] == found[2] != found[1]
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
 from e2llm.models import language
-from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_language_model, make_tokenizer
+from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_tokenizer, new_language_model
 
 TEXTS = ["The segment shows fear 7, unpleasant and activated.", "Which segment is more pleasant? A: B: Notes: happy A, sad B.",
          "Occipital alpha low, frontal beta high.\n\nThat fits fear."]
@@ -27,7 +27,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def model(tokenizer) -> Qwen3ForCausalLM:
-    return make_language_model(tokenizer, SMALL, seed=0).eval()
+    return new_language_model(tokenizer, SMALL, seed=0).eval()
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_the_seed_decides_the_weights(model, tokenizer):
     def equal(other):
         return all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
-    assert equal(make_language_model(tokenizer, SMALL, seed=0))
-    assert not equal(make_language_model(tokenizer, SMALL, seed=1))
+    assert equal(new_language_model(tokenizer, SMALL, seed=0))
+    assert not equal(new_language_model(tokenizer, SMALL, seed=1))
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def induction(model: Qwen3ForCausalLM, n: int = 20, batch: int = 8) -> float:
 @pytest.mark.parametrize("params", [SMALL, ScratchParams(vocab_size=320)], ids=["small", "default"])
 def test_a_fresh_model_looks_up_what_came_next_before(tokenizer, params, monkeypatch):
     def mean_over_seeds() -> float:
-        return sum(induction(make_language_model(tokenizer, params, seed).eval()) for seed in range(3)) / 3
+        return sum(induction(new_language_model(tokenizer, params, seed).eval()) for seed in range(3)) / 3
 
     assert mean_over_seeds() > 0.6
     monkeypatch.setattr(language, "lookup_init", lambda model: None)
@@ -112,9 +112,9 @@ def test_a_fresh_model_looks_up_what_came_next_before(tokenizer, params, monkeyp
 
 def test_the_lookup_start_needs_two_layers(tokenizer):
     with pytest.raises(ValueError, match="two layers"):
-        make_language_model(tokenizer, ScratchParams(vocab_size=320, hidden_size=64, layers=1), seed=0)
+        new_language_model(tokenizer, ScratchParams(vocab_size=320, hidden_size=64, layers=1), seed=0)
     with pytest.raises(ValueError, match="width of at least"):
-        make_language_model(tokenizer, ScratchParams(vocab_size=320, hidden_size=64, heads=2), seed=0)
+        new_language_model(tokenizer, ScratchParams(vocab_size=320, hidden_size=64, heads=2), seed=0)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from e2llm.core.chat import EEG_TOKEN, IGNORE
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
-from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_language_model, make_tokenizer
+from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.training.stage3_instruction import LORA_TARGETS
@@ -37,7 +37,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def language_folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("language")
-    model = make_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512), seed=0)
+    model = new_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512), seed=0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -397,7 +397,7 @@ def test_weights_of_another_size_are_named(join, tmp_path):
 @pytest.mark.parametrize(("size", "fact"), [({"hidden_size": 96}, "hidden_size is 96, not 64"), ({"layers": 3}, "num_hidden_layers is 3, not 2")])
 def test_a_language_model_of_another_size_is_refused(join, tokenizer, tmp_path, size, fact):
     join().save_pretrained(tmp_path / "saved")
-    other = make_language_model(tokenizer, ScratchParams(**{"vocab_size": 320, "hidden_size": 64, "layers": 2, "max_positions": 512, **size}), seed=0)
+    other = new_language_model(tokenizer, ScratchParams(**{"vocab_size": 320, "hidden_size": 64, "layers": 2, "max_positions": 512, **size}), seed=0)
     other.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(LanguageModelError, match=f"another language model than '{tmp_path / 'other'}': its {fact}"):

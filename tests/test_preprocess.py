@@ -15,7 +15,7 @@ from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
 from e2llm.data.features import measure
-from e2llm.data.preprocessing import PreprocessParams, Windows, clean, cut_windows, preprocess
+from e2llm.data.preprocessing import PreprocessParams, Windows, clean, cut_windows, write_windows
 from e2llm.data.simulation import leadfield
 from e2llm.data.sources.base import SourceError, Trial
 from e2llm.data.sources.folder import LabelledFolder
@@ -62,7 +62,7 @@ def cleaned(signal: np.ndarray, **kwargs) -> tuple[np.ndarray, list[str]]:
 
 
 def run(root: Path, folder: Path, source=None, **kwargs) -> tuple[Windows, dict[str, str]]:
-    skipped = preprocess(source or SeedVII(root), folder, kwargs.pop("params", None), kwargs.pop("n_jobs", 1))
+    skipped = write_windows(source or SeedVII(root), folder, kwargs.pop("params", None), kwargs.pop("n_jobs", 1))
     return Windows.open(folder), skipped
 
 

@@ -216,7 +216,7 @@ SMALL = PretrainParams(drawn=12)
 
 
 def test_the_stage_leaves_an_encoder_that_stage_1_takes(run):
-    corpus = stages.open_corpus(run, PROTOCOL)
+    corpus = stages.open_dataset(run, PROTOCOL)
     stage = pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL)
     path = stage.path / "encoder.safetensors"
     encoder = EEGPT(eegpt_config("tiny1"), corpus.windows.ch_names)
@@ -233,7 +233,7 @@ def test_the_stage_leaves_an_encoder_that_stage_1_takes(run):
 
 
 def test_windows_of_test_people_play_no_part(run, twin, windows, monkeypatch):
-    corpus = stages.open_corpus(run, PROTOCOL)
+    corpus = stages.open_dataset(run, PROTOCOL)
     first = pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL)
     weights = (first.path / "encoder.safetensors").read_bytes()
     other = make_run("two", twin, windows)
@@ -241,12 +241,12 @@ def test_windows_of_test_people_play_no_part(run, twin, windows, monkeypatch):
     data = np.load(path)
     data[corpus.split.test] = 1e3
     np.save(path, data)
-    again = pretrain(other, stages.open_corpus(other, PROTOCOL), PROTOCOL, "tiny1", FIT, SMALL)
+    again = pretrain(other, stages.open_dataset(other, PROTOCOL), PROTOCOL, "tiny1", FIT, SMALL)
     assert (again.path / "encoder.safetensors").read_bytes() == weights
 
 
 def test_using_other_parts_is_declared_in_the_record(run):
-    corpus = stages.open_corpus(run, PROTOCOL)
+    corpus = stages.open_dataset(run, PROTOCOL)
     with pytest.raises(ValueError, match=r"parts must name some of train, val, test, not \['all'\]"):
         pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL, parts=("all",))
     pretrain(run, corpus, PROTOCOL, "tiny1", replace(FIT, steps=2), SMALL, parts=("train", "test"))
@@ -259,10 +259,10 @@ class _CutOff(Exception):
 
 
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(run, twin, windows, monkeypatch):
-    corpus, schedule = stages.open_corpus(run, PROTOCOL), replace(FIT, save_steps=3)
+    corpus, schedule = stages.open_dataset(run, PROTOCOL), replace(FIT, save_steps=3)
     whole = (pretrain(run, corpus, PROTOCOL, "tiny1", schedule, SMALL).path / "encoder.safetensors").read_bytes()
     other = make_run("cut", twin, windows)
-    corpus = stages.open_corpus(other, PROTOCOL)
+    corpus = stages.open_dataset(other, PROTOCOL)
     follow = MaskedPretraining.follow
 
     def stop(self, step, steps):
@@ -280,7 +280,7 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(run, twin, windo
 
 
 def test_what_is_explained_is_one_minus_the_error(run):
-    corpus = stages.open_corpus(run, PROTOCOL)
+    corpus = stages.open_dataset(run, PROTOCOL)
     model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", SMALL, seed=0)
     with torch.no_grad():
         for parameter in (model.reconstructor.leave.weight, model.reconstructor.leave.bias):
@@ -290,7 +290,7 @@ def test_what_is_explained_is_one_minus_the_error(run):
 
 
 def test_patches_that_are_shown_are_those_of_the_window(run):
-    corpus = stages.open_corpus(run, PROTOCOL)
+    corpus = stages.open_dataset(run, PROTOCOL)
     model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", FEW, seed=0)
     found = rebuilt_patches(model, corpus, 5, seed=0, n=3)
     assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3 for patches in found.values())

@@ -12,7 +12,7 @@ from e2llm.core.chat import EEG_TOKEN, IGNORE
 from e2llm.core.claims import EVIDENCE_THRESHOLD, MAX_ABS_Z, EvidenceNames
 from e2llm.core.montage import REGIONS
 from e2llm.models.eegpt import N_PATCHES
-from e2llm.models.language import ScratchParams, load_language_model, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, load_language_model, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.models.projector import CHANGE_WEIGHT, EvidenceProbe, EvidenceTokens, Projector, top_evidence
@@ -61,7 +61,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def language_folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("language")
-    model = make_language_model(tokenizer, ScratchParams(320, hidden_size=TEXT_WIDTH, layers=2, heads=4, max_positions=512), seed=0)
+    model = new_language_model(tokenizer, ScratchParams(320, hidden_size=TEXT_WIDTH, layers=2, heads=4, max_positions=512), seed=0)
     torch.manual_seed(1)
     with torch.no_grad():  # what it says depends on all of its prompt
         for name, parameter in model.named_parameters():

@@ -40,9 +40,9 @@ def run(table, tmp_path_factory) -> SimpleNamespace:
     torch.set_num_threads(1)
     run = Run("eegmat", tmp_path_factory.mktemp("runs") / "eegmat", project_root())
     run.path.mkdir()
-    stages.make_windows(run, "folder", EEGMAT, PreprocessParams(), n_jobs=1, table=str(table))
+    stages.preprocess(run, "folder", EEGMAT, PreprocessParams(), n_jobs=1, table=str(table))
     protocol = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalisation": "population"}
-    corpus = stages.open_corpus(run, protocol)
+    corpus = stages.open_dataset(run, protocol)
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.5, "channel_dropout": 0.25}, "", FitParams(80, 24, 3e-3), HeadParams())
     return SimpleNamespace(run=run, corpus=corpus)
 

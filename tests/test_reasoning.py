@@ -452,7 +452,7 @@ def test_what_a_claim_is_called_does_not_matter(corpus, rows):
 def test_runs_that_differ_in_their_seed_are_compared_pair_by_pair(corpus, rows, monkeypatch):
     tested = {"one": corpus, "two": corpus, "three": corpus}
     speakers = {"one": lambda rows: oracle(corpus, rows), "two": lambda rows: oracle(corpus, rows), "three": lambda rows: half_true(corpus, rows)}
-    monkeypatch.setattr(reasoning_stage, "open_corpus", lambda run: tested[run.name])
+    monkeypatch.setattr(reasoning_stage, "open_dataset", lambda run: tested[run.name])
     monkeypatch.setattr(reasoning_stage, "listener_of", lambda run: speakers[run.name])
     monkeypatch.setattr(reasoning, "tell", lambda engine, corpus, items: engine([item.windows[0] for item in items]))
     runs = [SimpleNamespace(name=name) for name in tested]

@@ -47,12 +47,12 @@ def base(tmp_path_factory, twin) -> Run:
     before = os.environ.get("E2LLM_RUNS")
     os.environ["E2LLM_RUNS"] = str(tmp_path_factory.mktemp("scaling"))
     run = Run.open("base")
-    stages.make_windows(run, "seed-vii", twin, PreprocessParams(), n_jobs=1)
+    stages.preprocess(run, "seed-vii", twin, PreprocessParams(), n_jobs=1)
     protocol = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
-    corpus = stages.open_corpus(run, protocol)
+    corpus = stages.open_dataset(run, protocol)
     stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams())
-    corpus = stages.open_corpus(run)
-    stages.make_language(run, corpus, "scratch", "float32", SMALL, 40, 1, FIT)
+    corpus = stages.open_dataset(run)
+    stages.make_language_model(run, corpus, "scratch", "float32", SMALL, 40, 1, FIT)
     stages.align(run, corpus, 1, 2, 8, 1.0, FIT)
     stages.instruct(run, corpus, KINDS, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     yield run
@@ -68,7 +68,7 @@ def sizes(monkeypatch) -> None:
 @pytest.fixture(scope="module")
 def measured(base) -> dict:
     """Sums, answers and record of the measured base."""
-    stage = measure(base, stages.open_corpus(base), 6)
+    stage = measure(base, stages.open_dataset(base), 6)
     read = {name: pd.read_csv(stage.path / f"{name}.csv", dtype={"subject": str, "sums": str}) for name in ("sums", "answers")}
     return read | {"record": base.require("scaling")}
 
@@ -82,7 +82,7 @@ def test_a_shared_stage_is_finished_linked_and_not_made_again(base):
     assert run.require("encoder") == base.require("encoder") and run.require("windows") == base.require("windows")
     data = Path("windows/signal/data.npy")
     assert (run.path / data).stat().st_ino == (base.path / data).stat().st_ino
-    corpus = stages.open_corpus(run)
+    corpus = stages.open_dataset(run)
     assert corpus.predicted_evidence is not None and len(corpus.split.test)
     before = (run.path / "encoder" / "stage.json").stat().st_mtime_ns
     share_stages(base, run)
@@ -175,7 +175,7 @@ def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
     stage.finish()
     with pytest.raises(StageMissing, match="adapter"):  # made from another encoder
         train_size(base, "run:moved")
-    corpus = stages.open_corpus(other)
+    corpus = stages.open_dataset(other)
     stages.align(other, corpus, 1, 2, 8, 1.0, FIT)
     stages.instruct(other, corpus, KINDS, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     with pytest.raises(ValueError, match="stage 'encoder' of the run 'moved' was not made as that of 'base'"):
@@ -185,18 +185,18 @@ def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
 def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
     run = Run.open("loaded")
     share_stages(base, run)
-    stages.make_language(run, stages.open_corpus(run), str(base.path / "language_model" / "model"), "float32", SMALL, 0, 0, FIT)
-    stages.align(run, stages.open_corpus(run), 1, 2, 8, 1.0, FIT)
-    stages.instruct(run, stages.open_corpus(run), KINDS, 0, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
+    stages.make_language_model(run, stages.open_dataset(run), str(base.path / "language_model" / "model"), "float32", SMALL, 0, 0, FIT)
+    stages.align(run, stages.open_dataset(run), 1, 2, 8, 1.0, FIT)
+    stages.instruct(run, stages.open_dataset(run), KINDS, 0, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     with pytest.raises(ValueError, match=r"no schedule for 'scratch-small'.*language_model = .scratch."):
         train_size(run, "scratch-small")
 
 
 def test_sizes_grow_and_can_be_made():
-    from e2llm.models.language import make_language_model, make_tokenizer
+    from e2llm.models.language import make_tokenizer, new_language_model
 
     tokenizer = make_tokenizer(["a b c"], 300)
-    counts = [sum(p.numel() for p in make_language_model(tokenizer, size, 0).parameters()) for size in list(SIZES.values())[:4]]
+    counts = [sum(p.numel() for p in new_language_model(tokenizer, size, 0).parameters()) for size in list(SIZES.values())[:4]]
     assert counts == sorted(counts) and {size.vocab_size for size in SIZES.values()} == {ScratchParams().vocab_size}
     assert SIZES["scratch-600k"].init_std == pytest.approx(ScratchParams().init_std, abs=0.003), "the default run's own size"
 
@@ -214,7 +214,7 @@ def test_every_measure_has_its_controls(measured):
 
 
 def test_sums_are_those_of_the_answers_that_lie_beside_them(base, measured):
-    answers, corpus = measured["answers"], stages.open_corpus(base)
+    answers, corpus = measured["answers"], stages.open_dataset(base)
     assert answers["window"].tolist() == corpus.split.test.tolist()
     people = measured["sums"].assign(size="base", parameters=1, origin="scratch", seed=0)
     expected = balanced_accuracy(answers["label"].to_numpy(), answers["answer"].to_numpy(), answers["subject"].to_numpy(), 7)
@@ -238,11 +238,11 @@ def test_costs_are_measured(measured):
 
 def test_a_measured_run_is_not_measured_again(base, measured, monkeypatch):
     monkeypatch.setattr(model_size_study, "listener_of", lambda run: pytest.fail("measured again"))
-    assert measure(base, stages.open_corpus(base), 6).done
+    assert measure(base, stages.open_dataset(base), 6).done
 
 
 def test_wordings_change_the_words_and_nothing_else(base):
-    corpus = stages.open_corpus(base)
+    corpus = stages.open_dataset(base)
     (item,) = items_module.prediction_items(corpus, corpus.split.test[:1], 0)
     other = model_size._reworded(item, ZERO_SHOT_WORDINGS[0].format(noun="emotion"))
     first, second = (each.messages[0]["content"] for each in (item, other))
@@ -252,7 +252,7 @@ def test_wordings_change_the_words_and_nothing_else(base):
 
 def test_agreement_is_of_models_that_listen_and_not_of_ones_that_guess(base, monkeypatch):
     """A model that knows the window answers every wording alike; under the control each wording hears another window."""
-    corpus = stages.open_corpus(base)
+    corpus = stages.open_dataset(base)
     engine, test = reasoning_stage.open_engine(base), corpus.split.test
     items = items_module.prediction_items(corpus, test, 0)
     window_of = {row: int(window) for window, row in engine.position.items()}
@@ -275,7 +275,7 @@ def scaling_kappa(sums: np.ndarray) -> np.ndarray:
 
 
 def test_claims_of_each_person_add_up_to_the_precision_of_all(base):
-    corpus = stages.open_corpus(base)
+    corpus = stages.open_dataset(base)
     rows = corpus.split.test
     claims = [salient_claims(corpus.z[row], corpus.evidence_names) for row in rows]
     claims[0] = (Claim(corpus.evidence_names.columns[0], "typical"), Claim("nowhere", "low"))

@@ -14,7 +14,7 @@ from layouts import write_cnt, write_seed_raw
 from scipy.io import loadmat
 
 from e2llm.core.montage import SEED_CHANNELS
-from e2llm.data.preprocessing import Windows, preprocess
+from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.seed_vii import STARTS, SeedVII, SeedVIIRaw
@@ -72,7 +72,7 @@ def test_clips_are_those_of_the_preprocessed_files(raw_twin):
 
 def test_windows_agree_with_those_of_the_preprocessed_files(raw_twin, tmp_path):
     """The whole path: the same clips from 1000 Hz and from 200 Hz give the same windows to within what filters leave."""
-    assert preprocess(SeedVIIRaw(raw_twin), tmp_path / "raw", n_jobs=1) == {} == preprocess(SeedVII(raw_twin), tmp_path / "mat", n_jobs=1)
+    assert write_windows(SeedVIIRaw(raw_twin), tmp_path / "raw", n_jobs=1) == {} == write_windows(SeedVII(raw_twin), tmp_path / "mat", n_jobs=1)
     raw, mat = Windows.open(tmp_path / "raw"), Windows.open(tmp_path / "mat")
     pd.testing.assert_frame_equal(raw.index.drop(columns="bad_channels"), mat.index.drop(columns="bad_channels"))
     good = (raw.index["bad_channels"] == mat.index["bad_channels"]).to_numpy()
@@ -152,7 +152,7 @@ def test_a_bad_recording_costs_only_itself(own, tmp_path, how):
     with pytest.raises(RecordingError, match=fact) as caught:
         consume(own)
     assert "\n" not in str(caught.value) and stems(own)[0] in str(caught.value)
-    assert list(preprocess(SeedVIIRaw(own), tmp_path / "windows", n_jobs=1)) == [f"{stems(own)[0]}.cnt"]
+    assert list(write_windows(SeedVIIRaw(own), tmp_path / "windows", n_jobs=1)) == [f"{stems(own)[0]}.cnt"]
 
 
 def test_without_the_clock_a_session_has_twenty_clips(own):

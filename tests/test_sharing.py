@@ -36,7 +36,7 @@ from e2llm.data.sources.base import RecordingError
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.models.eegpt import HeadParams
 from e2llm.models.inference import InferenceEngine, probabilities, score_options
-from e2llm.models.language import LanguageModelError, ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import LanguageModelError, ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.tasks import items as items_module
 from e2llm.training import stage3_instruction
@@ -69,13 +69,13 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("E2LLM_RUNS", str(runs))
         run = Run.open("small")
-    stages.make_windows(run, kind, root, PreprocessParams(), n_jobs=1, **options)
-    stages.train_encoder(run, stages.open_corpus(run, protocol), protocol, "tiny1", {}, "", fit(2), HeadParams())
-    corpus = stages.open_corpus(run)
-    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
+    stages.preprocess(run, kind, root, PreprocessParams(), n_jobs=1, **options)
+    stages.train_encoder(run, stages.open_dataset(run, protocol), protocol, "tiny1", {}, "", fit(2), HeadParams())
+    corpus = stages.open_dataset(run)
+    stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
     stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8), fit(4, 2e-2))
-    evaluation_stage.assess(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, False, False, 0)
+    evaluation_stage.evaluate(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, False, False, 0)
     return run
 
 
@@ -146,7 +146,7 @@ with torch.no_grad():
 def test_a_new_process_answers_with_the_same_bits(run, folder, edf, model, tmp_path):
     from e2llm.tasks.items import write_items
 
-    corpus = stages.open_corpus(run)
+    corpus = stages.open_dataset(run)
     trained, tokens = E2LLM.of_run(run, corpus).engine, np.load(run.path / "encoder" / "tokens.npy")
     position = {i: i for i in range(len(tokens))}
     items = items_module.prediction_items(corpus, corpus.split.test[:4], 0)
@@ -197,7 +197,7 @@ def test_a_folder_is_json_and_safetensors_without_places_or_recordings(run, fold
         content = (folder / name).read_bytes()
         assert not any(str(place).encode() in content for place in (run.path, run.root, folder, Path.home() / "x"))
     facts = json.loads((folder / FACTS).read_text())
-    assert facts["evidence"] == stages.open_corpus(run).evidence_names.columns and facts["levels"] == "own" and facts["simulated"]
+    assert facts["evidence"] == stages.open_dataset(run).evidence_names.columns and facts["levels"] == "own" and facts["simulated"]
     assert PreprocessParams(**facts["preprocess"]) == PreprocessParams() and facts["people"] == 3
 
 
@@ -302,7 +302,7 @@ def test_another_language_model_is_refused(run, folder, tmp_path, change, fact):
     size = {"vocab_size": 600, "hidden_size": 64, "layers": 2, **change}
     if "vocab_size" in change:
         tokenizer = make_tokenizer(list(json.loads(place.read_text())["model"]["vocab"]), 500)
-    make_language_model(tokenizer, ScratchParams(**size), 7).save_pretrained(tmp_path / "other")
+    new_language_model(tokenizer, ScratchParams(**size), 7).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises((LanguageModelError, ShareError), match=f"trained with another language model.*{fact}"):
         SharedModel.from_pretrained(folder, str(tmp_path / "other"))
@@ -389,7 +389,7 @@ def test_own_levels_bring_a_newcomer_to_the_population_and_evidence_to_the_own_m
 
 
 def test_population_levels_are_the_training_runs(run, model, edf):
-    corpus, trained = model.read(edf, levels="population").corpus, stages.open_corpus(run)
+    corpus, trained = model.read(edf, levels="population").corpus, stages.open_dataset(run)
     fit_rows = trained.split.fit
     values = evidence(np.asarray(trained.windows.power), np.asarray(trained.windows.shape), trained.windows.ch_names)[0][fit_rows]
     own = evidence(corpus.windows.power, corpus.windows.shape, corpus.windows.ch_names)[0]
@@ -503,7 +503,7 @@ def real(tmp_path_factory) -> Run:
 def test_real_recordings_are_read_as_the_run_read_them(real, model):
     with pytest.raises(RecordingError, match=r"lacks 39 of the 58 channels .*FPZ, AF3, AF4"):
         model.read(EEGMAT / "Subject02_1.edf")
-    corpus = stages.open_corpus(real)
+    corpus = stages.open_dataset(real)
     rows = np.flatnonzero(corpus.subjects == np.unique(corpus.subjects)[2])
     found, notes = read_windows([EEGMAT / "Subject02_1.edf", EEGMAT / "Subject02_2.edf"], corpus.windows.ch_names, PreprocessParams(), "population")
     assert np.array_equal(found.data, corpus.windows.data[rows]) and np.array_equal(found.power, corpus.windows.power[rows]) and len(rows) > 50

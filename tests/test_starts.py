@@ -64,7 +64,7 @@ def test_a_study_answers_every_test_window_once_in_every_way(base, studied):
     ways = [f"{way}: {start}" for way in ("linear probe", "stage 1") for start in ("random", PRETRAINED)]
     assert list(answers) == [*KEYS, *ways, *initialization.BESIDE]
     for fold, rows in answers.groupby("fold"):
-        corpus = stages.open_corpus(base, {**PROTOCOL, "fold": fold})
+        corpus = stages.open_dataset(base, {**PROTOCOL, "fold": fold})
         assert rows["window"].tolist() == corpus.split.test.tolist()
         assert rows["label"].tolist() == corpus.labels[corpus.split.test].tolist()
     assert answers["subject"].nunique() == 2  # three people, two folds
@@ -102,7 +102,7 @@ def test_stage_1_starts_from_the_pretrained_weights(base, studied):
     run = Run.open(f"base-start-{PRETRAINED}-fold0")
     weights = weights_of(run, PRETRAINED)
     assert run.require("encoder")["params"]["weights"] == weights and "keys matched" in run.require("encoder")["facts"]["origin"]
-    corpus = stages.open_corpus(run)
+    corpus = stages.open_dataset(run)
     kept = stages.frozen_encoder(run, corpus).state_dict()
     assert all(torch.equal(kept[key], value) for key, value in load_model(run, corpus).target_encoder.state_dict().items())
     assert "random start" in Run.open("base-start-random-fold0").require("encoder")["facts"]["origin"]
@@ -126,7 +126,7 @@ def test_a_pretraining_begins_as_its_name_says(base, monkeypatch):
 
 def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, twin, windows):
     other = make_base("perturbed", twin, windows)
-    corpus = stages.open_corpus(other, {**PROTOCOL, "fold": 0})
+    corpus = stages.open_dataset(other, {**PROTOCOL, "fold": 0})
     path = other.path / "windows" / "signal" / "data.npy"
     data = np.load(path)
     data[np.concatenate([corpus.split.test, corpus.split.val])] = 1e3

@@ -18,7 +18,7 @@ from e2llm.core.montage import REGIONS
 from e2llm.data.dataset import Corpus
 from e2llm.evaluation.controls import other_windows
 from e2llm.tasks import scenarios
-from e2llm.tasks.items import ItemBuilder, OnePersonBuilder, describe, drill_items, parse_answer, read_items, text_items, write_items
+from e2llm.tasks.items import ItemBuilder, OneSubjectBuilder, describe, drill_items, parse_answer, read_items, text_items, write_items
 from e2llm.tasks.segments import Segment, imagined_segments, predicted_claims, real_segments
 from e2llm.tasks.thought_parser import NoSalientFeature, parse
 from e2llm.training.stage2_alignment import alignment_items
@@ -536,7 +536,7 @@ def beyond_chance(items: list, fit_evidence_probe, seed: int = 0) -> float:
 def test_a_speaker_who_knows_only_the_person_or_nothing_is_at_chance(kind, levels):
     index, z = people(levels)
     segments = real_segments(index, np.arange(len(index)), z, NAMES)
-    items = OnePersonBuilder(segments, SEED_VII, 5).draw(kind, 2500)
+    items = OneSubjectBuilder(segments, SEED_VII, 5).draw(kind, 2500)
     assert abs(beyond_chance(items, persons_view(segments, z))) < 4
     nobody = Segment(0, "sad", 0.5, ())
     assert abs(beyond_chance(items, dict.fromkeys(range(len(index)), nobody))) < 4
@@ -548,7 +548,7 @@ def test_a_speaker_who_knows_only_the_person_or_nothing_is_at_chance(kind, level
 def test_a_speaker_who_hears_another_window_well_is_at_chance(kind, levels):
     index, z = people(levels)
     segments = real_segments(index, np.arange(len(index)), z, NAMES)
-    builder, found = OnePersonBuilder(segments, SEED_VII, 6), []
+    builder, found = OneSubjectBuilder(segments, SEED_VII, 6), []
     for seed in range(25):
         source = other_windows(index["subject"].to_numpy(), index["label"].to_numpy(), np.random.default_rng(seed))
         found.append(beyond_chance(builder.draw(kind, 100), {window: segments[other] for window, other in enumerate(source)}, seed))
@@ -569,10 +569,10 @@ def test_descriptions_of_others_can_be_ruled_out_by_who_knows_the_person():
 def test_items_of_an_examination_are_of_one_person_and_right(kind):
     subject = INDEX["subject"].to_numpy()
     segments = real_segments(INDEX, ROWS, Z, NAMES)
-    items = OnePersonBuilder(segments, SEED_VII, 3).draw(kind, 300)
+    items = OneSubjectBuilder(segments, SEED_VII, 3).draw(kind, 300)
     assert all(len(set(subject[item.windows])) == 1 for item in items) and {item.subject for item in items} == {"1", "2", "3"}
     assert all(item.options.count(item.answer) == 1 and set(item.windows) <= set(ROWS.tolist()) for item in items)
-    assert items == OnePersonBuilder(segments, SEED_VII, 3).draw(kind, 300)
+    assert items == OneSubjectBuilder(segments, SEED_VII, 3).draw(kind, 300)
     if kind == "describe":
         own = {who: {describe(segment, SEED_VII) for segment in segments if segment.subject == who} for who in "123"}
         assert all(set(item.options) <= own[item.subject] for item in items)
@@ -581,7 +581,7 @@ def test_items_of_an_examination_are_of_one_person_and_right(kind):
 def test_one_label_a_person_leaves_nothing_to_choose_from():
     """Patients against controls: no other label of the same person can be described, so such items are not served."""
     index = INDEX.assign(label=INDEX["subject"].map({"1": "sad", "2": "happy", "3": "sad"}))
-    builder = OnePersonBuilder(real_segments(index, ROWS, Z, NAMES), SEED_VII, 3)
+    builder = OneSubjectBuilder(real_segments(index, ROWS, Z, NAMES), SEED_VII, 3)
     assert not {"describe", "select", "match"} & set(builder.kinds()) and "zero_predict" in builder.kinds()
     with pytest.raises(ValueError, match="Nobody's windows serve items of kind 'describe'"):
         builder.draw("describe", 1)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from e2llm.core.chat import IGNORE, Item
-from e2llm.models.language import ScratchParams, make_language_model, make_tokenizer
+from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.models.projector import EvidenceProbe
@@ -179,7 +179,7 @@ def tokenizer():
 
 
 def language(tokenizer):
-    return make_language_model(tokenizer, ScratchParams(300, hidden_size=64, layers=2, heads=4, max_positions=128), seed=0)
+    return new_language_model(tokenizer, ScratchParams(300, hidden_size=64, layers=2, heads=4, max_positions=128), seed=0)
 
 
 TUNING = FitParams(steps=6, batch_size=2, lr=1e-2, seed=1, save_steps=2)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from e2llm.app import stages
-from e2llm.app.evaluation_stage import assess
+from e2llm.app.evaluation_stage import evaluate
 from e2llm.app.model_size_study import share_stages
 from e2llm.app.run_comparison import COLUMNS, TRAINING, side_by_side, write_explanations
 from e2llm.app.runs import Run, StageMissing
@@ -40,7 +40,7 @@ def runs(tmp_path_factory, twin):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("E2LLM_RUNS", str(tmp_path_factory.mktemp("versus")))
         one, other, elsewhere = (Run.open(name) for name in ("one", "other", "elsewhere"))
-        stages.make_windows(one, "seed-vii", twin, PreprocessParams(), n_jobs=1)
+        stages.preprocess(one, "seed-vii", twin, PreprocessParams(), n_jobs=1)
         _train(one, PROTOCOL, seed=0)
         share_stages(one, other)
         _train(other, PROTOCOL, seed=1)
@@ -50,14 +50,14 @@ def runs(tmp_path_factory, twin):
 
 
 def _train(run: Run, protocol: dict, seed: int) -> None:
-    fit, corpus = replace(FIT, seed=seed), stages.open_corpus(run, protocol)
+    fit, corpus = replace(FIT, seed=seed), stages.open_dataset(run, protocol)
     if not run.finished("encoder"):
         stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams())
-    corpus = stages.open_corpus(run)
-    stages.make_language(run, corpus, "scratch", "float32", ScratchParams(600, 48, 2), 40, 1, fit)
+    corpus = stages.open_dataset(run)
+    stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(600, 48, 2), 40, 1, fit)
     stages.align(run, corpus, 1, 2, 8, 1.0, fit)
     stages.instruct(run, corpus, {"predict": 8, "match": 4}, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), fit)
-    assess(run, corpus, None, 3, False, False, 0)
+    evaluate(run, corpus, None, 3, False, False, 0)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_answers_are_those_of_lesson_05(table, runs):
 def test_claims_are_counted_from_the_texts(table, runs):
     """Precision once more, claim by claim."""
     for run in runs[:2]:
-        corpus = stages.open_corpus(run)
+        corpus = stages.open_dataset(run)
         texts = pd.read_csv(write_explanations(run, corpus).path / "texts.csv", keep_default_na=False)
         assert texts["window"].tolist() == corpus.split.test.tolist()
         columns, true = corpus.evidence_names.columns, []

@@ -37,7 +37,7 @@ from ..viz.answer_view import Explained, pieces
 from ..viz.widgets import window_name
 from .hub_import import ShareError, export_folder, open_facts, tokenizer_mark, weights_mark
 from .runs import Run
-from .stages import load_encoder, load_tokens, open_corpus, open_instructed
+from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 
 TASKS = {"predict": (1, 1), "describe": (1, 1), "compare": (2, 2), "rank": (3, 4), "match": (2, 4)}  # fewest and most segments
 AXES = ("valence", "arousal", "intensity")
@@ -109,7 +109,7 @@ class E2LLM:
     def of_run(cls, run: Run, corpus: Corpus | None = None) -> E2LLM:
         """The model of a finished run; ``StageMissing`` names the notebook that has to come first."""
         model, processor = open_instructed(run)
-        return cls(InferenceEngine(model, processor, *load_tokens(run)), corpus or open_corpus(run), run)
+        return cls(InferenceEngine(model, processor, *load_tokens(run)), corpus or open_dataset(run), run)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, language_model: str | None = None, revision: str | None = None) -> SharedModel:

@@ -38,7 +38,7 @@ from .stages import (
     load_evidence_probe,
     load_tokens,
     open_aligned,
-    open_corpus,
+    open_dataset,
     open_instructed,
     open_language,
 )
@@ -95,7 +95,7 @@ def train_ablation(run_name: str, ablated: str, n_items: int, seed: int, folder:
     """Train and score one ablated variant; a process of its own, so that two run at a time."""
     torch.set_num_threads(1)
     run = Run.open(run_name)
-    corpus = open_corpus(run)
+    corpus = open_dataset(run)
     folder = folder / ablated.replace(" ", "_")
     stage_2, stage_3 = (run.require(name)["params"] for name in ("projector", "adapter"))
     fit_2, fit_3 = FitParams(**stage_2["fit"]), FitParams(**stage_3["fit"])
@@ -143,7 +143,7 @@ def examine(run: Run, corpus: Corpus) -> list[Finding]:
                  session_worth=session_worth(corpus.windows.index, corpus.split))
 
 
-def assess(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, with_eegnet: bool, seed: int) -> dict[str, pd.DataFrame]:
+def evaluate(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, with_eegnet: bool, seed: int) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
     Parameters

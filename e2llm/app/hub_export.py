@@ -34,7 +34,7 @@ from ..models.modeling import E2LLMForConditionalGeneration
 from .hub_import import FACTS, FORMAT, MEANINGS, VERSION, ShareError, first_line, open_facts, tokenizer_mark, weights_mark
 from .model_card import is_path, model_card, public
 from .runs import Run
-from .stages import load_encoder, load_evidence_probe, open_corpus, open_language
+from .stages import load_encoder, load_evidence_probe, open_dataset, open_language
 
 MADE_WITH = ("windows", "encoder", "language_model", "projector", "adapter")  # stages that shape the weights
 _PROJECTOR = "base_model.model.projector."
@@ -73,7 +73,7 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
     if not simulated and not (license and dataset):
         raise ShareError(f"{run.name} was not evaluated on a twin with its ground truth: say what it was trained on, and under which licence "
                          "it is shared (dataset='SEED-VII', license='cc-by-nc-4.0'; e2llm share --dataset … --license …).")
-    corpus = corpus or open_corpus(run)
+    corpus = corpus or open_dataset(run)
     with _whole(folder) as partial:
         language = _write_model(run, corpus, partial)
         PopulationStatistics.of(corpus).save(partial / "levels.safetensors")

@@ -22,7 +22,7 @@ from .evaluation_stage import head_answers
 from .model_size_study import share_stages
 from .pretraining_stage import pretrain
 from .runs import Progress, Run, Stage, runs_folder
-from .stages import open_corpus, train_encoder
+from .stages import open_dataset, train_encoder
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def begin(base: Run, start: str, protocol: dict, plan: Plan) -> Run:
         raise ValueError(f"Unknown start '{start}' (known: {', '.join(STARTS)}).")
     run = Run.open(f"{base.name}-start-{start}-fold{protocol['fold']}")
     share_stages(base, run, ("windows",))
-    corpus = open_corpus(run, protocol)
+    corpus = open_dataset(run, protocol)
     if start in PRETRAINED_FROM:
         pretrain(run, corpus, protocol, plan.size, plan.pretraining, plan.mask, PRETRAINED_FROM[start])
     probe(run, corpus, protocol, start, plan)
@@ -123,12 +123,12 @@ def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> S
 def train(run: Run, start: str, protocol: dict, plan: Plan) -> Stage:
     """Stage 1 from a start, in the run that :func:`begin` has made."""
     changes = {"patch_dropout": plan.patch_dropout, "channel_dropout": plan.channel_dropout}
-    return train_encoder(run, open_corpus(run, protocol), protocol, plan.size, changes, weights_of(run, start), plan.stage_1, plan.head, plan.edited)
+    return train_encoder(run, open_dataset(run, protocol), protocol, plan.size, changes, weights_of(run, start), plan.stage_1, plan.head, plan.edited)
 
 
 def gather(runs: Mapping[str, Run], protocol: dict, trained: bool) -> pd.DataFrame:
     """Answers to the test windows of one fold, from the run of every start; see :class:`Study`."""
-    corpus = open_corpus(next(iter(runs.values())), protocol)
+    corpus = open_dataset(next(iter(runs.values())), protocol)
     test = corpus.split.test
     columns = {"fold": protocol["fold"], "window": test, "subject": corpus.subjects[test],
                "clip": corpus.windows.index["clip"].to_numpy()[test], "label": corpus.labels[test]}
@@ -182,7 +182,7 @@ def study(base: Run, protocol: dict, folds: Sequence[int], plan: Plan | None = N
             progress.update(len(folds) * len(starts) + i, fold=fold, start=start)
     answers = pd.concat([gather(runs[fold], settings[fold], plan.stage_1 is not None) for fold in folds], ignore_index=True)
     found = Study(answers, _explained(runs))
-    n_classes = len(open_corpus(runs[folds[0]][starts[0]], settings[folds[0]]).label_set)
+    n_classes = len(open_dataset(runs[folds[0]][starts[0]], settings[folds[0]]).label_set)
     tables = {"": scores(answers, n_classes), "-answers": answers, "-explained": found.explained}
     if (trained := [start for start in starts if start in PRETRAINED_FROM]) and len(starts) > 1:
         tables["-differences"] = pd.concat([differences(answers, n_classes, start) for start in trained])

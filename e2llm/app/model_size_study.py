@@ -25,7 +25,7 @@ from ..training.trainer import FitParams, examples_of
 from .locks import held
 from .reasoning_stage import open_engine
 from .runs import Run, Stage, runs_folder
-from .stages import align, instruct, items_per_kind, load_tokens, make_language, open_aligned, open_corpus, open_language
+from .stages import align, instruct, items_per_kind, load_tokens, make_language_model, open_aligned, open_dataset, open_language
 
 BASE = "base"  # name of the rung that is the base run itself
 FINISHED = "run:"  # before the name of another finished run that is taken as a rung as it is, with a schedule of its own
@@ -93,13 +93,13 @@ def train_size(base: Run, name: str, seed: int = 0, schedule: Schedule | None = 
     width_of_base = open_language(base)[0].config.hidden_size
     run = Run.open(schedule.name(base.name, name, seed))
     share_stages(base, run)
-    corpus = open_corpus(run)
+    corpus = open_dataset(run)
     if name in SIZES:
         drills = max(1, round(schedule.steps_share * language["drill_steps"]))
         fit = schedule.fit(language["fit"], seed, width_of_base / SIZES[name].hidden_size)
-        make_language(run, corpus, "scratch", language["dtype"], SIZES[name], language["n_items"], drills, fit)
+        make_language_model(run, corpus, "scratch", language["dtype"], SIZES[name], language["n_items"], drills, fit)
     else:
-        make_language(run, corpus, name, language["dtype"], ScratchParams(), 0, 0, FitParams(1, 1, 0.0))
+        make_language_model(run, corpus, name, language["dtype"], ScratchParams(), 0, 0, FitParams(1, 1, 0.0))
     slower = width_of_base / open_language(run)[0].config.hidden_size
     align(run, corpus, projector["eeg_tokens"], projector["evidence_slots"], projector["n_items"], projector["noise"],
           schedule.fit(projector["fit"], seed, slower))
@@ -223,7 +223,7 @@ def study(base: Run, sizes: Sequence[str], seeds: Sequence[int], n_items: int, s
             except LanguageModelError as error:
                 missing[name] = str(error)
                 break
-            measure(run, open_corpus(run), n_items, seed)
+            measure(run, open_dataset(run), n_items, seed)
             by_size.setdefault(name, {})[run.require("adapter")["params"]["fit"]["seed"]] = run
             if tell is not None:
                 tell(run.name)

@@ -29,7 +29,7 @@ from ..training.feedback import FeedbackParams, judged, kept_items
 from ..training.stage3_instruction import AdapterParams, fit_adapter, quiet_peft
 from ..training.trainer import FitParams, examples_of
 from .runs import Progress, Run, Stage
-from .stages import load_encoder, load_tokens, open_aligned, open_corpus, open_instructed
+from .stages import load_encoder, load_tokens, open_aligned, open_dataset, open_instructed
 
 
 def reinforce(run: Run, corpus: Corpus, feedback: FeedbackParams, params: FitParams) -> Stage:
@@ -114,7 +114,7 @@ def across_seeds(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
     ValueError
         If the runs were not tested on the same windows: agreement would compare different things.
     """
-    corpora = [open_corpus(run) for run in runs]
+    corpora = [open_dataset(run) for run in runs]
     rows = corpora[0].split.test
     if any(not np.array_equal(corpus.split.test, rows) or not np.allclose(corpus.z, corpora[0].z) for corpus in corpora):
         names = ", ".join(run.name for run in runs)

@@ -19,7 +19,7 @@ from ..tasks.items import prediction_items, read_items
 from ..tasks.thought_parser import parse
 from .reasoning_stage import open_engine
 from .runs import Run, Stage
-from .stages import open_corpus
+from .stages import open_dataset
 
 COLUMNS = ["run", "group", "name", "score", "low", "high", "chance", "n"]
 TRAINING = "training thoughts"  # in the place of a run: what every model was taught to write
@@ -65,7 +65,7 @@ def side_by_side(runs: Sequence[Run], judge: tuple | None = None, seed: int = 0)
     """
     rows, windows = [], None
     for run in runs:
-        corpus = open_corpus(run)
+        corpus = open_dataset(run)
         tested = corpus.windows.index["id"].to_numpy()[corpus.split.test]
         if windows is not None and not np.array_equal(tested, windows):
             raise ValueError(f"The run {run.name!r} was tested on other windows than {runs[0].name!r}: compare runs of one source, "

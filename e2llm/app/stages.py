@@ -21,13 +21,13 @@ from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..data.features import evidence, group_entropy, scalp_groups
 from ..data.normalization import Baseline, Equaliser
-from ..data.preprocessing import PreprocessParams, Windows, preprocess
+from ..data.preprocessing import PreprocessParams, Windows, write_windows
 from ..data.sources import open_source
 from ..data.splits import make_split
 from ..models.catalogue import CATALOGUE
 from ..models.eegpt import EEGPT, EmotionEncoder, HeadParams
 from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
-from ..models.language import ScratchParams, best_dtype, load_language_model, make_language_model, make_tokenizer
+from ..models.language import ScratchParams, best_dtype, load_language_model, make_tokenizer, new_language_model
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..models.projector import EvidenceProbe
@@ -40,7 +40,7 @@ from ..training.trainer import FitParams, Samples, encode_rows, examples_of, fit
 from .runs import Progress, Run, Stage, StageMissing
 
 
-def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2,
+def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2,
                  **options) -> Stage:
     """Preprocess a data source, with its class's options, into the ``windows`` stage; finished work with the same inputs is kept."""
     source = open_source(kind, data_root, subjects=subjects, **options)
@@ -48,14 +48,14 @@ def make_windows(run: Run, kind: str, data_root: str | Path, params: PreprocessP
     stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
     if not stage.done:
         stage.begin()
-        skipped = preprocess(source, stage.path / "signal", params, n_jobs)
+        skipped = write_windows(source, stage.path / "signal", params, n_jobs)
         (stage.path / "labels.json").write_text(json.dumps(asdict(source.label_set), indent=1))
         windows = Windows.open(stage.path / "signal")
         stage.finish({"windows": len(windows)}, skipped=skipped, channels=windows.channel_facts)
     return stage
 
 
-def open_corpus(run: Run, protocol: dict | None = None) -> Corpus:
+def open_dataset(run: Run, protocol: dict | None = None) -> Corpus:
     """Windows of a run under a protocol.
 
     Parameters
@@ -157,7 +157,7 @@ def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
     return np.load(folder / "tokens.npy", mmap_mode="r"), {int(row): i for i, row in enumerate(rows)}
 
 
-def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int,
+def make_language_model(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int,
                   params: FitParams) -> Stage:
     """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
 
@@ -177,7 +177,7 @@ def make_language(run: Run, corpus: Corpus, name: str, dtype: str, scratch: Scra
         drills = drill_items(corpus.label_set, drill_steps * params.batch_size, params.seed)
         items = [*drills, *text_items(corpus.label_set, n_items, params.seed)]
         tokenizer = make_tokenizer([item_text(item) for item in items], scratch.vocab_size)
-        model = make_language_model(tokenizer, scratch, params.seed)
+        model = new_language_model(tokenizer, scratch, params.seed)
         processor = E2LLMProcessor(tokenizer, 1)
         examples = examples_of(items, processor, 0.5, params.seed)
         with Progress(run, params.steps, "language") as progress:

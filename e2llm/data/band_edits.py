@@ -119,7 +119,7 @@ def own_baseline(corpus: Corpus) -> Baseline:
     values, _ = evidence(np.asarray(windows.power), np.asarray(windows.shape), windows.ch_names)
     baseline = Baseline.fit(values, corpus.norm_groups, corpus.split)
     if corpus.z.shape != values.shape or not np.allclose(baseline.z(values, corpus.norm_groups), corpus.z, atol=1e-3, equal_nan=True):
-        raise ValueError("The corpus' z-scores are not those of its windows under its split: open the corpus anew with e2llm.app.stages.open_corpus.")
+        raise ValueError("The corpus' z-scores are not those of its windows under its split: open the corpus anew with e2llm.app.stages.open_dataset.")
     return baseline
 
 

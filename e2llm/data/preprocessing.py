@@ -211,7 +211,7 @@ class Windows:
         return len(self.index)
 
 
-def preprocess(source: Source, folder: str | Path, params: PreprocessParams | None = None, n_jobs: int = 2) -> dict[str, str]:
+def write_windows(source: Source, folder: str | Path, params: PreprocessParams | None = None, n_jobs: int = 2) -> dict[str, str]:
     """Preprocess every recording of a source into a ``windows/`` folder.
 
     A recording that cannot be used is skipped with its reason and the others go on. Parts of a run that

@@ -10,7 +10,7 @@ import pandas as pd
 from ..core.chat import END_THINK, Item
 from ..data.dataset import Corpus
 from ..models.inference import InferenceEngine, closed_set, generate, score_options
-from ..tasks.items import OnePersonBuilder, parse_answer, prediction_items, question_text
+from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe
 from .controls import Role, shuffled, without_eeg
 from .metrics import Score, accuracy, balanced_accuracy, classification
@@ -92,7 +92,7 @@ def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int, seed: i
     examples : dict
         First item, answer and text of each kind, for people to read.
     """
-    builder, rows, examples = OnePersonBuilder.of_test(corpus, seed), [], {}
+    builder, rows, examples = OneSubjectBuilder.of_test(corpus, seed), [], {}
     for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builder.kinds()):
         items = builder.draw(kind, n_items)
         variants = {"EEG": (engine, items), "shuffled EEG": (shuffled(engine, corpus.windows.index, corpus.split.test, seed + 1), items),
@@ -111,7 +111,7 @@ def ablation_rows(ablated: str, corpus: Corpus, engine: InferenceEngine, n_items
     test = corpus.split.test
     predicted = closed_set(engine, prediction_items(corpus, test, seed)).argmax(axis=1)
     scores: dict[str, Score] = {"predict": balanced_accuracy(corpus.labels[test], predicted, corpus.subjects[test], len(corpus.label_set))}
-    builder = OnePersonBuilder.of_test(corpus, seed)
+    builder = OneSubjectBuilder.of_test(corpus, seed)
     for kind in (kind for kind in ("match", "zero_match") if kind in builder.kinds()):
         scores[kind] = score_items(engine, builder.draw(kind, n_items), seed)[0]
     return [score.row(kind, group=ablated) for kind, score in scores.items()]

@@ -55,7 +55,7 @@ def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast
                                    extra_special_tokens=[THINK, END_THINK, EEG_TOKEN], chat_template=_CHAT_TEMPLATE)
 
 
-def make_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParams, seed: int) -> Qwen3ForCausalLM:
+def new_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParams, seed: int) -> Qwen3ForCausalLM:
     """A Qwen3 with random weights."""
     torch.manual_seed(seed)
     config = Qwen3Config(

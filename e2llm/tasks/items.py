@@ -315,7 +315,7 @@ class ItemBuilder:
         return scenario_question(label, self._scenario(label, False), self.label_set, self.rng)
 
 
-class OnePersonBuilder:
+class OneSubjectBuilder:
     """Draws items whose segments, heard or only described, are all of one person, drawn anew for every item.
 
     A model is examined with them. Whatever it knows of a person alone is then true of every option alike, and earns nothing. That
@@ -336,7 +336,7 @@ class OnePersonBuilder:
             builder.rng = self.rng
 
     @classmethod
-    def of_test(cls, corpus: Corpus, seed: int) -> OnePersonBuilder:
+    def of_test(cls, corpus: Corpus, seed: int) -> OneSubjectBuilder:
         """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one person."""
         return cls(segments_of(corpus, corpus.split.test), corpus.label_set, seed)
 

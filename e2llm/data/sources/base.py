@@ -57,7 +57,7 @@ class Recording:
 
 
 class Source(Protocol):
-    """A data source: what :func:`e2llm.data.preprocessing.preprocess` needs of one.
+    """A data source: what :func:`e2llm.data.preprocessing.write_windows` needs of one.
 
     ``matches``, where a source has it, tells where the channels of each recording were placed. A class that names this
     one as its base takes over :meth:`inputs`.

@@ -19,7 +19,7 @@ from ...core.claims import Claim
 from ...data.dataset import Corpus
 from ...models.inference import InferenceEngine, closed_set
 from ...models.language import ScratchParams
-from ...tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS, OnePersonBuilder
+from ...tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS, OneSubjectBuilder
 from ...training.trainer import FitParams
 from ..controls import shuffled, without_eeg
 from ..faithfulness import claim_precision
@@ -116,7 +116,7 @@ def claim_sums(corpus: Corpus, rows: np.ndarray, claims: Sequence[Sequence[Claim
 
 def zero_shot_sums(engine: InferenceEngine, corpus: Corpus, n_items: int, seed: int) -> dict:
     """Sums of each zero-shot kind that the source serves, and of all of them side by side."""
-    builder, found = OnePersonBuilder.of_test(corpus, seed), {}
+    builder, found = OneSubjectBuilder.of_test(corpus, seed), {}
     people = np.unique(corpus.subjects[corpus.split.test]).astype(str)
     for kind in (kind for kind in TIER_3 if kind in builder.kinds()):
         items = builder.draw(kind, n_items)
