@@ -43,7 +43,7 @@ from e2llm.training import stage3_instruction
 from e2llm.training.trainer import FitParams
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # few test windows
-EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
+EEGMAT = Path(__file__).parents[3] / "shared" / "data" / "eegmat"
 PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalisation": "calibration", "accept_leaks": False}
 QUESTION = "Which emotion is it?"
 N_WINDOWS = 15  # a minute

@@ -17,7 +17,7 @@ from e2llm.evaluation.baselines import LOGISTIC, SVM, Recipe
 from e2llm.evaluation.protocols_compared import BaselineClassifier, Setting, probe
 from e2llm.evaluation.protocols_compared import under_protocols as in_parallel
 
-EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
+EEGMAT = Path(__file__).parents[3] / "shared" / "data" / "eegmat"
 under_protocols = partial(in_parallel, n_jobs=1)
 PUBLISHED = 0.69  # band power and logistic regression over all 36 people, whole people held out (the excerpt's README)
 

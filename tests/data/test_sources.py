@@ -18,7 +18,7 @@ from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.folder import LabelledFolder
 from e2llm.data.sources.seed_vii import SeedVII, clip_emotion, read_stimuli_order
 
-EEGMAT = Path(__file__).parents[2] / "shared" / "data" / "eegmat"
+EEGMAT = Path(__file__).parents[3] / "shared" / "data" / "eegmat"
 STIMULI = "emotion_label_and_stimuli_order.xlsx"
 # The published order, written out: five emotions, mirrored, then both again.
 PUBLISHED_ORDER = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import test_bids
+import test_bids as test_bids
 from edfio import Edf, EdfSignal
 from layouts import write_emoeeg, write_seed_raw
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "parity_eegpt.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "parity_eegpt.py"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from e2llm.data import emotion_effects, protocols, sources
 from e2llm.data.preprocessing import MISSING, PreprocessParams
 from e2llm.training import pretraining
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
 

@@ -30,7 +30,7 @@ from e2llm.tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
 from e2llm.training import stage3_instruction
 from e2llm.training.trainer import FitParams
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIT = FitParams(4, 4, 4e-3)
 SMALL = ScratchParams(vocab_size=600, hidden_size=48, layers=2)
 KINDS = {"predict": 8, "match": 4, "compare": 4}
