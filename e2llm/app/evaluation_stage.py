@@ -32,6 +32,7 @@ from ..training.stage3_instruction import AdapterParams, instruction_items, repl
 from ..training.trainer import FitParams, encode_rows
 from .runs import Run
 from .stages import (
+    DEFAULTS,
     frozen_encoder,
     items_per_kind,
     load_encoder,
@@ -143,7 +144,9 @@ def examine(run: Run, corpus: Corpus) -> list[Finding]:
                  session_worth=session_worth(corpus.windows.index, corpus.split))
 
 
-def evaluate(run: Run, corpus: Corpus, truth: Path | None, n_items: int, with_ablation: bool, with_eegnet: bool, seed: int) -> dict[str, pd.DataFrame]:
+def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int = DEFAULTS.test_items,
+             with_ablation: bool = DEFAULTS.ablation, with_eegnet: bool = DEFAULTS.eegnet,
+             seed: int = DEFAULTS.seed) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
     Parameters

@@ -37,13 +37,21 @@ from ..training.stage1_encoder import new_encoder, pooled_tokens
 from ..training.stage2_alignment import alignment_items, train_projector
 from ..training.stage3_instruction import AdapterParams, instruction_items, quiet_peft, replay_items, train_adapter
 from ..training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate
+from .parameters import checked
 from .runs import Progress, Run, Stage, StageMissing
 
+DEFAULTS = checked({})  # what the stages take where nothing is given: the defaults of the command line
+KINDS = ("predict", "describe", "select", "compare", "rank", "match")  # of instruction items
 
-def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessParams, subjects: int | None = None, n_jobs: int = 2,
-                 **options) -> Stage:
+
+def _fit_params(steps: int, batch_size: int, lr: float, **more: float) -> FitParams:
+    return FitParams(steps, batch_size, lr, seed=DEFAULTS.seed, save_steps=DEFAULTS.save_steps, **more)
+
+
+def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessParams | None = None,
+               subjects: int | None = None, n_jobs: int = 2, **options) -> Stage:
     """Preprocess a data source, with its class's options, into the ``windows`` stage; finished work with the same inputs is kept."""
-    source = open_source(kind, data_root, subjects=subjects, **options)
+    params, source = params or PreprocessParams(), open_source(kind, data_root, subjects=subjects, **options)
     inputs = {"data": data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")}
     stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
     if not stage.done:
@@ -97,12 +105,18 @@ def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
     return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
 
 
-def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str, size_changes: dict, weights: str, params: FitParams,
-                  head: HeadParams, edited: int = 0) -> Stage:
+def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS.encoder_size,
+                  size_changes: dict | None = None, weights: str = DEFAULTS.encoder_weights,
+                  params: FitParams | None = None, head: HeadParams | None = None,
+                  edited: int = DEFAULTS.edited_copies) -> Stage:
     """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers.
 
     Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies of them, for the terms on evidence; see :mod:`e2llm.training.augmentation`.
     """
+    if size_changes is None:
+        size_changes = {"patch_dropout": DEFAULTS.patch_dropout, "channel_dropout": DEFAULTS.channel_dropout}
+    params = params or _fit_params(DEFAULTS.encoder_steps, DEFAULTS.encoder_batch, DEFAULTS.encoder_lr)
+    head = head or HeadParams(supcon=DEFAULTS.supcon_weight, spectral=DEFAULTS.spectral_weight, change=DEFAULTS.change_weight)
     config = encoder_config(size, **size_changes)
     wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head),
               "edited": edited}
@@ -157,12 +171,15 @@ def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
     return np.load(folder / "tokens.npy", mmap_mode="r"), {int(row): i for i, row in enumerate(rows)}
 
 
-def make_language_model(run: Run, corpus: Corpus, name: str, dtype: str, scratch: ScratchParams, n_items: int, drill_steps: int,
-                  params: FitParams) -> Stage:
+def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_model, dtype: str = DEFAULTS.dtype,
+                        scratch: ScratchParams | None = None, n_items: int = DEFAULTS.language_items,
+                        drill_steps: int = DEFAULTS.drill_steps, params: FitParams | None = None) -> Stage:
     """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
 
     The text holds no EEG, no zero-shot scenario and no zero-shot question form.
     """
+    scratch = scratch or ScratchParams()
+    params = params or _fit_params(DEFAULTS.language_steps, DEFAULTS.batch_size, DEFAULTS.language_lr)
     is_scratch = name == "scratch"
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
     if is_scratch:
@@ -208,8 +225,11 @@ def open_language(run: Run):
     return *load_language_model(name, source["dtype"]), name
 
 
-def align(run: Run, corpus: Corpus, eeg_tokens: int, evidence_slots: int, n_items: int, noise: float, params: FitParams) -> Stage:
+def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens, evidence_slots: int = DEFAULTS.evidence_slots,
+          n_items: int = DEFAULTS.alignment_items, noise: float = DEFAULTS.token_noise, params: FitParams | None = None) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen."""
+    params = params or _fit_params(DEFAULTS.alignment_steps, DEFAULTS.batch_size, DEFAULTS.alignment_lr,
+                                   accumulate=DEFAULTS.accumulate, weight_decay=0.1)
     settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise, "fit": asdict(params)}
     stage = run.stage("projector", settings, needs=("encoder", "language_model"))
     if stage.done:
@@ -246,8 +266,15 @@ def items_per_kind(run: Run) -> dict[str, int]:
     return {kind: stored[kind] for kind in in_turn if kind in stored}
 
 
-def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int], replay: int, adapter: AdapterParams, params: FitParams) -> Stage:
+def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, replay: int = DEFAULTS.replay_items,
+             adapter: AdapterParams | None = None, params: FitParams | None = None) -> Stage:
     """Stage 3: instruction tuning with chain of thought; ``replay`` text-only items keep what the text has taught."""
+    if per_kind is None:
+        per_kind = {kind: DEFAULTS.items_per_kind * (3 if kind == "predict" else 1) for kind in KINDS}
+    adapter = adapter or AdapterParams(DEFAULTS.lora_rank, 2 * DEFAULTS.lora_rank, DEFAULTS.lora_dropout,
+                                       DEFAULTS.projector_lr, DEFAULTS.token_noise)
+    params = params or _fit_params(DEFAULTS.instruction_steps, DEFAULTS.batch_size, DEFAULTS.instruction_lr,
+                                   accumulate=DEFAULTS.accumulate)
     if held_out := sorted(kind for kind in per_kind if kind.startswith("zero_")):
         raise ValueError(f"{held_out} belong to the zero-shot tier: they must not be trained on.")
     replay = replay if corpus.label_set.has_affect else 0

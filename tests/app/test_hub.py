@@ -70,7 +70,7 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
         patch.setenv("E2LLM_RUNS", str(runs))
         run = Run.open("small")
     stages.preprocess(run, kind, root, PreprocessParams(), n_jobs=1, **options)
-    stages.train_encoder(run, stages.open_dataset(run, protocol), protocol, "tiny1", {}, "", fit(2), HeadParams())
+    stages.train_encoder(run, stages.open_dataset(run, protocol), protocol, "tiny1", {}, "", fit(2), HeadParams(), 0)
     corpus = stages.open_dataset(run)
     stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))

@@ -50,7 +50,7 @@ def base(tmp_path_factory, twin) -> Run:
     stages.preprocess(run, "seed-vii", twin, PreprocessParams(), n_jobs=1)
     protocol = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
     corpus = stages.open_dataset(run, protocol)
-    stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams())
+    stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams(), 0)
     corpus = stages.open_dataset(run)
     stages.make_language_model(run, corpus, "scratch", "float32", SMALL, 40, 1, FIT)
     stages.align(run, corpus, 1, 2, 8, 1.0, FIT)

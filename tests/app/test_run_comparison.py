@@ -52,7 +52,7 @@ def runs(tmp_path_factory, twin):
 def _train(run: Run, protocol: dict, seed: int) -> None:
     fit, corpus = replace(FIT, seed=seed), stages.open_dataset(run, protocol)
     if not run.finished("encoder"):
-        stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams())
+        stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams(), 0)
     corpus = stages.open_dataset(run)
     stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(600, 48, 2), 40, 1, fit)
     stages.align(run, corpus, 1, 2, 8, 1.0, fit)

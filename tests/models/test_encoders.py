@@ -95,7 +95,7 @@ def test_eegpt_is_stored_as_it_always_was():
 
 def test_another_encoder_goes_through_stage_1(run):
     corpus = stages.open_dataset(run, PROTOCOL)
-    stage = stages.train_encoder(run, corpus, PROTOCOL, "log-power", {"patch_dropout": 0.0}, "", FIT, HeadParams(spectral=1.0))
+    stage = stages.train_encoder(run, corpus, PROTOCOL, "log-power", {"patch_dropout": 0.0}, "", FIT, HeadParams(spectral=1.0), 0)
     assert run.require("encoder")["params"]["encoder"] == {"kind": "log-power", "width": 24, "summary_tokens": 2}
     assert run.require("encoder")["facts"]["origin"] == "own start of LogPower"
     tokens, position = stages.load_tokens(run)
@@ -117,7 +117,7 @@ def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpo
     """The invitation of the lessons: one more training with another weight of the loss, stopped half-way."""
     corpus, fit, steps = stages.open_dataset(run, PROTOCOL), replace(FIT, steps=6, save_steps=2), []
     wanted = (run, corpus, PROTOCOL, "log-power", {}, "", fit)
-    stages.train_encoder(*wanted, HeadParams())
+    stages.train_encoder(*wanted, HeadParams(), 0)
     before = {path: path.read_bytes() for path in (run.path / "encoder").iterdir()}
     other = HeadParams(supcon=0.0)
     update = runs.Progress.update
@@ -130,16 +130,16 @@ def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpo
 
     monkeypatch.setattr(runs.Progress, "update", cutting)
     with pytest.raises(KeyboardInterrupt):
-        stages.train_encoder(*wanted, other)
+        stages.train_encoder(*wanted, other, 0)
     assert {path: path.read_bytes() for path in (run.path / "encoder").iterdir()} == before
     assert stages.open_dataset(run).predicted_evidence is not None and stages.load_encoder(run, corpus) is not None
-    assert stages.train_encoder(*wanted, HeadParams()).done
-    resumed = stages.train_encoder(*wanted, other)
+    assert stages.train_encoder(*wanted, HeadParams(), 0).done
+    resumed = stages.train_encoder(*wanted, other, 0)
     assert steps == [1, 2, 3, 4, 5, 5, 6] and run.require("encoder")["params"]["head"]["supcon"] == 0.0
     weights = (resumed.path / "encoder.safetensors").read_bytes()
     assert weights != before[run.path / "encoder" / "encoder.safetensors"]
     shutil.rmtree(resumed.path)
-    whole = stages.train_encoder(*wanted, other)
+    whole = stages.train_encoder(*wanted, other, 0)
     assert (whole.path / "encoder.safetensors").read_bytes() == weights
 
 
@@ -147,7 +147,7 @@ def test_weights_that_changed_under_their_name_make_stage_1_stale(run, tmp_path)
     """The file is what counts, not where it lies."""
     corpus, path, other = stages.open_dataset(run, PROTOCOL), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_file(make_encoder(encoder_config("log-power"), corpus.windows.ch_names).state_dict(), path)
-    wanted = (run, corpus, PROTOCOL, "log-power", {}, str(path), replace(FIT, steps=1), HeadParams())
+    wanted = (run, corpus, PROTOCOL, "log-power", {}, str(path), replace(FIT, steps=1), HeadParams(), 0)
     assert stages.train_encoder(*wanted).done
     before = {key: value.clone() for key, value in stages.frozen_encoder(run, corpus).state_dict().items()}
     save_file({key: value + 1 for key, value in before.items()}, other)
