@@ -53,6 +53,7 @@ _NAMES = {  # module: what stands at the front door
     "app.chat_session": "E2LLM",
     "app.pipeline": "run_pipeline",
     "core.files": "project_root",
+    "data.audit": "LeakError",
     "data.preprocessing": "PreprocessParams Windows",
     "data.simulation": "TwinParams simulate truth_folder",
     "data.sources": "open_source",
@@ -67,6 +68,8 @@ _NAMES = {  # module: what stands at the front door
     "training.stage3_instruction": "AdapterParams",
     "training.trainer": "FitParams",
     "viz.plots": "plots",
+    "viz.plots_model_size": "plots_model_size",
+    "viz.plots_pretraining": "plots_pretraining",
     "viz.widgets": "widgets",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
