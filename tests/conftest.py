@@ -1,16 +1,59 @@
-"""What tests share: twins, one with four folds' worth of clips, one as small as the layout allows; and the rules for figures."""
+"""What tests share: one thread a worker; twins, windows and one finished run, made once for all workers; figures."""
 
 from __future__ import annotations
 
+import os
+
+# Before anything imports numpy or torch: as many workers as cores, so one thread each, and none that waits by spinning.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", MPLBACKEND="Agg")
+
 import shutil
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.simulation import TwinParams, simulate
 from e2llm.data.sources.seed_vii import SeedVII
+
+LONGEST_FIRST = ("test_notebooks.py", "test_docs.py", "test_hub.py")  # begun last, one worker would wait for the other
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin first."""
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(autouse=True)
+def same_draws_in_any_order() -> None:
+    """Torch's global generator begins alike in every test, whatever ran before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``made_once(name, make)``: a folder that the first worker to ask for it fills by ``make(folder)``; read only."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        path, whole = base / name, base / f"{name}.whole"
+        with FileLock(base / f"{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(path, ignore_errors=True)  # of a worker that failed
+                path.mkdir()
+                make(path)
+                whole.touch()
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -20,23 +63,34 @@ def twin_params() -> TwinParams:
 
 
 @pytest.fixture(scope="session")
-def twin(tmp_path_factory, twin_params) -> Path:
+def twin(made_once, twin_params) -> Path:
     """Folder of a twin; read only."""
-    return simulate(tmp_path_factory.mktemp("data") / "twin", twin_params, n_jobs=1)
+    return made_once("twin", lambda folder: simulate(folder / "twin", twin_params, n_jobs=1)) / "twin"
 
 
 @pytest.fixture(scope="session")
-def windows(tmp_path_factory, twin) -> Windows:
+def windows(made_once, twin) -> Windows:
     """Windows of the twin, preprocessed with the default parameters; read only."""
-    folder = tmp_path_factory.mktemp("run") / "windows"
-    assert write_windows(SeedVII(twin), folder, n_jobs=1) == {}
-    return Windows.open(folder)
+
+    def make(folder: Path) -> None:
+        assert write_windows(SeedVII(twin), folder / "windows", n_jobs=1) == {}
+
+    return Windows.open(made_once("windows", make) / "windows")
 
 
 @pytest.fixture(scope="session")
-def tiny_twin(tmp_path_factory) -> Path:
+def micro_run(made_once, twin):
+    """A finished run of a few steps on the twin: three people, tested on clips that none was trained on; read only."""
+    from micro import make_micro_run, open_run  # here: most tests need no torch
+
+    return open_run(made_once("micro", lambda folder: make_micro_run(folder, twin)), "micro")
+
+
+@pytest.fixture(scope="session")
+def tiny_twin(made_once) -> Path:
     """Folder of a twin of three people and two clips; read only."""
-    return simulate(tmp_path_factory.mktemp("data") / "tiny", TwinParams(3, 1, 2, (8.2, 9.0)), n_jobs=1)
+    made = made_once("tiny", lambda folder: simulate(folder / "tiny", TwinParams(3, 1, 2, (8.2, 9.0)), n_jobs=1))
+    return made / "tiny"
 
 
 @pytest.fixture
