@@ -45,8 +45,8 @@ __version__ = "0.1.0"
 
 _NAMES = {  # module: what stands at the front door
     "app.runs": "Progress Run StageMissing",
-    "app.stages": "align instruct load_encoder load_tokens make_language_model open_aligned open_dataset open_instructed "
-    "open_language preprocess train_encoder",
+    "app.stages": "align instruct load_encoder load_tokens make_language_model open_aligned open_dataset "
+    "open_instructed open_language preprocess train_encoder",
     "app.evaluation_stage": "evaluate",
     "app.reasoning_stage": "ReasoningParams evaluate_reasoning",
     "app.pretraining_stage": "pretrain",
@@ -73,7 +73,7 @@ _NAMES = {  # module: what stands at the front door
     "viz.widgets": "widgets",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

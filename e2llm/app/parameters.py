@@ -25,8 +25,8 @@ class Data(_Group):
     """Recordings and windows (lesson 01)"""
 
     source: Literal["seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", "folder"] = Field(
-        "seed-vii", description='kind of data: "seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", or "folder" '
-        "(any files, with a labels.csv)")
+        "seed-vii", description='"seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", or "folder" '
+        "(files with a labels.csv)")
     source_options: str = Field("", description="options of that kind, each written as for -p, with spaces between")
     data_root: str = Field("data/twin", min_length=1, description="folder of the recordings, relative to the project")
     twin_preset: Literal["", "teaching", "realistic", "no_emotion"] = Field(
@@ -37,8 +37,7 @@ class Data(_Group):
     l_freq: float = Field(0.5, gt=0, description="lower edge of the band-pass, Hz")
     h_freq: float = Field(45.0, gt=0, lt=NYQUIST, description="upper edge of the band-pass, Hz; below the mains")
     missing_channels: Literal["masked", "interpolated"] = Field(
-        "masked", description='channels that some recordings lack: "masked" leaves them out, "interpolated" makes them '
-        "up")
+        "masked", description='channels that some recordings lack are "masked" (left out) or "interpolated"')
     n_jobs: int = Field(2, ge=1, description="recordings processed at a time")
 
     @model_validator(mode="after")
@@ -53,19 +52,19 @@ class Split(_Group):
 
     protocol: Literal["joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint",
                       "random_windows"] = Field(
-        "joint", description='people and clips unseen; or "subjects", "clips", "within_subject", "cross_context", '
-        '"cross_context_joint"')
+        "joint", description='"joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint"')
     fold: int = Field(0, ge=0, description="which part is the test part")
     n_groups: int = Field(3, ge=0, description="groups of subjects; one is the test group")
     normalisation: Literal["calibration", "session", "population", "transductive"] = Field(
-        "calibration", description='own levels: "calibration", "session", "population" or "transductive"')
+        "calibration", description='subject statistics: "calibration", "session", "population" or "transductive"')
     accept_leaks: bool = Field(
         False, description="take a protocol that leaks by design all the same; its scores are stamped")
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Split:
         if self.n_groups in (1, 2):
-            raise ValueError(f"n_groups = {self.n_groups} leaves no part to train on: give 3 or more, or 0 for a group a "
+            raise ValueError(f"n_groups = {self.n_groups} leaves no part to train on: give 3 or more, or 0 for a "
+                             "group a "
                              "person.")
         groups = self.n_groups or math.inf
         folds = {"subjects": groups, "random_windows": groups, "clips": CLIP_FOLDS,
@@ -81,13 +80,13 @@ class Encoder(_Group):
 
     encoder_size: str = Field(
         "tiny2", min_length=1, description="published EEGPT size: tiny1-3, little, base1-2, large")
-    encoder_weights: str = Field("", description='released checkpoint; "" starts from physiology')
+    encoder_weights: str = Field("", description='released checkpoint; "" initializes from physiology')
     patch_dropout: float = Field(0.75, ge=0, lt=1, description="share of time patches left out in training")
     channel_dropout: float = Field(0.5, ge=0, lt=1, description="share of channels left out in training")
-    encoder_steps: int = Field(1100, ge=1, description="optimiser steps")
+    encoder_steps: int = Field(1100, ge=1, description="optimizer steps")
     encoder_batch: int = Field(32, ge=1, description="windows in a batch")
     edited_copies: int = Field(
-        32, ge=0, description="edited copies of these windows beside them, for the terms on band power")
+        32, ge=0, description="augmented windows added to a batch, for the terms on band power")
     encoder_lr: float = Field(6.0e-3, gt=0, description="peak learning rate")
     supcon_weight: float = Field(0.3, ge=0, description="weight of the supervised contrastive term")
     spectral_weight: float = Field(4.0, ge=0, description="weight of the band-power term")
@@ -101,7 +100,7 @@ class LanguageModel(_Group):
         "scratch", min_length=1, description='"scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
     dtype: Literal["float32", "bfloat16", "float16", "4bit", "auto"] = Field(
         "float32", description='"float32", "bfloat16", "4bit", or "auto": bfloat16 where the processor has it')
-    language_steps: int = Field(1000, ge=1, description="steps of a model made on the spot; unused for a loaded one")
+    language_steps: int = Field(1000, ge=1, description="steps of a new model; unused for a loaded one")
     drill_steps: int = Field(40, ge=0, description="of these, copying drills at the start")
     language_items: int = Field(12000, ge=1, description="text items that it learns from")
     language_lr: float = Field(4.0e-3, gt=0, description="its peak learning rate")
@@ -109,7 +108,8 @@ class LanguageModel(_Group):
     @model_validator(mode="after")
     def _text_after_drills(self) -> LanguageModel:
         if self.language_model == "scratch" and self.language_steps <= self.drill_steps:
-            raise ValueError(f"language_steps = {self.language_steps} must be more than drill_steps = {self.drill_steps}: "
+            raise ValueError(f"language_steps = {self.language_steps} must be more than drill_steps = "
+                             f"{self.drill_steps}: "
                              "after the drills a model made on the spot has to read text.")
         return self
 
@@ -120,9 +120,9 @@ class Alignment(_Group):
     eeg_tokens: Literal[1, 2, 4, 8, 16] = Field(
         2, description="state tokens that a segment takes in a prompt; divides 16")
     evidence_slots: int = Field(
-        10, ge=0, description="features that are said of a segment in words of the language model, three tokens each")
+        10, ge=0, description="features of a segment that enter the prompt as words, three tokens each")
     alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
-    alignment_steps: int = Field(250, ge=1, description="optimiser steps of stage 2")
+    alignment_steps: int = Field(250, ge=1, description="optimizer steps of stage 2")
     alignment_lr: float = Field(3.0e-3, gt=0, description="peak learning rate of the projector")
 
 
@@ -130,8 +130,8 @@ class Instruction(_Group):
     """Instruction tuning, stage 3 (lesson 04)"""
 
     items_per_kind: int = Field(1000, ge=1, description="items of every kind; predictions three times as many")
-    replay_items: int = Field(3000, ge=0, description="text-only items that keep what the text has taught")
-    instruction_steps: int = Field(900, ge=1, description="optimiser steps of stage 3")
+    replay_items: int = Field(3000, ge=0, description="text-only items, so that the text tasks are not forgotten")
+    instruction_steps: int = Field(900, ge=1, description="optimizer steps of stage 3")
     instruction_lr: float = Field(2.0e-3, gt=0, description="peak learning rate of the adapter")
     projector_lr: float = Field(1.0e-3, ge=0, description="of the projector, which trains on")
     lora_rank: int = Field(16, ge=1, description="of the adapter")
@@ -166,20 +166,20 @@ class FurtherLessons(_Group):
     null_seed: int = Field(2027, ge=0, lt=2**32, description="its seed")
     feedback_samples: int = Field(4, ge=1, description="chains that are sampled for every training window")
     feedback_temperature: float = Field(1.0, gt=0, description="of the sampling")
-    feedback_steps: int = Field(200, ge=1, description="optimiser steps of the round of feedback")
+    feedback_steps: int = Field(200, ge=1, description="optimizer steps of the round of feedback")
     feedback_lr: float = Field(1.0e-3, gt=0, description="its peak learning rate")
     windows_a_label: int = Field(24, ge=1, description="test windows of each label that are attributed")
     sizes: tuple[str, ...] = Field(
         ("base", "scratch-200k"), strict=False, min_length=1,
-        description='rungs: "base", names in scaling.SIZES, or any language model that lesson 03 loads')
+        description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')
     ladder_seeds: tuple[int, ...] = Field(
-        (0,), strict=False, min_length=1, description="training seeds of every rung but the base")
+        (0,), strict=False, min_length=1, description="training seeds of every size but the base")
     ladder_items: int = Field(60, ge=1, description="items of each zero-shot kind")
     steps_share: float = Field(
-        1.0, gt=0, description="of the base run's optimiser steps, for every rung but the base")
-    ladder_bf16: bool = Field(False, description="train the rungs in bfloat16")
-    start: str = Field("", description='what it begins as: "" (physiology), "loud", "random", or a checkpoint')
-    pretrain_steps: int = Field(200, ge=1, description="optimiser steps; the study below takes 1500")
+        1.0, gt=0, description="of the base run's optimizer steps, for every size but the base")
+    ladder_bf16: bool = Field(False, description="train the sizes in bfloat16")
+    start: str = Field("", description='initialization: "" (physiology), "loud", "random", or a checkpoint')
+    pretrain_steps: int = Field(200, ge=1, description="optimizer steps; the study below takes 1500")
     pretrain_batch: int = Field(8, ge=1, description="windows in a batch")
     pretrain_lr: float = Field(2e-3, gt=0, description="peak learning rate")
     drawn: int = Field(96, ge=0, description="hidden patches of a window that are rebuilt in a step; 0 for all")
