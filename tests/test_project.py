@@ -137,8 +137,8 @@ def _sentences(markdown: str) -> list[str]:
 
 
 def test_sentences_are_cut_where_a_reader_would_cut_them():
-    text = ("# A title\n\nOne [two](http://x.y/z) three. Four\nfive!\n\n- six\n- seven\n\n| a | b |\n\n```\ncode. more\n```\n"
-            "Eight 0.5 nine.")
+    text = ("# A title\n\nOne [two](http://x.y/z) three. Four\nfive!\n\n- six\n- seven\n\n| a | b |\n\n"
+            "```\ncode. more\n```\nEight 0.5 nine.")
     assert _sentences(text) == ["A title", "One two three.", "Four five!", "six", "seven", "Eight 0.5 nine."]
 
 

@@ -7,48 +7,28 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from corpora import CHANNELS, SAMPLES, SFREQ, eeg, make_corpus
 from scipy.signal import periodogram, welch
 from scipy.stats import norm
 
 from e2llm.core.bands import BANDS
 from e2llm.core.claims import CITED, Claim, EvidenceNames
 from e2llm.core.montage import REGIONS, region_of
-from e2llm.data.band_edits import TARGET_Z, Edit, draw_clear_edits, edited, measure_edited, moved_features, own_baseline, scaled
+from e2llm.data.band_edits import (
+    TARGET_Z,
+    Edit,
+    band_edited,
+    draw_clear_edits,
+    measure_edited,
+    moved_features,
+    scale_band,
+)
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Baseline
 from e2llm.evaluation.counterfactual import control_edits, responses, summary, truthful
 from e2llm.tasks.thought_parser import Parsed, parse
 
-SFREQ, SAMPLES = 256.0, 1024
-CHANNELS = ["F3", "FZ", "F4", "C3", "C4", "T7", "T8", "P3", "P4", "O1", "OZ", "O2"]
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
-
-
-def eeg(n: int, n_channels: int = len(CHANNELS), seed: int = 0) -> np.ndarray:
-    """Windows cut from one long noise with an alpha peak, so that no window begins where it ends; microvolts, float32."""
-    rng, length = np.random.default_rng(seed), n * SAMPLES
-    frequencies = np.fft.rfftfreq(length, 1 / SFREQ)
-    shape = np.where((frequencies > 0.5) & (frequencies < 60), 1.0, 0.0) / np.maximum(frequencies, 0.5) ** 0.75
-    shape *= 1 + 2 * np.exp(-0.5 * (frequencies - 10.3) ** 2)
-    signal = np.fft.irfft(np.fft.rfft(rng.normal(size=(n_channels, length))) * shape, n=length)
-    signal *= 12 / signal.std()
-    return signal.reshape(n_channels, n, SAMPLES).transpose(1, 0, 2).astype(np.float32)
-
-
-def make_corpus(n_people: int = 6, each: int = 20, spread_db: float = 4.0, seed: int = 0) -> SimpleNamespace:
-    """What a corpus knows, from windows whose regions and bands vary on their own; half of each person's windows are the baseline."""
-    data, rng = eeg(n_people * each, seed=seed), np.random.default_rng(seed + 1)
-    for band in BANDS:
-        for region in REGIONS:
-            for row in range(len(data)):
-                data[row] = scaled(data[row], CHANNELS, SFREQ, band, region, rng.normal(0, spread_db))
-    power, shape = measure(data, SFREQ, CHANNELS)
-    values, names = evidence(power, shape, CHANNELS)
-    subjects = np.repeat([f"s{i}" for i in range(n_people)], each).astype(object)
-    split = SimpleNamespace(fit=np.arange(0, len(data), 2), normalisation="subject")
-    windows = SimpleNamespace(data=data, power=power, shape=shape, ch_names=CHANNELS, sfreq=SFREQ)
-    z = Baseline.fit(values, subjects, split).z(values, subjects)
-    return SimpleNamespace(windows=windows, split=split, z=z, evidence_names=names, subjects=subjects, norm_groups=subjects)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +65,7 @@ def welch_db(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("band", BANDS)
 def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
     signal = eeg(40)
-    after, members = scaled(signal, CHANNELS, SFREQ, band, "parietal", db), [region_of(name) == "parietal" for name in CHANNELS]
+    after, members = scale_band(signal, CHANNELS, SFREQ, band, "parietal", db), [region_of(name) == "parietal" for name in CHANNELS]
     frequencies, one = periodogram(signal[:, members].astype(float), SFREQ, detrend=False)
     _, other = periodogram(after[:, members].astype(float), SFREQ, detrend=False)
     low, high = BANDS[band]
@@ -104,14 +84,14 @@ def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
 def test_nothing_asked_changes_nothing_and_the_inverse_restores():
     signal = eeg(3)
     for batch in (signal, signal[0], signal.astype(float)):
-        same = scaled(batch, CHANNELS, SFREQ, "alpha", "occipital", 0.0)
+        same = scale_band(batch, CHANNELS, SFREQ, "alpha", "occipital", 0.0)
         assert np.array_equal(same, batch) and same.dtype == batch.dtype and same is not batch
-        there = scaled(batch, CHANNELS, SFREQ, "beta", "frontal", 9.0)
+        there = scale_band(batch, CHANNELS, SFREQ, "beta", "frontal", 9.0)
         assert np.abs(there - batch).max() > 1
-        np.testing.assert_allclose(scaled(there, CHANNELS, SFREQ, "beta", "frontal", -9.0), batch, atol=1e-4)
+        np.testing.assert_allclose(scale_band(there, CHANNELS, SFREQ, "beta", "frontal", -9.0), batch, atol=1e-4)
     whole = np.round(signal).astype(int)
-    assert scaled(whole, CHANNELS, SFREQ, "beta", "frontal", 3.0).dtype == float and whole.dtype == int
-    both = [scaled(scaled(signal, CHANNELS, SFREQ, *one), CHANNELS, SFREQ, *other)
+    assert scale_band(whole, CHANNELS, SFREQ, "beta", "frontal", 3.0).dtype == float and whole.dtype == int
+    both = [scale_band(scale_band(signal, CHANNELS, SFREQ, *one), CHANNELS, SFREQ, *other)
             for one, other in ((("beta", "frontal", 3.0), ("alpha", "frontal", -5.0)), (("alpha", "frontal", -5.0), ("beta", "frontal", 3.0)))]
     np.testing.assert_allclose(*both, atol=1e-4)
 
@@ -120,7 +100,7 @@ def test_phases_and_waveform_inside_the_band_stay():
     times = np.arange(SAMPLES) / SFREQ
     wave = 5 * np.sin(2 * np.pi * 10 * times + 0.4)
     signal = np.tile(wave + 2 * np.cos(2 * np.pi * 20 * times), (2, 1))
-    after = scaled(signal, ["O1", "F3"], SFREQ, "alpha", "occipital", 20 * np.log10(3))
+    after = scale_band(signal, ["O1", "F3"], SFREQ, "alpha", "occipital", 20 * np.log10(3))
     np.testing.assert_allclose(after, signal + np.stack([2 * wave, 0 * wave]), atol=1e-9)
 
 
@@ -133,7 +113,7 @@ def test_phases_and_waveform_inside_the_band_stay():
 def test_an_edit_that_cannot_be_is_refused(change, message):
     asked = {"signal_uv": np.ones((12, 64)), "ch_names": CHANNELS, "sfreq": SFREQ, "band": "alpha", "region": "occipital", "db": 3.0} | change
     with pytest.raises(ValueError, match=message):
-        scaled(**asked)
+        scale_band(**asked)
 
 
 # --- edits
@@ -151,7 +131,7 @@ def independent_z(corpus, edit: Edit) -> float:
 
     reference = [row for row in corpus.split.fit if corpus.subjects[row] == edit.subject]
     own = entropy(corpus.windows.data[reference])
-    return float((entropy(edited(corpus, [edit])[0]) - own.mean()) / own.std())
+    return float((entropy(band_edited(corpus, [edit])[0]) - own.mean()) / own.std())
 
 
 def test_levels_after_the_edit_are_measured_and_as_wanted(corpus, drawn):
@@ -190,7 +170,7 @@ def test_side_effects_of_an_edit_are_measured(corpus, drawn):
 
 def test_controls_move_nothing(corpus, drawn):
     controls = control_edits(drawn.clear)
-    assert np.array_equal(edited(corpus, controls[:5]), corpus.windows.data[[edit.row for edit in controls[:5]]])
+    assert np.array_equal(band_edited(corpus, controls[:5]), corpus.windows.data[[edit.row for edit in controls[:5]]])
     z = measure_edited(corpus, controls)
     np.testing.assert_allclose(z, drawn.z_before, atol=1e-4)
     assert moved_features(drawn.z_before, z, corpus.evidence_names) == [()] * len(controls)
@@ -204,7 +184,8 @@ def test_flat_windows_are_reported_and_left_out():
     corpus.windows.data[0] = 0.0
     corpus.windows.power, corpus.windows.shape = measure(corpus.windows.data, SFREQ, CHANNELS)
     values, _ = evidence(corpus.windows.power, corpus.windows.shape, CHANNELS)
-    corpus.z = Baseline.fit(values, corpus.norm_groups, corpus.split).z(values, corpus.norm_groups)
+    corpus.baseline = Baseline.fit(values, corpus.norm_groups, corpus.split)
+    corpus.z = corpus.baseline.z(values, corpus.norm_groups)
     found = draw_clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0), target=5.0)
     assert 0 in {edit.row for edit in found.unclear} and found.clear
     with pytest.raises(ValueError, match=r"None of 2 edits is clear.*flat windows"):
@@ -218,19 +199,11 @@ def test_rows_and_targets_that_cannot_be_are_refused(corpus, rows, target, messa
         draw_clear_edits(corpus, rows, np.random.default_rng(0), target)
 
 
-def test_a_corpus_that_is_not_its_own_is_refused(corpus):
-    assert own_baseline(corpus).subjects == sorted(set(corpus.subjects))
-    with pytest.raises(ValueError, match="open the corpus anew"):
-        own_baseline(SimpleNamespace(**vars(corpus) | {"z": corpus.z + 0.1}))
-    broken = corpus.windows.power.copy()
-    broken[4] = np.nan
-    values, _ = evidence(broken, corpus.windows.shape, CHANNELS)
-    windows = SimpleNamespace(**vars(corpus.windows) | {"power": broken})
-    split = SimpleNamespace(fit=np.arange(1, 120, 2), normalisation="subject")
-    z = Baseline.fit(values, corpus.norm_groups, split).z(values, corpus.norm_groups)
-    lame = SimpleNamespace(**vars(corpus) | {"windows": windows, "split": split, "z": z})
+def test_evidence_that_is_not_finite_is_refused(corpus):
+    z = corpus.z.copy()
+    z[4] = np.nan
     with pytest.raises(ValueError, match="window 4 is not finite"):
-        draw_clear_edits(lame, [3, 4], np.random.default_rng(0))
+        draw_clear_edits(SimpleNamespace(**vars(corpus) | {"z": z}), [3, 4], np.random.default_rng(0))
 
 
 # --- responses
@@ -345,7 +318,7 @@ def test_edits_and_texts_that_do_not_fit_are_refused(corpus):
     for wrong in (z_after[:, 1:], np.full_like(z_after, np.nan)):
         with pytest.raises(ValueError, match="all finite: pass z_before"):
             responses(texts, texts, edits, z_before, wrong, NAMES)
-    for nothing in (lambda: responses([], [], [], z_before[:0], z_after[:0], NAMES), lambda: control_edits([]), lambda: edited(corpus, []),
+    for nothing in (lambda: responses([], [], [], z_before[:0], z_after[:0], NAMES), lambda: control_edits([]), lambda: band_edited(corpus, []),
                     lambda: measure_edited(corpus, [])):
         with pytest.raises(ValueError, match="There are no edits: draw some"):
             nothing()

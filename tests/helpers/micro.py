@@ -38,7 +38,7 @@ def train(run: Run, protocol: dict = CLIPS, fit: FitParams = FIT) -> Run:
     """Stages 1 to 3 and the evaluation on the windows of a run, a few steps each; a finished encoder is kept."""
     corpus = stages.open_dataset(run, protocol)
     if not run.finished("encoder"):
-        stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", FitParams(4, 8, 4e-3), HeadParams())
+        stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", FitParams(4, 8, 4e-3), HeadParams(), 0)
     corpus = stages.open_dataset(run)
     stages.make_language_model(run, corpus, "scratch", "float32", LANGUAGE_MODEL, 40, 1, fit)
     stages.align(run, corpus, 1, 2, 8, 1.0, fit)

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_counterfactual import CHANNELS, make_corpus
+from corpora import CHANNELS, make_corpus
 from torch import nn
 
 from e2llm.core.claims import CITED, MAX_ABS_Z
-from e2llm.data.band_edits import draw_clear_edits, edited, measure_edited
+from e2llm.data.band_edits import band_edited, draw_clear_edits, measure_edited
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Baseline
 from e2llm.models.eegpt import NO_SOURCE, UNLABELLED
@@ -27,77 +27,77 @@ def corpus():
     made.windows.data.flags.writeable = False
     made.spectral = np.column_stack([made.z, np.zeros((len(made.z), 7))]).astype(np.float32)
     made.split = SimpleNamespace(**vars(made.split), train=TRAIN)
-    made.equalise = lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3
+    made.equalize = lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3
     windows = made.windows
     made.windows = type("W", (), {**vars(windows), "__len__": lambda self: len(windows.data)})()
     return made
 
 
 @pytest.fixture(scope="module")
-def copies(corpus):
+def augmented(corpus):
     return AugmentedWindows.draw(corpus, TRAIN, seed=3)
 
 
-def test_copies_are_of_the_given_windows_and_each_moved_where_it_was_sent(corpus, copies):
-    assert {edit.row for edit in copies.edits} <= set(TRAIN.tolist())
-    assert 0.8 * len(TARGETS_Z) * len(TRAIN) < len(copies) <= len(TARGETS_Z) * len(TRAIN)
+def test_copies_are_of_the_given_windows_and_each_moved_where_it_was_sent(corpus, augmented):
+    assert {edit.row for edit in augmented.edits} <= set(TRAIN.tolist())
+    assert 0.8 * len(TARGETS_Z) * len(TRAIN) < len(augmented) <= len(TARGETS_Z) * len(TRAIN)
     column = {name: i for i, name in enumerate(corpus.evidence_names.columns)}
-    reached = np.array([z[column[edit.feature]] * (1 if edit.wanted == "high" else -1) for edit, z in zip(copies.edits, copies.z, strict=True)])
+    reached = np.array([z[column[edit.feature]] * (1 if edit.wanted == "high" else -1) for edit, z in zip(augmented.edits, augmented.z, strict=True)])
     assert reached.min() >= CITED and np.ptp(reached) > 2  # of several strengths
 
 
-def test_copies_do_not_depend_on_anything_but_the_seed(corpus, copies):
+def test_copies_do_not_depend_on_anything_but_the_seed(corpus, augmented):
     again, other = AugmentedWindows.draw(corpus, TRAIN, seed=3), AugmentedWindows.draw(corpus, TRAIN, seed=4)
-    assert again.edits == copies.edits and np.array_equal(again.z, copies.z)
-    assert other.edits != copies.edits
+    assert again.edits == augmented.edits and np.array_equal(again.z, augmented.z)
+    assert other.edits != augmented.edits
 
 
-def test_a_batch_of_copies_is_what_was_measured_of_the_edited_signal(corpus, copies):
-    batch = copies.batch([5, 0])
-    signal = edited(corpus, [copies.edits[5], copies.edits[0]])
+def test_a_batch_of_copies_is_what_was_measured_of_the_edited_signal(corpus, augmented):
+    batch = augmented.batch([5, 0])
+    signal = band_edited(corpus, [augmented.edits[5], augmented.edits[0]])
     assert torch.equal(batch["signal_mv"], torch.from_numpy(signal) * 1e-3)
     assert batch["labels"].tolist() == [UNLABELLED] * 2
     n = len(corpus.evidence_names.columns)
     targets = batch["spectral"].numpy()
     assert np.isnan(targets[:, n:]).all(), "groups of electrodes were not measured"
-    assert np.allclose(targets[:, :n], np.clip(copies.z[[5, 0]], -MAX_ABS_Z, MAX_ABS_Z), atol=1e-6)
-    assert np.allclose(measure_edited(corpus, [copies.edits[5]])[0], copies.z[5], atol=1e-9)
+    assert np.allclose(targets[:, :n], np.clip(augmented.z[[5, 0]], -MAX_ABS_Z, MAX_ABS_Z), atol=1e-6)
+    assert np.allclose(measure_edited(corpus, [augmented.edits[5]])[0], augmented.z[5], atol=1e-9)
 
 
-def test_windows_keep_their_batches_and_copies_of_theirs_stand_behind_them(corpus, copies):
+def test_windows_keep_their_batches_and_copies_of_theirs_stand_behind_them(corpus, augmented):
     order = np.arange(24) % 20 + 10
-    mixed = copies.append_augmented(order, batch_size=6, n=4, seed=0).reshape(4, 10)
+    mixed = augmented.append_augmented(order, batch_size=6, n=4, seed=0).reshape(4, 10)
     assert np.array_equal(mixed[:, :6].ravel(), order)
     drawn = mixed[:, 6:] - len(corpus.windows)
     for windows, places in zip(mixed[:, :6], drawn, strict=True):
-        rows = [copies.edits[place].row for place in places]
+        rows = [augmented.edits[place].row for place in places]
         assert set(rows) <= set(windows.tolist()) and len(set(rows)) == 4, "four windows of the batch, none twice before all have been once"
-    assert np.array_equal(copies.append_augmented(order, 6, 0, 0), order)
-    assert np.array_equal(copies.append_augmented(order, 6, 4, 0), mixed.ravel()) and not np.array_equal(copies.append_augmented(order, 6, 4, 1), mixed.ravel())
+    assert np.array_equal(augmented.append_augmented(order, 6, 0, 0), order)
+    assert np.array_equal(augmented.append_augmented(order, 6, 4, 0), mixed.ravel()) and not np.array_equal(augmented.append_augmented(order, 6, 4, 1), mixed.ravel())
 
 
-def test_copies_of_a_window_take_turns(corpus, copies):
-    own = [place for place, edit in enumerate(copies.edits) if edit.row == 12]
-    drawn = copies.append_augmented(np.full(2 * len(own), 12), 1, 1, 0).reshape(-1, 2)[:, 1] - len(corpus.windows)
+def test_copies_of_a_window_take_turns(corpus, augmented):
+    own = [place for place, edit in enumerate(augmented.edits) if edit.row == 12]
+    drawn = augmented.append_augmented(np.full(2 * len(own), 12), 1, 1, 0).reshape(-1, 2)[:, 1] - len(corpus.windows)
     assert sorted(drawn) == sorted(2 * own), "each twice in two rounds"
 
 
-def test_a_batch_without_any_copy_is_refused(copies):
+def test_a_batch_without_any_copy_is_refused(augmented):
     with pytest.raises(ValueError, match="No window of a batch of 2 has a clear edit"):
-        copies.append_augmented(np.array([10, 11, 0, 1]), 2, 3, 0)  # 0 and 1 are no training windows
+        augmented.append_augmented(np.array([10, 11, 0, 1]), 2, 3, 0)  # 0 and 1 are no training windows
 
 
-def test_a_mixed_batch_is_windows_then_copies_and_says_whose_they_are(corpus, copies):
+def test_a_mixed_batch_is_windows_then_copies_and_says_whose_they_are(corpus, augmented):
     def windows(rows):
         return {"signal_mv": torch.zeros(len(rows), *corpus.windows.data.shape[1:]), "labels": torch.tensor(rows),
                 "spectral": torch.zeros(len(rows), corpus.spectral.shape[1])}
 
-    collate, n, of = copies.collate(windows), len(corpus.windows), copies.edits[4].row
+    collate, n, of = augmented.collate(windows), len(corpus.windows), augmented.edits[4].row
     batch = collate([of + 1, n + 4, of])
     assert batch["labels"].tolist() == [of + 1, of, UNLABELLED]
-    assert torch.equal(batch["signal_mv"][2:], copies.batch([4])["signal_mv"])
-    assert batch["origin"].tolist() == [NO_SOURCE, NO_SOURCE, 1]
-    assert collate([of + 1, n + 4])["origin"].tolist() == [NO_SOURCE, NO_SOURCE], "its window is not there"
+    assert torch.equal(batch["signal_mv"][2:], augmented.batch([4])["signal_mv"])
+    assert batch["source_index"].tolist() == [NO_SOURCE, NO_SOURCE, 1]
+    assert collate([of + 1, n + 4])["source_index"].tolist() == [NO_SOURCE, NO_SOURCE], "its window is not there"
     assert set(collate([12])) == {"signal_mv", "labels", "spectral"}
 
 
@@ -117,14 +117,15 @@ def test_copies_teach_an_ear_to_tell_apart_what_always_moves_together():
     power, shape = measure(data, 256.0, CHANNELS)
     corpus.windows.power, corpus.windows.shape = power, shape
     values, names = evidence(power, shape, CHANNELS)
-    corpus.z, corpus.evidence_names = Baseline.fit(values, corpus.subjects, corpus.split).z(values, corpus.subjects), names
+    corpus.baseline = Baseline.fit(values, corpus.subjects, corpus.split)
+    corpus.z, corpus.evidence_names = corpus.baseline.z(values, corpus.subjects), names
     corpus.split = SimpleNamespace(**vars(corpus.split), train=np.arange(80))
-    corpus.equalise = lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3
+    corpus.equalize = lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3
     rows, encoder = np.arange(len(data)), _Power()
-    tokens = encoder(corpus.equalise(data, None)).flatten(2).numpy()
+    tokens = encoder(corpus.equalize(data, None)).flatten(2).numpy()
     plain = EvidenceProbe.fit(tokens[:80], corpus.z[:80], names.columns)
     taught = fit_evidence_probe(encoder, AugmentedWindows.draw(corpus, np.arange(80), 0), tokens, rows)
     held_out = draw_clear_edits(corpus, np.arange(80, 120), np.random.default_rng(1), 5.0)
-    predicted_evidence = encoder(corpus.equalise(edited(corpus, held_out.clear), None)).flatten(2).numpy()
+    predicted_evidence = encoder(corpus.equalize(band_edited(corpus, held_out.clear), None)).flatten(2).numpy()
     error = {name: np.abs(evidence_probe(predicted_evidence) - held_out.z_after)[:, :25].mean() for name, evidence_probe in (("plain", plain), ("taught", taught))}
     assert error["taught"] < 0.65 * error["plain"], error
