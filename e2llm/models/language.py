@@ -10,7 +10,14 @@ import huggingface_hub
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.utils import logging
 
 from ..core.chat import EEG_TOKEN, END_THINK, THINK
@@ -18,9 +25,11 @@ from .catalogue import CATALOGUE, FetchError, Packaged, require
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
 _CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% "
+    "endif %}"
 )
 
 
@@ -41,11 +50,20 @@ class ScratchParams:
 
 
 def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE tokenizer with Qwen3's turn and thinking tokens, trained on ``texts``."""
+    """Byte-level BPE tokenizer with Qwen3's turn and thinking tokens.
+
+    Parameters
+    ----------
+    texts : list of str
+        Texts to train it on.
+    vocab_size : int
+        Largest number of tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
     # Words with their leading space, single digits and single marks: no token crosses a word.
     split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False,
+                                                                                       use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK, EEG_TOKEN]
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False,
@@ -56,7 +74,17 @@ def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast
 
 
 def new_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParams, seed: int) -> Qwen3ForCausalLM:
-    """A Qwen3 with random weights."""
+    """A Qwen3 with random weights, started by :func:`lookup_init`.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+        From :func:`make_tokenizer`.
+    params : ScratchParams
+        Size.
+    seed : int
+        Of the weights.
+    """
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=params.hidden_size, intermediate_size=3 * params.hidden_size,
@@ -71,17 +99,26 @@ def new_language_model(tokenizer: PreTrainedTokenizerFast, params: ScratchParams
 
 @torch.no_grad()
 def lookup_init(model: Qwen3ForCausalLM) -> None:
-    """Start a fresh Qwen3 with one induction head: "what came after this word before?" (Olsson et al. 2022, arXiv 2209.11895).
+    """Start a fresh Qwen3 with one induction head: "what came after this word before?".
 
     The circuit forms by itself in any language model, but late; comparing segments needs it from the first minutes on.
-    Everything set here stays trainable. The residual stream is laid out as ``[constant | word | previous word | free]``;
-    layer 0, head 0 attends one token back and copies its word; layer 1, head 0 looks for the token whose previous
-    word is the present one, and says its word.
+    Everything set here stays trainable. The residual stream is laid out as ``[constant | word | previous word |
+    free]``; layer 0, head 0 attends one token back and copies its word; layer 1, head 0 looks for the token whose
+    previous word is the present one, and says its word.
 
     Parameters
     ----------
     model : Qwen3ForCausalLM
         Changed in place; needs two or more layers.
+
+    Raises
+    ------
+    ValueError
+        If the model is too narrow or has one layer.
+
+    References
+    ----------
+    Olsson, C., et al. (2022). In-context learning and induction heads. arXiv 2209.11895.
     """
     width, head = model.config.hidden_size, model.config.head_dim
     n_word = 2 * width // 3
@@ -95,7 +132,7 @@ def lookup_init(model: Qwen3ForCausalLM) -> None:
     half = head // 2
     # Rotary pairs turn by 1, 0.46, … radians a token. Keys turned back by one token peak at distance one.
     turn = model.model.rotary_emb.inv_freq[:3]
-    for layer in model.model.layers:  # quiet at first, so that the words themselves can be read in the stream
+    for layer in model.model.layers:  # small at first, so that the words themselves can be read in the stream
         layer.self_attn.o_proj.weight.mul_(0.1)
         layer.mlp.down_proj.weight.mul_(0.1)
     for projection in (first.q_proj, first.k_proj, second.q_proj, second.k_proj, first.v_proj, second.v_proj):
@@ -118,7 +155,8 @@ def lookup_init(model: Qwen3ForCausalLM) -> None:
     second.o_proj.weight[word, :head] = read.T * 2.0
 
 
-def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = True):
+def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_token: bool = True,
+                        device_map: str | dict | torch.device | None = None):
     """Load a causal language model and its tokenizer.
 
     Parameters
@@ -130,17 +168,19 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
         - a local folder, or the path of a ``.gguf`` file;
         - a hub id, with a revision if need be (``Qwen/Qwen3-0.6B@main``). ``HF_ENDPOINT``, ``HF_HOME`` and
           ``HF_HUB_OFFLINE`` mean what they mean everywhere.
-    dtype : str
-        ``float32``, ``bfloat16``, ``float16``, ``auto`` (:func:`best_dtype`), or ``4bit`` (NF4, computed in bfloat16; needs
-        bitsandbytes and a CUDA device).
+    dtype : str or torch.dtype
+        ``float32``, ``bfloat16``, ``float16``, ``auto`` (:func:`best_dtype`), or ``4bit`` (NF4, computed in bfloat16;
+        needs bitsandbytes and a CUDA device).
     eeg_token : bool
         Make the EEG token known to it.
+    device_map : str, dict or torch.device, optional
+        Where its weights go, as in transformers; default the CPU, for ``4bit`` the first CUDA device.
 
     Returns
     -------
     model, tokenizer
-        The tokenizer knows :data:`EEG_TOKEN`, and its end-of-sequence token is the one that ends a turn of its chat template; the
-        model is in evaluation mode.
+        The tokenizer knows :data:`EEG_TOKEN`, and its end-of-sequence token is the one that ends a turn of its chat
+        template; the model is in evaluation mode.
 
     Raises
     ------
@@ -148,7 +188,8 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
         If it cannot be loaded or has no chat template.
     """
     where, extra = _located(name)
-    options = _number_format(best_dtype() if dtype == "auto" else dtype)
+    options = _number_format(best_dtype() if dtype == "auto" else str(dtype).removeprefix("torch."))
+    options |= {} if device_map is None else {"device_map": device_map}
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **extra)
@@ -159,7 +200,8 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
         raise LanguageModelError(f"The language model '{name}' has no chat template: choose an instruction-tuned one.")
     tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
     if tokenizer.eos_token is None:
-        raise LanguageModelError(f"The turns of the language model '{name}' have no end token: generation could not stop. Choose another one.")
+        raise LanguageModelError(f"The turns of the language model '{name}' have no end token: generation could not "
+                                 "stop. Choose another one.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if eeg_token:
@@ -168,10 +210,10 @@ def load_language_model(name: str, dtype: str = "float32", eeg_token: bool = Tru
 
 
 def best_dtype() -> str:
-    """``bfloat16`` where the GPU, or else the CPU, computes in it natively, else ``float32``; also where PyTorch cannot tell."""
+    """``bfloat16`` where the GPU, or else the CPU, is known to compute in it natively, else ``float32``."""
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    able = getattr(torch.cpu, "get_capabilities", dict)()
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bfloat16" if any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "float32"
 
 
@@ -198,16 +240,19 @@ def _located(name: str) -> tuple[str, dict[str, str]]:
 
 
 def _number_format(dtype: str) -> dict:
-    """Arguments of ``from_pretrained`` for a number format; what this computer lacks for it is said before anything is loaded."""
+    """Arguments of ``from_pretrained`` for a number format; what this computer lacks is said before loading."""
     if dtype != "4bit":
         if dtype not in ("float32", "bfloat16", "float16"):
             raise LanguageModelError(f"dtype = {dtype!r} is unknown: auto, float32, bfloat16, float16 or 4bit.")
         return {"dtype": getattr(torch, dtype)}
     if find_spec("bitsandbytes") is None:
-        raise LanguageModelError("dtype = '4bit' needs the package bitsandbytes: pip install bitsandbytes, or take dtype = 'bfloat16'.")
+        raise LanguageModelError("dtype = '4bit' needs the package bitsandbytes: pip install bitsandbytes, or take "
+                                 "dtype = 'bfloat16'.")
     if not torch.cuda.is_available():
-        raise LanguageModelError("dtype = '4bit' needs a CUDA device, and PyTorch finds none here: take dtype = 'bfloat16' or 'float32'.")
-    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+        raise LanguageModelError("dtype = '4bit' needs a CUDA device, and PyTorch finds none here: take dtype = "
+                                 "'bfloat16' or 'float32'.")
+    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                bnb_4bit_compute_dtype=torch.bfloat16)
     return {"dtype": torch.bfloat16, "quantization_config": packed, "device_map": {"": 0}}
 
 
@@ -217,15 +262,17 @@ def _why_not(name: str, error: Exception) -> str:
     if Path(name).exists():
         remedy = "Is it a folder that save_pretrained wrote, or a whole GGUF file?"
     elif huggingface_hub.constants.HF_HUB_OFFLINE:
-        remedy = ("HF_HUB_OFFLINE is set, so only the local hub cache was asked: load it once with the network, unset HF_HUB_OFFLINE, or give a "
+        remedy = ("HF_HUB_OFFLINE is set, so only the local hub cache was asked: load it once with the network, unset "
+                  "HF_HUB_OFFLINE, or give a "
                   "local folder.")
     else:
-        remedy = f"Check the name and the network ({huggingface_hub.constants.ENDPOINT} was asked), or give a local folder."
+        remedy = (f"Check the name and the network ({huggingface_hub.constants.ENDPOINT} was asked), "
+                  "or give a local folder.")
     return f"The language model '{name}' could not be loaded ({fact}). {remedy} Nothing else is used in its place."
 
 
 def end_of_turn(tokenizer) -> str | None:
-    """The special token that the chat template puts behind an assistant's words; None if it puts none there.
+    """The special token that the chat template puts after the assistant's words; None if there is none.
 
     It need not be the tokenizer's own end of sequence, which ends whole documents in some families.
     """
@@ -240,8 +287,8 @@ def end_of_turn(tokenizer) -> str | None:
 def add_eeg_token(model, tokenizer) -> None:
     """Make sure the tokenizer knows the EEG token; its embedding is never read, the projector's output replaces it.
 
-    Where the model has no room for it, a row is added: the mean of the others, so that the new word is as unlikely as an average
-    one, whatever the seed. Tied embeddings stay tied.
+    Where the model has no room for it, a row is added: the mean of the others, so that the new word is as unlikely as
+    an average one, whatever the seed. Tied embeddings stay tied.
     """
     if EEG_TOKEN in tokenizer.get_vocab():
         return

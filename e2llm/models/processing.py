@@ -1,40 +1,103 @@
-"""TODO purpose of models.processing."""
+"""Chat messages with EEG segments to model inputs: the processor of E2-LLM."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from ..core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, IGNORE, THINK
-from .projector import WORDS_OF_A_SLOT
+from .projector import TOKENS_PER_SLOT
+
+# What ``from_pretrained`` may be given beside its own arguments: where and how the hub is asked.
+HUB_ARGUMENTS = frozenset({"cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token"})
+_AUTO_ARGUMENTS = frozenset({"_from_auto", "adapter_kwargs", "trust_remote_code"})  # added by the Auto classes
 
 
-class E2LLMProcessor:
-    """Chat messages with text and EEG parts to model inputs.
+def refuse_unknown(function: str, given: dict[str, Any], known: Iterable[str] = ()) -> None:
+    """Raise a TypeError that names arguments which a function does not know.
 
     Parameters
     ----------
-    tokenizer
+    function : str
+        Name for the message.
+    given : dict
+        Further keyword arguments.
+    known : iterable of str
+        Names that are understood beside those which transformers' Auto classes add by themselves.
+
+    Raises
+    ------
+    TypeError
+        If there are others.
+    """
+    if unknown := sorted(set(given) - set(known) - _AUTO_ARGUMENTS):
+        raise TypeError(f"{function} got unknown arguments: {', '.join(unknown)}. Leave them out or correct their "
+                        f"names.")
+
+
+class E2LLMProcessor(ProcessorMixin):
+    """Chat messages with text and EEG parts to model inputs; ``AutoProcessor`` finds it by the model's configuration.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
         Of the language model; knows the EEG token and has a chat template.
     eeg_tokens, evidence_slots : int
-        State tokens of a segment, and evidence that is said of it; as in :class:`E2LLMConfig`.
+        State tokens of a segment, and features of its evidence tokens; as in
+        :class:`e2llm.models.modeling.E2LLMConfig`.
     """
 
-    def __init__(self, tokenizer, eeg_tokens: int, evidence_slots: int = 0) -> None:
-        self.tokenizer = tokenizer
-        # The layout of a segment that exists only in words ("[ fear strong, occipital alpha low ]"), so that EEG is read like it.
-        slots = [EEG_TOKEN * eeg_tokens, *[EEG_TOKEN * WORDS_OF_A_SLOT] * evidence_slots]
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, eeg_tokens: int = 1, evidence_slots: int = 0) -> None:
+        super().__init__(tokenizer)
+        self.eeg_tokens, self.evidence_slots = eeg_tokens, evidence_slots
+        # The layout of a segment that exists only in words ("[ fear strong, occipital alpha low ]"): EEG is read alike.
+        slots = [EEG_TOKEN * eeg_tokens, *[EEG_TOKEN * TOKENS_PER_SLOT] * evidence_slots]
         self.segment = f"[{','.join(slots)} ]" if evidence_slots else slots[0]
 
-    def prompt(self, messages: list[dict], thinking: bool) -> str:
-        """Text of the messages up to the assistant's turn; with ``thinking`` off an empty thought is given.
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, revision: str = "main",
+                        **kwargs: Any) -> E2LLMProcessor:
+        """Load what :meth:`save_pretrained` wrote.
 
-        Templates differ: some know ``enable_thinking`` (Qwen3), some ignore it (SmolLM2), some always open a thought. Whatever the
-        template, an answer starts with its own ``<think>`` here, or behind an empty thought.
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str or path
+            A folder, or a hub id.
+        revision : str
+            Branch, tag or commit of a hub id.
+        **kwargs
+            Names in :data:`HUB_ARGUMENTS`, and ``eeg_tokens`` and ``evidence_slots`` to replace the stored ones.
+
+        Raises
+        ------
+        TypeError
+            For other arguments.
+        """
+        refuse_unknown(f"{cls.__name__}.from_pretrained", kwargs, HUB_ARGUMENTS | {"eeg_tokens", "evidence_slots"})
+        return super().from_pretrained(pretrained_model_name_or_path, revision=revision, **kwargs)
+
+    def prompt(self, messages: list[dict], thinking: bool) -> str:
+        """Text of the messages up to the assistant's turn.
+
+        Chat templates differ: some know ``enable_thinking`` (Qwen3), some ignore it (SmolLM2), some always open a
+        thought. With each of them an answer starts with its own ``<think>`` here, or after an empty thought.
+
+        Parameters
+        ----------
+        messages : list of dict
+            Chat messages; their content is text, or a list of parts of type "text" and "eeg".
+        thinking : bool
+            False ends the prompt with an empty thought.
         """
         flat = [{"role": message["role"], "content": self._flatten(message["content"])} for message in messages]
-        text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+        text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True,
+                                                  enable_thinking=thinking)
         if text.rstrip().endswith(THINK):
             text = text.rstrip().removesuffix(THINK)
         return text if thinking or text.rstrip().endswith(END_THINK) else text + EMPTY_THOUGHT
@@ -55,15 +118,45 @@ class E2LLMProcessor:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def training_example(self, messages: list[dict], response: str, thinking: bool) -> dict:
-        """Ids and labels of one item: only the assistant's response carries loss."""
+        """Ids and labels of one item: only the assistant's response has a loss.
+
+        Parameters
+        ----------
+        messages : list of dict
+            See :meth:`prompt`.
+        response : str
+            The assistant's turn, without the token that ends it.
+        thinking : bool
+            Whether the response has a thought.
+
+        Returns
+        -------
+        dict
+            ``input_ids`` and ``labels`` (lists of int of one length), and ``windows``.
+        """
         prompt = self.ids(self.prompt(messages, thinking))
-        # Cut where scoring cuts: some tokenizers would join a line break and what follows it otherwise.
-        thought, end, said = response.rpartition(f"{END_THINK}\n\n")
-        answer = [*self.ids(thought + end), *self.ids(said), self.tokenizer.eos_token_id]
-        return {"input_ids": prompt + answer, "labels": [IGNORE] * len(prompt) + answer, "windows": self.windows(messages)}
+        # Cut where scoring cuts: some tokenizers would join a line break and the text after it otherwise.
+        thought, end, answer = response.rpartition(f"{END_THINK}\n\n")
+        ids = [*self.ids(thought + end), *self.ids(answer), self.tokenizer.eos_token_id]
+        return {"input_ids": prompt + ids, "labels": [IGNORE] * len(prompt) + ids, "windows": self.windows(messages)}
 
     def pad(self, rows: list[list[int]], side: str, value: int | None = None) -> tuple[Tensor, Tensor]:
-        """Pad id lists to one length on ``side``; returns ids and attention mask."""
+        """Pad lists of ids to one length.
+
+        Parameters
+        ----------
+        rows : list of list of int
+            Token ids.
+        side : str
+            "left" or "right".
+        value : int, optional
+            Id to pad with; default that of the tokenizer.
+
+        Returns
+        -------
+        ids, mask : Tensor of int, shape (len(rows), longest)
+            The mask is 1 at tokens and 0 at padding.
+        """
         value = self.tokenizer.pad_token_id if value is None else value
         length = max(len(row) for row in rows)
         ids, mask = np.full((len(rows), length), value), np.zeros((len(rows), length), dtype=np.int64)

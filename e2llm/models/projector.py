@@ -1,8 +1,9 @@
-"""The bridge from EEG to language: what the encoder heard becomes tokens of a language model."""
+"""The projector: from EEG tokens of the encoder to tokens of the language model, with the evidence probe inside."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,116 +16,150 @@ from torch import Tensor, nn
 from ..core.claims import EVIDENCE_THRESHOLD, MAX_ABS_Z
 from .eegpt import moments
 
-WORDS_OF_A_SLOT = 3  # "occipital", "alpha", "low"
-CHANGE_WEIGHT = 16.0  # of the squared error of a change beside that of a level, where an ear is fitted
+TOKENS_PER_SLOT = 3  # "occipital", "alpha", "low"
+CHANGE_WEIGHT = 16.0  # weight of the squared error of a change; that of a level has weight 1
 
 
 class EvidenceProbe(NamedTuple):
-    """How evidence is heard in the tokens of an encoder: z-scores as a linear function of a window's :func:`e2llm.models.eegpt.moments`."""
+    """Evidence probe: z-scores as a linear function of a window's :func:`e2llm.models.eegpt.moments`."""
 
     names: list[str]
     weight: Tensor  # (n_names, 2 * eeg_width)
     bias: Tensor
 
     @classmethod
-    def fit(cls, tokens: np.ndarray, z: np.ndarray, names: list[str], origin: np.ndarray | None = None) -> EvidenceProbe:
-        """Ridge regression, its penalty chosen by leave-one-out, on training windows.
+    def fit(cls, tokens: np.ndarray, z: np.ndarray, names: list[str],
+            source_index: np.ndarray | None = None) -> EvidenceProbe:
+        """Ridge regression on training windows; leave-one-out chooses its penalty.
 
-        Stage 1's own spectral head saw a quarter of the time patches at once; it hears whole windows too quietly.
+        The spectral head of stage 1 does not do: it was trained on a quarter of the time patches at once, and
+        predicts too small values for whole windows.
 
         Parameters
         ----------
         tokens : ndarray, shape (n_windows, 16, eeg_width)
             Of a frozen encoder.
         z : ndarray, shape (n_windows, n_names)
-            Measured evidence of the same windows, against each person's own level.
+            Measured evidence of the same windows, in standard deviations.
         names : list of str
-            Its columns.
-        origin : ndarray of int, shape (n_windows,), optional
-            For an edited copy, the row of the window that it was edited from; negative for all others. The change from window to copy is
-            fitted too, an error in it :data:`CHANGE_WEIGHT` times as dear as one in a level: an edit should be heard where it was made, and
-            nowhere else.
+            Names of the columns of ``z``.
+        source_index : ndarray of int, shape (n_windows,), optional
+            For a band-edited window, the row of the window that it was made from; negative for all others. The
+            change from window to band-edited window is fitted too. An error in a change weighs
+            :data:`CHANGE_WEIGHT` times as much as one in a level, so that a band edit changes the prediction of
+            the edited feature and of no other.
+
+        Returns
+        -------
+        EvidenceProbe
+            Weights in the units of the tokens, not standardized.
         """
         pooled, z = _moments_of(np.asarray(tokens)).numpy(), np.clip(z, -MAX_ABS_Z, MAX_ABS_Z)
         scaler, level = StandardScaler().fit(pooled), z.mean(axis=0)
         x, y = scaler.transform(pooled), z - level
-        if origin is not None and (copied := np.asarray(origin) >= 0).any():
-            x, y = (np.concatenate([of, CHANGE_WEIGHT**0.5 * (of[copied] - of[origin[copied]])]) for of in (x, y))
-        # No intercept: both sides are centred, and a change of nothing is heard as nothing.
+        if source_index is not None and (is_edited := np.asarray(source_index) >= 0).any():
+            source = source_index[is_edited]
+            x, y = (np.concatenate([of, CHANGE_WEIGHT**0.5 * (of[is_edited] - of[source])]) for of in (x, y))
+        # No intercept: both sides are centered, and for no change in the tokens no change is predicted.
         weight = np.atleast_2d(RidgeCV(np.logspace(-2, 4, 13), fit_intercept=False).fit(x, y).coef_) / scaler.scale_
         bias = level - weight @ scaler.mean_
-        return cls(list(names), *(torch.from_numpy(np.array(part, dtype=np.float32, order="C")) for part in (weight, bias)))
+        weight, bias = (torch.from_numpy(np.array(part, dtype=np.float32, order="C")) for part in (weight, bias))
+        return cls(list(names), weight, bias)
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """Z-scores as they are heard, (n_windows, n_names), of tokens (n_windows, 16, eeg_width or its factors)."""
+        """Predicted evidence (n_windows, n_names) of tokens (n_windows, 16, eeg_width or its factors)."""
         return F.linear(_moments_of(tokens).float(), self.weight, self.bias).numpy()
 
 
 def _moments_of(tokens: np.ndarray) -> Tensor:
-    """Moments of tokens as they lie on disk, factors of their width apart: few windows in memory at a time, in double precision."""
-    some = np.array_split(tokens, max(1, len(tokens) // 256))
-    return torch.cat([moments(torch.from_numpy(np.array(part, dtype=np.float64).reshape(len(part), part.shape[1], -1))) for part in some])
+    """Moments of tokens as they lie on disk, in double precision; few windows are in memory at a time."""
+    parts = (np.array(part, dtype=np.float64) for part in np.array_split(tokens, max(1, len(tokens) // 256)))
+    return torch.cat([moments(torch.from_numpy(part.reshape(len(part), part.shape[1], -1))) for part in parts])
 
 
 def top_evidence(predicted_evidence: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """Which features are said of a segment: the ``slots`` largest beyond :data:`LOUD`, in the order of the table, then nothing.
+    """Top-k evidence of a segment: the ``slots`` largest features beyond the threshold, in the order of the table.
+
+    The threshold is :data:`e2llm.core.claims.EVIDENCE_THRESHOLD`.
 
     Parameters
     ----------
-    heard : Tensor, shape (segments, n_features)
-        Z-scores as they are heard.
+    predicted_evidence : Tensor, shape (segments, n_features)
+        Predicted z-scores.
+    slots : int
+        k.
 
     Returns
     -------
-    which, is_said : Tensor, shape (segments, slots)
-        Column of each slot, and whether it is said; what is not said comes last.
+    which, is_used : Tensor, shape (segments, slots)
+        Column of each slot, and whether the slot is used; unused slots come last.
     """
     size = predicted_evidence.abs()
     which = size.topk(slots, dim=1).indices
-    quiet = size.gather(1, which) < EVIDENCE_THRESHOLD
-    which = (which + predicted_evidence.shape[1] * quiet).sort(dim=1).values  # quiet ones behind all others
+    below = size.gather(1, which) < EVIDENCE_THRESHOLD
+    which = (which + predicted_evidence.shape[1] * below).sort(dim=1).values  # those below the threshold come last
     return which % predicted_evidence.shape[1], which < predicted_evidence.shape[1]
 
 
 class EvidenceTokens(nn.Module):
-    """The loudest evidence that is heard in a segment, in words of the language model.
+    """Top-k predicted evidence of a segment as word embeddings of the language model.
 
-    A concept bottleneck (Koh et al. 2020, ICML) inside the projector: an :class:`Ear` estimates every feature's z-score from the
-    encoder's tokens, and the loudest become three tokens each: the embeddings of the feature's two words and of its level. Nothing
-    measured enters here: what is misheard is said wrongly, and checked against the signal. Nothing here is trained on.
+    A concept bottleneck inside the projector. An :class:`EvidenceProbe` predicts the z-score of every feature from
+    the encoder's tokens. Each of the largest becomes three tokens: the embeddings of the two words of the feature's
+    name, and of its level. No measured value enters: a wrong prediction gives wrong words, and is checked against
+    the signal. Nothing here is trained.
 
     Parameters
     ----------
     eeg_width, text_width : int
-        Widths of a time patch's tokens and of the language model.
+        Widths of the tokens of a time patch and of the language model.
     n_features, slots : int
-        Features that can be heard, and how many are said to the language model at most.
+        Features that the probe predicts, and the largest number of them that are given to the language model.
+
+    References
+    ----------
+    Koh, P. W., et al. (2020). Concept bottleneck models. ICML.
     """
+
+    weight: Tensor
+    bias: Tensor
+    first: Tensor
+    second: Tensor
+    levels: Tensor
+    no_evidence: Tensor
 
     def __init__(self, eeg_width: int, text_width: int, n_features: int, slots: int) -> None:
         super().__init__()
         self.slots = slots
-        # Buffers, no parameters: instruction tuning must not teach the ear to hear what is wanted, nor the words to mean something else.
+        # Buffers, no parameters: instruction tuning must change neither the probe nor the words.
         shapes = {"weight": (n_features, 2 * eeg_width), "bias": (n_features,), "first": (n_features, text_width),
-                  "second": (n_features, text_width), "levels": (2, text_width), "silence": (text_width,)}
+                  "second": (n_features, text_width), "levels": (2, text_width), "no_evidence": (text_width,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
     def predicted_evidence(self, features: Tensor) -> Tensor:
-        """Z-scores as they are heard, (segments, 16, eeg_width) to (segments, n_features)."""
+        """Predicted z-scores, (segments, 16, eeg_width) to (segments, n_features)."""
         return F.linear(moments(features), self.weight, self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(segments, 16, eeg_width) to (segments, 3 * slots, text_width)."""
+        """Evidence tokens, (segments, 16, eeg_width) to (segments, 3 * slots, text_width)."""
         z = self.predicted_evidence(features)
-        which, is_said = top_evidence(z, self.slots)
+        which, is_used = top_evidence(z, self.slots)
         level = self.levels[(z.gather(1, which) > 0).long()]
         words = torch.stack([self.first[which], self.second[which], level], dim=2)
-        return torch.where(is_said[:, :, None, None], words, self.no_evidence).flatten(1, 2)
+        return torch.where(is_used[:, :, None, None], words, self.no_evidence).flatten(1, 2)
 
     @torch.no_grad()
-    def set_from_probe(self, evidence_probe: EvidenceProbe, embed) -> None:
-        """Take over an ear; ``embed(text)`` gives the language model's embedding of a word, (text_width,)."""
+    def set_from_probe(self, evidence_probe: EvidenceProbe, embed: Callable[[str], Tensor]) -> None:
+        """Take over a fitted probe and the embeddings of its words.
+
+        Parameters
+        ----------
+        evidence_probe : EvidenceProbe
+            Its names are two words each.
+        embed : callable
+            ``embed(text)`` gives the language model's embedding of a word, shape (text_width,).
+        """
         self.weight.copy_(evidence_probe.weight)
         self.bias.copy_(evidence_probe.bias)
         for row, name in enumerate(evidence_probe.names):
@@ -135,30 +170,31 @@ class EvidenceTokens(nn.Module):
 
 
 class _NoEvidenceTokens(nn.Module):
-    """Evidence tokens of a segment in which nothing is loud."""
+    """Evidence tokens of a segment in which no feature is beyond the threshold."""
 
     def __init__(self, evidence: EvidenceTokens) -> None:
         super().__init__()
         self.slots, self.no_evidence = evidence.slots, evidence.no_evidence
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.no_evidence.expand(len(features), WORDS_OF_A_SLOT * self.slots, -1)
+        return self.no_evidence.expand(len(features), TOKENS_PER_SLOT * self.slots, -1)
 
 
 class Projector(nn.Module):
-    """From time patches of EEG to tokens of the language model: LayerNorm and a two-layer MLP, and the evidence that is heard.
+    """From time patches of EEG to tokens of the language model: LayerNorm, a two-layer MLP, and evidence tokens.
 
     Parameters
     ----------
     eeg_width, text_width, hidden : int
-        Widths of a time patch's tokens, of the language model, and of the MLP.
+        Widths of the tokens of a time patch, of the language model, and of the MLP.
     eeg_tokens : int
-        Tokens of a segment that the MLP makes, each of neighbouring time patches.
+        State tokens: tokens of a segment that the MLP makes, each of neighboring time patches.
     n_features, slots : int
-        See :class:`EvidenceTokens`; no slots, no evidence tokens.
+        See :class:`EvidenceTokens`; without slots there are no evidence tokens.
     """
 
-    def __init__(self, eeg_width: int, text_width: int, hidden: int, eeg_tokens: int, n_features: int = 0, slots: int = 0) -> None:
+    def __init__(self, eeg_width: int, text_width: int, hidden: int, eeg_tokens: int, n_features: int = 0,
+                 slots: int = 0) -> None:
         super().__init__()
         self.eeg_tokens = eeg_tokens
         self.norm = nn.LayerNorm(eeg_width)
@@ -167,34 +203,44 @@ class Projector(nn.Module):
         self.evidence = EvidenceTokens(eeg_width, text_width, n_features, slots) if slots else None
 
     def state_tokens(self, features: Tensor) -> Tensor:
-        """(segments, 16, eeg_width) to (segments, eeg_tokens, text_width): neighbouring time patches are averaged."""
+        """MLP of the mean of neighboring time patches: (segments, 16, width) to (segments, eeg_tokens, text_width)."""
         segments, n_time, width = features.shape
         pooled = features.view(segments, self.eeg_tokens, n_time // self.eeg_tokens, width).mean(dim=2)
         return self.fc2(F.gelu(self.fc1(self.norm(pooled))))
 
     def forward(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
-        """State tokens, then evidence tokens: (segments, 16, eeg_width) to (segments, eeg_tokens + 3 * slots, text_width).
+        """State tokens, then evidence tokens.
 
-        ``noise``, shaped like ``features``, is added to what the state tokens are made from and to nothing else.
+        Parameters
+        ----------
+        features : Tensor, shape (segments, 16, eeg_width)
+            Tokens of the encoder.
+        noise : Tensor, optional
+            Of the same shape; added to the input of the state tokens only.
+
+        Returns
+        -------
+        Tensor, shape (segments, eeg_tokens + 3 * slots, text_width)
         """
         state = self.state_tokens(features if noise is None else features + noise)
         return state if self.evidence is None else torch.cat([state, self.evidence(features)], dim=1)
 
     def without_evidence_tokens(self) -> Projector:
-        """The same projector, saying nothing of the evidence: its state tokens depend smoothly on the signal, words jump."""
-        quiet = copy.copy(self)
-        quiet._modules = {**self._modules, "evidence": None if self.evidence is None else _NoEvidenceTokens(self.evidence)}
-        return quiet
+        """Copy that shares all weights and gives the tokens of "no evidence": state tokens alone are differentiable."""
+        changed = copy.copy(self)
+        evidence = None if self.evidence is None else _NoEvidenceTokens(self.evidence)
+        changed._modules = {**self._modules, "evidence": evidence}
+        return changed
 
     @torch.no_grad()
     def reinitialize(self, seed: int) -> None:
-        """Fresh weights at the volume of the trained ones, the ear's included: what is left of EEG behind them has no meaning."""
+        """New random weights with the standard deviation of the trained ones, those of the probe included."""
         torch.manual_seed(seed)
         for layer in (self.fc1, self.fc2):
-            volume = layer.weight.std()
+            spread = layer.weight.std()
             layer.reset_parameters()
-            layer.weight.mul_(volume / layer.weight.std())
+            layer.weight.mul_(spread / layer.weight.std())
         self.norm.reset_parameters()
         if self.evidence is not None:
-            weight = self.evidence.weight  # means and mean squares are of different volume
+            weight = self.evidence.weight  # means and mean squares differ in size
             weight.copy_(torch.randn_like(weight) * weight.std(dim=0))

@@ -106,7 +106,7 @@ def hub(tmp_path):
 
 def elsewhere(*names: str, **environment: str) -> list[str]:
     """Load models in a process of its own (the hub's settings are read at import); of each the sum of its weights, or why not."""
-    code = ("import sys, torch; torch.set_num_threads(1)\nfrom e2llm.language import LanguageModelError, load_language_model\n"
+    code = ("import sys, torch; torch.set_num_threads(1)\nfrom e2llm.models.language import LanguageModelError, load_language_model\n"
             "for name in sys.argv[1:]:\n"
             "    try: print('sum', float(load_language_model(name)[0].lm_head.weight.detach()[:300].sum()))\n"
             "    except LanguageModelError as error: print('refused', error)\n")

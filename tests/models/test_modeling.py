@@ -11,8 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from e2llm.core.chat import EEG_TOKEN, IGNORE
+from e2llm.models import language, modeling
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
 from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
@@ -314,7 +316,7 @@ def test_signals_need_an_encoder(model, processor):
 _READ = """
 import sys, torch
 from safetensors.torch import load_file, save_file
-from e2llm.modeling import E2LLMForConditionalGeneration
+from e2llm.models.modeling import E2LLMForConditionalGeneration
 torch.set_num_threads(1)
 model = E2LLMForConditionalGeneration.from_pretrained(sys.argv[1])
 given = load_file(sys.argv[2])
@@ -448,3 +450,110 @@ def test_an_adapter_trains_saves_loads_and_merges(join, processor, tmp_path):
         assert not torch.equal(merged.projector.fc1.weight, before["projector.fc1.weight"])
         embedding = "language_model.model.embed_tokens.weight"
         assert torch.equal(merged.state_dict()[embedding], before[embedding])
+
+
+# --- the habits of Hugging Face
+
+
+@pytest.fixture
+def saved(join, processor, tmp_path):
+    """Folder of a model with its encoder, and of its processor."""
+    join(encoder=small_encoder(), seed=5).save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@torch.no_grad()
+def test_the_auto_classes_load_what_was_saved(join, processor, saved):
+    model, same = join(encoder=small_encoder(), seed=5), AutoProcessor.from_pretrained(saved)
+    assert type(AutoConfig.from_pretrained(saved)) is E2LLMConfig and type(same) is E2LLMProcessor
+    assert (same.eeg_tokens, same.evidence_slots, same.segment) == (EEG_TOKENS, 0, processor.segment)
+    for messages, thinking in zip(QUESTIONS, (True, False, True), strict=True):
+        assert same.prompt(messages, thinking) == processor.prompt(messages, thinking)
+        assert same.training_example(messages, "fear", thinking) == processor.training_example(messages, "fear", thinking)
+    again = AutoModelForCausalLM.from_pretrained(saved)
+    assert type(again) is E2LLMForConditionalGeneration and not again.training
+    ids, mask = padded(same, "left")
+    given = {"input_ids": ids, "attention_mask": mask,
+             "signal_mv": 0.1 * torch.randn(3, len(CHANNELS), N_PATCHES * PATCH)}
+    assert torch.equal(again(**given).logits, model(**given).logits)
+
+
+def test_a_processor_keeps_its_evidence_slots(tokenizer, tmp_path):
+    processor = E2LLMProcessor(tokenizer, 2, 3)
+    processor.save_pretrained(tmp_path)
+    again = E2LLMProcessor.from_pretrained(tmp_path)
+    assert again.segment == processor.segment == f"[{EEG_TOKEN * 2},{','.join([EEG_TOKEN * 3] * 3)} ]"
+    assert again.tokenizer.chat_template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("load", [E2LLMForConditionalGeneration.from_pretrained, AutoModelForCausalLM.from_pretrained,
+                                  E2LLMProcessor.from_pretrained, AutoProcessor.from_pretrained])
+def test_unknown_arguments_are_refused_by_name(saved, load):
+    with pytest.raises(TypeError, match=r"from_pretrained got unknown arguments: evidence_slot, lnguage_model\."):
+        load(saved, evidence_slot=2, lnguage_model="elsewhere")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+@pytest.mark.parametrize("load", [E2LLMForConditionalGeneration.from_pretrained, AutoModelForCausalLM.from_pretrained])
+def test_the_dtype_is_honoured(saved, load, dtype):
+    model = load(saved, dtype=dtype)
+    assert {p.dtype for p in model.language_model.parameters()} == {torch.bfloat16} == {model.dtype}
+    assert {p.dtype for p in model.projector.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
+def test_the_device_map_reaches_the_language_model(saved, device_map, monkeypatch):
+    seen, load = [], language.AutoModelForCausalLM.from_pretrained
+
+    def loading(*args, **kwargs):
+        seen.append(kwargs.get("device_map"))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(language.AutoModelForCausalLM, "from_pretrained", loading)
+    model = E2LLMForConditionalGeneration.from_pretrained(saved, device_map=device_map)
+    assert seen == [device_map]
+    if not torch.cuda.is_available():
+        assert {p.device.type for p in model.parameters()} == {"cpu"}
+    with torch.no_grad():
+        assert model.encode(torch.zeros(1, len(CHANNELS), N_PATCHES * PATCH)).isfinite().all()
+
+
+def test_a_device_that_is_not_there_is_refused(saved):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(LanguageModelError, match="could not be loaded"):
+        E2LLMForConditionalGeneration.from_pretrained(saved, device_map="cuda")
+
+
+def test_the_revision_is_handed_to_the_hub(saved, tokenizer, monkeypatch):
+    asked = []
+
+    def download(name, revision=None, **more):
+        asked.append((name, revision, more))
+        return str(saved)
+
+    monkeypatch.setattr(modeling.huggingface_hub, "snapshot_download", download)
+    E2LLMForConditionalGeneration.from_pretrained("someone/model", revision="v2", token="secret")
+    assert asked == [("someone/model", "v2", {"token": "secret"})]
+    with pytest.raises(LanguageModelError, match="has no revision 'v2': leave it out"):
+        E2LLMForConditionalGeneration.from_pretrained(saved, revision="v2")
+
+
+def test_a_hub_that_does_not_answer_is_named(monkeypatch):
+    def download(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(modeling.huggingface_hub, "snapshot_download", download)
+    with pytest.raises(LanguageModelError, match=r"'someone/model' is no folder here.*OSError: no network"):
+        E2LLMForConditionalGeneration.from_pretrained("someone/model")
+
+
+def test_weights_that_are_given_are_those_that_are_saved(join, tmp_path):
+    model = join()
+    state = {key: value + 1 for key, value in model.state_dict().items() if value.is_floating_point()}
+    model.save_pretrained(tmp_path / "none", is_main_process=False)
+    model.save_pretrained(tmp_path / "given", state_dict=state)
+    stored = load_file(tmp_path / "given" / "model.safetensors")
+    assert not (tmp_path / "none").exists() and set(stored) == set(model.own_state())
+    assert all(torch.equal(value, state[key]) for key, value in stored.items())

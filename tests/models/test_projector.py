@@ -28,14 +28,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def random_ear(seed: int = 0) -> EvidenceProbe:
+def random_probe(seed: int = 0) -> EvidenceProbe:
     rng = np.random.default_rng(seed)
     weight, bias = (rng.normal(size=size).astype(np.float32) for size in ((len(NAMES), WIDTH), len(NAMES)))
     weight = np.hstack([weight / np.float32(np.sqrt(WIDTH)), np.zeros_like(weight)])  # of the means alone, so that sounding can be solved
     return EvidenceProbe(NAMES, torch.from_numpy(weight), torch.from_numpy(bias / 10))
 
 
-EAR = random_ear()
+EAR = random_probe()
 
 
 def sounding(z: np.ndarray, evidence_probe: EvidenceProbe = EAR, seed: int = 1) -> torch.Tensor:
@@ -169,11 +169,11 @@ def test_an_ear_is_the_ridge_of_levels_and_of_dearer_changes():
     rng = np.random.default_rng(8)
     tokens, z = windows_of(rng.normal(size=(3, 12)), 60, 9)
     z = np.clip(z + rng.normal(size=z.shape), -MAX_ABS_Z, MAX_ABS_Z)
-    origin = np.array([-1] * 40 + list(rng.integers(0, 40, 20)))
-    evidence_probe = EvidenceProbe.fit(tokens, z, NAMES[:3], origin)
+    source_index = np.array([-1] * 40 + list(rng.integers(0, 40, 20)))
+    evidence_probe = EvidenceProbe.fit(tokens, z, NAMES[:3], source_index)
     mean = np.hstack([tokens.astype(float).mean(axis=1), (tokens.astype(float) ** 2).mean(axis=1)])
     x, y = (mean - mean.mean(0)) / mean.std(0), z - z.mean(0)
-    dx, dy = x[40:] - x[origin[40:]], y[40:] - y[origin[40:]]
+    dx, dy = x[40:] - x[source_index[40:]], y[40:] - y[source_index[40:]]
     solutions = [np.linalg.solve(x.T @ x + CHANGE_WEIGHT * dx.T @ dx + alpha * np.eye(24), x.T @ y + CHANGE_WEIGHT * dx.T @ dy).T / mean.std(0)
                  for alpha in np.logspace(-2, 4, 13)]
     assert min(np.abs(evidence_probe.weight.numpy() - solution).max() for solution in solutions) < 1e-5
@@ -190,8 +190,8 @@ def test_an_ear_of_changes_does_not_hear_what_only_stands_beside_its_evidence():
     own = np.concatenate([z, z + edits]) + np.tile(rng.normal(size=(300, 2)) * 1.5, (2, 1))
     append_augmented = np.tile(z + 0.5 * rng.normal(size=(300, 1)), (2, 1))
     tokens = np.repeat(np.column_stack([own, append_augmented])[:, None], 16, axis=1)
-    origin = np.concatenate([np.full(300, -1), np.arange(300)])
-    predicted_evidence = [evidence_probe(tokens) for evidence_probe in (EvidenceProbe.fit(tokens, moved, NAMES[:1]), EvidenceProbe.fit(tokens, moved, NAMES[:1], origin))]
+    source_index = np.concatenate([np.full(300, -1), np.arange(300)])
+    predicted_evidence = [evidence_probe(tokens) for evidence_probe in (EvidenceProbe.fit(tokens, moved, NAMES[:1]), EvidenceProbe.fit(tokens, moved, NAMES[:1], source_index))]
     levels, changes = (float(np.abs((value[300:] - value[:300]) - edits).mean()) for value in predicted_evidence)
     assert changes < 0.7 * levels, (levels, changes)
 
@@ -358,7 +358,7 @@ def test_a_silenced_model_shares_its_weights_and_says_nothing_of_the_evidence(jo
 # --- training and keeping
 
 
-EVIDENCE_KEYS = {f"evidence.{name}" for name in ("weight", "bias", "first", "second", "levels", "silence")}
+EVIDENCE_KEYS = {f"evidence.{name}" for name in ("weight", "bias", "first", "second", "levels", "no_evidence")}
 
 
 def test_ear_and_words_are_no_parameters_and_get_no_gradient(join):
@@ -390,7 +390,7 @@ def test_training_an_adapter_moves_the_state_tokens_and_leaves_ear_and_words(joi
     given = {name: value for name, value in batch.items() if name not in ("labels", "eeg_noise")}
     with torch.no_grad():
         expected = peft(**given).logits
-        loaded = PeftModel.from_pretrained(join(evidence_probe=random_ear(5), seed=1), str(tmp_path)).eval()  # another ear, until it is loaded
+        loaded = PeftModel.from_pretrained(join(evidence_probe=random_probe(5), seed=1), str(tmp_path)).eval()  # another ear, until it is loaded
         torch.testing.assert_close(loaded(**given).logits, expected, atol=1e-5, rtol=1e-5)
         merged = loaded.merge_and_unload()
         torch.testing.assert_close(merged(**given).logits, expected, atol=1e-3, rtol=1e-3)
