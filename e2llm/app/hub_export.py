@@ -1,13 +1,13 @@
-"""Share a finished run: a folder with everything that its model needs, a model card, and the way to a hub.
+"""Export a finished run: a folder with its model and a model card, which can be uploaded to a hub.
 
 ::
 
-    export(Run.open("tiny"), "shared/tiny")  # or: e2llm share tiny shared/tiny
-    push_to_hub("shared/tiny", "somebody/tiny")
+    export(Run.open("tiny"), "exported/tiny")  # or: e2llm export tiny exported/tiny
+    push_to_hub("exported/tiny", "owner/tiny")
 
-Everything is safetensors and JSON. The LoRA adapter stays unmerged: merging on loading is what a run does too, so a shared model answers
-with the same bits, and the language model need not be copied. Only one that was made on the spot (``scratch``) is in the folder.
-:mod:`e2llm.app.hub_import` is the other side.
+All files are safetensors and JSON. The LoRA adapter is not merged: it is merged on loading, as in a run, so an exported
+model gives the same bits, and the language model need not be copied. Only a new language model (``scratch``) is in the
+folder. :mod:`e2llm.app.hub_import` loads the folder again.
 """
 
 from __future__ import annotations
@@ -31,30 +31,46 @@ from ..data.dataset import Corpus
 from ..data.new_subject import PopulationStatistics
 from ..data.preprocessing import PreprocessParams
 from ..models.modeling import E2LLMForConditionalGeneration
-from .hub_import import FACTS, FORMAT, MEANINGS, VERSION, ShareError, first_line, open_facts, tokenizer_mark, weights_mark
+from .hub_import import (
+    FACTS,
+    FORMAT,
+    MEANINGS,
+    VERSION,
+    ExportError,
+    first_line,
+    open_facts,
+    tokenizer_mark,
+    weights_mark,
+)
 from .model_card import is_path, model_card, public
 from .runs import Run
 from .stages import load_encoder, load_evidence_probe, open_dataset, open_language
 
-MADE_WITH = ("windows", "encoder", "language_model", "projector", "adapter")  # stages that shape the weights
+MADE_WITH = ("windows", "encoder", "language_model", "projector", "adapter")  # stages that decide the weights
 _PROJECTOR = "base_model.model.projector."
-_BESIDE = {"README.md", ".gitattributes"}  # files that people and the hub may change
+_UNCHECKED = {"README.md", ".gitattributes"}  # files that users and the hub may change
 
 
-def export(run: Run, folder: str | Path, license: str | None = None, dataset: str | None = None, corpus: Corpus | None = None) -> Path:
-    """Write a finished run as a folder that others can load: the model of lesson 04, which is the one that lesson 05 has scored.
+def export(run: Run, folder: str | Path, license: str | None = None, dataset: str | None = None,
+           corpus: Corpus | None = None) -> Path:
+    """Export the model of a finished run, the one that lesson 05 has evaluated, as a folder.
 
     Parameters
     ----------
     run : Run
-        With all stages finished, the evaluation too: a model is not shared without its scores.
+        With all stages finished, the evaluation too: a model is not exported without its scores.
     folder : path
-        Made; an earlier export there is replaced, anything else is left alone.
+        To make; an earlier export is replaced, other files are never removed.
     license, dataset : str, optional
-        Licence of the weights by its SPDX name, and what they were trained on in a few words. A run on a twin knows both (``mit``, simulated);
-        for real recordings they have to be given.
+        License of the weights (SPDX name), and a short description of the training data. Both are required for real
+        recordings; the defaults are those of simulated data.
     corpus : Corpus, optional
         Of the run, if it is open already.
+
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
@@ -62,55 +78,67 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
         If a stage is not finished; the message names its notebook.
     FileExistsError
         If ``folder`` holds something else.
-    ShareError
-        If licence or data are not stated.
+    ExportError
+        If license or data are missing for real recordings, or a path of this computer would be exported.
     """
     folder = Path(folder)
     records = {name: run.require(name) for name in (*MADE_WITH, "evaluation")}
     run.read_metrics()
     _refuse_other_things(folder)
-    simulated = bool(records["evaluation"]["params"]["oracle"])  # only a twin has a ground truth
+    simulated = bool(records["evaluation"]["params"]["oracle"])  # only simulated data have a ground truth
     if not simulated and not (license and dataset):
-        raise ShareError(f"{run.name} was not evaluated on a twin with its ground truth: say what it was trained on, and under which licence "
-                         "it is shared (dataset='SEED-VII', license='cc-by-nc-4.0'; e2llm share --dataset … --license …).")
+        raise ExportError(f"{run.name} was not evaluated on a twin with its ground truth: say what it was trained on, "
+                         "and under which licence "
+                         "it is shared (dataset='SEED-VII', license='cc-by-nc-4.0'; e2llm export --dataset … --license "
+                         "…).")
     corpus = corpus or open_dataset(run)
     with _whole(folder) as partial:
         language = _write_model(run, corpus, partial)
-        PopulationStatistics.of(corpus).save(partial / "levels.safetensors")
+        PopulationStatistics.of(corpus).save(partial / "population_statistics.safetensors")
         facts = {
-            "format": FORMAT, "version": VERSION, "e2llm": __version__, "run": run.name, "simulated": simulated, "license": license or "mit",
-            "dataset": dataset or "simulated twin of SEED-VII (no brain was recorded)", "people": len(np.unique(corpus.subjects)),
-            "label_set": asdict(corpus.label_set), "ch_names": corpus.windows.ch_names, "preprocess": _preprocessing(records["windows"]["params"]),
-            "levels": "population" if corpus.split.normalisation == "population" else "own", "protocol": corpus.split.statement,
+            "format": FORMAT, "version": VERSION, "e2llm": __version__, "run": run.name, "simulated": simulated,
+            "license": license or "mit",
+            "dataset": dataset or "simulated twin of SEED-VII (no brain was recorded)",
+            "people": len(np.unique(corpus.subjects)),
+            "label_set": asdict(corpus.label_set), "ch_names": corpus.windows.ch_names,
+            "preprocess": _preprocessing(records["windows"]["params"]),
+            "statistics": "population" if corpus.split.normalisation == "population" else "subject",
+            "protocol": corpus.split.statement,
             "evidence": corpus.evidence_names.columns, "meanings": MEANINGS, "language_model": language,
-            "made_with": {name: public(records[name]["params"]) for name in MADE_WITH}, "versions": records["adapter"]["versions"],
+            "made_with": {name: public(records[name]["params"]) for name in MADE_WITH},
+            "versions": records["adapter"]["versions"],
         }  # fmt: skip
         (partial / "README.md").write_text(model_card(run, facts), encoding="utf-8")
-        facts["files"] = {name: checksum(partial / name) for name in _files(partial) if name not in _BESIDE}
+        facts["files"] = {name: checksum(partial / name) for name in _files(partial) if name not in _UNCHECKED}
         _write_json(partial / FACTS, facts)
         _refuse_paths(partial, [run.root, run.path])
     return folder
 
 
 def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
-    """Model, adapter and, if nobody else has it, language model; returns what is known of the latter."""
+    """Write model, adapter and a new language model; return the facts of the language model."""
     language, tokenizer, _ = open_language(run)
     stored = _language_source(run)
     kind = "included" if stored["name"] == "model" else "local" if is_path(stored["name"]) else "named"
     name = {"included": "language_model", "local": public(stored["name"]), "named": stored["name"]}[kind]
-    facts = {"kind": kind, "name": name, "dtype": stored["dtype"], "weights": weights_mark(language), "tokenizer": tokenizer_mark(tokenizer)}
+    facts = {"kind": kind, "name": name, "dtype": stored["dtype"], "weights": weights_mark(language),
+             "tokenizer": tokenizer_mark(tokenizer)}
     settings, encoder = run.require("projector")["params"], load_encoder(run, corpus).encoder
-    model = E2LLMForConditionalGeneration.join(language, tokenizer, name, encoder, encoder.config.token_width, settings["eeg_tokens"], 0,
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, name, encoder, encoder.config.token_width,
+                                               settings["eeg_tokens"], 0,
                                                load_evidence_probe(run), settings["evidence_slots"])
     model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
     trained = load_file(run.path / "adapter" / "lora" / "adapter_model.safetensors")
-    model.projector.load_state_dict({key.removeprefix(_PROJECTOR): value for key, value in trained.items() if key.startswith(_PROJECTOR)})
+    model.projector.load_state_dict({key.removeprefix(_PROJECTOR): value for key, value in trained.items()
+                                     if key.startswith(_PROJECTOR)})
     model.save_pretrained(folder)
     settings = json.loads((run.path / "adapter" / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
     (folder / "adapter").mkdir()
-    save_file({key: value for key, value in trained.items() if not key.startswith(_PROJECTOR)}, folder / "adapter" / "adapter_model.safetensors",
+    save_file({key: value for key, value in trained.items() if not key.startswith(_PROJECTOR)},
+              folder / "adapter" / "adapter_model.safetensors",
               metadata={"format": "pt"})
-    _write_json(folder / "adapter" / "adapter_config.json", {**settings, "modules_to_save": None, "base_model_name_or_path": None})
+    _write_json(folder / "adapter" / "adapter_config.json",
+                {**settings, "modules_to_save": None, "base_model_name_or_path": None})
     if kind == "included":
         shutil.copytree(run.path / "language_model" / "model", folder / name)
     return facts
@@ -134,7 +162,7 @@ def _files(folder: Path) -> list[str]:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``folder`` once the block has ended without an error."""
+    """A temporary folder that replaces ``folder`` when the block ends without an error."""
     partial, old = (folder.with_name(f".{os.getpid()}-{folder.name}{end}") for end in (".part", ".old"))
     try:
         partial.mkdir(parents=True)
@@ -148,7 +176,7 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_other_things(folder: Path) -> None:
-    """An earlier export may be replaced, with the files that it wrote; nothing else is ever removed."""
+    """Raise FileExistsError if a folder has files that no export wrote."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -158,38 +186,40 @@ def _refuse_other_things(folder: Path) -> None:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8")) if FACTS in found else {}
     except ValueError:
         facts = {}
-    own = {*facts.get("files", ()), FACTS, *_BESIDE} if facts.get("format") == FORMAT else set()
+    own = {*facts.get("files", ()), FACTS, *_UNCHECKED} if facts.get("format") == FORMAT else set()
     if other := [name for name in found if name not in own]:
-        raise FileExistsError(f"{folder} holds {other[0]}, which no export wrote: give another folder, or move that away.")
+        raise FileExistsError(f"{folder} holds {other[0]}, which no export wrote: give another folder, or move that "
+                              "away.")
 
 
 def _refuse_paths(folder: Path, places: list[Path]) -> None:
-    """Nothing that is shared names a place on the machine where it was made."""
+    """Raise ExportError if a file contains one of some paths of this computer."""
     for name in _files(folder):
         if not name.endswith(".safetensors"):
             text = (folder / name).read_text(encoding="utf-8")
             if found := [place for place in places if len(place.parts) > 2 and json.dumps(str(place))[1:-1] in text]:
-                raise ShareError(f"{name} would hold the path {found[0]}: give models and data by names relative to the project, and run again.")
+                raise ExportError(f"{name} would hold the path {found[0]}: give models and data relative to the "
+                                  "project, and run again.")
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, revision: str | None = None,
-                message: str = "Share an E2-LLM", api: huggingface_hub.HfApi | None = None) -> str:
-    """Upload an export to a hub; log in before (``hf auth login``, or ``HF_TOKEN``).
+                message: str = "Upload an E2-LLM", api: huggingface_hub.HfApi | None = None) -> str:
+    """Upload an export to a hub; log in first (``hf auth login``, or ``HF_TOKEN``).
 
     Parameters
     ----------
     folder : path
         Written by :func:`export`; its checksums are compared first.
     repo_id : str
-        ``owner/name``; made if it is not there.
+        ``owner/name``; made if it does not exist.
     private : bool
-        Whether a new repository can be seen by its owner only. One that is there stays as it is.
+        Whether a new repository is visible to its owner only. An existing one is not changed.
     revision : str, optional
         Branch to upload to.
     message : str
         Of the commit.
     api : HfApi, optional
-        Another hub than the default one (``HF_ENDPOINT``).
+        Client of another hub than the default one (``HF_ENDPOINT``).
 
     Returns
     -------
@@ -198,15 +228,17 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = True, revision
 
     Raises
     ------
-    ShareError
-        If the folder is no whole export, or the hub cannot be reached or refuses.
+    ExportError
+        If the folder is no complete export, or the hub cannot be reached or refuses.
     """
     facts, folder, api = open_facts(Path(folder)), Path(folder), api or huggingface_hub.HfApi()
     listed = [*facts["files"], FACTS, "README.md"]
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision, allow_patterns=listed)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision,
+                          allow_patterns=listed)
     except (OSError, ValueError, HTTPError) as error:
-        raise ShareError(f"{folder} could not be uploaded to {repo_id} ({first_line(error)}). Check the name, your login ('hf auth login') and the "
+        raise ExportError(f"{folder} could not be uploaded to {repo_id} ({first_line(error)}). Check the name, your "
+                         "login ('hf auth login') and the "
                          "network, then call again; the folder is unchanged.") from error
     return str(url)

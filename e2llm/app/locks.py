@@ -1,4 +1,4 @@
-"""One process at a time makes stages of a run; a second one is told which, and what to do."""
+"""Locks: one process at a time makes stages of a run; a second one gets an error that names the first."""
 
 from __future__ import annotations
 
@@ -14,28 +14,37 @@ from filelock import FileLock, Timeout
 
 from ..core.files import read_json, write_json
 
-_HELD: dict[tuple[int, Path], tuple[FileLock, set[str]]] = {}  # locks of this process, and what each is held for
+_HELD: dict[tuple[int, Path], tuple[FileLock, set[str]]] = {}  # locks of this process, and the reasons to hold each
 
 
 class Locked(Protocol):
-    """What has a name and a folder: a run."""
+    """An object with a name and a folder, such as a run."""
 
     name: str
     path: Path
 
 
 class RunBusy(Exception):
-    """Another process is at work in the run; the message says which, and what to do."""
+    """Another process works in the run; the message names it and says what to do."""
 
 
 @contextmanager
 def held(run: Locked, what: str, lock: str = "stage") -> Iterator[None]:
-    """Keep other processes from work under the same ``lock`` of a run; of one process, all may enter.
+    """Hold a lock of a run for the length of a ``with`` block; several blocks of one process may hold it.
+
+    Parameters
+    ----------
+    run : Locked
+        The run.
+    what : str
+        The work, for the error of another process.
+    lock : str
+        Name of the lock.
 
     Raises
     ------
     RunBusy
-        If another process is at it.
+        If another process holds the lock.
     """
     hold(run, what, lock)
     try:
@@ -45,7 +54,10 @@ def held(run: Locked, what: str, lock: str = "stage") -> Iterator[None]:
 
 
 def hold(run: Locked, what: str, lock: str = "stage") -> None:
-    """Take a lock of a run for this process, or add to what it is held for; the disk frees it when the process dies."""
+    """Take a lock of a run for this process, or add a reason to hold it; it is freed when the process ends.
+
+    Parameters and errors are those of :func:`held`.
+    """
     path = run.path.resolve() / f".{lock}.lock"
     facts, key = path.with_suffix(".json"), (os.getpid(), path)  # by process: a forked one holds nothing
     if key not in _HELD:
@@ -53,20 +65,20 @@ def hold(run: Locked, what: str, lock: str = "stage") -> None:
         try:
             file.acquire(timeout=0)
         except Timeout:
-            subject = read_json(facts) if facts.is_file() else dict.fromkeys(("process", "host", "what"), "unknown")
-            by = f"process {subject['process']} on {subject['host']} (at {subject['what']})"
+            holder = read_json(facts) if facts.is_file() else dict.fromkeys(("process", "host", "what"), "unknown")
+            by = f"process {holder['process']} on {holder['host']} (at {holder['what']})"
             remedy = "wait until it has ended, stop it, or give another run name."
             raise RunBusy(f"The run {run.name!r} ({run.path}) is in use by {by}: {remedy}") from None
         _HELD[key] = file, set()
         write_json(facts, {"process": os.getpid(), "host": platform.node(), "what": what})
         ipython = sys.modules.get("IPython")
         if ipython is not None and (shell := ipython.get_ipython()) is not None:
-            shell.events.register("post_run_cell", _release_all)  # an interrupted cell must not hold its run on
+            shell.events.register("post_run_cell", _release_all)  # an interrupted cell releases its run
     _HELD[key][1].add(what)
 
 
 def release(run: Locked, what: str, lock: str = "stage") -> None:
-    """Take back one reason to hold a lock; with the last one it is free."""
+    """Remove one reason to hold a lock, and free it with the last one; parameters as in :func:`held`."""
     path = run.path.resolve() / f".{lock}.lock"
     file, held_for = _HELD.get((os.getpid(), path), (None, set()))
     held_for.discard(what)

@@ -1,7 +1,7 @@
 """Every parameter of the pipeline: name, type, default, bounds and a line of help, each written once.
 
-The lessons' ``parameters`` cells repeat name, default and help, so that a lesson can be read and run alone. The command
-line takes nothing from them but the names: a lesson that somebody edits does not change what ``e2llm run`` does.
+The ``parameters`` cells of the lessons repeat name, default and help, so that a lesson can be read and run alone. The
+command line reads only the names there: an edited lesson does not change what ``e2llm run`` does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
-CLIP_FOLDS = 4  # of the protocols that hold clips out
+CLIP_FOLDS = 4  # of the protocols that hold out clips
 
 
 class _Group(BaseModel):
@@ -22,7 +22,7 @@ class _Group(BaseModel):
 
 
 class Data(_Group):
-    """Recordings and windows (lesson 01)"""
+    """Recordings and windows (lesson 01)."""
 
     source: Literal["seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", "folder"] = Field(
         "seed-vii", description='"seed-vii", "seed-vii-raw", "emoeeg-mc", "faced", "bids", or "folder" '
@@ -48,7 +48,7 @@ class Data(_Group):
 
 
 class Split(_Group):
-    """Training, validation and test parts (lesson 02)"""
+    """Training, validation and test parts (lesson 02)."""
 
     protocol: Literal["joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint",
                       "random_windows"] = Field(
@@ -76,7 +76,7 @@ class Split(_Group):
 
 
 class Encoder(_Group):
-    """Encoder, stage 1 (lesson 02)"""
+    """Encoder, stage 1 (lesson 02)."""
 
     encoder_size: str = Field(
         "tiny2", min_length=1, description="published EEGPT size: tiny1-3, little, base1-2, large")
@@ -85,7 +85,7 @@ class Encoder(_Group):
     channel_dropout: float = Field(0.5, ge=0, lt=1, description="share of channels left out in training")
     encoder_steps: int = Field(1100, ge=1, description="optimizer steps")
     encoder_batch: int = Field(32, ge=1, description="windows in a batch")
-    edited_copies: int = Field(
+    augmented_windows: int = Field(
         32, ge=0, description="augmented windows added to a batch, for the terms on band power")
     encoder_lr: float = Field(6.0e-3, gt=0, description="peak learning rate")
     supcon_weight: float = Field(0.3, ge=0, description="weight of the supervised contrastive term")
@@ -94,7 +94,7 @@ class Encoder(_Group):
 
 
 class LanguageModel(_Group):
-    """Language model (lesson 03)"""
+    """Language model (lesson 03)."""
 
     language_model: str = Field(
         "scratch", min_length=1, description='"scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
@@ -109,13 +109,12 @@ class LanguageModel(_Group):
     def _text_after_drills(self) -> LanguageModel:
         if self.language_model == "scratch" and self.language_steps <= self.drill_steps:
             raise ValueError(f"language_steps = {self.language_steps} must be more than drill_steps = "
-                             f"{self.drill_steps}: "
-                             "after the drills a model made on the spot has to read text.")
+                             f"{self.drill_steps}: a new model trains on text after the drills.")
         return self
 
 
 class Alignment(_Group):
-    """Alignment, stage 2 (lesson 03)"""
+    """Alignment, stage 2 (lesson 03)."""
 
     eeg_tokens: Literal[1, 2, 4, 8, 16] = Field(
         2, description="state tokens that a segment takes in a prompt; divides 16")
@@ -127,7 +126,7 @@ class Alignment(_Group):
 
 
 class Instruction(_Group):
-    """Instruction tuning, stage 3 (lesson 04)"""
+    """Instruction tuning, stage 3 (lesson 04)."""
 
     items_per_kind: int = Field(1000, ge=1, description="items of every kind; predictions three times as many")
     replay_items: int = Field(3000, ge=0, description="text-only items, so that the text tasks are not forgotten")
@@ -140,17 +139,17 @@ class Instruction(_Group):
 
 
 class Training(_Group):
-    """Shared by several lessons"""
+    """Shared by several lessons."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="of everything drawn: weights, items, order, shuffles")
     token_noise: float = Field(1.0, ge=0, description="noise on the encoder's tokens in training")
     batch_size: int = Field(16, ge=1, description="items in a batch")
-    accumulate: int = Field(1, ge=1, description="batches that make one optimiser step")
+    accumulate: int = Field(1, ge=1, description="batches that make one optimizer step")
     save_steps: int = Field(200, ge=1, description="a cut-off training resumes from the last multiple")
 
 
 class Evaluation(_Group):
-    """Evaluation (lesson 05)"""
+    """Evaluation (lesson 05)."""
 
     test_items: int = Field(300, ge=1, description="items of every kind in tiers 2 and 3")
     ablation: bool = Field(False, description="also train the variants that lack one stage")
@@ -158,7 +157,7 @@ class Evaluation(_Group):
 
 
 class FurtherLessons(_Group):
-    """Further lessons (06 to 09)"""
+    """Further lessons (06 to 09)."""
 
     null_root: str = Field(
         "data/twin-null", min_length=1, description="a twin without any emotion effect; simulated if it is not there")
@@ -172,45 +171,36 @@ class FurtherLessons(_Group):
     sizes: tuple[str, ...] = Field(
         ("base", "scratch-200k"), strict=False, min_length=1,
         description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')
-    ladder_seeds: tuple[int, ...] = Field(
+    size_seeds: tuple[int, ...] = Field(
         (0,), strict=False, min_length=1, description="training seeds of every size but the base")
-    ladder_items: int = Field(60, ge=1, description="items of each zero-shot kind")
+    size_items: int = Field(60, ge=1, description="items of each zero-shot kind")
     steps_share: float = Field(
         1.0, gt=0, description="of the base run's optimizer steps, for every size but the base")
-    ladder_bf16: bool = Field(False, description="train the sizes in bfloat16")
+    size_bf16: bool = Field(False, description="train the sizes in bfloat16")
     start: str = Field("", description='initialization: "" (physiology), "loud", "random", or a checkpoint')
     pretrain_steps: int = Field(200, ge=1, description="optimizer steps; the study below takes 1500")
     pretrain_batch: int = Field(8, ge=1, description="windows in a batch")
     pretrain_lr: float = Field(2e-3, gt=0, description="peak learning rate")
-    drawn: int = Field(96, ge=0, description="hidden patches of a window that are rebuilt in a step; 0 for all")
+    drawn: int = Field(96, ge=0, description="masked patches of a window that are reconstructed in a step; 0 for all")
     reconstructor: Literal["linear", "transformer"] = Field(
         "linear", description='or "transformer", as in the paper')
 
 
 class Parameters(Data, Split, Encoder, LanguageModel, Alignment, Instruction, Training, Evaluation, FurtherLessons):
-    """All of them; what is not given has its default. Made by :func:`checked`."""
+    """All parameters of the pipeline, made by :func:`checked`; a parameter that is not given has its default."""
 
 
 FIELDS = Parameters.model_fields
 
 
 def is_text(name: str) -> bool:
-    """Whether a parameter is text, or a list of texts: ``1`` given for it is the text "1", nothing given is ""."""
+    """Whether a parameter is text, or a list of texts: then ``1`` means "1", and an empty value means ""."""
     default = FIELDS[name].default if name in FIELDS else None
     return isinstance(default, str) or (isinstance(default, tuple) and isinstance(default[0], str))
 
 
 def checked(values: Mapping[str, Any]) -> Parameters:
-    """All parameters, with some values given.
-
-    Parameters
-    ----------
-    values : mapping
-        Name to value.
-
-    Returns
-    -------
-    Parameters
+    """Check some values and return all parameters.
 
     Raises
     ------
@@ -228,15 +218,15 @@ def checked(values: Mapping[str, Any]) -> Parameters:
 
 
 def unknown(name: str) -> str:
-    """A sentence on a name that is no parameter, with those that are close to it."""
+    """A sentence about an unknown parameter, with similar names."""
     close = difflib.get_close_matches(name, FIELDS, n=3, cutoff=0.5)
     near = f"did you mean {' or '.join(close)}?" if close else "e2llm run --help lists all."
     return f"There is no parameter {name!r}: {near}"
 
 
 def _sentence(fault: Mapping, values: Mapping[str, Any]) -> str:
-    """What pydantic found, in the words of the command line."""
-    if not fault["loc"]:  # two parameters that do not go together
+    """An error of pydantic in the words of the command line."""
+    if not fault["loc"]:  # a combination of two parameters
         return str(fault["ctx"]["error"])
     (name, *place), given = fault["loc"], fault["input"]
     wanted = {
@@ -254,19 +244,19 @@ def _sentence(fault: Mapping, values: Mapping[str, Any]) -> str:
 
 
 def table() -> str:
-    """All parameters with default and help, a line each, by group: what ``e2llm run --help`` prints."""
+    """All parameters by group, one line each with default and help: part of ``e2llm run --help``."""
     return "\n".join(_lines())
 
 
 def _lines() -> Iterator[str]:
     for group in Parameters.__bases__:
-        yield f"\n{group.__doc__}:"
+        yield f"\n{group.__doc__.removesuffix('.')}:"
         for name, field in group.model_fields.items():
             yield f"  {f'{name}={_written(field.default)}':<32}{field.description}"
 
 
 def _written(value: Any) -> str:
-    """A default as it would be given by ``-p``."""
+    """A default in the syntax of ``-p``."""
     if isinstance(value, tuple):
         return f"[{','.join(map(_written, value))}]"
     return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else f"{value}"

@@ -1,8 +1,8 @@
-"""The notebooks as a pipeline: parameters checked before any kernel starts, then papermill, one after the other.
+"""The notebooks as a pipeline: parameters are checked before any kernel starts, then papermill runs the notebooks.
 
-Defaults, types and bounds are those of :class:`e2llm.app.parameters.Parameters`. A profile (``notebooks/profiles/*.yaml``)
-goes over them, parameters given by hand (``overrides``) go over the profile. A notebook says in the cell tagged
-``parameters`` which ones it takes; the values that stand there are for reading it alone, and are never used here.
+Defaults, types and bounds are those of :class:`e2llm.app.parameters.Parameters`. A profile
+(``notebooks/profiles/*.yaml``) replaces defaults, and ``overrides`` replace values of the profile. The cell tagged
+``parameters`` of a notebook says which parameters it takes; the values in this cell are not used here.
 """
 
 from __future__ import annotations
@@ -27,19 +27,38 @@ from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
 
-CELL_TIMEOUT_S = 24 * 3600  # of one cell; a hanging kernel must end some time
+CELL_TIMEOUT_S = 24 * 3600  # of one cell; a kernel that hangs must end
 LONGEST_NAME = 100  # letters of a run's name, before its hash
 
 
 class PipelineError(Exception):
-    """A notebook failed; the message is one paragraph: which, why, and where its executed part lies."""
+    """A notebook failed; the message names it, the reason, and the file with its executed part."""
 
 
 # ---------------------------------------------------------------- parameters
 
 
 def find_notebooks(folder: Path | None = None, also: Sequence[str] = ()) -> list[Path]:
-    """The lessons that make up the pipeline, ``01_…`` to ``05_…``, in order, and further ones by their numbers (``"07"``)."""
+    """The lessons of the pipeline, ``01_…`` to ``05_…``, and further ones, in order.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Default: ``notebooks`` of the project.
+    also : sequence of str
+        Numbers of further lessons, such as "07".
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no lessons.
+    ValueError
+        If there is no lesson of a number.
+    """
     folder = folder or project_root() / "notebooks"
     found = sorted(folder.glob("0[1-5]_*.ipynb"))
     if not found:
@@ -54,7 +73,7 @@ def find_notebooks(folder: Path | None = None, also: Sequence[str] = ()) -> list
 
 
 def profile_path(name_or_path: str | Path) -> Path:
-    """The file of a profile, which need not exist: a YAML file itself, or a name in ``notebooks/profiles``."""
+    """Path of a profile, which may be missing: a YAML file, or a name in ``notebooks/profiles``."""
     path = Path(name_or_path)
     return path if path.suffix in (".yaml", ".yml") else _profiles() / f"{name_or_path}.yaml"
 
@@ -64,7 +83,13 @@ def _profiles() -> Path:
 
 
 def load_profile(name_or_path: str | Path) -> dict[str, Any]:
-    """Parameters of a profile, by its name or the path of a YAML file; the key ``description`` is left out."""
+    """Parameters of a profile, given by name or YAML file; the key ``description`` is left out.
+
+    Raises
+    ------
+    ValueError
+        If the profile is missing, or is not a flat mapping in YAML.
+    """
     path = profile_path(name_or_path)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in _profiles().glob("*.yaml"))) or "none"
@@ -76,11 +101,18 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not YAML in UTF-8: {error}") from error
     if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
         raise ValueError(f"{path} must be a flat mapping, one line 'parameter: value' each.")
-    return {str(key): _text_kept(key, value, written.get(key)) for key, value in content.items() if key != "description"}
+    return {str(key): _text_kept(key, value,
+                                 written.get(key)) for key, value in content.items() if key != "description"}
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """``["seed=3", "ladder_seeds=[1, 2]"]`` to a mapping; values are read as YAML, those of text parameters stay text."""
+    """Parse ``["seed=3", "size_seeds=[1, 2]"]``; values are YAML, those of text parameters stay text.
+
+    Raises
+    ------
+    ValueError
+        If a text is not ``key=value``, or the value is not YAML.
+    """
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -95,14 +127,14 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _text_kept(name: str, value: Any, written: Any) -> Any:
-    """What YAML read, or for a text parameter what was written: ``01`` stays "01", and nothing is empty text."""
+    """The value that YAML read, or for a text parameter the text itself: ``01`` stays "01"."""
     if not parameters.is_text(name):
         return value
     return "" if value is None else written
 
 
 def declared_parameters(path: str | Path) -> set[str]:
-    """Names that a notebook's ``parameters`` cell assigns; the cell is read, not run.
+    """Names that the ``parameters`` cell of a notebook assigns; the cell is parsed, not run.
 
     Raises
     ------
@@ -129,27 +161,29 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
     Parameters
     ----------
     profile, overrides : mapping
-        Parameter to value; the second wins.
+        Parameter to value; ``overrides`` replace values of the profile.
     notebooks : sequence of path
+        Notebooks that would run.
 
     Returns
     -------
     dict
-        Notebook to the value of every parameter it declares, but for ``run_name``.
+        Notebook to the value of every parameter it declares, without ``run_name``.
 
     Raises
     ------
     ValueError
-        If a value is refused (:func:`e2llm.app.parameters.checked`), no notebook takes it, it asks for another twin than the one
-        that is there, or a notebook declares a parameter that nobody knows.
+        If a value is refused (:func:`e2llm.app.parameters.checked`), no notebook takes it, it contradicts the
+        simulated data that exist already, or a notebook declares an unknown parameter.
     """
     declared = {path: declared_parameters(path) for path in notebooks}
     for path, names in declared.items():
         if "run_name" not in names:
-            raise ValueError(f"{path} does not declare the parameter run_name: it could not find its run.")
+            raise ValueError(f"{path} does not declare the parameter run_name: it cannot find its run.")
         names.remove("run_name")
         for name in sorted(names - parameters.FIELDS.keys()):
-            raise ValueError(f"{path}, parameters cell: {parameters.unknown(name)} Compute other values in a cell below.")
+            raise ValueError(f"{path}, parameters cell: {parameters.unknown(name)} Compute other values in a cell "
+                             "below.")
     values = {**profile, **overrides}
     if "run_name" in values:
         raise ValueError("run_name is no parameter of a profile: give the run's name by --name.")
@@ -157,19 +191,22 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
     for name in values:
         if not any(name in names for names in declared.values()):
             running = ", ".join(path.stem for path in declared)
-            raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, or add its lesson.")
+            raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, "
+                             "or add its lesson.")
     _check_twin([name for name in values if name.startswith("twin_")], effective)
-    return {path: {name: value for name, value in effective.items() if name in names} for path, names in declared.items()}
+    return {path: {name: value for name, value in effective.items() if name in names}
+            for path, names in declared.items()}
 
 
 def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
-    """Refuse parameters of a twin where another one, or other data, are there already: they would be ignored."""
+    """Refuse parameters of a simulated twin if other data exist already, because they would be ignored."""
     root = project_root() / values["data_root"]
     if not (given and values["twin_preset"] and root.exists()):
         return
     description = root.with_name(f"{root.name}-truth") / "twin.yaml"
     if not description.is_file():
-        raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them out, "
+        raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them "
+                         "out, "
                          "or give another data_root.")
     there = yaml.safe_load(description.read_text(encoding="utf-8"))
     for name in given:
@@ -179,11 +216,11 @@ def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
 
 
 def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
-    """Name of a run that was given none: the profile's, then each changed parameter (``tiny-seed1-fold1``).
+    """Default name of a run: the profile, then each changed parameter (``tiny-seed1-fold1``).
 
-    The name ends in a short hash where it alone would not tell what was asked for: a value was changed or cut to fit a
-    folder's name, has capital letters (which some file systems do not tell apart) or contains what reads as another
-    parameter, the whole is long, or the profile is a file outside ``notebooks/profiles``.
+    The name ends in a short hash if it is ambiguous without it: a value was changed or shortened to fit a folder name,
+    has capital letters (which some file systems ignore) or looks like another parameter, the name is long, or the
+    profile is a file outside ``notebooks/profiles``.
 
     Parameters
     ----------
@@ -192,7 +229,7 @@ def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
     overrides : mapping
         Parameter to value.
     base : str, optional
-        Stands for the profile's name.
+        Replaces the name of the profile.
 
     Returns
     -------
@@ -201,15 +238,16 @@ def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
     """
     path = profile_path(profile).resolve()
     stem = base or path.stem
-    origin = stem if base or path == (_profiles() / f"{stem}.yaml").resolve() else str(path)
-    exact = [origin, *(f"{key}{value.lower() if isinstance(value, str) else value}" for key, value in overrides.items())]
+    source = stem if base or path == (_profiles() / f"{stem}.yaml").resolve() else str(path)
+    exact = [source, *(f"{key}{value.lower() if isinstance(value, str) else value}"
+                       for key, value in overrides.items())]
     readable = [_slug(stem) or "run", *(f"{key}{_slug(value)}" for key, value in overrides.items())]
     name = "-".join(readable)
     parts = re.split(rf"-(?={'|'.join(parameters.FIELDS)})", name)
     if parts == readable == exact and len(name) <= LONGEST_NAME and not re.search(r"-[0-9a-f]{8}$", name):
         return name
-    explanations = json.dumps([origin, list(overrides.items())], default=str)
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(explanations.encode()).hexdigest()[:8]}"
+    requested = json.dumps([source, list(overrides.items())], default=str)
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(requested.encode()).hexdigest()[:8]}"
 
 
 def _slug(value: Any) -> str:
@@ -221,7 +259,7 @@ def _slug(value: Any) -> str:
 
 @contextmanager
 def _batch_environment() -> Iterator[None]:
-    """What kernels started here inherit: no live widgets, one place for runs wherever they stand."""
+    """Environment of the kernels: no live widgets, and one folder of runs whatever their working directory."""
     before = dict(os.environ)
     os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()))
     try:
@@ -233,7 +271,7 @@ def _batch_environment() -> Iterator[None]:
 
 @contextmanager
 def _terminal_bar(run: Run, total: int) -> Iterator[Any]:
-    """A bar over notebooks that also shows what the running one writes to ``progress.json``."""
+    """A progress bar over notebooks that also shows ``progress.json`` of the running one."""
     from tqdm import tqdm
 
     bar, over = tqdm(total=total, desc=run.name, unit="notebook", disable=None, file=sys.stderr), threading.Event()
@@ -243,7 +281,7 @@ def _terminal_bar(run: Run, total: int) -> Iterator[Any]:
             try:
                 state = json.loads((run.path / "progress.json").read_text(encoding="utf-8"))
             except FileNotFoundError:
-                continue  # nothing long is going on
+                continue  # no long step is running
             facts = " ".join(f"{key}={_short(value)}" for key, value in state["facts"].items())
             bar.set_postfix_str(f"{state['label']} {state['step']}/{state['total']} {facts}".rstrip())
 
@@ -264,7 +302,7 @@ def _short(value: Any) -> str:
 
 
 def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: float) -> None:
-    """Execute one notebook; what it printed until then is kept if it fails or is cut off."""
+    """Execute one notebook; its output is kept if it fails or is interrupted."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -273,7 +311,7 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
         papermill.execute_notebook(
             notebook, target, parameters=dict(parameters), cwd=notebook.parent, progress_bar=False, log_output=False,
             autosave_cell_every=5, execution_timeout=cell_timeout,
-            extra_arguments=["--log-level=50"],  # the kernel's own log; what cells say comes as messages
+            extra_arguments=["--log-level=50"],  # of the kernel's log; output of cells comes as messages
         )  # fmt: skip
     except PapermillExecutionError as error:
         fact = f"cell [{error.exec_count}] raised {error.ename}: {' '.join(str(error.evalue).split())}"
@@ -283,7 +321,7 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
         fact = "its kernel died, most often for lack of memory"
     else:
         return
-    raise PipelineError(f"The notebook {notebook.name} failed: {fact}. What it did until then is in {target}.")
+    raise PipelineError(f"The notebook {notebook.name} failed: {fact}. Its output is in {target}.")
 
 
 def run_pipeline(
@@ -302,7 +340,7 @@ def run_pipeline(
     overrides : mapping, optional
         Parameters that replace the profile's.
     name : str, optional
-        Of the run; by default made of the profile and the overrides, so that a changed run has a folder of its own.
+        Of the run; default: :func:`run_name`, so that a run with other parameters has its own folder.
     notebooks : sequence of path, optional
         Default: :func:`find_notebooks`.
     cell_timeout : float
@@ -315,18 +353,20 @@ def run_pipeline(
     Raises
     ------
     ValueError
-        If a parameter is refused (:func:`validate`), or the language model has to be fetched first; before any kernel starts.
+        If a parameter is refused (:func:`validate`), or the language model has to be fetched first; no kernel starts.
+    RunBusy
+        If another process runs the pipeline of this run.
     PipelineError
-        If a notebook fails. Stages finished by then stay, and are skipped the next time.
+        If a notebook fails. Finished stages stay, and are skipped the next time.
     """
     overrides = dict(overrides or {})
     notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
     wanted = validate(load_profile(profile), overrides, notebooks)
     everything = {key: value for values in wanted.values() for key, value in values.items()}
     if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
-        require(wanted_model)  # before any work, not after half an hour
+        require(wanted_model)  # before any work
     run = Run.open(name or run_name(profile, overrides))
-    # A lock of its own: the kernels started here take the one of stages.
+    # A separate lock: the kernels take the one of stages.
     with held(run, "the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)
@@ -335,9 +375,9 @@ def run_pipeline(
             _execute(path, run.path / "notebooks" / path.name, {**values, "run_name": run.name}, cell_timeout)
             bar.set_postfix_str("")
             bar.update()
-            if bar.disable:  # a log file gets a line a notebook instead of a bar
+            if bar.disable:  # a log file gets one line per notebook instead of a bar
                 print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
-        # Until here the results of the last finished run stay; metrics know by themselves which evaluation they are of.
+        # Results of the last finished run stay until here; metrics.json is tied to its evaluation.
         with replacing(run.path / "params.yaml") as partial:
             partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")
         report.build(run)

@@ -1,4 +1,4 @@
-"""TODO purpose of app.report."""
+"""Collect the results of a run and write its ``report.html``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from pathlib import Path
 from ..core.files import replacing
 from ..viz.report import render
 from .reasoning_stage import open_reasoning
-from .runs import Run
+from .runs import Run, StageMissing
 
 
 def build(run: Run) -> Path:
-    """Write the report of a run from what lies in its folder.
+    """Write the report of a run from the files in its folder.
 
     Parameters
     ----------
     run : Run
-        Read are ``metrics.json`` (each of ``tables``: name to list of rows; ``samples``: list of mappings such as
-        question, answer, truth), the records of finished stages and ``figures/*.png``. A run without metrics of its
-        present state, for it was cut off, gets a report of what there is.
+        Read are ``metrics.json``, the records of finished stages and ``figures/*.png``. If the metrics are missing or
+        belong to an earlier state of the run, the report has no results.
 
     Returns
     -------
@@ -28,8 +27,12 @@ def build(run: Run) -> Path:
     """
     run.refresh_manifest()
     stages = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))["stages"]
-    metrics = run.read_metrics() if (run.path / "metrics.json").is_file() else {}
-    figures = {path.stem: path.read_bytes() for path in sorted((run.path / "figures").glob("*.png")) if not path.name.startswith(".")}
+    try:
+        metrics = run.read_metrics()
+    except StageMissing:  # none yet, or of an earlier state of the run: they do not belong to its stages
+        metrics = {}
+    figures = {path.stem: path.read_bytes() for path in sorted((run.path / "figures").glob("*.png"))
+               if not path.name.startswith(".")}
     html = render(run.name, metrics, stages, figures, _reasoning(run))
     path = run.path / "report.html"
     with replacing(path) as partial:
@@ -37,18 +40,24 @@ def build(run: Run) -> Path:
     return path
 
 
-_REASONING = {"claims": "Are the claims true?", "explanations": "Whole explanations",
-              "interventions": "Share of answers that change with the thought",
-              "counterfactuals": "One band of one region scaled in the signal",
-              "agreement": "Attribution and the generator's regions", "areas": "Deletion and insertion, nats", "feedback": "A round of feedback"}
+_REASONING = {
+    "claims": "Claims: precision and recall",
+    "explanations": "Whole explanations",
+    "interventions": "Answers that change when the explanation is edited",
+    "counterfactuals": "Signal edits: one band of one region scaled",
+    "agreement": "Agreement of attribution with the simulated regions",
+    "areas": "Deletion and insertion, nats",
+    "feedback": "Training with feedback",
+}
 
 
 def _reasoning(run: Run) -> dict | None:
-    """What lesson 07 found, or None if it was not run on what is there now."""
+    """Results of lesson 07, or None if there are none for the present state of the run."""
     if run.finished("reasoning") is None:
         return None
     found = open_reasoning(run)
     tables = {title: found.tables[name].replace({float("nan"): None}).to_dict("records")
               for name, title in _REASONING.items() if not found.tables[name].empty}
     return {"meaning": found.facts["meaning"], "tables": tables,
-            "examples": [("Best explanations", found.examples["best"]), ("Worst explanations", found.examples["worst"])]}
+            "examples": [("Best explanations", found.examples["best"]),
+                         ("Worst explanations", found.examples["worst"])]}

@@ -1,13 +1,13 @@
-"""Run folders: what a pipeline leaves behind, what is still valid, and what has to be made again.
+"""Run folders: the stages of a pipeline, which of them are valid, and which have to be made again.
 
 A run is the folder ``runs/<name>/``; a stage is a folder in it. A stage is made in a hidden work folder
-(``.encoder.part-1a2b3c4d``) and takes its place by renaming once it is whole, so an interrupt leaves what was there
-before. One process at a time makes stages of a run::
+(``.encoder.part-1a2b3c4d``), which is renamed when the stage is complete. An interrupt therefore leaves the earlier
+stage unchanged. One process at a time makes stages of a run::
 
     run = Run.open("tiny")
     stage = run.stage("encoder", {"epochs": 10}, needs=("windows",))
     if not stage.done:
-        stage.begin()  # takes up the checkpoints of the same work, if it was cut off earlier
+        stage.begin()  # keeps the checkpoints of an interrupted training with the same parameters
         ...  # write files below stage.path
         stage.finish({"accuracy": accuracy})
     stage.metrics["accuracy"]
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-
-
 # Which notebook makes which stage.
 NOTEBOOKS = {
     "windows": "01_preprocessing",
@@ -54,9 +52,9 @@ NOTEBOOKS = {
     "scaling": "08_scaling",
     "pretraining": "09_pretraining_an_encoder",
 }
-PUBLISHED_RUN = "tiny"  # the only run whose figures may go into the project's own figures/ folder
+PUBLISHED_RUN = "tiny"  # the only run whose figures are copied into figures/ of the project
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
-_RESERVED = ("figures", "notebooks")  # folders of a run that are no stages
+_RESERVED = ("figures", "notebooks")  # folders of a run that are not stages
 
 
 class StageMissing(Exception):
@@ -64,12 +62,12 @@ class StageMissing(Exception):
 
 
 def runs_folder() -> Path:
-    """Where runs lie: ``runs/`` of the project, or what ``E2LLM_RUNS`` names (relative to the project)."""
+    """Folder of all runs: ``runs/`` of the project, or ``E2LLM_RUNS`` (relative to the project)."""
     return project_root() / (os.environ.get("E2LLM_RUNS") or "runs")
 
 
 def _plain(value: Any, where: str) -> Any:
-    """``value`` with builtin types only; numpy scalars and arrays unwrapped, what JSON cannot say refused."""
+    """``value`` with builtin types only; numpy scalars and arrays are converted, other types refused."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -77,15 +75,14 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN; null is what other readers expect in its place
+        return None  # JSON has no NaN; other programs expect null
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}: give numbers, text, lists and dictionaries only.")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this package and those that results depend on."""
-
+    """Versions of Python, of this package and of the packages that results depend on."""
     installed = {"python": platform.python_version(), "e2llm": __version__}
     for package in PACKAGES:
         try:
@@ -105,7 +102,7 @@ class Run:
 
     @classmethod
     def open(cls, name: str) -> Run:
-        """The run called ``name``, its folder made if need be."""
+        """Open the run called ``name``; its folder is made if it is missing."""
         root, path = project_root(), runs_folder() / check_name(name)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(name, path, root)
@@ -113,28 +110,38 @@ class Run:
         return run
 
     def stage(self, name: str, params: Mapping, needs: tuple[str, ...] = (), inputs: Mapping | None = None) -> Stage:
-        """One step of the run, told by what it is made from.
+        """One step of the run, identified by everything that it is made from.
 
         Parameters
         ----------
         name : str
             Its folder in the run.
         params, inputs : mapping
-            Everything that shapes its result: settings, and facts such as a :func:`e2llm.core.files.data_fingerprint`. The
-            constants of the code that decide it are added here (:mod:`e2llm.app.stage_code`).
+            Everything that decides its result: settings, and facts such as a
+            :func:`e2llm.core.files.data_fingerprint`. Constants of the code are added (:mod:`e2llm.app.stage_code`).
         needs : tuple of str
             Stages it reads. A change of their parameters or files makes this one stale.
-            :class:`StageMissing` if one is not finished, or was made from a stage that has changed since.
+
+        Returns
+        -------
+        Stage
+
+        Raises
+        ------
+        StageMissing
+            If a needed stage is not finished, or was made from a stage that has changed since.
+        TypeError, ValueError
+            If a parameter is not a number, text, list or mapping, or the name is not allowed.
         """
-        if isinstance(needs, str):  # its letters would pass for stages
+        if isinstance(needs, str):  # its letters would be taken for stages
             raise TypeError(f"needs must be a tuple of stage names, got the text {needs!r}: write ({needs!r},).")
         if check_name(name, "stage") in _RESERVED:
-            raise ValueError(f"{name!r} is a folder that every run has: give the stage another name.")
+            raise ValueError(f"{name!r} is a folder of every run: give the stage another name.")
         found = {need: self._needed(need, name) for need in needs}
         return Stage(self, name, _plain(params, "params"), _plain(inputs or {}, "inputs"), found, code_of(name))
 
     def finished(self, name: str) -> dict | None:
-        """The record (``stage.json``) of a stage that is whole and made from what is there now, or None."""
+        """The record (``stage.json``) of a complete stage whose needed stages have not changed, or None."""
         if not (path := self.path / name / "stage.json").is_file():
             return None
         record = read_json(path)
@@ -149,7 +156,13 @@ class Run:
         return record
 
     def require(self, name: str) -> dict:
-        """The record of a finished stage; :class:`StageMissing` says which notebook makes it if it is not there."""
+        """The record of a finished stage.
+
+        Raises
+        ------
+        StageMissing
+            If it is not finished; the message names the notebook that makes it.
+        """
         record = self.finished(name)
         if record is None:
             raise StageMissing(f"The stage {name!r} is not finished in {self.path}: {self._remedy(name)}")
@@ -174,9 +187,16 @@ class Run:
         write_json(self.path / "manifest.json", {"run": self.name, "stages": records})
 
     def put_stage(self, name: str, whole: Path) -> None:
-        """Put a folder that holds a whole stage in the place of the old one: old aside, new in, old away.
+        """Replace a stage: rename the old folder, rename the new one, remove the old one.
 
-        A process killed between these steps leaves both; :meth:`open` then goes on.
+        If the process is killed between these steps, both folders are left, and :meth:`open` finishes the replacement.
+
+        Parameters
+        ----------
+        name : str
+            Of the stage.
+        whole : Path
+            Folder of the complete new stage.
         """
         place, old = self.path / name, self.path / f".{name}.old"
         (whole / "stage.part.json").unlink(missing_ok=True)
@@ -188,7 +208,7 @@ class Run:
         shutil.rmtree(old, ignore_errors=True)
 
     def _recover(self) -> None:
-        """Go on with replacements of stages that were cut off between their steps."""
+        """Finish replacements of stages that were interrupted."""
         if not any(self.path.glob(".*.part-*/stage.json")) and not any(self.path.glob(".*.old")):
             return
         try:
@@ -199,56 +219,70 @@ class Run:
                     place = self.path / old.name[1:].removesuffix(".old")
                     shutil.rmtree(old) if place.exists() else old.rename(place)
         except RunBusy:
-            return  # not cut off: the other process is just doing it
+            return  # not interrupted: another process is just doing it
 
     def write_metrics(self, metrics: Mapping) -> Path:
-        """Write ``metrics.json``: results alone, so that equal runs write equal bytes.
+        """Write ``metrics.json``: results only, so that equal runs write equal bytes; NaN becomes null.
 
-        No times, dates or paths belong in it (text that holds the project's path is refused); NaN becomes null.
+        Raises
+        ------
+        ValueError
+            If a text contains the path of the project.
         """
         metrics, path = _plain(metrics, "metrics"), self.path / "metrics.json"
         if json.dumps(str(self.root))[1:-1] in json.dumps(metrics):
             raise ValueError(f"Metrics hold the path {self.root}: give names relative to the project, for {path}.")
         write_json(path, metrics)
-        write_json(self._origin, {"evaluation": self._evaluated()})
+        write_json(self._metrics_source, {"evaluation": self._evaluated()})
         return path
 
     def read_metrics(self) -> dict:
-        """What :meth:`write_metrics` wrote.
+        """The results that :meth:`write_metrics` wrote.
 
         Raises
         ------
         StageMissing
-            If there is nothing, or the evaluation that it was made from has been replaced or is stale.
+            If there are none, or their evaluation has been replaced or is stale.
         """
         if not (path := self.path / "metrics.json").is_file():
             raise StageMissing(f"{path} is not there: {self._remedy('evaluation')}")
-        origin = read_json(self._origin)["evaluation"] if self._origin.is_file() else None
-        if origin != self._evaluated():
+        source = read_json(self._metrics_source)["evaluation"] if self._metrics_source.is_file() else None
+        if source != self._evaluated():
             fact = "is of an earlier state of the run, before its stages changed"
             raise StageMissing(f"{path} {fact}: {self._remedy('evaluation')}")
         return read_json(path)
 
     @property
-    def _origin(self) -> Path:
-        """File that says which evaluation ``metrics.json`` is of; beside it, so that equal results stay equal bytes."""
-        return self.path / ".metrics-origin.json"
+    def _metrics_source(self) -> Path:
+        """File that names the evaluation of ``metrics.json``, whose bytes depend on the results only."""
+        return self.path / ".metrics-source.json"
 
     def _evaluated(self) -> str | None:
         record = self.finished("evaluation")
         return None if record is None else _fingerprint(record)
 
     def write_predictions(self, predictions: pd.DataFrame) -> Path:
-        """Write ``predictions.csv``, one row a prediction, floats unrounded."""
+        """Write ``predictions.csv``: one row per prediction, numbers unrounded."""
         with replacing(self.path / "predictions.csv") as partial:
             predictions.to_csv(partial, index=False, lineterminator="\n")
         return self.path / "predictions.csv"
 
     def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
-        """Save a figure as ``figures/<name>.png``, equal bytes for equal figures; ``name`` becomes its caption.
+        """Save a figure as ``figures/<name>.png``; equal figures give equal bytes.
 
-        ``publish`` copies it to the project's ``figures/`` too, but only from the default run in the project's own
-        ``runs/``: trials and tests never change what the README shows.
+        Parameters
+        ----------
+        figure : Figure
+            To save.
+        name : str
+            Of the file; the report makes a caption of it.
+        publish : bool
+            Also copy it to ``figures/`` of the project. This is done for the default run in ``runs/`` only, so that
+            other runs and tests never change the figures of the README.
+
+        Returns
+        -------
+        Path
         """
         path = self.path / "figures" / f"{check_name(name, 'figure')}.png"
         with replacing(path) as partial:
@@ -260,7 +294,7 @@ class Run:
 
 
 def _fingerprint(record: Mapping) -> str:
-    """What a stage hands downstream: its key and the content of its files."""
+    """Hash of a stage's key and of the content of its files, for the stages that need it."""
     return digest([record["key"], {name: facts["sha256"] for name, facts in record["files"].items()}])
 
 
@@ -283,25 +317,25 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """Hash of everything this stage is made from."""
+        """Hash of everything that this stage is made from."""
         made_from = {"stage": self.name, "params": self.params, "inputs": self.inputs, "needs": self.needs}
         return digest({**made_from, "code": self.code})
 
     @property
     def done(self) -> bool:
-        """True if the stage was finished from exactly these parameters and inputs, and its files are all there."""
+        """Whether the stage was finished with exactly these parameters and inputs, and has all its files."""
         record = self.run.finished(self.name)
         return record is not None and record["key"] == self.key
 
     @property
     def metrics(self) -> dict:
-        """Exact metrics of the finished stage."""
+        """Unrounded metrics of the finished stage."""
         if not self.done:
             raise StageMissing(f"The stage {self.name!r} in {self.path} is not finished: it has no metrics yet.")
         return self.run.require(self.name)["metrics"]
 
     def begin(self) -> Stage:
-        """Make the work folder ready: checkpoints of the same work, cut off earlier, stay; those of other work go.
+        """Prepare the work folder; checkpoints of an interrupted stage stay if its key is the same.
 
         Raises
         ------
@@ -321,7 +355,7 @@ class Stage:
         attempts = begun.get("attempts", 0) if begun.get("key") == self.key else 0
         for work in self.run.path.glob(f".{self.name}.part-*"):
             if attempts == 0 or work != self.path:
-                # The note first: a removal cut off must not look like work to go on with.
+                # The note first: an interrupted removal must not look like work to continue.
                 (work / "stage.part.json").unlink(missing_ok=True)
                 shutil.rmtree(work)
         self.path.mkdir(exist_ok=True)
@@ -329,14 +363,27 @@ class Stage:
         return self
 
     def finish(self, metrics: Mapping | None = None, **facts: Any) -> Stage:
-        """Declare the stage whole: hash its files, write ``stage.json``, put it in its place without its checkpoints.
+        """Complete the stage: hash its files, write ``stage.json``, remove checkpoints, rename the folder.
 
-        ``metrics`` are kept unrounded (NaN becomes null); ``facts`` are anything else worth keeping, such as
-        recordings that could not be used.
+        Parameters
+        ----------
+        metrics : mapping, optional
+            Kept unrounded; NaN becomes null.
+        **facts
+            Other facts to keep, such as recordings that could not be used.
+
+        Returns
+        -------
+        Stage
+
+        Raises
+        ------
+        RuntimeError
+            If :meth:`begin` was not called.
         """
         if self._begun is None:
             raise RuntimeError(f"finish() before begin() for {self.path}.")
-        hold(self.run, self.name)  # a cell of a notebook that has ended since has let go of it
+        hold(self.run, self.name)  # the lock was released if the notebook's cell ended since
         files = {}
         for name, path in visible_files(self.path):
             if not re.fullmatch(r"stage[^/]*\.json|checkpoints/.*", name):
@@ -361,9 +408,16 @@ class Stage:
 
 
 class Progress(AbstractContextManager):
-    """How far a long step is: ``progress.json`` in the run's folder for others to poll, a bar if somebody watches.
+    """Progress of a long step: ``progress.json`` in the run's folder, and a bar in an interactive session.
 
-    ``total`` is the number of steps, ``label`` says what they are steps of; ``with Progress(...)`` closes it.
+    Parameters
+    ----------
+    run : Run
+        The run.
+    total : int
+        Number of steps.
+    label : str
+        Name of the work. ``with Progress(...)`` closes it at the end.
     """
 
     def __init__(self, run: Run, total: int, label: str) -> None:
@@ -375,7 +429,7 @@ class Progress(AbstractContextManager):
             self._bar = tqdm(total=total, desc=label)
 
     def update(self, step: int, **facts: Any) -> None:
-        """Tell that ``step`` steps are done, and facts such as ``loss=0.7``."""
+        """Report that ``step`` steps are done, and facts such as ``loss=0.7``."""
         if self._bar is not None:
             self._bar.set_postfix(facts, refresh=False)
             self._bar.update(step - self._bar.n)
@@ -385,7 +439,7 @@ class Progress(AbstractContextManager):
             self._written = time.monotonic()
 
     def close(self, *_: object) -> None:
-        """End the bar and remove the file: what is done is no longer in progress."""
+        """End the bar and remove the file."""
         if self._bar is not None:
             self._bar.close()
         self._path.unlink(missing_ok=True)

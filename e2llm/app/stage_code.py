@@ -1,7 +1,7 @@
-"""What of the code decides the result of a stage: a version to raise by hand, and the constants of some modules.
+"""The part of the code that decides the result of a stage: a version raised by hand, and constants of some modules.
 
-Both are part of a stage's key (:meth:`e2llm.app.runs.Run.stage`), so a changed threshold or wording makes the stage stale,
-like a changed parameter. Raise the version when a stage's code changes its result and no constant has changed.
+Both are part of the key of a stage (:meth:`e2llm.app.runs.Run.stage`). A changed threshold or wording makes the stage
+stale, like a changed parameter. Raise the version when the code of a stage changes its result, but no constant does.
 """
 
 from __future__ import annotations
@@ -15,46 +15,58 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
-_SIGNAL = ("core.bands", "core.claims", "core.montage", "data.features")  # what is measured in a window
+_SIGNAL = ("core.bands", "core.claims", "core.montage", "data.features")  # measurements of a window
 _DATASET = (*_SIGNAL, "data.band_edits", "data.normalization", "data.protocols")
 _ENCODER = ("core.montage", "models.eegpt", "models.eegpt_weights")
-_TEXT = ("core.bands", "core.chat", "core.claims", "core.labels", "core.montage", "data.features", "models.language", "tasks.items", "tasks.scenarios", "tasks.segments")
-_TRAINED = (*_TEXT, "data.normalization", "data.protocols", "models.modeling", "models.processing", "models.projector", "training.trainer")
-_ANSWERED = (*_TEXT, "data.normalization", "data.protocols", "models.inference", "models.modeling", "models.processing", "models.projector")
-_JUDGED = (*_ANSWERED, "evaluation.faithfulness", "tasks.thought_parser")  # whether what it says is true
-_SCORED = ("evaluation.controls", "evaluation.metrics", "evaluation.statistics")
+_TEXT = ("core.bands", "core.chat", "core.claims", "core.labels", "core.montage", "data.features", "models.language",
+         "tasks.items", "tasks.scenarios", "tasks.segments")
+_TRAINED = (*_TEXT, "data.normalization", "data.protocols", "models.modeling", "models.processing", "models.projector",
+            "training.trainer")
+_ANSWERED = (*_TEXT, "data.normalization", "data.protocols", "models.inference", "models.modeling", "models.processing",
+             "models.projector")
+_JUDGED = (*_ANSWERED, "evaluation.faithfulness", "tasks.thought_parser")  # verdicts of claims
+_SCORED = ("evaluation.controls", "evaluation.metrics")
 
 
 class Code(NamedTuple):
-    """Version of a stage's code, and where its constants are: modules (all names in capitals) or single names."""
+    """Version of a stage's code, and the modules whose constants (names in capitals) decide its result."""
 
     version: int
     constants: tuple[str, ...]
 
 
 STAGES: dict[str, Code] = {
-    "windows": Code(1, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base", "data.sources.bids",
-                        "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder", "data.sources.seed_vii")),
+    "windows": Code(1, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base",
+                        "data.sources.bids",
+                        "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
+                        "data.sources.seed_vii")),
     "encoder": Code(1, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.trainer")),
-    "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.trainer")),
+    "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.language_pretraining",
+                               "training.trainer")),
     "projector": Code(1, _TRAINED),
     "adapter": Code(1, (*_TRAINED, "training.stage3_instruction")),
-    "evaluation": Code(1, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.baselines", "evaluation.shortcuts",
-                           "evaluation.tiers", "models.eegnet", "training.eegnet", "training.stage3_instruction", "training.trainer")),
+    "evaluation": Code(1, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.baselines",
+                           "evaluation.shortcuts",
+                           "evaluation.tiers", "models.eegnet", "training.eegnet", "training.stage3_instruction",
+                           "training.trainer")),
     "feedback": Code(1, (*_JUDGED, "training.feedback", "training.trainer")),
-    "reasoning": Code(1, (*_JUDGED, *_DATASET, *_SCORED, "app.reasoning_stage", "evaluation.attribution", "evaluation.counterfactual",
+    "reasoning": Code(1, (*_JUDGED, *_DATASET, *_SCORED, "app.reasoning_stage", "evaluation.attribution",
+                          "evaluation.counterfactual",
                           "evaluation.reasoning", "models.eegpt", "training.trainer")),
-    "scaling": Code(1, (*_JUDGED, *_SCORED, "evaluation.personwise", "evaluation.reasoning", "evaluation.studies.model_size",
+    "scaling": Code(1, (*_JUDGED, *_SCORED, "evaluation.person_bootstrap", "evaluation.reasoning",
+                        "evaluation.studies.model_size",
                         "training.trainer")),
-    "pretraining": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "training.pretraining", "training.trainer")),
-    "probe": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "evaluation.baselines", "evaluation.studies.initialization",
+    "pretraining": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "training.pretraining",
+                            "training.trainer")),
+    "probe": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "evaluation.baselines",
+                      "evaluation.studies.initialization",
                       "training.trainer")),
     "speech": Code(1, (*_JUDGED, "app.run_comparison", "evaluation.reasoning")),
 }  # fmt: skip
 
 
 def constants_of(stage: str) -> dict[str, Any]:
-    """``module.NAME`` to value of every constant that decides a stage; what a module imports counts as its own."""
+    """``module.NAME`` and value of every constant that decides a stage, also of those that a module imports."""
     found = {}
     for entry in STAGES[stage].constants:
         module = importlib.import_module(f"e2llm.{entry}")
@@ -66,7 +78,7 @@ def constants_of(stage: str) -> dict[str, Any]:
 
 
 def code_of(stage: str) -> dict[str, Any]:
-    """What the key of a stage holds of the code: nothing for a stage that is not listed, such as a reader's own."""
+    """Version and a hash of the constants, for the key of a stage; empty for a stage that is not listed."""
     if stage not in STAGES:
         return {}
     stated = [[name, _stated(value, name)] for name, value in constants_of(stage).items()]
@@ -74,7 +86,7 @@ def code_of(stage: str) -> dict[str, Any]:
 
 
 def _stated(value: Any, name: str) -> Any:
-    """``value`` in JSON's types, alike in every process; functions and classes by name, files by content."""
+    """``value`` in JSON types, equal in every process; functions and classes by name, files by content."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, re.Pattern):
@@ -90,9 +102,9 @@ def _stated(value: Any, name: str) -> Any:
         return [_stated(item, name) for item in value]
     if hasattr(value, "tolist"):  # of numpy
         return value.tolist()
-    if hasattr(value, "read_bytes"):  # a file of texts beside the code
+    if hasattr(value, "read_bytes"):  # a file of texts
         return hashlib.sha256(value.read_bytes()).hexdigest()
     if callable(value):
         return value.__qualname__
     kind = type(value).__name__
-    raise TypeError(f"The constant {name} is a {kind}, which a stage's key cannot hold: add it to e2llm.stage_code.")
+    raise TypeError(f"The constant {name} is a {kind}, which a stage's key cannot hold: add it to app/stage_code.py.")

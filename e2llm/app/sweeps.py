@@ -1,4 +1,4 @@
-"""Sweeps: every combination of a grid of parameters as a run of its own, and the tables that belong to all of them."""
+"""Sweeps: one run for every combination of a grid of parameters, and tables over all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .locks import RunBusy
 from .pipeline import PipelineError, find_notebooks, load_profile, run_name, run_pipeline, validate
 from .runs import Run, StageMissing, runs_folder
 
-REPEATS = ("seed", "fold")  # swept parameters that a sweep's mean and SD go over
+REPEATS = ("seed", "fold")  # swept parameters that mean and SD are taken over
 
 
 def sweep(
@@ -24,23 +24,28 @@ def sweep(
     overrides: Mapping | None = None,
     notebooks: Sequence[Path] | None = None,
 ) -> pd.DataFrame:
-    """Run every combination of a grid and put the numbers of their ``metrics.json`` into one table.
+    """Run every combination of a grid and write the numbers of their ``metrics.json`` into one table.
 
     Parameters
     ----------
     profile, overrides, notebooks
-        As in :func:`run_pipeline`, the same for all runs.
+        As in :func:`e2llm.app.pipeline.run_pipeline`, the same for all runs.
     grid : mapping
         Parameter to the values it takes.
     name : str, optional
-        Runs are called ``<name>-<key><value>…``, the table ``<name>-sweep.csv`` beside them. Default: that of a run with
-        the profile and the overrides (:func:`table_name`).
+        Runs are called ``<name>-<key><value>…``, the table ``<name>-sweep.csv``. Default: the name of a run with the
+        profile and the overrides (:func:`table_name`).
 
     Returns
     -------
     DataFrame
-        One row a run; a failed one has its message in ``error`` and does not stop the others. Then rows ``mean`` and
-        ``sd`` (n - 1) over ``seed`` and ``fold``, for each combination of the other keys that has several runs.
+        One row per run; a failed run has its message in ``error`` and does not stop the others. Then rows ``mean``
+        and ``sd`` (n - 1) over ``seed`` and ``fold``, for each combination of the other keys that has several runs.
+
+    Raises
+    ------
+    ValueError
+        If the grid is empty or repeats a value, or a parameter is refused; before any run starts.
     """
     empty = [key for key, values in grid.items() if len(values) == 0]
     if not grid or empty:
@@ -50,7 +55,8 @@ def sweep(
     for combination in combinations:  # all of them, before the first one starts
         validate(load_profile(profile), {**(overrides or {}), **combination}, notebooks)
     shown = check_name(name) if name else ""
-    names = [run_name(profile, combination if name else {**(overrides or {}), **combination}, shown) for combination in combinations]
+    names = [run_name(profile, combination if name else {**(overrides or {}), **combination},
+                      shown) for combination in combinations]
     if len(set(names)) < len(names):
         raise ValueError(f"Two runs of the sweep are the same in {names}: give each value once.")
     name = table_name(profile, overrides, name)
@@ -74,25 +80,40 @@ def sweep(
 
 
 def table_name(profile: str | Path, overrides: Mapping | None = None, name: str | None = None) -> str:
-    """What the tables of a sweep begin with: its name, or else that of a run with its profile and overrides."""
+    """Beginning of the file names of a sweep's tables.
+
+    Parameters
+    ----------
+    profile, overrides, name
+        As in :func:`sweep`.
+
+    Returns
+    -------
+    str
+    """
     return name or run_name(profile, overrides or {})
 
 
 def _spread_over_seeds(rows: list[dict], swept: list[str], name: str) -> None:
-    """Every model's mean and spread over the seeds of each combination of the other keys, as ``<name>-seeds.csv``."""
+    """Write mean and spread over the seeds, for each combination of the other keys: ``<name>-seeds.csv``."""
     others = [key for key in swept if key != "seed"]
     groups: dict[tuple, dict[int, dict]] = {}
     for row in rows:
         if "error" not in row:
-            groups.setdefault(tuple(str(row[key]) for key in others), {})[row["seed"]] = Run.open(row["run"]).read_metrics()
-    tables = [spread(members).assign(**dict(zip(others, same, strict=True))) for same, members in groups.items() if len(members) >= 3]
+            groups.setdefault(tuple(str(row[key]) for key in others),
+                              {})[row["seed"]] = Run.open(row["run"]).read_metrics()
+    tables = [spread(members).assign(**dict(zip(others, same, strict=True))) for same, members in groups.items()
+              if len(members) >= 3]
     if tables:
         with replacing(runs_folder() / f"{name}-seeds.csv") as partial:
             pd.concat(tables, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
 
 
 def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
-    """Tier 1 over all folds of each combination of the other keys, as ``<name>-pooled.csv``; combinations with a failed fold are left out."""
+    """Write tier 1 over all folds of each combination of the other keys: ``<name>-pooled.csv``.
+
+    Combinations with a failed fold are left out.
+    """
     others = [key for key in swept if key != "fold"]
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
@@ -100,7 +121,8 @@ def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
     tables = []
     for same, members in groups.items():
         if not any("error" in row for row in members):
-            answers = [pd.read_csv(runs_folder() / row["run"] / "predictions.csv", dtype={"subject": str}) for row in members]
+            answers = [pd.read_csv(runs_folder() / row["run"] / "predictions.csv",
+                                   dtype={"subject": str}) for row in members]
             tables.append(pooled(answers).assign(**dict(zip(others, same, strict=True)), folds=len(members)))
     if tables:
         with replacing(runs_folder() / f"{name}-pooled.csv") as partial:
@@ -108,7 +130,20 @@ def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
 
 
 def scalars(metrics: Mapping, prefix: str = "") -> dict[str, float]:
-    """The numbers of nested metrics, keys joined by dots; lists (tables, samples) are left out."""
+    """The numbers of nested metrics as a flat dictionary; lists (tables, samples) are left out.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Nested metrics.
+    prefix : str
+        Put before every key.
+
+    Returns
+    -------
+    dict of str to float
+        Keys are joined by dots.
+    """
     flat = {}
     for key, value in metrics.items():
         if isinstance(value, Mapping):

@@ -4,8 +4,8 @@ Each function draws one pyplot figure and returns it. Nothing here shows or clos
 or follow it with ``plt.show()``; in a loop close it with ``plt.close(figure)``.
 
 Everywhere, ``ch_names`` are the names of the channels in the order of the data, ``sfreq`` is the sampling rate in Hz
-and ``title`` stands above the figure. Colours stay apart for colour-blind readers: seaborn's "colorblind" for
-categories, ``RdBu_r`` for values around zero, ``viridis`` and ``cividis`` for amounts.
+and ``title`` is above the figure. Colors are safe for color-blind readers: seaborn's "colorblind" for categories,
+``RdBu_r`` for values around zero, ``viridis`` and ``cividis`` for amounts.
 """
 
 from __future__ import annotations
@@ -50,25 +50,50 @@ def use_style() -> None:
 
 
 def panels(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[Figure, Axes | np.ndarray]:
-    """A figure of ``size`` inches with one panel, or an array of them."""
+    """A figure with one panel, or an array of them.
+
+    Parameters
+    ----------
+    size : tuple of float
+        Width and height, inches.
+    rows, columns : int
+        Number of panels.
+
+    Returns
+    -------
+    figure, axes
+    """
     return plt.subplots(rows, columns, figsize=size, layout="constrained")
 
 
 def plain_axes(i: int) -> dict:
-    """Colour and marker of category ``i``; ten colours and seven markers make 70 that differ."""
+    """Color and marker of category ``i``; the first 70 combinations differ."""
     return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
 
 
 def legend_right(ax: Axes, title: str | None = None) -> None:
-    """Put the legend to the right of a panel, where it hides no data."""
+    """Put the legend, with an optional ``title``, to the right of the panel ``ax``."""
     ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, clean_sfreq: float,
                   ch_names: Sequence[str], seconds: float = 4.0) -> Figure:
-    """The same ``seconds`` of up to twelve channels before and after cleaning, at one scale.
+    """The same seconds of up to twelve channels before and after cleaning, at one scale.
 
-    Both signals are (n_channels, n_samples) in microvolts and begin at the same moment.
+    Parameters
+    ----------
+    raw_uv, clean_uv : ndarray, shape (n_channels, n_samples)
+        Microvolts; both begin at the same moment.
+    raw_sfreq, clean_sfreq : float
+        Their sampling rates, Hz.
+    ch_names : sequence of str
+        Channels of both.
+    seconds : float
+        Length shown.
+
+    Returns
+    -------
+    Figure
     """
     rows = _shown_rows(ch_names)
     names = [ch_names[row] for row in rows]
@@ -84,10 +109,23 @@ def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, cl
 
 
 def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
-    """Mean spectrum of each group of windows, with the range that holds 95 % of its windows.
+    """Mean spectrum of each group of windows, with the range of 95 % of its windows.
 
-    Every group is (n_windows, n_channels, n_samples) in microvolts. A window's spectrum is Welch's (2 s segments),
-    averaged over channels as power; mean and range over windows are taken in decibels.
+    A window's spectrum is Welch's (2 s segments), averaged over channels as power. Mean and range over windows are
+    taken in decibels.
+
+    Parameters
+    ----------
+    signal_by_name : dict of str to ndarray, shape (n_windows, n_channels, n_samples)
+        Groups of windows in microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
     """
     figure, ax = panels((8, 4))
     for i, (name, signal) in enumerate(signal_by_name.items()):
@@ -103,7 +141,23 @@ def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> 
 
 
 def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], title: str) -> Figure:
-    """One window (n_channels, n_samples) in microvolts: traces, where alpha and beta are strong, spectrum by region."""
+    """One window: traces, scalp maps of alpha and beta power, spectrum by region.
+
+    Parameters
+    ----------
+    signal_uv : ndarray, shape (n_channels, n_samples)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    ch_names : sequence of str
+        Channels.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+    """
     regions = region_indices(list(ch_names))
     region = {row: name for name, members in regions.items() for row in members}
     figure, axes = plt.subplot_mosaic([["traces", "alpha", "beta"], ["traces", "spectrum", "spectrum"]],
@@ -117,7 +171,7 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     level = decibels(band_power(signal_uv[None], sfreq)[0])
     level -= level.mean(axis=0)  # shows where a band is strong, not how strong it is
     maps = {f"{band} power": level[:, list(BANDS).index(band)] for band in ("alpha", "beta")}
-    _scalp_maps(figure, [axes["alpha"], axes["beta"]], maps, ch_names, "dB re mean of channels")
+    scalp_maps(figure, [axes["alpha"], axes["beta"]], maps, ch_names, "dB re mean of channels")
 
     ax = axes["spectrum"]
     frequencies, density = welch_density(signal_uv, sfreq)
@@ -160,7 +214,22 @@ def _traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str],
 
 
 def welch_density(signal_uv: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies in Hz and power density in µV²/Hz along the last axis, 1 to 50 Hz."""
+    """Power density by Welch's method (2 s segments), 1 to 50 Hz.
+
+    Parameters
+    ----------
+    signal_uv : ndarray, shape (..., n_samples)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+
+    Returns
+    -------
+    frequencies : ndarray, shape (n_frequencies,)
+        Hz.
+    density : ndarray, shape (..., n_frequencies)
+        µV²/Hz.
+    """
     frequencies, density = welch(signal_uv, fs=sfreq, nperseg=min(int(2 * sfreq), signal_uv.shape[-1]), axis=-1)
     shown = (frequencies >= 1) & (frequencies <= 50)
     return frequencies[shown], density[..., shown]
@@ -172,7 +241,15 @@ def decibels(power: np.ndarray) -> np.ndarray:
 
 
 def frequency_axis(ax: Axes, sfreq: float) -> None:
-    """Label a spectrum's axes, name the bands and shade every second one, so that their edges can be read."""
+    """Label the axes of a spectrum, name the bands and shade every second one.
+
+    Parameters
+    ----------
+    ax : Axes
+        Panel of the spectrum.
+    sfreq : float
+        Sampling rate, Hz; the axis ends at half of it, at most at 50 Hz.
+    """
     top = min(50.0, sfreq / 2)
     shown = [(band, low, min(high, top)) for band, (low, high) in BANDS.items() if low < top]
     for band, low, high in shown:
@@ -189,30 +266,46 @@ def topographies(values: dict[str, np.ndarray], ch_names: Sequence[str], unit: s
     Parameters
     ----------
     values : dict of str to ndarray, shape (n_channels,)
-        One map per entry, in ``unit``, which labels the colour bar.
+        One map per entry.
+    ch_names : sequence of str
+        Channels.
+    unit, title : str
+        At the color bar, and above the figure.
     vlim : tuple of float, optional
-        Limits of the colours; by default all values, symmetric about zero if they lie on both sides of it.
+        Limits of the colors; by default the range of the values, symmetric about zero if it contains zero.
+
+    Returns
+    -------
+    Figure
     """
     figure, axes = panels((1.9 * len(values) + 1.2, 2.6), 1, len(values))
-    _scalp_maps(figure, list(np.ravel(axes)), values, ch_names, unit, vlim)
+    scalp_maps(figure, list(np.ravel(axes)), values, ch_names, unit, vlim)
     figure.suptitle(title)
     return figure
 
 
 def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Sequence[str], unit: str,
                          title: str = "Band power by label") -> Figure:
-    """Scalp maps of every label (rows) in every band (columns), one colour bar for all.
+    """Scalp maps of every label (rows) in every band (columns) with one color bar.
 
     Parameters
     ----------
     values : ndarray, shape (n_labels, n_bands, n_channels)
-        In ``unit``, which labels the colour bar; bands as in :data:`e2llm.core.bands.BANDS`.
+        Bands as in :data:`e2llm.core.bands.BANDS`.
+    labels, ch_names : sequence of str
+        Labels and channels.
+    unit, title : str
+        At the color bar, and above the figure.
+
+    Returns
+    -------
+    Figure
     """
     rows, columns = len(labels), len(BANDS)
     figure, axes = panels((1.3 * columns + 1.8, 1.25 * rows + 0.8), rows, columns)
     figure.get_layout_engine().set(w_pad=0.1)
     maps = {(label, band): values[i][j] for i, label in enumerate(labels) for j, band in enumerate(BANDS)}
-    _scalp_maps(figure, list(axes.ravel()), maps, ch_names, unit)
+    scalp_maps(figure, list(axes.ravel()), maps, ch_names, unit)
     for i, (ax, (label, band)) in enumerate(zip(axes.ravel(), maps, strict=True)):
         ax.set_title("{}\n{:g}-{:g} Hz".format(band, *BANDS[band]) if i < columns else "")
         if i % columns == 0:  # MNE switches the axis off, and its label with it
@@ -221,9 +314,19 @@ def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Se
     return figure
 
 
-def _scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequence[str], unit: str,
+def scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequence[str], unit: str,
                 vlim: tuple[float, float] | None = None) -> None:
-    """Draw one map per axes, titled with its key, and one colour bar for all of them."""
+    """Draw one scalp map per panel and one color bar for all of them.
+
+    Parameters
+    ----------
+    figure, axes : Figure and list of Axes
+        Where to draw; a panel for each map.
+    values : dict of str to ndarray, shape (n_channels,)
+        Title to map.
+    ch_names, unit, vlim
+        As in :func:`topographies`.
+    """
     if len(ch_names) < 4:  # fewer span no surface to interpolate over
         for ax, name in zip(axes, values, strict=True):
             ax.set_title(str(name))
@@ -249,7 +352,7 @@ def _map_positions(ch_names: Sequence[str]) -> np.ndarray:
 
 
 def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[Colormap, tuple[float, float]]:
-    """Colour map in steps (level lines are easier to compare, and small on disk) and limits: diverging about zero, else sequential."""
+    """Color map in steps, which are small on disk, and limits: diverging about zero, or sequential."""
     low, high = vlim or (float(np.nanmin(values)), float(np.nanmax(values)))
     if low < 0 < high:
         limit = max(-low, high)
@@ -258,7 +361,19 @@ def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -
 
 
 def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
-    """Windows by label (rows of ``table``) and part of the split (columns): ``pd.crosstab(index["label"], part)``."""
+    """Number of windows by label and part of the split.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Labels (rows) by parts (columns): ``pd.crosstab(index["label"], part)``.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+    """
     figure, ax = panels((max(6.0, 0.45 * table.size + 1.5), 3.6))
     table.plot.bar(ax=ax, rot=0, width=0.85, color=PALETTE[: table.shape[1]], edgecolor="white")
     for bars in ax.containers:
@@ -270,9 +385,9 @@ def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
 
 
 def loss_curves(history: pd.DataFrame) -> Figure:
-    """Losses over training, one line per numeric column beside ``step``; logarithmic if every value is positive.
+    """Losses over training, one line per numeric column besides ``step``; logarithmic if every value is positive.
 
-    A loss measured only now and then (validation) is missing at the other steps and gets markers.
+    A loss that is missing at some steps, such as a validation loss, gets markers.
     """
     losses = history.drop(columns="step").select_dtypes("number")
     figure, ax = panels((7, 3.8))
@@ -287,7 +402,21 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 
 
 def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Counts (true label, answer), each row in percent of its true label; a row without counts stays empty."""
+    """Confusion matrix, each row in percent of its true label; a row without counts stays empty.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (n_labels, n_labels)
+        Counts by true label (rows) and answer (columns).
+    labels : sequence of str
+        Their names.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+    """
     counts = np.asarray(matrix, float)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
@@ -300,7 +429,21 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
 
 
 def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Cosine similarity (n_tokens, n_labels) of projected EEG tokens with the word embeddings of the labels."""
+    """Cosine similarity of projected EEG tokens with the word embeddings of the labels.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (n_tokens, n_labels)
+        Similarities, -1 to 1.
+    labels : sequence of str
+        Names of the columns.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+    """
     matrix = np.asarray(matrix, float)
     limit = float(np.nanmax(np.abs(matrix))) or 1.0
     figure, ax = panels((0.65 * len(labels) + 2.4, min(8.0, 0.34 * len(matrix) + 1.6)))
@@ -327,18 +470,29 @@ def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str],
 
 
 def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], title: str) -> Figure:
-    """First two principal components of the same windows before and after training, (n_windows, n_features) each.
+    """First two principal components of the same windows before and after training.
 
-    ``colours`` names what each window is coloured by: its label, or its subject.
+    Parameters
+    ----------
+    before, after : ndarray, shape (n_windows, n_features)
+        Embeddings.
+    colours : sequence of str
+        What each window is colored by: its label, or its subject.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
     """
     names = list(dict.fromkeys(colours))
-    subject = np.array([names.index(name) for name in colours])
+    groups = np.array([names.index(name) for name in colours])
     figure, axes = panels((10.5, 4.2), 1, 2)
     for ax, vectors, when in zip(axes, (before, after), ("before", "after"), strict=True):
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(np.asarray(vectors, float))
         for i, name in enumerate(names):
-            ax.scatter(*points[subject == i].T, s=24, alpha=0.75, linewidth=0, label=name, **plain_axes(i))
+            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=name, **plain_axes(i))
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
     legend_right(ax)
@@ -347,44 +501,140 @@ def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], ti
 
 
 def scores(table: pd.DataFrame, title: str) -> Figure:
-    """Scores with their intervals, each beside its own chance level.
+    """Scores with their intervals, each with its own chance level, from 0 to 100 %.
 
     Parameters
     ----------
     table : DataFrame
         One row per score, the first at the top: ``name``, ``score``, ``low``, ``high`` and ``chance`` as shares
-        (0 to 1; a missing interval or chance is not drawn), optionally ``group`` or else ``role``, which colours the rows.
+        (0 to 1; a missing interval or chance is not drawn), optionally ``group`` or else ``role``, which colors the
+        rows.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
     """
     table = table.reset_index(drop=True)
     groups = next((table[column] for column in ("group", "role") if column in table), pd.Series("", index=table.index))
     figure, ax = panels((8, 0.38 * len(table) + 1.3))
     for i, (group, rows) in enumerate(table.groupby(groups, sort=False)):
-        interval = 100 * np.abs(np.stack([rows["score"] - rows["low"], rows["high"] - rows["score"]]).astype(float))
-        ax.errorbar(100 * rows["score"], rows.index, xerr=interval, linestyle="", markersize=6, capsize=3,
-                    label=str(group) or "_", **plain_axes(i))
-    known = table[table["chance"].notna()]
-    ax.vlines(100 * known["chance"], known.index - 0.3, known.index + 0.3, "0.25", "dashed", label="chance")
+        _points(ax, rows, rows.index, str(group) or "_", **plain_axes(i))
+    _chance_marks(ax, table, table.index, 0.3)
     ax.set_yticks(table.index, table["name"])
-    ax.set(title=title, xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
+    ax.set(xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
     ax.grid(axis="x", color="0.9", zorder=0)
     legend_right(ax)
+    figure.suptitle(title)
     return figure
 
 
-def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
-    """Log-probability of the explained answer while cells are taken away (left) or put in (right); a faithful attribution falls, or rises, first.
+def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, series: str | None = None,
+                 xlim: tuple[float, float] | None = None) -> Figure:
+    """Scores of several groups in panels side by side, with equal rows, 95 % intervals and chance levels.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`e2llm.evaluation.attribution.deletion_insertion`, averaged over windows: ``model``, ``kind``, ``share``, and in nats
-        ``attributed`` and ``random``.
+        As in :func:`scores`; rows of the figure are the values of ``name``, the first at the top. With the columns
+        ``clips low`` and ``clips high`` a thin line shows the interval over people and clips.
+    title : str
+        Above the figure: the finding in a sentence.
+    panel : str, optional
+        Column whose values are the panels, and their titles.
+    series : str, optional
+        Column whose values share a row, each with its own color and marker. Without it a color shows whether the
+        interval over people lies above chance, and each panel's title counts these scores.
+    xlim : tuple of float, optional
+        Range of the axis in percent; by default the range of the intervals and of chance.
+
+    Returns
+    -------
+    Figure
+    """
+    names, above = list(dict.fromkeys(table["name"])), np.where(table["low"] > table["chance"], ABOVE, NOT_ABOVE)
+    table = table.assign(_panel=table[panel] if panel else "", _series=table[series] if series else above)
+    kinds = list(dict.fromkeys(table["_series"])) if series else [NOT_ABOVE, ABOVE]
+    shifts = np.linspace(-0.2, 0.2, len(kinds)) if series and len(kinds) > 1 else np.zeros(len(kinds))
+    shown = list(dict.fromkeys(table["_panel"]))
+    columns = min(len(shown), 4)
+    lines = -(-len(shown) // columns)
+    height = lines * (0.3 * len(names) + 1.0) + 0.7
+    figure, axes = plt.subplots(lines, columns, figsize=(11 if columns > 1 else 8, height), sharex=True, sharey=True,
+                                squeeze=False, layout="constrained")
+    for ax in axes.flat[len(shown):]:
+        ax.set_visible(False)
+    for ax, place in zip(axes.flat, shown, strict=False):
+        rows = table[table["_panel"] == place]
+        for i, (kind, shift) in enumerate(zip(kinds, shifts, strict=True)):
+            if not len(some := rows[rows["_series"] == kind]):
+                continue
+            at = np.array([names.index(name) for name in some["name"]], float) + shift
+            look = plain_axes(i) if series else {"color": ("0.45", PALETTE[3])[i], "marker": MARKERS[i]}
+            if "clips low" in some:
+                ax.hlines(at, 100 * some["clips low"], 100 * some["clips high"], look["color"], linewidth=0.8)
+            _points(ax, some, at, str(kind), **look)
+            _chance_marks(ax, some, at, 0.36 / (len(kinds) if series else 1) + 0.08)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(ylim=(len(names) - 0.4, -0.6), xlim=xlim or _score_range(table))
+        ax.set_title(place if series else f"{place}\n{(rows['_series'] == ABOVE).sum()} of {len(rows)} above chance")
+        ax.grid(axis="x", color="0.9", zorder=0)
+        ax.set_xlabel("score (%)")
+    handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    bars = "bar: 95 % interval over people" + "; thin line: over people and clips" * ("clips low" in table)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), title=bars)
+    figure.suptitle(title)
+    return figure
+
+
+ABOVE, NOT_ABOVE = "interval above chance", "interval reaches chance"
+
+
+def _score_range(table: pd.DataFrame) -> tuple[float, float]:
+    """Limits in percent, multiples of five, that hold all scores, intervals and chance levels."""
+    values = 100 * table.filter(["score", "low", "high", "chance", "clips low", "clips high"]).to_numpy(float)
+    low, high = np.nanmin(values), np.nanmax(values)
+    margin = 0.04 * (high - low) + 0.5
+    return max(0.0, 5 * np.floor((low - margin) / 5)), min(102.0, 5 * np.ceil((high + margin) / 5))
+
+
+def _points(ax: Axes, rows: pd.DataFrame, at: Sequence[float], label: str, **look) -> None:
+    """Scores with their intervals in percent at some heights; whole also at the edge of the axis."""
+    interval = 100 * np.abs(np.stack([rows["score"] - rows["low"], rows["high"] - rows["score"]]).astype(float))
+    ax.errorbar(100 * rows["score"], at, xerr=interval, linestyle="", markersize=6, capsize=3, label=label,
+                clip_on=False, zorder=3, **look)
+
+
+def _chance_marks(ax: Axes, rows: pd.DataFrame, at: Sequence[float], half: float) -> None:
+    known, at = rows["chance"].notna().to_numpy(), np.asarray(at, float)
+    ax.vlines(100 * rows["chance"][known], at[known] - half, at[known] + half, "0.25", "dashed", label="chance")
+
+
+def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
+    """Log-probability of the explained answer while cells are deleted (left) or inserted (right).
+
+    With a faithful attribution the curve of the most attributed cells falls, or rises, before the random one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.evaluation.attribution.deletion_insertion`, averaged over windows: ``model``, ``kind``,
+        ``share``, and in nats ``attributed`` and ``random``.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
     """
     figure, axes = panels((9.5, 3.4), 1, 2)
     for ax, kind in zip(axes, ("deletion", "insertion"), strict=True):
         for i, (model, curve) in enumerate(table[table["kind"] == kind].groupby("model")):
-            ax.plot(100 * curve["share"], curve["attributed"], label=f"{model}, most attributed first", linewidth=1.5, **plain_axes(i))
-            ax.plot(100 * curve["share"], curve["random"], "--", label=f"{model}, at random", linewidth=1.2, markersize=4, **plain_axes(i))
+            ax.plot(100 * curve["share"], curve["attributed"], label=f"{model}, most attributed first", linewidth=1.5,
+                    **plain_axes(i))
+            ax.plot(100 * curve["share"], curve["random"], "--", label=f"{model}, at random", linewidth=1.2,
+                    markersize=4, **plain_axes(i))
         ax.set(title=kind, xlabel="cells (%)", ylabel="log-probability of the answer (nats)")
     legend_right(axes[1])
     figure.suptitle(title)
@@ -392,24 +642,44 @@ def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
 
 
 def reliability(table: pd.DataFrame, title: str) -> Figure:
-    """Accuracy against confidence: on the diagonal a model is right as often as it says; dots grow with their windows.
+    """Accuracy against confidence; on the diagonal both are equal. The size of a dot grows with its windows.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`e2llm.evaluation.statistics.reliability`: ``confidence`` and ``accuracy`` as shares, ``n`` windows in each bin.
+        From :func:`e2llm.evaluation.metrics.reliability`: ``confidence`` and ``accuracy`` as shares, ``n`` windows in
+        each bin.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
     """
     table = table[table["n"] > 0]
     figure, ax = panels((4.2, 4.0))
-    ax.plot([0, 100], [0, 100], "--", color="0.5", label="as often as it says")
-    ax.scatter(100 * table["confidence"], 100 * table["accuracy"], s=20 + 400 * table["n"] / table["n"].sum(), color=PALETTE[0], zorder=3)
-    ax.set(title=title, xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.plot([0, 100], [0, 100], "--", color="0.5", label="accuracy = confidence")
+    ax.scatter(100 * table["confidence"], 100 * table["accuracy"], s=20 + 400 * table["n"] / table["n"].sum(),
+               color=PALETTE[0], zorder=3)
+    ax.set(title=title, xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
     ax.legend(loc="upper left")
     return figure
 
 
 def probabilities(probs: dict[str, float], title: str) -> Figure:
-    """Probability of each answer as a share (0 to 1), the likeliest at the top."""
+    """Probability of each answer, the most probable at the top.
+
+    Parameters
+    ----------
+    probs : dict of str to float
+        Answer to its probability, 0 to 1.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+    """
     names = sorted(probs, key=probs.get, reverse=True)
     figure, ax = panels((6.5, 0.34 * len(names) + 1.1))
     bars = ax.barh(names, [100 * probs[name] for name in names], color=[PALETTE[0]] + ["0.7"] * (len(names) - 1))

@@ -1,4 +1,4 @@
-"""Figures of masked pretraining: what is hidden of a window, and what is rebuilt of it.
+"""Figures of masked pretraining: the masked patches of a window, and their reconstruction.
 
 As in :mod:`e2llm.viz.plots`, each function draws one figure and returns it.
 """
@@ -17,13 +17,26 @@ from ..models.eegpt import N_PATCHES, PATCH, SFREQ
 from ..training.pretraining import Masks
 from .plots import PALETTE, panels
 
-SHADES = {"shown": PALETTE[0], "hidden beside shown channels": PALETTE[1], "hidden time patch": "0.85"}
+SHADES = {"visible": PALETTE[0], "masked channel": PALETTE[1], "masked time patch": "0.85"}
 
 
 def masks(drawn: Masks, ch_names: Sequence[str], title: str, n_patches: int = N_PATCHES) -> Figure:
-    """What is shown and hidden of the first window of a batch; a dot marks every patch that is to be rebuilt.
+    """Visible and masked patches of the first window of a batch; a dot marks every patch to be reconstructed.
 
-    ``ch_names`` are the channels of the windows, one row each; columns are time patches of 250 ms.
+    Parameters
+    ----------
+    drawn : Masks
+        From :func:`e2llm.training.pretraining.draw_masks`.
+    ch_names : sequence of str
+        Channels of the windows, one row each.
+    title : str
+        Above the figure.
+    n_patches : int
+        Columns: time patches of 250 ms.
+
+    Returns
+    -------
+    Figure
     """
     kind = np.full((len(ch_names), n_patches), 2)
     times, channels = drawn.times[0].numpy(), drawn.channels[0].numpy()
@@ -43,18 +56,25 @@ def masks(drawn: Masks, ch_names: Sequence[str], title: str, n_patches: int = N_
     ax.grid(axis="x", which="both", color="white", linewidth=0.8)
     ax.set(title=title, xlabel="time (s)", ylabel="channel")
     handles = [Patch(color=colour, label=name) for name, colour in SHADES.items()]
-    handles.append(Line2D([], [], color="black", marker=".", linestyle="", label="to be rebuilt"))
+    handles.append(Line2D([], [], color="black", marker=".", linestyle="", label="to be reconstructed"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
 def rebuilt(rows: dict[str, Sequence[tuple[str, np.ndarray, np.ndarray]]], title: str) -> Figure:
-    """Original and rebuilt patches, one row of panels for each kind of hidden patch.
+    """Original and reconstructed patches, one row of panels for each kind of masked patch.
 
     Parameters
     ----------
     rows : dict of str to sequence of tuple
-        Kind of patch to equally many (name, original, rebuilt), both of shape (64,) in standard deviations of the original patch.
+        Kind of patch to equally many (name, original, reconstructed), both of shape (64,), in standard deviations of
+        the original patch.
+    title : str
+        Above the figure.
+
+    Returns
+    -------
+    Figure
     """
     columns = len(next(iter(rows.values())))
     figure, axes = panels((2.4 * columns + 1, 1.9 * len(rows) + 0.9), len(rows), columns)
@@ -62,8 +82,8 @@ def rebuilt(rows: dict[str, Sequence[tuple[str, np.ndarray, np.ndarray]]], title
     for line, (kind, patches) in zip(np.reshape(axes, (len(rows), columns)), rows.items(), strict=True):
         for ax, (name, original, drawn) in zip(line, patches, strict=True):
             ax.plot(milliseconds, original, color="0.35", linewidth=1.2, label="original")
-            ax.plot(milliseconds, drawn, color=PALETTE[1], linewidth=1.8, linestyle="--", label="rebuilt")
-            explained = round(100 * (1 - np.mean((original - drawn) ** 2)))  # an int, which knows no minus zero
+            ax.plot(milliseconds, drawn, color=PALETTE[1], linewidth=1.8, linestyle="--", label="reconstructed")
+            explained = round(100 * (1 - np.mean((original - drawn) ** 2)))  # an int has no minus zero
             ax.set(title=f"{name} ({explained} %)", ylim=(-3.2, 3.2), xlim=(0, milliseconds[-1]))
         line[0].set_ylabel(f"{kind}\n(SD of the patch)")
     for ax in np.reshape(axes, (len(rows), columns))[-1]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import jinja2
 
-# Text of models goes through here: autoescape stays on, and nothing below is marked safe.
+from ..data.audit import NOTHING_FOUND
+
+# Generated text is inserted here: autoescape stays on, and nothing below is marked safe.
 _PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 _TEMPLATE = """{% macro rows_of(table) %}
 <div class="wide"><table>
@@ -51,7 +53,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 <h1>E²-LLM run “{{ name }}”</h1>
 
 {% if stamp %}
-<p class="stamp" role="alert">{{ stamp }}. These scores should not be believed.</p>
+<p class="stamp" role="alert">{{ stamp }}. Do not use these scores.</p>
 {% endif %}
 {% for warning in warnings %}
 <p class="warning" role="alert">{{ warning }}</p>
@@ -70,7 +72,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 {% for table in tables %}
 {{ rows_of(table) }}
 {% else %}
-<p>This run holds no tables of results.</p>
+<p>This run has no tables of results.</p>
 {% endfor %}
 
 {% if figures %}
@@ -93,7 +95,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 {% endif %}
 
 {% if reasoning %}
-<h2>Reasoning, held against the signal</h2>
+<h2>Explanations, compared with the signal</h2>
 <p>{{ reasoning.meaning }}</p>
 {% for table in reasoning.tables %}
 {{ rows_of(table) }}
@@ -103,11 +105,11 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 {% for example in examples %}
 <div class="sample"><dl>
 <dt>Question</dt><dd>{{ example.question }}</dd>
-<dt>What the model said</dt><dd>{{ example.text }}</dd>
-<dt>Its claims</dt><dd>{% for claim in example.claims %}{{ claim }}
+<dt>Generated text</dt><dd>{{ example.text }}</dd>
+<dt>Claims</dt><dd>{% for claim in example.claims %}{{ claim }}
 {% else %}none
 {% endfor %}</dd>
-<dt>Answer and truth</dt><dd>{{ example.answer or "not read" }}, {{ example.truth }}</dd>
+<dt>Answer and true label</dt><dd>{{ example.answer or "not readable" }}, {{ example.truth }}</dd>
 <dt>Flag</dt><dd>{{ example.flag }}</dd>
 </dl></div>
 {% endfor %}
@@ -124,7 +126,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 {% endfor %}
 </tbody></table></div>
 {% else %}
-<p>This run holds no finished stage.</p>
+<p>This run has no finished stage.</p>
 {% endfor %}
 
 {% if versions %}
@@ -137,9 +139,18 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 
 
 def number(value: Any, column: str) -> str:
-    """A table's cell as text: one decimal percent in a column whose name ends in ``%``, else three significant digits.
+    """A cell of a table as text.
 
-    Values of a percent column are shares (0.5 is 50.0) as everywhere in the package.
+    Parameters
+    ----------
+    value : object
+        A number is written with three significant digits, None as a dash.
+    column : str
+        If its name ends in ``%``, a share is written in percent with one decimal (0.5 is 50.0).
+
+    Returns
+    -------
+    str
     """
     if value is None:
         return "–"
@@ -159,7 +170,7 @@ def _caption(name: str) -> str:
 
 
 def _table(name: str, rows: list[Mapping]) -> dict:
-    """A list of rows as cells; a column is numeric if all its values are."""
+    """A list of rows as cells; a column is numeric if all its values are numbers."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     numeric = {column: all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns}
 
@@ -174,21 +185,22 @@ def _table(name: str, rows: list[Mapping]) -> dict:
 
 
 def _text(value: Any) -> str:
-    """A fact as people read it: sentences as they are, a list of them one after another, the rest as compact JSON."""
+    """A fact as text: sentences unchanged, a list of sentences joined, anything else as compact JSON."""
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return " ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _stage(name: str, record: Mapping) -> dict:
-    """What a reader asks of a stage: its facts, inputs and parameters, lists and mappings as compact text."""
+    """Facts, inputs and parameters of a stage as text."""
     pairs = [pair for part in ("facts", "inputs", "params") for pair in record[part].items()]
     rows = [(key, _text(value)) for key, value in pairs]
     return {"caption": f"{_caption(name)} ({record['seconds']:.0f} s)", "rows": rows}
 
 
-def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, bytes], reasoning: Mapping | None = None) -> str:
-    """One HTML page of a run; everything that comes from models, files and labels is escaped.
+def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, bytes],
+           reasoning: Mapping | None = None) -> str:
+    """One HTML page of a run; all text from models, files and labels is escaped.
 
     Parameters
     ----------
@@ -202,6 +214,10 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
         File name without suffix, PNG.
     reasoning : mapping, optional
         ``meaning`` (text), ``tables`` (title to rows) and ``examples`` (title to rows) of lesson 07.
+
+    Returns
+    -------
+    str
     """
     found = {(package, version) for record in stages.values() for package, version in record["versions"].items()}
     if reasoning is not None:
@@ -211,9 +227,11 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
         tables=[_table(title, rows) for title, rows in metrics.get("tables", {}).items() if rows],
         facts=[(key, _text(value)) for key, value in metrics.get("facts", {}).items() if key != "stamp"],
         stamp=metrics.get("facts", {}).get("stamp", ""),
+        warnings=[found for found in metrics.get("facts", {}).get("audit", []) if found != NOTHING_FOUND],
         samples=metrics.get("samples", []),
         reasoning=reasoning,
-        figures=[{"caption": _caption(title), "data": base64.b64encode(png).decode()} for title, png in figures.items()],
+        figures=[{"caption": _caption(title),
+                  "data": base64.b64encode(png).decode()} for title, png in figures.items()],
         stages=[_stage(title, record) for title, record in stages.items()],
         versions=sorted(found),
     )

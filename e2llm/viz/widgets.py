@@ -1,7 +1,8 @@
-"""Live views under JupyterLab, and what stands for them in a batch run.
+"""Interactive views in JupyterLab, and their static versions in a batch run.
 
-A live widget can hang a batch run and cannot be compared with a stored output. Each function here therefore asks
-:func:`interactive` first, and in batch returns one static result. Let the call be the last line of its cell.
+A live widget can block a batch run and cannot be compared with a stored output. Each function therefore asks
+:func:`e2llm.core.environment.is_interactive` first, and returns one static result in a batch run. Make the call the
+last line of its cell.
 """
 
 from __future__ import annotations
@@ -9,28 +10,19 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from ..core.chat import LETTERS
 from ..core.environment import is_interactive
 from ..data.preprocessing import Windows
 from . import plots
-from .answer_view import LETTERS
-
-if TYPE_CHECKING:
-    from .answer_view import Explained
-
-
+from .answer_view import Explained
 
 _FIELD = {"style": {"description_width": "70px"}}
-
-
-def interactive() -> bool:
-    """Whether live widgets make sense: somebody sits before this notebook in JupyterLab."""
-    return is_interactive()
 
 
 # ---------------------------------------------------------------- the signal browser
@@ -42,17 +34,22 @@ def signal_browser(windows: Windows, start: int = 0) -> ipywidgets.VBox | Figure
     Parameters
     ----------
     windows : Windows
-        What to browse.
+        Windows to browse.
     start : int
-        Row of the window that is shown first.
+        Row of the first window shown.
 
     Returns
     -------
     ipywidgets.VBox or Figure
-        The figure is no longer pyplot's, so a notebook shows it once, as the value of its cell.
+        The figure is closed in pyplot, so a notebook shows it once, as the value of its cell.
+
+    Raises
+    ------
+    IndexError
+        If there is no row ``start``.
     """
     _check_row(windows, start)
-    if not interactive():
+    if not is_interactive():
         figure = _draw(windows, start)
         plt.close(figure)
         return figure
@@ -72,15 +69,15 @@ class WindowPicker:
     Parameters
     ----------
     windows : Windows
-        What to choose from.
+        Windows to choose from.
     start : int
-        Row that is chosen first.
+        Row chosen at the start.
     on_change : callable, optional
-        ``on_change(row)``, called once whenever another row is chosen.
+        ``on_change(row)``, called once for every other row that is chosen.
     """
 
     def __init__(self, windows: Windows, start: int = 0, on_change: Callable[[int], None] | None = None) -> None:
-        self._index, self._on_change, self._told = windows.index, on_change, start
+        self._index, self._on_change, self._reported = windows.index, on_change, start
         first = windows.index.iloc[start]
         rows = self._rows(first["subject"], first["clip"])
         self.subject = ipywidgets.Dropdown(
@@ -91,7 +88,7 @@ class WindowPicker:
             value=rows.index(start), min=0, max=len(rows) - 1, description="window", continuous_update=False, **_FIELD)
         self.subject.observe(self._subject_changed, "value")
         self.clip.observe(self._clip_changed, "value")
-        self.window.observe(self._tell, "value")
+        self.window.observe(self._report, "value")
         self.box = ipywidgets.HBox([self.subject, self.clip, self.window])
 
     @property
@@ -100,8 +97,8 @@ class WindowPicker:
         return self._rows(self.subject.value, self.clip.value)[self.window.value]
 
     def _rows(self, subject: str, clip: int) -> list[int]:
-        mine = (self._index["subject"] == subject) & (self._index["clip"] == clip)
-        return mine.to_numpy().nonzero()[0].tolist()
+        chosen = (self._index["subject"] == subject) & (self._index["clip"] == clip)
+        return chosen.to_numpy().nonzero()[0].tolist()
 
     def _clips(self, subject: str) -> list[tuple[str, int]]:
         """Clips of a subject, each named with its label."""
@@ -115,11 +112,11 @@ class WindowPicker:
     def _clip_changed(self, _: dict | None = None) -> None:
         self.window.value = 0  # before the maximum shrinks, or the slider would stop at a window in between
         self.window.max = len(self._rows(self.subject.value, self.clip.value)) - 1
-        self._tell()
+        self._report()
 
-    def _tell(self, _: dict | None = None) -> None:
-        if self._on_change is not None and self.row != self._told:
-            self._told = self.row
+    def _report(self, _: dict | None = None) -> None:
+        if self._on_change is not None and self.row != self._reported:
+            self._reported = self.row
             self._on_change(self.row)
 
 
@@ -129,10 +126,22 @@ def _check_row(windows: Windows, row: int) -> None:
 
 
 def window_name(windows: Windows, row: int) -> str:
-    """One window in words."""
+    """Subject, clip, label and time of a window in words.
+
+    Parameters
+    ----------
+    windows : Windows
+        All windows.
+    row : int
+        The one to name.
+
+    Returns
+    -------
+    str
+    """
     it = windows.index.iloc[row]
-    if "file" in it:  # of e2llm.newcomer: no label is known, and the levels are a choice
-        return f"{it['file']}, window {it['window']} from {it['start_s']:g} s, {it['levels']}"
+    if "file" in it:  # of a new subject: no label is known, and the statistics are a choice
+        return f"{it['file']}, window {it['window']} from {it['start_s']:g} s, {it['statistics']}"
     return f"subject {it['subject']}, clip {it['clip']} ({it['label']}), window {it['window']} from {it['start_s']:g} s"
 
 
@@ -155,22 +164,33 @@ def _failure(error: Exception) -> str:
     return f"<b>{html.escape(f'{type(error).__name__}: {error}')}</b>"
 
 
-def reasoning_panel(model: Any, questions: Sequence[str], start: int | Sequence[int] = 0) -> ipywidgets.VBox | Explained:
-    """Ask about one to four windows, watch the answer grow, then see which of its claims are true; in batch, the first question's answer.
+def reasoning_panel(model: Any, questions: Sequence[str],
+                    start: int | Sequence[int] = 0) -> ipywidgets.VBox | Explained:
+    """Ask about one to four windows and see which claims of the answer are true.
+
+    In JupyterLab the answer is shown while it is generated; a batch run returns the answer to the first question.
 
     Parameters
     ----------
     model : E2LLM
         From :meth:`e2llm.app.chat_session.E2LLM.of_run`.
     questions : sequence of str
-        Suggestions, at least one: free text that may be edited, or names of tasks (:data:`e2llm.app.chat_session.TASKS`).
+        Suggestions, at least one: free text that may be edited, or names of tasks
+        (:data:`e2llm.app.chat_session.TASKS`).
     start : int or sequence of int
-        Rows of the windows that are chosen first, at most four.
+        Rows of the windows chosen at the start, at most four.
 
     Returns
     -------
     ipywidgets.VBox or Explained
         The panel, or a static answer.
+
+    Raises
+    ------
+    ValueError
+        For no windows, more than four, or no question.
+    IndexError
+        For a row that is not there.
     """
     windows, rows = model.corpus.windows, [start] if isinstance(start, int) else list(start)
     if not 1 <= len(rows) <= len(LETTERS):
@@ -179,34 +199,38 @@ def reasoning_panel(model: Any, questions: Sequence[str], start: int | Sequence[
         _check_row(windows, row)
     if not questions:
         raise ValueError("reasoning_panel needs at least one question to suggest.")
-    if not interactive():
+    if not is_interactive():
         return model.ask(rows, questions[0])
     return _ReasoningPanel(model, windows, questions, rows).box
 
 
 class _ReasoningPanel:
-    """The live panel: pickers, the signal of the window that was chosen last, a question, and what comes of it."""
+    """The live panel: pickers, the signal of the window chosen last, a question, and the checked answer."""
 
     def __init__(self, model: Any, windows: Windows, questions: Sequence[str], rows: list[int]) -> None:
         wide = ipywidgets.Layout(width="700px")
         self.model, self.windows = model, windows
-        self.pickers = [WindowPicker(windows, (rows + rows[:1] * len(LETTERS))[i], self.browse) for i in range(len(LETTERS))]
+        self.pickers = [WindowPicker(windows, (rows + rows[:1] * len(LETTERS))[i],
+                                     self.browse) for i in range(len(LETTERS))]
         self.count = ipywidgets.IntSlider(value=len(rows), min=1, max=len(LETTERS), description="segments", **_FIELD)
         self.chosen, self.signal = ipywidgets.VBox(), ipywidgets.Image(format="png")
         self.suggestion = ipywidgets.Dropdown(options=list(questions), description="suggestion", layout=wide, **_FIELD)
         self.question = ipywidgets.Textarea(value=questions[0], description="question", layout=wide, **_FIELD)
         self.button = ipywidgets.Button(description="Ask", button_style="primary")
-        self.shown, self.figure = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=ipywidgets.Layout(display="none"))
+        self.shown, self.figure = ipywidgets.HTML(), ipywidgets.Image(format="png",
+                                                                      layout=ipywidgets.Layout(display="none"))
         self.count.observe(self.show_pickers, "value")
         self.suggestion.observe(self.suggest, "value")
         self.button.on_click(self.click)
         self.show_pickers()
         self.browse(rows[0])
-        self.box = ipywidgets.VBox([self.count, self.chosen, self.signal, self.suggestion, self.question, self.button, self.shown, self.figure])
+        self.box = ipywidgets.VBox([self.count, self.chosen, self.signal, self.suggestion, self.question, self.button,
+                                    self.shown, self.figure])
 
     def show_pickers(self, _: dict | None = None) -> None:
         some = self.pickers[: self.count.value]
-        self.chosen.children = [ipywidgets.HBox([ipywidgets.Label(letter), picker.box]) for letter, picker in zip(LETTERS, some, strict=False)]
+        self.chosen.children = [ipywidgets.HBox([ipywidgets.Label(letter), picker.box])
+                                for letter, picker in zip(LETTERS, some, strict=False)]
 
     def browse(self, row: int) -> None:
         self.signal.value = _png(_draw(self.windows, row))
@@ -215,7 +239,7 @@ class _ReasoningPanel:
         self.question.value = change["new"]
 
     def click(self, _: ipywidgets.Button) -> None:
-        self.button.disabled, self.shown.value, self.figure.layout.display = True, "<i>thinking …</i>", "none"
+        self.button.disabled, self.shown.value, self.figure.layout.display = True, "<i>generating …</i>", "none"
         try:
             rows, text = [picker.row for picker in self.pickers[: self.count.value]], ""
             for text in self.model.stream(rows, self.question.value):
@@ -223,7 +247,7 @@ class _ReasoningPanel:
             explained = self.model.explain(rows, self.question.value, text)
             self.shown.value = explained._repr_html_()
             self.figure.value, self.figure.layout.display = _png(explained.figure()), ""
-        except Exception as error:  # a callback's traceback would go to a log that nobody reads
+        except Exception as error:  # the traceback of a callback would only reach the server's log
             self.shown.value = _failure(error)
         finally:
             self.button.disabled = False

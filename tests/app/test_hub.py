@@ -1,4 +1,4 @@
-"""A shared run answers elsewhere with the same bits; what it is compared with is declared; half a folder, or the wrong part, is refused by name."""
+"""An exported run gives the same bits elsewhere; its statistics are named; an incomplete or wrong folder is refused."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from safetensors.torch import load_file
 
 import e2llm
 from e2llm.app import chat_session, evaluation_stage, hub_export, model_card, stages
-from e2llm.app.chat_session import E2LLM, NewRecording, SharedModel
+from e2llm.app.chat_session import E2LLM, ExportedModel, NewRecording
 from e2llm.app.cli import main
 from e2llm.app.hub_export import export, push_to_hub
-from e2llm.app.hub_import import FACTS, ShareError
+from e2llm.app.hub_import import FACTS, ExportError
 from e2llm.app.model_card import public
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.labels import SEED_VII
 from e2llm.data.features import band_power, evidence
-from e2llm.data.new_subject import OWN_WINDOWS, NewSubject, PopulationStatistics, read_windows
+from e2llm.data.new_subject import MIN_SUBJECT_WINDOWS, NewSubject, PopulationStatistics, read_windows
 from e2llm.data.preprocessing import PreprocessParams, clean, cut_windows
 from e2llm.data.simulation import TwinParams, simulate, truth_folder
 from e2llm.data.sources.base import RecordingError
@@ -61,7 +61,8 @@ def one_thread():
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> SeedVII:
     """Three people who saw one session."""
-    return SeedVII(simulate(tmp_path_factory.mktemp("data") / "twin", TwinParams(subjects=3, sessions=1, clips=15, seconds=(8.2, 9.0)), n_jobs=1))
+    return SeedVII(simulate(tmp_path_factory.mktemp("data") / "twin",
+                            TwinParams(subjects=3, sessions=1, clips=15, seconds=(8.2, 9.0)), n_jobs=1))
 
 
 def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> Run:
@@ -74,7 +75,8 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
     corpus = stages.open_dataset(run)
     stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(600, 64, 2), 40, 2, fit(4))
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
-    stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8), fit(4, 2e-2))
+    stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8),
+                    fit(4, 2e-2))
     evaluation_stage.evaluate(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, False, False, 0)
     return run
 
@@ -88,7 +90,7 @@ def run(source, tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory) -> Path:
     """An export; read only."""
-    return export(run, tmp_path_factory.mktemp("shared") / "small")
+    return export(run, tmp_path_factory.mktemp("exported") / "small")
 
 
 @pytest.fixture
@@ -98,18 +100,20 @@ def own(folder, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder) -> SharedModel:
-    return SharedModel.from_pretrained(folder)
+def model(folder) -> ExportedModel:
+    return ExportedModel.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
 def minute(source) -> np.ndarray:
     """One person's signal, microvolts (62, samples), a minute at 200 Hz."""
-    return np.concatenate([trial.signal for trial in source.trials(source.recordings[2])], axis=1)[:, : 200 * 4 * N_WINDOWS]
+    return np.concatenate([trial.signal for trial in source.trials(source.recordings[2])],
+                          axis=1)[:, : 200 * 4 * N_WINDOWS]
 
 
 def write_edf(path: Path, signal: np.ndarray, names=SeedVII.ch_names, sfreq: int = 200) -> Path:
-    Edf([EdfSignal(x.astype(float), sfreq, label=name, physical_dimension="uV") for name, x in zip(names, signal, strict=True)]).write(path)
+    Edf([EdfSignal(x.astype(float), sfreq, label=name,
+                   physical_dimension="uV") for name, x in zip(names, signal, strict=True)]).write(path)
     return path
 
 
@@ -124,22 +128,22 @@ SCRIPT = """
 import sys
 import numpy as np, torch
 torch.set_num_threads(1)
-from e2llm.asking import E2LLM
-from e2llm.card import public
-from e2llm.assessment import predict
-from e2llm.evaluate import Listener, probabilities, score_options
-from e2llm.tasks import read_items
+from e2llm import E2LLM, InferenceEngine
+from e2llm.models.inference import score_options
+from e2llm.tasks.items import read_items
 folder, edf, given, out, question = sys.argv[1:]
 model = E2LLM.from_pretrained(folder)
 recording = model.read(edf)
 said = str(recording.ask(3, question))
 with np.load(given) as stored:
-    listener = Listener(model.model, model.processor, stored["tokens"], {i: i for i in range(len(stored["tokens"]))})
+    tokens = stored["tokens"]
+    engine = InferenceEngine(model.model, model.processor, tokens, {i: i for i in range(len(tokens))})
     signal = torch.from_numpy(stored["signal"])
 items = read_items(given + ".jsonl")
 with torch.no_grad():
-    np.savez(out, options=np.stack(score_options(listener, items)), logits=model.model(**listener.inputs(items, False)).logits.numpy(),
-             heard=model.model.encode(signal).numpy(), said=said)
+    logits = model.model(**engine.inputs(items, False)).logits.numpy()
+    np.savez(out, options=np.stack(score_options(engine, items)), logits=logits,
+             encoded=model.model.encode(signal).numpy(), said=said)
 """
 
 
@@ -150,20 +154,24 @@ def test_a_new_process_answers_with_the_same_bits(run, folder, edf, model, tmp_p
     trained, tokens = E2LLM.of_run(run, corpus).engine, np.load(run.path / "encoder" / "tokens.npy")
     position = {i: i for i in range(len(tokens))}
     items = items_module.prediction_items(corpus, corpus.split.test[:4], 0)
-    items = [replace(item, messages=[{"role": "user", "content": [{"type": "eeg", "window": i}, *item.messages[0]["content"][1:]]}], windows=[i])
+    items = [replace(item, messages=[{"role": "user",
+                                      "content": [{"type": "eeg", "window": i}, *item.messages[0]["content"][1:]]}],
+                     windows=[i])
              for i, item in enumerate(items)]
-    signal = corpus.equalise(corpus.windows.data[:3], corpus.norm_groups[:3])
+    signal = corpus.equalize(corpus.windows.data[:3], corpus.norm_groups[:3])
     np.savez(tmp_path / "given.npz", tokens=tokens, signal=signal.numpy())
     write_items(items, tmp_path / "given.npz.jsonl")
     moved = shutil.copytree(folder, tmp_path / "moved")
-    environment = {**os.environ, "PYTHONPATH": str(Path(e2llm.__file__).parents[1]), "E2LLM_RUNS": str(tmp_path / "nothing"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", SCRIPT, moved, edf, tmp_path / "given.npz", tmp_path / "out.npz", QUESTION], env=environment, check=True,
+    environment = {**os.environ, "PYTHONPATH": str(Path(e2llm.__file__).parents[1]),
+                   "E2LLM_RUNS": str(tmp_path / "nothing"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", SCRIPT, moved, edf, tmp_path / "given.npz", tmp_path / "out.npz", QUESTION],
+                   env=environment, check=True,
                    cwd=tmp_path)
     engine = InferenceEngine(trained.model, trained.processor, tokens, position)
     with np.load(tmp_path / "out.npz") as found, torch.no_grad():
         assert np.array_equal(found["options"], np.stack(score_options(engine, items)))
         assert np.array_equal(found["logits"], trained.model(**engine.inputs(items, False)).logits.numpy())
-        assert np.array_equal(found["heard"], stages.load_encoder(run, corpus).encoder(signal).flatten(2).numpy())
+        assert np.array_equal(found["encoded"], stages.load_encoder(run, corpus).encoder(signal).flatten(2).numpy())
         assert str(found["said"]) == str(model.read(edf).ask(3, QUESTION))
     assert adapter_matters(folder, engine, items)
 
@@ -177,7 +185,8 @@ def adapter_matters(folder: Path, engine: InferenceEngine, items: list) -> bool:
 
 def test_the_adapter_is_lora_alone_and_the_projector_the_trained_one(run, folder):
     lora = load_file(folder / "adapter" / "adapter_model.safetensors")
-    assert lora and all("lora_" in key for key in lora) and any(value.abs().sum() for key, value in lora.items() if "lora_B" in key)
+    assert lora and all("lora_" in key for key in lora)
+    assert any(value.abs().sum() for key, value in lora.items() if "lora_B" in key)
     settings = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert settings["modules_to_save"] is None and settings["base_model_name_or_path"] is None
     kept, before = load_file(folder / "model.safetensors"), load_file(run.path / "projector" / "projector.safetensors")
@@ -191,13 +200,15 @@ def test_the_adapter_is_lora_alone_and_the_projector_the_trained_one(run, folder
 
 def test_a_folder_is_json_and_safetensors_without_places_or_recordings(run, folder):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"README.md", FACTS, "config.json", "model.safetensors", "levels.safetensors", "language_model/model.safetensors"} <= names
+    assert {"README.md", FACTS, "config.json", "model.safetensors", "population_statistics.safetensors",
+            "language_model/model.safetensors"} <= names
     assert {Path(name).suffix for name in names} <= {".md", ".json", ".safetensors", ".jinja"}
     for name in names:
         content = (folder / name).read_bytes()
         assert not any(str(place).encode() in content for place in (run.path, run.root, folder, Path.home() / "x"))
     facts = json.loads((folder / FACTS).read_text())
-    assert facts["evidence"] == stages.open_dataset(run).evidence_names.columns and facts["levels"] == "own" and facts["simulated"]
+    assert facts["evidence"] == stages.open_dataset(run).evidence_names.columns and facts["statistics"] == "subject"
+    assert facts["simulated"]
     assert PreprocessParams(**facts["preprocess"]) == PreprocessParams() and facts["people"] == 3
 
 
@@ -205,7 +216,7 @@ def test_a_place_of_this_machine_is_cut_off_or_refused(run, tmp_path, monkeypatc
     given = {"weights": "/home/somebody/eegpt.ckpt", "name": "Qwen/Qwen3-0.6B", "list": ["../a/b.gguf", 1, None, ""]}
     assert public(given) == {"weights": "eegpt.ckpt", "name": "Qwen/Qwen3-0.6B", "list": ["b.gguf", 1, None, ""]}
     monkeypatch.setattr(hub_export, "model_card", lambda *_: f"see {run.path}/report.html")
-    with pytest.raises(ShareError, match=r"README\.md would hold the path"):
+    with pytest.raises(ExportError, match=r"README\.md would hold the path"):
         export(run, tmp_path / "export")
     assert not list(tmp_path.iterdir())
 
@@ -239,8 +250,10 @@ def test_an_export_that_fails_leaves_what_was_there(run, own, monkeypatch, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
-@pytest.mark.parametrize(("stage", "notebook"), [("windows", "01_preprocessing"), ("encoder", "02_encoder"), ("language_model", "03_alignment"),
-                                                 ("adapter", "04_instruction_tuning"), ("evaluation", "05_evaluation")])
+@pytest.mark.parametrize(("stage", "notebook"),
+                         [("windows", "01_preprocessing"), ("encoder", "02_encoder"),
+                          ("language_model", "03_alignment"),
+                          ("adapter", "04_instruction_tuning"), ("evaluation", "05_evaluation")])
 def test_an_unfinished_run_is_refused_with_the_notebook(run, tmp_path, stage, notebook):
     record = run.path / stage / "stage.json"
     record.rename(record.with_suffix(".away"))
@@ -270,10 +283,12 @@ def as_if_real(run: Run, monkeypatch, language: str = "") -> None:
 def test_real_recordings_need_a_name_and_a_licence(run, tmp_path, monkeypatch):
     as_if_real(run, monkeypatch)
     for given in ({}, {"license": "cc0-1.0"}, {"dataset": "SEED-VII"}):
-        with pytest.raises(ShareError, match="under which licence"):
+        with pytest.raises(ExportError, match="under which licence"):
             export(run, tmp_path / "export", **given)
-    facts = json.loads((export(run, tmp_path / "export", "cc-by-nc-4.0", "SEED-VII, own recordings") / FACTS).read_text())
-    assert (facts["license"], facts["dataset"], facts["simulated"]) == ("cc-by-nc-4.0", "SEED-VII, own recordings", False)
+    facts = json.loads((export(run, tmp_path / "export", "cc-by-nc-4.0",
+                               "SEED-VII, own recordings") / FACTS).read_text())
+    assert (facts["license"], facts["dataset"],
+            facts["simulated"]) == ("cc-by-nc-4.0", "SEED-VII, own recordings", False)
     card = (tmp_path / "export" / "README.md").read_text()
     assert "simulated" not in card.lower() and "The data have their own" in card
 
@@ -287,16 +302,22 @@ def test_a_language_model_of_the_hub_is_named_and_one_of_this_machine_has_to_be_
         hub = export(run, tmp_path / "hub", "mit", "x")
         as_if_real(run, patch, "/home/somebody/models/Small-1M")
         local = export(run, tmp_path / "local", "mit", "x")
-    assert not (hub / "language_model").exists() and json.loads((hub / "config.json").read_text())["language_model"] == "somebody/Small-1M@v2"
+    assert not (hub / "language_model").exists()
+    assert json.loads((hub / "config.json").read_text())["language_model"] == "somebody/Small-1M@v2"
     assert huggingface_hub.ModelCard((hub / "README.md").read_text()).data.base_model == "somebody/Small-1M"
-    with pytest.raises(ShareError, match=r"maker's machine \(Small-1M\): give language_model="):
-        SharedModel.from_pretrained(local)
+    with pytest.raises(ExportError, match=r"local language model \(Small-1M\): give language_model="):
+        ExportedModel.from_pretrained(local)
     assert "somebody" not in (local / "README.md").read_text() + (local / FACTS).read_text()
-    assert SharedModel.from_pretrained(local, str(run.path / "language_model" / "model")).facts["language_model"]["name"] == "Small-1M"
+    assert (
+        ExportedModel.from_pretrained(local, str(run.path / "language_model" / "model")).facts["language_model"]["name"]
+        == "Small-1M"
+    )
 
 
-@pytest.mark.parametrize(("change", "fact"), [({"hidden_size": 96}, "hidden_size is 96, not 64"), ({"layers": 3}, "num_hidden_layers is 3, not 2"),
-                                              ({"vocab_size": 500}, "vocab_size is 500, not 600"), ({}, "its weights differ")])
+@pytest.mark.parametrize(("change", "fact"),
+                         [({"hidden_size": 96}, "hidden_size is 96, not 64"),
+                          ({"layers": 3}, "num_hidden_layers is 3, not 2"),
+                          ({"vocab_size": 500}, "vocab_size is 500, not 600"), ({}, "its weights differ")])
 def test_another_language_model_is_refused(run, folder, tmp_path, change, fact):
     tokenizer, place = stages.open_language(run)[1], run.path / "language_model" / "model" / "tokenizer.json"
     size = {"vocab_size": 600, "hidden_size": 64, "layers": 2, **change}
@@ -304,8 +325,8 @@ def test_another_language_model_is_refused(run, folder, tmp_path, change, fact):
         tokenizer = make_tokenizer(list(json.loads(place.read_text())["model"]["vocab"]), 500)
     new_language_model(tokenizer, ScratchParams(**size), 7).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
-    with pytest.raises((LanguageModelError, ShareError), match=f"trained with another language model.*{fact}"):
-        SharedModel.from_pretrained(folder, str(tmp_path / "other"))
+    with pytest.raises((LanguageModelError, ExportError), match=f"trained with another language model.*{fact}"):
+        ExportedModel.from_pretrained(folder, str(tmp_path / "other"))
 
 
 def test_another_tokenizer_of_the_same_size_is_refused(run, folder, tmp_path):
@@ -315,55 +336,60 @@ def test_another_tokenizer_of_the_same_size_is_refused(run, folder, tmp_path):
     first, second = [token for token, number in vocabulary.items() if number in (70, 71)]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ShareError, match="its tokenizer differs"):
-        SharedModel.from_pretrained(folder, str(other))
+    with pytest.raises(ExportError, match="its tokenizer differs"):
+        ExportedModel.from_pretrained(folder, str(other))
 
 
 # --- folders that are not whole
 
 
 def test_what_is_no_export_is_refused(own, tmp_path):
-    for name, fact in ((tmp_path / "nothing", "is no folder"), (str(tmp_path / "nothing"), "is no folder"), (tmp_path, f"holds no {FACTS}")):
-        with pytest.raises(ShareError, match=fact):
-            SharedModel.from_pretrained(name)
-    for content, fact in (("{", "is not JSON"), ("[]", "was not written by"), ('{"format": "other"}', "was not written by")):
+    for name, fact in ((tmp_path / "nothing", "is no folder"), (str(tmp_path / "nothing"), "is no folder"),
+                       (tmp_path, f"holds no {FACTS}")):
+        with pytest.raises(ExportError, match=fact):
+            ExportedModel.from_pretrained(name)
+    for content, fact in (("{", "is not JSON"), ("[]", "was not written by"),
+                          ('{"format": "other"}', "was not written by")):
         (own / FACTS).write_text(content)
-        with pytest.raises(ShareError, match=fact):
-            SharedModel.from_pretrained(own)
+        with pytest.raises(ExportError, match=fact):
+            ExportedModel.from_pretrained(own)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "adapter/adapter_model.safetensors", "levels.safetensors",
-                                  "language_model/tokenizer.json"])
+@pytest.mark.parametrize("name",
+                         ["model.safetensors", "config.json", "adapter/adapter_model.safetensors",
+                          "population_statistics.safetensors",
+                          "language_model/tokenizer.json"])
 def test_a_missing_or_changed_file_is_named(own, name):
     content = (own / name).read_bytes()
     for changed in (content[:-3], content[:50] + bytes([content[50] ^ 1]) + content[51:]):
         (own / name).write_bytes(changed)
-        with pytest.raises(ShareError, match=f"{name} is not as it was exported"):
-            SharedModel.from_pretrained(own)
+        with pytest.raises(ExportError, match=f"{name} is not as it was exported"):
+            ExportedModel.from_pretrained(own)
     (own / name).unlink()
-    with pytest.raises(ShareError, match=f"{name} is missing"):
-        SharedModel.from_pretrained(own)
+    with pytest.raises(ExportError, match=f"{name} is missing"):
+        ExportedModel.from_pretrained(own)
 
 
 def test_claims_that_meant_something_else_are_refused(own):
     facts = json.loads((own / FACTS).read_text())
     facts["meanings"]["level"], facts["e2llm"] = 0.5, "0.0.7"
     (own / FACTS).write_text(json.dumps(facts))
-    with pytest.raises(ShareError, match=r"install e2llm 0\.0\.7"):
-        SharedModel.from_pretrained(own)
+    with pytest.raises(ExportError, match=r"install e2llm 0\.0\.7"):
+        ExportedModel.from_pretrained(own)
 
 
 def test_an_export_of_another_version_is_refused(own):
-    """Version 1 heard evidence in mean tokens alone: its projector would not fit."""
+    """Version 1 had no evidence tokens: its projector does not fit."""
     facts = json.loads((own / FACTS).read_text())
     (own / FACTS).write_text(json.dumps({**facts, "version": 1}))
-    with pytest.raises(ShareError, match=r"is an export of version 1, this e2llm reads version \d+: train its run anew"):
-        SharedModel.from_pretrained(own)
+    with pytest.raises(ExportError,
+                       match=r"is an export of version 1, this e2llm reads version \d+: train its run anew"):
+        ExportedModel.from_pretrained(own)
 
 
 def test_an_edited_card_is_no_damage(own):
     (own / "README.md").write_text("mine")
-    assert "small" in repr(SharedModel.from_pretrained(own))
+    assert "small" in repr(ExportedModel.from_pretrained(own))
 
 
 # --- a new recording
@@ -373,43 +399,47 @@ def test_a_new_recording_is_cleaned_as_the_run_cleaned_its_own(model, source, mi
     found = model.read(edf)
     trial = replace(next(source.trials(source.recordings[2])), signal=minute)
     expected = cut_windows(clean(trial, PreprocessParams())[0], model.facts["ch_names"], 4.0)
-    assert isinstance(found, NewRecording) and len(found) == N_WINDOWS and found.corpus.windows.data.shape == expected.shape
+    assert isinstance(found, NewRecording) and len(found) == N_WINDOWS
+    assert found.corpus.windows.data.shape == expected.shape
     assert np.abs(found.corpus.windows.data - expected).max() < 0.05  # µV; an EDF has 16 bits
     assert found.corpus.windows.index["label"].eq("").all()
 
 
-def test_own_levels_bring_a_newcomer_to_the_population_and_evidence_to_the_own_mean(model, edf):
+def test_subject_statistics_bring_a_new_subject_to_the_population_and_evidence_to_zero(model, edf):
     corpus = model.read(edf).corpus
     assert corpus.z.mean(axis=0) == pytest.approx(0, abs=1e-4) and corpus.z.std(axis=0) == pytest.approx(1, abs=1e-4)
-    predicted_evidence = corpus.equalise(corpus.windows.data, corpus.norm_groups).numpy() * 1e3
-    level = np.log(band_power(predicted_evidence, 256.0)).mean(axis=0)
+    signal = corpus.equalize(corpus.windows.data, corpus.norm_groups).numpy() * 1e3
+    level = np.log(band_power(signal, 256.0)).mean(axis=0)
     before = np.log(corpus.windows.power).mean(axis=0)
-    wanted = model.levels.log_power
+    wanted = model.population.log_power
     assert np.abs(level - wanted).max() < 0.3 * np.abs(before - wanted).max() and np.abs(level - wanted).mean() < 0.05
 
 
-def test_population_levels_are_the_training_runs(run, model, edf):
-    corpus, trained = model.read(edf, levels="population").corpus, stages.open_dataset(run)
+def test_population_statistics_are_the_training_runs(run, model, edf):
+    corpus, trained = model.read(edf, statistics="population").corpus, stages.open_dataset(run)
     fit_rows = trained.split.fit
-    values = evidence(np.asarray(trained.windows.power), np.asarray(trained.windows.shape), trained.windows.ch_names)[0][fit_rows]
+    values = evidence(np.asarray(trained.windows.power), np.asarray(trained.windows.shape),
+                      trained.windows.ch_names)[0][fit_rows]
     own = evidence(corpus.windows.power, corpus.windows.shape, corpus.windows.ch_names)[0]
     assert corpus.z == pytest.approx((own - values.mean(axis=0)) / values.std(axis=0), rel=1e-5, abs=1e-6)
-    predicted_evidence = corpus.equalise(corpus.windows.data[:2], corpus.norm_groups[:2]).numpy()
-    assert predicted_evidence == pytest.approx(corpus.windows.data[:2] * 1e-3, abs=1e-6)
+    signal = corpus.equalize(corpus.windows.data[:2], corpus.norm_groups[:2]).numpy()
+    assert signal == pytest.approx(corpus.windows.data[:2] * 1e-3, abs=1e-6)
 
 
-def test_which_levels_were_taken_stands_beside_every_answer(model, edf):
-    own, population = model.read(edf), model.read(edf, levels="population")
-    assert "transductive" in repr(own) and "people that the model was trained on" in repr(population)
-    for recording, words in ((own, "own levels"), (population, "population levels")):
+def test_every_answer_names_the_statistics_it_was_compared_with(model, edf):
+    subject, population = model.read(edf), model.read(edf, statistics="population")
+    assert "transductive" in repr(subject) and "subjects that the model was trained on" in repr(population)
+    for recording, words in ((subject, "subject statistics"), (population, "population statistics")):
         found = recording.ask(3, QUESTION)
-        assert str(found).startswith(f"new.edf, window 3 from 12 s, {words}\nQ: {QUESTION}") and words in found._repr_html_()
-        assert sum(found.probabilities.values()) == pytest.approx(1) and list(found.probabilities) == list(SEED_VII.labels)
+        assert str(found).startswith(f"new.edf, window 3 from 12 s, {words}\nQ: {QUESTION}")
+        assert words in found._repr_html_()
+        assert sum(found.probabilities.values()) == pytest.approx(1)
+        assert list(found.probabilities) == list(SEED_VII.labels)
         figure = found.figure()
         figure.canvas.draw()
-        assert f"z against {words[:-1]}" in {ax.get_xlabel() for ax in figure.axes} | {ax.get_ylabel() for ax in figure.axes}
-    with pytest.raises(ValueError, match="no levels 'none'"):
-        model.read(edf, levels="none")
+        assert f"z against {words}" in {ax.get_xlabel() for ax in figure.axes} | {ax.get_ylabel() for ax in figure.axes}
+    with pytest.raises(ValueError, match="no statistics 'none'"):
+        model.read(edf, statistics="none")
 
 
 def test_claims_are_checked_against_the_new_file(model, edf):
@@ -423,8 +453,10 @@ def test_claims_are_checked_against_the_new_file(model, edf):
 def test_tasks_about_several_windows_and_files_work(model, edf, minute, tmp_path):
     second = write_edf(tmp_path / "later.edf", minute[:, :8000])
     recording = model.read(edf, second)
-    assert len(recording) == N_WINDOWS + 10 and recording.corpus.windows.index["file"].unique().tolist() == ["new.edf", "later.edf"]
-    assert recording.ask([3, 20], "compare").windows == ("new.edf, window 3 from 12 s, own levels", "later.edf, window 5 from 20 s, own levels")
+    assert len(recording) == N_WINDOWS + 10
+    assert recording.corpus.windows.index["file"].unique().tolist() == ["new.edf", "later.edf"]
+    assert recording.ask([3, 20], "compare").windows == ("new.edf, window 3 from 12 s, subject statistics",
+                                                         "later.edf, window 5 from 20 s, subject statistics")
     assert set(recording.ask([0, 1, 2], "match").probabilities) == {"A", "B", "C"}
     with pytest.raises(ValueError, match="no window 25"):
         recording.ask(25, "predict")
@@ -436,12 +468,14 @@ def test_the_overview_is_the_closed_set_of_every_window(model, edf, monkeypatch)
     monkeypatch.setattr(chat_session, "HEARD_AT_ONCE", 4)
     recording = model.read(edf)
     table, some = recording.overview(), recording.overview([7, 2])
-    assert table.shape == (N_WINDOWS, 7) and list(table.columns) == list(SEED_VII.labels) and table.sum(axis=1).to_numpy() == pytest.approx(1)
+    assert table.shape == (N_WINDOWS, 7) and list(table.columns) == list(SEED_VII.labels)
+    assert table.sum(axis=1).to_numpy() == pytest.approx(1)
     for row in (7, 2):
         item = recording._item([row], "predict", None)
-        alone = probabilities(score_options(recording._hearing([row]), [item]))[0]
-        assert table.loc[row].to_numpy() == pytest.approx(alone, abs=1e-5) and some.loc[row].to_numpy() == pytest.approx(alone, abs=1e-5)
-    assert table.std().max() > 1e-3  # windows are told apart
+        alone = probabilities(score_options(recording._engine_for([row]), [item]))[0]
+        assert table.loc[row].to_numpy() == pytest.approx(alone, abs=1e-5)
+        assert some.loc[row].to_numpy() == pytest.approx(alone, abs=1e-5)
+    assert table.std().max() > 1e-3  # windows differ
     with pytest.raises(ValueError, match=f"no window {N_WINDOWS}"):
         recording.overview([0, N_WINDOWS])
 
@@ -455,7 +489,7 @@ def test_what_is_shown_of_a_test_window_is_what_the_evaluation_wrote(run):
         found = asked.explain(item.windows, question, f"<think>\nThat fits {label}.\n</think>\n\n{label}")
         assert found.probabilities == pytest.approx({name: row[f"p({name})"] for name in SEED_VII.labels}, abs=1e-5)
     shares = written[[f"p({name})" for name in SEED_VII.labels]]
-    assert len(items) > 6 and shares.std().max() > 1e-3  # windows are told apart
+    assert len(items) > 6 and shares.std().max() > 1e-3  # windows differ
 
 
 def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, tmp_path):
@@ -471,12 +505,15 @@ def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, t
 
 @pytest.mark.parametrize(("change", "fact"), [
     (lambda s: (s[:40], SeedVII.ch_names[:40], 200), r"lacks 18 of the 58 channels .*TP8, P7, .*, O2.; at most 14"),
-    (lambda s: (s[:3], ["Left", "Right", "Pulse"], 200), r"no channel with a known 10-05 name \(has \['Left', 'Right', 'Pulse'\]\)"),
+    (lambda s: (s[:3], ["Left", "Right", "Pulse"], 200),
+     r"no channel with a known 10-05 name \(has \['Left', 'Right', 'Pulse'\]\)"),
     (lambda s: (s[:3], ["T3", "T7", "FZ"], 200), "more than one channel at T7"),
     (lambda s: (s[:3], ["FP1-F7", "F7-T7", "T7-P7"], 200), "has bipolar derivations only"),
-    (lambda s: (s[:, :3840], SeedVII.ch_names, 64), "sampled at 64 Hz, but the model listens up to 45 Hz, which needs 100 Hz"),
+    (lambda s: (s[:, :3840], SeedVII.ch_names, 64),
+     "sampled at 64 Hz, but the model uses frequencies up to 45 Hz, which needs 100 Hz"),
     (lambda s: (s[:, :600], SeedVII.ch_names, 200), "3.0 s of signal is shorter than one window"),
-    (lambda s: (s[:, : 800 * (OWN_WINDOWS - 1)], SeedVII.ch_names, 200), "11 windows are too few for own levels"),
+    (lambda s: (s[:, : 800 * (MIN_SUBJECT_WINDOWS - 1)], SeedVII.ch_names, 200),
+     "11 windows are too few for subject statistics"),
     (lambda s: (np.zeros_like(s), SeedVII.ch_names, 200), "every channel is flat")])
 def test_a_recording_that_cannot_be_used_is_named(model, minute, tmp_path, change, fact):
     with pytest.raises(RecordingError, match=fact) as error:
@@ -493,7 +530,7 @@ def test_a_file_that_is_no_recording_is_named(model, tmp_path):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> Run:
-    """A run on real EEG of three people, everybody's levels the population's; read only."""
+    """A run on real EEG of three people, compared with population statistics; read only."""
     if not EEGMAT.is_dir():
         pytest.skip("the EEGMAT excerpt is not in shared/data/eegmat")
     protocol = {**PROTOCOL, "protocol": "subjects", "normalisation": "population"}
@@ -505,21 +542,25 @@ def test_real_recordings_are_read_as_the_run_read_them(real, model):
         model.read(EEGMAT / "Subject02_1.edf")
     corpus = stages.open_dataset(real)
     rows = np.flatnonzero(corpus.subjects == np.unique(corpus.subjects)[2])
-    found, notes = read_windows([EEGMAT / "Subject02_1.edf", EEGMAT / "Subject02_2.edf"], corpus.windows.ch_names, PreprocessParams(), "population")
-    assert np.array_equal(found.data, corpus.windows.data[rows]) and np.array_equal(found.power, corpus.windows.power[rows]) and len(rows) > 50
+    found, notes = read_windows([EEGMAT / "Subject02_1.edf", EEGMAT / "Subject02_2.edf"], corpus.windows.ch_names,
+                                PreprocessParams(), "population")
+    assert np.array_equal(found.data, corpus.windows.data[rows])
+    assert np.array_equal(found.power, corpus.windows.power[rows]) and len(rows) > 50
     assert not any("missing" in note for note in notes)
-    newcomer = NewSubject.of(found, corpus.label_set, PopulationStatistics.of(corpus), "population")
-    assert newcomer.z == pytest.approx(corpus.z[rows], abs=1e-5)
+    new_subject = NewSubject.of(found, corpus.label_set, PopulationStatistics.of(corpus), "population")
+    assert new_subject.z == pytest.approx(corpus.z[rows], abs=1e-5)
     given, norm_groups = corpus.windows.data[rows[:2]], corpus.norm_groups[rows[:2]]
-    assert torch.equal(newcomer.equalise(found.data[:2], newcomer.norm_groups[:2]), corpus.equalise(given, norm_groups))
+    assert torch.equal(new_subject.equalize(found.data[:2], new_subject.norm_groups[:2]),
+                       corpus.equalize(given, norm_groups))
 
 
 def test_a_real_person_whom_no_training_met_is_asked_about(real, tmp_path):
-    model = SharedModel.from_pretrained(export(real, tmp_path / "eegmat", "odc-by", "EEGMAT, three people"))
+    model = ExportedModel.from_pretrained(export(real, tmp_path / "eegmat", "odc-by", "EEGMAT, three people"))
     recording = model.read(EEGMAT / "Subject09_1.edf", EEGMAT / "Subject09_2.edf")
     found = recording.ask(3, "Which state is it?")
-    assert list(found.probabilities) == ["mental arithmetic", "rest"] and "population levels" in str(found)
-    assert np.isfinite(recording.corpus.z).all() and len(recording) > 50 and "Which state is it?" in (tmp_path / "eegmat" / "README.md").read_text()
+    assert list(found.probabilities) == ["mental arithmetic", "rest"] and "population statistics" in str(found)
+    assert np.isfinite(recording.corpus.z).all() and len(recording) > 50
+    assert "Which state is it?" in (tmp_path / "eegmat" / "README.md").read_text()
 
 
 # --- the card
@@ -528,21 +569,29 @@ def test_a_real_person_whom_no_training_met_is_asked_about(real, tmp_path):
 def test_the_card_states_every_score_with_chance_interval_and_controls(run, folder):
     text = (folder / "README.md").read_text()
     metrics = run.read_metrics()
-    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith("| ")}
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()
+             if line.startswith("| ")}
     for row in metrics["tables"]["tier_1"]:
-        shown = [f"{100 * row['score']:.1f}", f"{100 * row['low']:.1f} – {100 * row['high']:.1f}", f"{100 * row['clips low']:.1f} – "
-                 f"{100 * row['clips high']:.1f}", f"{100 * row['chance']:.1f}", f"{100 * row['best without EEG']:.1f}", str(row["n"])]
+        shown = [f"{100 * row['score']:.1f}", f"{100 * row['low']:.1f} – {100 * row['high']:.1f}",
+                 f"{100 * row['clips low']:.1f} – {100 * row['clips high']:.1f}", f"{100 * row['chance']:.1f}",
+                 f"{100 * row['best without EEG']:.1f}", str(row["n"])]
         assert lines[row["name"]] == shown
     for row in metrics["tables"]["tiers_2_and_3"]:
         assert f"{100 * row['score']:.1f} ({100 * row['low']:.1f} – {100 * row['high']:.1f})" in lines[row["name"]]
         assert lines[row["name"]][-2] == f"{100 * row['chance']:.1f}"
     for row in metrics["tables"]["shortcuts"]:
         assert lines[row["name"]][0] == f"{100 * row['score']:.1f}"
-    for fact in (metrics["facts"]["what is unseen"], *metrics["facts"]["audit"], "simulated twin of SEED-VII", "E2LLM.from_pretrained",
+    for fact in (metrics["facts"]["what is unseen"], *metrics["facts"]["audit"], "simulated twin of SEED-VII",
+                 "E2LLM.from_pretrained",
                  "model.read("):
         assert fact in text
     data = huggingface_hub.ModelCard(text).data
-    assert (data.library_name, data.license) == ("e2llm", "mit") and {"eeg", "simulated-data"} <= set(data.tags) and data.base_model is None
+    assert (data.library_name, data.license) == ("e2llm", "mit") and {"eeg", "simulated-data"} <= set(data.tags)
+    assert data.base_model is None
+    (imported,) = [line for line in text.splitlines() if line.startswith("from e2llm")]
+    names = {}
+    exec(imported, names)
+    assert names["E2LLM"] is E2LLM
 
 
 def test_a_leaky_run_is_stamped_and_model_text_cannot_mark_up_the_card(run, folder, monkeypatch):
@@ -551,7 +600,7 @@ def test_a_leaky_run_is_stamped_and_model_text_cannot_mark_up_the_card(run, fold
     metrics["samples"] = [{"question": "?", "answer": "a\n# heading\n```\n<script>alert(1)</script>", "truth": "fear"}]
     monkeypatch.setattr(Run, "read_metrics", lambda self: metrics)
     text = model_card.model_card(run, json.loads((folder / FACTS).read_text()))
-    assert "> **LEAKY: clip_on_both_sides. These scores should not be believed.**" in text
+    assert "> **LEAKY: clip_on_both_sides. Do not use these scores.**" in text
     assert "    answer: a # heading ``` <script>alert(1)</script>\n" in text and text.count("<script>") == 1
 
 
@@ -561,7 +610,8 @@ def test_what_lesson_07_found_stands_in_the_card(run, folder, tmp_path):
     reviewed = Run("small", tmp_path, tmp_path)
     shutil.copyfile(run.path / "metrics.json", tmp_path / "metrics.json")
     stage = reviewed.stage("reasoning", {}).begin()
-    (stage.path / "claims.csv").write_text("name,group,score,low,high,chance,n,claims a window\nLLM,precision,0.977,0.973,0.981,0.256,357,4.2\n")
+    (stage.path / "claims.csv").write_text("name,group,score,low,high,chance,n,claims a "
+                                           "window\nLLM,precision,0.977,0.973,0.981,0.256,357,4.2\n")
     stage.finish()
     assert "| LLM, precision | 97.7 | 97.3 – 98.1 | 25.6 | 357 |" in model_card.model_card(reviewed, facts)
 
@@ -590,35 +640,38 @@ def test_pushing_uploads_what_was_exported_and_nothing_else(own):
     assert push_to_hub(own, "somebody/small", api=hub) == "hub/somebody/small"
     (_, _, made), (_, _, sent) = hub.asked
     assert made == {"private": True, "exist_ok": True} and Path(sent["folder_path"]) == own
-    assert set(sent["allow_patterns"]) == {path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file()}
+    assert set(sent["allow_patterns"]) == {path.relative_to(own).as_posix() for path in own.rglob("*")
+                                           if path.is_file()}
 
 
 def test_half_a_folder_is_never_pushed(own):
     (own / "model.safetensors").unlink()
     hub = Hub()
-    with pytest.raises(ShareError, match=r"model\.safetensors is missing"):
+    with pytest.raises(ExportError, match=r"model\.safetensors is missing"):
         push_to_hub(own, "somebody/small", api=hub)
     assert not hub.asked
 
 
-def test_a_hub_that_refuses_or_is_offline_is_told_in_a_sentence(folder, monkeypatch):
-    with pytest.raises(ShareError, match=r"could not be uploaded to somebody/small \(no permission\)"):
+def test_a_hub_that_refuses_or_is_offline_gives_one_sentence(folder, monkeypatch):
+    with pytest.raises(ExportError, match=r"could not be uploaded to somebody/small \(no permission\)"):
         push_to_hub(folder, "somebody/small", api=Hub(OSError("no permission\nRequest ID 7")))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ShareError, match=r"could not be uploaded to somebody/small .*network"):
+    with pytest.raises(ExportError, match=r"could not be uploaded to somebody/small .*network"):
         push_to_hub(folder, "somebody/small")
-    with pytest.raises(ShareError, match="'somebody/small' is no folder here, and no hub gave it"):
-        SharedModel.from_pretrained("somebody/small")
+    with pytest.raises(ExportError, match="'somebody/small' is no local folder, and the hub did not return it"):
+        ExportedModel.from_pretrained("somebody/small")
 
 
 def test_a_hub_id_and_its_revision_are_loaded(folder, monkeypatch):
     asked = []
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **given: asked.append((name, given)) or str(folder))
-    assert isinstance(E2LLM.from_pretrained("somebody/small", revision="v1"), SharedModel)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name,
+                        **given: asked.append((name, given)) or str(folder))
+    assert isinstance(E2LLM.from_pretrained("somebody/small", revision="v1"), ExportedModel)
     assert asked[0][0] == "somebody/small" and asked[0][1]["revision"] == "v1"
-    assert not any(pattern.endswith((".bin", ".pt", ".py")) or pattern == "*" for pattern in asked[0][1]["allow_patterns"])
-    with pytest.raises(ShareError, match="has no revision 'v1'"):
-        SharedModel.from_pretrained(folder, revision="v1")
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) or pattern == "*"
+                   for pattern in asked[0][1]["allow_patterns"])
+    with pytest.raises(ExportError, match="has no revision 'v1'"):
+        ExportedModel.from_pretrained(folder, revision="v1")
 
 
 # --- the command line
@@ -626,12 +679,14 @@ def test_a_hub_id_and_its_revision_are_loaded(folder, monkeypatch):
 
 def test_share_and_ask_on_the_command_line(run, edf, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("E2LLM_RUNS", str(run.path.parent))
-    assert main(["share", "small", str(tmp_path / "out")]) == 0
-    assert main(["ask", str(tmp_path / "out"), str(edf), QUESTION, "--window", "3", "--levels", "population"]) == 0
-    assert f"new.edf, window 3 from 12 s, population levels\nQ: {QUESTION}" in capsys.readouterr().out
-    for arguments, fact in ((["share", "nobody", "out"], "no run 'nobody'"), (["ask", str(tmp_path / "out"), "none.edf", "?"], "none.edf is missing"),
+    assert main(["export", "small", str(tmp_path / "out")]) == 0
+    assert main(["ask", str(tmp_path / "out"), str(edf), QUESTION, "--window", "3", "--statistics", "population"]) == 0
+    assert f"new.edf, window 3 from 12 s, population statistics\nQ: {QUESTION}" in capsys.readouterr().out
+    for arguments, fact in ((["export", "nobody", "out"], "no run 'nobody'"),
+                            (["ask", str(tmp_path / "out"), "none.edf", "?"], "none.edf is missing"),
                             (["ask", str(tmp_path), "none.edf", "?"], "is no export"),
-                            (["ask", str(tmp_path / "out"), str(edf), "?", "--language-model", "./none"], "is no folder")):
+                            (["ask", str(tmp_path / "out"), str(edf), "?", "--language-model", "./none"],
+                             "is no folder")):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("e2llm: ") and fact in error and len(error.splitlines()) == 1

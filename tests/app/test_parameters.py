@@ -1,4 +1,7 @@
-"""Parameters are declared once; lessons, profiles and the commands in README agree with them, and bad values are refused."""
+"""Parameters are declared once; lessons, profiles and the commands in README agree with them.
+
+And bad values are refused.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import get_args
 import pytest
 
 from e2llm.app import parameters
-from e2llm.app.cli import _parser, main
+from e2llm.app.cli import command_parser, main
 from e2llm.app.parameters import FIELDS, Parameters, checked
 from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, validate
 from e2llm.data import emotion_effects, protocols, sources
@@ -33,9 +36,11 @@ def _written_parameters(path: Path) -> dict[str, tuple]:
     """Name to value and trailing comment of what a lesson's parameters cell says, a literal a line."""
     (cell,) = [cell for cell in _cells(path, "code") if "parameters" in cell["metadata"].get("tags", ())]
     source = "".join(cell["source"])
-    comments = {token.start[0]: token.string.removeprefix("# ") for token in tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.removeprefix("# ")
+                for token in tokenize.generate_tokens(io.StringIO(source).readline)
                 if token.type == tokenize.COMMENT}
-    return {node.targets[0].id: (ast.literal_eval(node.value), comments.get(node.lineno)) for node in ast.parse(source).body}
+    return {node.targets[0].id: (ast.literal_eval(node.value),
+                                 comments.get(node.lineno)) for node in ast.parse(source).body}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -43,7 +48,8 @@ def test_a_lesson_says_the_defaults_and_the_help_of_its_parameters(path):
     written = _written_parameters(path)
     assert written.pop("run_name")[0] == "tiny"
     for name, (value, comment) in written.items():
-        assert (type(value), value, comment) == (type(FIELDS[name].default), FIELDS[name].default, FIELDS[name].description), name
+        assert (type(value), value, comment) == (type(FIELDS[name].default), FIELDS[name].default,
+                                                 FIELDS[name].description), name
 
 
 def test_every_parameter_is_taken_by_a_lesson_and_is_in_one_group():
@@ -55,7 +61,9 @@ def test_every_parameter_is_taken_by_a_lesson_and_is_in_one_group():
 
 def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
     plain = checked({}).model_dump()
-    assert {name: (type(value), value) for name, value in plain.items()} == {n: (type(f.default), f.default) for n, f in FIELDS.items()}
+    assert {name: (type(value),
+                   value) for name, value in plain.items()} == {n: (type(f.default),
+                                                                    f.default) for n, f in FIELDS.items()}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,8 @@ def test_a_profile_holds_parameters_of_the_lessons_only(path):
     values = load_profile(path)
     wanted = validate(values, {}, find_notebooks(ROOT / "notebooks"))
     for name, value in values.items():
-        assert all(taken.get(name, value) == value for taken in wanted.values()) and any(name in taken for taken in wanted.values())
+        assert all(taken.get(name, value) == value for taken in wanted.values())
+        assert any(name in taken for taken in wanted.values())
 
 
 NUMBERS = [name for name, field in FIELDS.items() if field.annotation in (int, float)]
@@ -121,8 +130,8 @@ def test_every_other_parameter_refuses_a_value_of_another_type(name):
         ({"patch_dropout": 1}, "patch_dropout = 1 must be less than 1"),
         ({"protocol": "clip"}, "protocol = 'clip' must be 'joint', "),
         ({"data_root": ""}, "data_root = '' must not be empty"),
-        ({"ladder": []}, "ladder = [] must not be empty"),
-        ({"ladder_seeds": [0, "x"]}, "'x' in ladder_seeds must be a whole number"),
+        ({"sizes": []}, "sizes = [] must not be empty"),
+        ({"size_seeds": [0, "x"]}, "'x' in size_seeds must be a whole number"),
         ({"encoder_lr": "1e-3"}, "encoder_lr = '1e-3' must be a number. YAML reads 1e-3 as text: write 1.0e-3."),
         ({"eegnet": "false"}, "eegnet = 'false' must be true or false."),
         ({"sed": 1}, "There is no parameter 'sed': did you mean seed"),
@@ -145,7 +154,7 @@ def test_values_that_cannot_work_are_refused_in_one_paragraph(values, message):
         {"language_model": "smollm2-135m", "language_steps": 1},
         {"subjects": None},
         {"encoder_size": "mine"},
-        {"ladder": ["base"], "ladder_seeds": [0, 1]},
+        {"sizes": ["base"], "size_seeds": [0, 1]},
     ],
 )
 def test_values_that_can_work_are_taken(values):
@@ -173,7 +182,7 @@ def _shown_commands() -> list[str]:
 def test_a_command_that_readme_or_a_lesson_shows_is_taken_as_a_shell_hands_it_over(command):
     script = f"e2llm() {{ printf '%s\\0' \"$@\"; }}; {command}"
     words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
-    arguments = _parser().parse_args(words)
+    arguments = command_parser().parse_args(words)
     values = parse_assignments(arguments.parameter)
     for key, _, given in (text.partition("=") for text in getattr(arguments, "grid", ())):
         values |= {name: found[0] for name, found in parse_assignments([f"{key}=[{given}]"]).items()}

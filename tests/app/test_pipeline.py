@@ -1,4 +1,4 @@
-"""Parameters are refused before a kernel starts; notebooks run in order; failures are told in one paragraph."""
+"""Parameters are refused before a kernel starts; notebooks run in order; a failure is one paragraph."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ subjects = None
 """
 SECOND = 'run_name = "tiny"\nseed = 0  # of everything drawn\nsave_steps = 2\n'
 WORK = """\
-from e2llm.runs import Run
+from e2llm.app.runs import Run
 stage = Run.open(run_name).stage("first", {"save_steps": save_steps, "lr": encoder_lr})
 if not stage.done:
     stage.begin().path.joinpath("data.txt").write_text(str(save_steps))
@@ -53,7 +53,8 @@ if not stage.done:
 """
 EVALUATE = """\
 import os
-from e2llm.runs import Run, is_interactive
+from e2llm.app.runs import Run
+from e2llm.core.environment import is_interactive
 run = Run.open(run_name)
 stage = run.stage("second", {"seed": seed}, ("first",))
 if not stage.done:
@@ -98,7 +99,8 @@ def no_kernels(monkeypatch):
 
 def test_names_of_declared_parameters_are_read_whatever_stands_behind_them(tmp_path):
     cell = "import os\nrun_name = os.getcwd()\nseed, fold = 1, [i for i in range(3)]\nlr: float = 1e-3\na = b = 2\n"
-    assert declared_parameters(write_notebook(tmp_path / "01_a.ipynb", cell)) == {"run_name", "seed", "fold", "lr", "a", "b"}
+    assert declared_parameters(write_notebook(tmp_path / "01_a.ipynb",
+                                              cell)) == {"run_name", "seed", "fold", "lr", "a", "b"}
     with pytest.raises(ValueError, match=r"01_a.ipynb, parameters cell: .* in line 2"):
         declared_parameters(write_notebook(tmp_path / "01_a.ipynb", "run_name = 'tiny'\nseed = = 1"))
 
@@ -123,9 +125,12 @@ def test_profiles(project, tmp_path):
 
 
 def test_assignments_are_yaml_and_text_parameters_stay_text():
-    given = parse_assignments(["seed=3", "encoder_lr=1.0e-3", "eegnet=true", "data_root=a=b", "ladder_seeds=[1, 2]", "subjects=", "other=1"])
-    assert given == {"seed": 3, "encoder_lr": 0.001, "eegnet": True, "data_root": "a=b", "ladder_seeds": [1, 2], "subjects": None, "other": 1}
-    text = {"data_root=01": "01", "data_root='a b'": "a b", "source_options=labels=1": "labels=1", "ladder=[1.0, base]": ["1.0", "base"]}
+    given = parse_assignments(["seed=3", "encoder_lr=1.0e-3", "eegnet=true", "data_root=a=b", "size_seeds=[1, 2]",
+                               "subjects=", "other=1"])
+    assert given == {"seed": 3, "encoder_lr": 0.001, "eegnet": True, "data_root": "a=b", "size_seeds": [1, 2],
+                     "subjects": None, "other": 1}
+    text = {"data_root=01": "01", "data_root='a b'": "a b", "source_options=labels=1": "labels=1",
+            "sizes=[1.0, base]": ["1.0", "base"]}
     for written, value in text.items():
         assert parse_assignments([written]) == {written.partition("=")[0]: value}
     for wrong in ("epochs", "=3", "a b=1", "a=[1"):
@@ -140,8 +145,9 @@ def test_nothing_given_for_a_text_is_empty_text_on_the_command_line_and_in_a_pro
 
 
 def test_texts_of_a_profile_stay_text(tmp_path):
-    (tmp_path / "mine.yaml").write_text("data_root: 0012\nladder: [base, 7]\nencoder_weights: ~\nseed: 7\n")
-    assert load_profile(tmp_path / "mine.yaml") == {"data_root": "0012", "ladder": ["base", "7"], "encoder_weights": "", "seed": 7}
+    (tmp_path / "mine.yaml").write_text("data_root: 0012\nsizes: [base, 7]\nencoder_weights: ~\nseed: 7\n")
+    assert load_profile(tmp_path / "mine.yaml") == {"data_root": "0012", "sizes": ["base", "7"], "encoder_weights": "",
+                                                    "seed": 7}
     (tmp_path / "mine.yaml").write_bytes("data_root: Zürich\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"mine.yaml is not YAML in UTF-8"):
         load_profile(tmp_path / "mine.yaml")
@@ -151,7 +157,8 @@ def test_values_given_by_hand_win_and_each_notebook_gets_what_it_declares(projec
     first, second = find_notebooks()
     wanted = validate({"save_steps": 3, "encoder_lr": 1}, {"save_steps": 4, "data_root": "SEED-VII"}, [first, second])
     assert wanted[second] == {"seed": 0, "save_steps": 4}
-    assert wanted[first] == {"save_steps": 4, "encoder_lr": 1.0, "eegnet": False, "data_root": "SEED-VII", "subjects": None}
+    assert wanted[first] == {"save_steps": 4, "encoder_lr": 1.0, "eegnet": False, "data_root": "SEED-VII",
+                             "subjects": None}
     assert isinstance(wanted[first]["encoder_lr"], float)
 
 
@@ -164,7 +171,8 @@ def test_values_given_by_hand_win_and_each_notebook_gets_what_it_declares(projec
         ({"save_steps": 2.5}, "save_steps = 2.5 must be a whole number"),
         ({"seed": -1}, "seed = -1 must be greater than or equal to 0"),
         ({"run_name": "x"}, "--name"),
-        ({"test_items": 3}, r"test_items is a parameter of none of the lessons that would run \(01_preprocessing, 05_evaluation\)"),
+        ({"test_items": 3}, r"test_items is a parameter of none of the lessons that would run \(01_preprocessing, "
+                            r"05_evaluation\)"),
     ],
 )
 def test_wrong_parameters_are_refused_before_a_kernel_starts(project, no_kernels, values, message):
@@ -176,14 +184,17 @@ def test_wrong_parameters_are_refused_before_a_kernel_starts(project, no_kernels
 def test_a_notebook_with_a_parameter_that_nobody_knows_or_without_a_run_name_is_refused(project):
     notebooks = find_notebooks()
     write_notebook(notebooks[1], SECOND + "sed = 1\n")
-    with pytest.raises(ValueError, match=r"05_evaluation.ipynb, parameters cell: There is no parameter 'sed': did you mean seed"):
+    with pytest.raises(ValueError,
+                       match=r"05_evaluation.ipynb, parameters cell: There is no parameter 'sed': did you mean seed"):
         validate({}, {}, notebooks)
     write_notebook(notebooks[1], "seed = 0")
     with pytest.raises(ValueError, match=r"05_evaluation.ipynb does not declare the parameter run_name"):
         validate({}, {}, notebooks)
 
 
-@pytest.mark.parametrize("line", ["save_steps = 9", 'save_steps = "many"', "save_steps = 3 * 3", 'run_name = "lab"', "seed = 7", "encoder_lr = None"])
+@pytest.mark.parametrize("line",
+                         ["save_steps = 9", 'save_steps = "many"', "save_steps = 3 * 3", 'run_name = "lab"', "seed = 7",
+                          "encoder_lr = None"])
 def test_a_lesson_edited_in_jupyter_does_not_change_the_command(project, line):
     """The same command, before and after somebody has changed a lesson's parameters and JupyterLab has saved them."""
     run = run_pipeline("tiny")
@@ -200,13 +211,15 @@ def test_a_lesson_edited_in_jupyter_does_not_change_the_command(project, line):
 
 
 def test_a_twin_that_is_there_already_is_not_taken_for_another(project, no_kernels):
-    path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST + 'twin_preset = "teaching"\ntwin_subjects = 20\n')
+    path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb",
+                          FIRST + 'twin_preset = "teaching"\ntwin_subjects = 20\n')
     (project / "data" / "toy").mkdir(parents=True)
     toy = {"data_root": "data/toy"}
     with pytest.raises(ValueError, match=r"twin_subjects given, but .*toy is there already and is no finished twin"):
         validate(toy, {"twin_subjects": 3}, [path])
     (project / "data" / "toy-truth").mkdir()
-    (project / "data" / "toy-truth" / "twin.yaml").write_text(yaml.safe_dump(vars(TwinParams(subjects=3, seconds=[8, 9]))))
+    (project / "data" / "toy-truth" / "twin.yaml").write_text(yaml.safe_dump(vars(TwinParams(subjects=3,
+                                                                                             seconds=[8, 9]))))
     assert validate(toy, {"twin_subjects": 3}, [path])[path]["twin_subjects"] == 3
     assert validate(toy, {}, [path]) and validate(toy, {"twin_preset": ""}, [path])
     for name, value in {"twin_subjects": 4, "twin_preset": "realistic"}.items():
@@ -234,7 +247,7 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == pytest.approx(0.36)
 
 
-def test_a_failing_cell_is_told_in_one_paragraph(project, capfd):
+def test_a_failing_cell_gives_one_paragraph(project, capfd):
     failing = "print('so far')\n", "raise ValueError('the cap\\nhas no Cz')"
     write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND, *failing)
     assert main(["run"]) == 1
@@ -252,7 +265,7 @@ def test_a_cell_without_end_is_stopped(project):
         run_pipeline("tiny", notebooks=[path], cell_timeout=2)
 
 
-def test_a_dead_kernel_is_told(project):
+def test_a_dead_kernel_is_reported(project):
     path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, "import os; os._exit(1)")
     with pytest.raises(PipelineError, match="its kernel died"):
         run_pipeline("tiny", notebooks=[path])
@@ -302,10 +315,10 @@ def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, mo
 
     def execute(_, target, parameters, **__):
         started.append(target.name)
-        script = "from e2llm.pipeline import run_pipeline; run_pipeline('tiny', name='trial')"
+        script = "from e2llm.app.pipeline import run_pipeline; run_pipeline('tiny', name='trial')"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        explanations = f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}"
-        assert explanations in second.stderr
+        message = f"RunBusy: The run 'trial' ({project / 'runs' / 'trial'}) is in use by process {os.getpid()}"
+        assert message in second.stderr
 
     monkeypatch.setattr("papermill.execute_notebook", execute)
     run = run_pipeline("tiny", name="trial")
@@ -358,13 +371,16 @@ def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypa
     assert table.loc["LLM", "subjects"] == 4 and table.loc["LLM", "folds"] == 2 and table.loc["LLM", "chance"] == 0.5
 
 
-def test_a_sweep_over_three_seeds_tells_their_spread(project, monkeypatch):
+def test_a_sweep_over_three_seeds_gives_their_spread(project, monkeypatch):
     def with_scores(_, target, parameters, **__):
         from e2llm.app.runs import Run
 
         if target.name.startswith("05"):
-            row = {"name": "LLM", "group": "EEG", "score": 0.5 + parameters["seed"] / 10, "low": 0.4, "high": 0.9, "chance": 0.2, "n": 10}
-            tables = {"tier_1": [row], "tiers_2_and_3": [{**row, "name": "rank"}, {**row, "name": "rank", "group": "no EEG", "score": 0.0}]}
+            row = {"name": "LLM", "group": "EEG", "score": 0.5 + parameters["seed"] / 10, "low": 0.4, "high": 0.9,
+                   "chance": 0.2, "n": 10}
+            tables = {"tier_1": [row],
+                      "tiers_2_and_3": [{**row, "name": "rank"},
+                                        {**row, "name": "rank", "group": "no EEG", "score": 0.0}]}
             Run.open(parameters["run_name"]).write_metrics({"tables": tables})
 
     monkeypatch.setattr("papermill.execute_notebook", with_scores)
@@ -411,7 +427,8 @@ def test_sweeps_with_other_parameters_have_other_runs_and_tables(project, fake_e
         ("tiny", {}, "tiny"),
         ("tiny", {"seed": 1, "fold": 1}, "tiny-seed1-fold1"),
         ("seed-vii-raw", {"eegnet": True, "encoder_lr": 1e-5}, "seed-vii-raw-eegnetTrue-encoder_lr1e-05"),
-        ("tiny", {"language_model": "smollm2-135m", "protocol": "within_subject"}, "tiny-language_modelsmollm2-135m-protocolwithin_subject"),
+        ("tiny", {"language_model": "smollm2-135m", "protocol": "within_subject"},
+         "tiny-language_modelsmollm2-135m-protocolwithin_subject"),
         ("notebooks/profiles/tiny.yaml", {"twin_preset": ""}, "tiny-twin_preset"),
     ],
 )
@@ -419,17 +436,22 @@ def test_simple_runs_have_readable_names(project, profile, overrides, name):
     assert run_name(profile, overrides) == name
 
 
-TEXTS = st.text(max_size=60) | st.text("ab-_./ 1A", max_size=6) | st.sampled_from(["a-seed1", "A", "a", "x" * 41, "x" * 42, "数据" * 30])
+TEXTS = st.text(max_size=60) | st.text("ab-_./ 1A",
+                                       max_size=6) | st.sampled_from(["a-seed1", "A", "a", "x" * 41, "x" * 42,
+                                                                      "数据" * 30])
 VALUES = {
     name: TEXTS if isinstance(field.default, str) else st.booleans() if isinstance(field.default, bool)
     else st.lists(st.integers(0, 9), max_size=3) if isinstance(field.default, tuple)
     else st.floats(0, 9) if isinstance(field.default, float) else st.integers(0, 12)
     for name, field in FIELDS.items()
 }  # fmt: skip
-FEW = ("seed", "data_root", "source", "source_options", "ladder_seeds", "encoder_lr")  # likely to meet each other
-OVERRIDES = st.builds(dict, st.fixed_dictionaries({}, optional={name: VALUES[name] for name in FEW})) | st.fixed_dictionaries({}, optional=VALUES)
+FEW = ("seed", "data_root", "source", "source_options", "size_seeds", "encoder_lr")  # likely to meet each other
+OVERRIDES = st.builds(
+    dict, st.fixed_dictionaries({}, optional={name: VALUES[name] for name in FEW})
+) | st.fixed_dictionaries({}, optional=VALUES)
 PROFILES = st.sampled_from([
-    "tiny", "paper", "notebooks/profiles/tiny.yaml", "notebooks/profiles/tiny.yml", "a/tiny.yaml", "b/tiny.yaml", "a/tiny.yml", "sub/tiny",
+    "tiny", "paper", "notebooks/profiles/tiny.yaml", "notebooks/profiles/tiny.yml", "a/tiny.yaml", "b/tiny.yaml",
+    "a/tiny.yml", "sub/tiny",
     "tiny-seed1", "v1.5", "v1.6", "a/数据.yaml", "b/_.yaml", "a/" + "long" * 40 + ".yaml",
 ])  # fmt: skip
 
@@ -441,7 +463,8 @@ PROFILES = st.sampled_from([
 @example(first=("tiny", {"source": "_options1"}), second=("tiny", {"source_options": "1"}))
 @example(first=("tiny", {"data_root": "x" * 41}), second=("tiny", {"data_root": "x" * 40}))
 @example(first=("tiny", {"data_root": "Data"}), second=("tiny", {"data_root": "data"}))
-@example(first=("tiny", dict.fromkeys(FIELDS, "x" * 40)), second=("tiny", {**dict.fromkeys(FIELDS, "x" * 40), "reconstructor": "y"}))
+@example(first=("tiny", dict.fromkeys(FIELDS, "x" * 40)),
+         second=("tiny", {**dict.fromkeys(FIELDS, "x" * 40), "reconstructor": "y"}))
 def test_two_runs_never_share_a_folder(project, first, second):
     names = [run_name(*first), run_name(*second)]
     for name in names:
@@ -493,7 +516,8 @@ def test_ctrl_c_says_how_to_go_on(project, monkeypatch, capsys):
 
 def test_simulate_writes_what_was_asked_for(project, monkeypatch, capsys):
     asked = {}
-    monkeypatch.setattr("e2llm.data.simulation.simulate", lambda root, params, n_jobs: asked.update(vars(params)) or root)
+    monkeypatch.setattr("e2llm.data.simulation.simulate", lambda root, params,
+                        n_jobs: asked.update(vars(params)) or root)
     assert main(["simulate", "twin", "--subjects", "2", "--seconds", "8", "9", "--no-drift-shortcut"]) == 0
     assert (asked["subjects"], asked["seconds"], asked["drift_shortcut"], asked["clips"]) == (2, [8, 9], False, 20)
     assert "twin-truth" in capsys.readouterr().out

@@ -147,8 +147,9 @@ def test_begin_never_throws_finished_work_away(run):
 # A process that begins one stage and writes its files; {then} is what it does after.
 MAKER = """
 import os, signal, sys
-from e2llm import runs
-from e2llm.runs import Run
+from e2llm.app import runs
+from e2llm.app.runs import Run
+from e2llm.core import files
 kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 stage = Run.open("tiny").stage("first", {params}).begin()
 (stage.path / "data.txt").write_text("{params}")
@@ -161,7 +162,7 @@ stage = Run.open("tiny").stage("first", {params}).begin()
 def process(then: str, params: dict | None = None) -> subprocess.Popen:
     """A process of its own, in the place of this one."""
     script = MAKER.replace("{params}", str(params or {})).replace("{then}", textwrap.dedent(then))
-    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
 
@@ -201,7 +202,7 @@ def test_an_interrupt_leaves_the_old_stage_and_what_depends_on_it(run):
 
 # Each place in which finish() can be cut off, and which stage is there afterwards.
 CUTS = {
-    "the record": ("runs.os.replace = kill", {"lr": 0.1}),
+    "the record": ("files.os.replace = kill", {"lr": 0.1}),
     "the checkpoints": ("runs.shutil.rmtree = kill", {"lr": 0.2}),
     "old aside": ("runs.Path.rename = kill", {"lr": 0.2}),
     "new in": ("real = runs.Path.rename; runs.Path.rename = lambda a, b: kill() if '.part-' in a.name else real(a, b)",
@@ -258,13 +259,13 @@ def test_a_stage_killed_when_it_was_whole_is_not_made_again_in_a_run_that_was_op
 HOLD = "print('begun', flush=True)\nsys.stdin.readline()\nstage.finish()"
 
 
-def test_a_second_process_is_refused_and_told_by_whom(run):
+def test_a_second_process_is_refused_and_the_first_is_named(run):
     make(run, "other", {"a": 1})
     holder = process(HOLD, {"lr": 0.1})
     assert holder.stdout.readline() == "begun\n"
     for name in ("first", "second"):
-        explanations = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"
-        with pytest.raises(RunBusy, match=explanations):
+        message = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"
+        with pytest.raises(RunBusy, match=message):
             run.stage(name, {}).begin()
     assert run.require("other") and Run.open("tiny").finished("first") is None  # to read is no conflict
     assert make(Run.open("another"), "first").done
@@ -298,14 +299,14 @@ def test_an_interrupted_cell_lets_go_of_the_run(run):
         import sys
         from IPython.core.interactiveshell import InteractiveShell
         shell = InteractiveShell.instance()
-        shell.run_cell("from e2llm.runs import Run")
+        shell.run_cell("from e2llm.app.runs import Run")
         shell.run_cell("stage = Run.open('tiny').stage('first', {}).begin(); raise KeyboardInterrupt")
         print("ended", flush=True)
         sys.stdin.readline()
         result = shell.run_cell("stage.finish()")
         print(type(result.error_in_exec).__name__, flush=True)
     """)
-    package = str(Path(runs.__file__).parents[1])
+    package = str(Path(runs.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": package, "IPYTHONDIR": str(run.root / "ipython")}
     kernel = subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True)  # fmt: skip
@@ -327,7 +328,7 @@ def test_a_failing_write_leaves_the_file_as_it_was(run):
         partial.write_text("half")
         raise ZeroDivisionError
     assert run.read_metrics() == {"accuracy": 0.5}
-    assert sorted(file.name for file in run.path.iterdir()) == [".metrics-origin.json", "metrics.json"]
+    assert sorted(file.name for file in run.path.iterdir()) == [".metrics-source.json", "metrics.json"]
 
 
 def test_metrics_are_the_same_bytes_whatever_the_order_and_hold_no_path(run):
@@ -455,12 +456,15 @@ def test_a_run_without_results_has_a_report_that_says_so(run):
 
 
 def test_the_report_says_what_was_tested_and_stamps_what_leaks(run):
-    facts = {"what is unseen": "people and clips", "audit": ["time_neighbours: 3 clips.", "nothing <b>else</b>."], "test windows": 12}
+    facts = {"what is unseen": "people and clips", "audit": ["time_neighbours: 3 clips.", "nothing <b>else</b>."],
+             "test windows": 12}
     run.write_metrics({"facts": {**facts, "stamp": ""}, "tables": {}})
     html = report.build(run).read_text(encoding="utf-8")
-    assert "time_neighbours: 3 clips. nothing &lt;b&gt;else&lt;/b&gt;." in html and ">12<" in html and "should not be believed" not in html
-    assert html.count('<p class="warning" role="alert">') == 2 and html.index("time_neighbours") < html.index("What was tested")
+    assert "time_neighbours: 3 clips. nothing &lt;b&gt;else&lt;/b&gt;." in html and ">12<" in html
+    assert "Do not use these scores" not in html
+    assert html.count('<p class="warning" role="alert">') == 2
+    assert html.index("time_neighbours") < html.index("What was tested")
     run.write_metrics({"facts": {**facts, "audit": [NOTHING_FOUND], "stamp": ""}, "tables": {}})
     assert '<p class="warning"' not in report.build(run).read_text(encoding="utf-8")
     run.write_metrics({"facts": {**facts, "stamp": "LEAKY: clip_on_both_sides"}, "tables": {}})
-    assert "LEAKY: clip_on_both_sides. These scores should not be believed." in report.build(run).read_text(encoding="utf-8")
+    assert "LEAKY: clip_on_both_sides. Do not use these scores." in report.build(run).read_text(encoding="utf-8")

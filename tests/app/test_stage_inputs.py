@@ -1,4 +1,7 @@
-"""Windows are made again when a file that they were made from has changed, and constants of the code count like files."""
+"""Windows are made again when a file that they were made from has changed.
+
+And constants of the code count like files.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import test_bids as test_bids
+import test_bids
 from edfio import Edf, EdfSignal
 from layouts import write_emoeeg, write_seed_raw
 
@@ -72,7 +75,7 @@ def small(kind: str, tmp_path: Path, tiny_twin: Path) -> tuple[Path, dict]:
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_file_that_a_source_opens_is_in_its_fingerprint(kind, tmp_path, tiny_twin, monkeypatch):
-    """What is opened is told by Python itself, not by the source. Each byte counts, also under an old size and time."""
+    """An audit hook of Python records which files are opened. Each byte counts, also under an old size and time."""
     root, options = small(kind, tmp_path, tiny_twin)
     global _OPENED
     _OPENED = set()
@@ -159,7 +162,7 @@ def test_contents_are_read_once_and_again_after_an_edit(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "checksum", lambda path: read.append(path.name) or checksum(path))
     first = data_fingerprint(data, cache=cache)
     data_fingerprint(data, cache=cache)
-    assert read == ["1.mat", "2.mat"] * 2  # just written: an edit within one tick of the clock could not be told
+    assert read == ["1.mat", "2.mat"] * 2  # just written: an edit within one tick of the clock would not be noticed
     monkeypatch.setattr(files.time, "time", lambda: now() + 60)
     for _ in range(3):
         assert data_fingerprint(data, cache=cache) == first
@@ -222,17 +225,26 @@ def test_every_constant_that_decides_a_stage_and_its_version_make_it_stale(proje
 TEXT = ("language_model", "projector", "adapter", "feedback", "evaluation", "reasoning", "scaling", "speech")
 SPOKEN = ("feedback", "reasoning", "scaling", "speech")
 DECIDING = {
-    "segments.MAX_CLAIMS": TEXT, "segments.CITED": TEXT, "segments.SALIENT": TEXT, "features.LEVEL_THRESHOLD": TEXT,
-    "questions._PREDICT": TEXT, "questions._EVIDENCE": TEXT, "language._CHAT_TEMPLATE": TEXT, "tasks.MIN_GAP": TEXT,
-    "features.SLOPE_HZ": ("windows", "encoder", *TEXT), "effects.BANDS": ("windows", "encoder", *TEXT),
-    "projector.LOUD": TEXT[1:], "projector.LOUDEST": ("encoder", "projector", "adapter", "evaluation"),
-    "projector.CHANGE_WEIGHT": ("encoder",), "copies.TARGETS_Z": ("encoder",), "counterfactual.TARGET_Z": ("reasoning",),
-    "grammar.LEXICON": SPOKEN, "faithfulness.DECORATIVE_MARGIN": SPOKEN, "review.TARGETS": ("reasoning",),
-    "stages.LORA_TARGETS": ("adapter", "evaluation"), "metrics.N_BOOTSTRAP": ("evaluation", "reasoning"),
-    "baselines.STRENGTHS": ("evaluation", "probe"), "audit.NEAR": ("evaluation",), "faced.FACED_CLIPS": ("windows",),
-    "seed.SEED_SESSION_EMOTIONS": ("windows",), "weights._FREQUENCIES": ("encoder", "pretraining", "probe"),
-    "pretraining._FLAT": ("pretraining",), "scaling.N_WORDINGS": ("scaling",), "versus.TRAINING": ("speech",),
-    "splits.PROTOCOLS": ("encoder", "projector", "adapter", "evaluation"),
+    "core.claims.MAX_CLAIMS": TEXT, "core.claims.CITED": TEXT, "core.claims.SALIENT": TEXT,
+    "core.claims.LEVEL_THRESHOLD": TEXT,
+    "tasks.items.PREDICT_WORDINGS": TEXT, "tasks.items._EVIDENCE": TEXT, "models.language._CHAT_TEMPLATE": TEXT,
+    "tasks.items.MIN_GAP": TEXT,
+    "data.features.SLOPE_HZ": ("windows", "encoder", *TEXT), "core.bands.BANDS": ("windows", "encoder", *TEXT),
+    "core.claims.EVIDENCE_THRESHOLD": TEXT[1:],
+    "core.claims.MAX_ABS_Z": ("encoder", "projector", "adapter", "evaluation"),
+    "models.projector.CHANGE_WEIGHT": ("encoder",), "training.augmentation.TARGETS_Z": ("encoder",),
+    "data.band_edits.TARGET_Z": ("reasoning",),
+    "tasks.thought_parser.LEXICON": SPOKEN, "evaluation.faithfulness.DECORATIVE_MARGIN": SPOKEN,
+    "app.reasoning_stage.TARGETS": ("reasoning",),
+    "training.stage3_instruction.LORA_TARGETS": ("adapter", "evaluation"),
+    "evaluation.metrics.N_BOOTSTRAP": ("evaluation", "reasoning"),
+    "evaluation.baselines.STRENGTHS": ("evaluation", "probe"), "data.audit.NEAR": ("evaluation",),
+    "data.sources.faced.FACED_CLIPS": ("windows",),
+    "data.sources.seed_vii.SEED_SESSION_EMOTIONS": ("windows",),
+    "models.eegpt_weights._FREQUENCIES": ("encoder", "pretraining", "probe"),
+    "training.pretraining._FLAT": ("pretraining",), "evaluation.studies.model_size.N_WORDINGS": ("scaling",),
+    "app.run_comparison.TRAINING": ("speech",),
+    "data.protocols.PROTOCOLS": ("encoder", "projector", "adapter", "evaluation"),
 }  # fmt: skip
 
 
@@ -257,7 +269,7 @@ def test_the_texts_of_scenarios_count(project, monkeypatch, name):
 def test_every_stage_of_the_package_has_its_constants_listed():
     """Read from the code: every literal name that is given to ``run.stage``."""
     named = set()
-    for path in Path(e2llm.__file__).parent.glob("*.py"):
+    for path in Path(e2llm.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "stage":
                 assert isinstance(node.args[0], ast.Constant), f"{path.name}, line {node.lineno}"
@@ -267,7 +279,7 @@ def test_every_stage_of_the_package_has_its_constants_listed():
 
 def test_constants_are_stated_alike_in_every_process():
     """Sets have another order in each process, and functions another address."""
-    script = "from e2llm.stage_code import STAGES, code_of; print([code_of(name) for name in STAGES])"
+    script = "from e2llm.app.stage_code import STAGES, code_of; print([code_of(name) for name in STAGES])"
     package = str(Path(e2llm.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": package, "PYTHONHASHSEED": "1" if hash("a") % 2 else "2"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
@@ -276,6 +288,6 @@ def test_constants_are_stated_alike_in_every_process():
 
 def test_a_constant_that_cannot_be_stated_is_named(monkeypatch):
     monkeypatch.setattr("e2llm.core.claims.CITED", object())
-    with pytest.raises(TypeError, match=r"constant segments\.CITED is a object"):
+    with pytest.raises(TypeError, match=r"constant core\.claims\.CITED is a object"):
         stage_code.code_of("adapter")
     assert stage_code.code_of("a reader's own") == {}

@@ -58,7 +58,8 @@ def maps(figure: Figure) -> list:
 def test_use_style_sets_the_resolution():
     with plt.rc_context():
         plots.use_style()
-        assert plt.rcParams["figure.dpi"] == 55 and plt.rcParams["savefig.dpi"] == 80  # small on the page, sharp in a file
+        # small on the page, sharp in a file
+        assert plt.rcParams["figure.dpi"] == 55 and plt.rcParams["savefig.dpi"] == 80
 
 
 def test_raw_and_clean_share_one_scale_and_the_same_seconds(rng):
@@ -218,7 +219,7 @@ def test_scores_put_dots_intervals_and_chance_in_percent():
                           "low": [0.4, 0.6, np.nan], "high": [0.55, 0.75, np.nan], "chance": [1 / 7, 0.5, np.nan],
                           "group": ["EEG", "EEG", "text"]})
     ax = plots.scores(table, "Scores").axes[0]
-    assert ax.get_title() == "Scores" and ax.get_xlabel() == "score (%)" and ax.get_xlim() == (0, 100)
+    assert ax.figure.get_suptitle() == "Scores" and ax.get_xlabel() == "score (%)" and ax.get_xlim() == (0, 100)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table["name"])
     assert ax.yaxis_inverted()  # the first row on top
     eeg, text = ax.containers
@@ -235,6 +236,29 @@ def test_scores_without_groups_name_only_chance():
     ax = plots.scores(table, "Scores").axes[0]
     assert legend(ax) == ["chance"]
     np.testing.assert_allclose(ax.containers[0].lines[0].get_xydata(), [[50, 0]])
+
+
+PANELS = pd.DataFrame({"name": ["LLM", "head"] * 2, "group": ["leaky"] * 2 + ["strict"] * 2, "chance": [0.25] * 4,
+                       "score": [0.35, 0.25, 0.26, 0.22], "low": [0.3, 0.2, 0.2, 0.15], "high": [0.4, 0.3, 0.3, 0.3]})
+
+
+def test_score_panels_count_the_scores_above_chance_and_show_the_range_in_question():
+    figure = plots.score_panels(PANELS, "Only the leaky split is above chance", "group")
+    leaky, strict = figure.axes
+    assert figure.get_suptitle() == "Only the leaky split is above chance"
+    assert [ax.get_title() for ax in figure.axes] == ["leaky\n1 of 2 above chance", "strict\n0 of 2 above chance"]
+    assert [label.get_text() for label in leaky.get_yticklabels()] == ["LLM", "head"]
+    points = {box.get_label(): box.lines[0].get_xydata().tolist() for box in leaky.containers}
+    assert points == {plots.ABOVE: [[35, 0]], plots.NOT_ABOVE: [[25, 1]]}
+    assert leaky.get_xlim() == strict.get_xlim() == (10, 45)
+
+
+def test_score_panels_draw_series_side_by_side_in_one_row():
+    (ax,) = plots.score_panels(PANELS, "Two splits", series="group", xlim=(0, 100)).axes
+    leaky, strict = (box.lines[0].get_xydata() for box in ax.containers)
+    assert leaky[:, 0].tolist() == [35, 25] and strict[:, 0].tolist() == [26, 22] and ax.get_xlim() == (0, 100)
+    assert (leaky[:, 1] < strict[:, 1]).all() and np.round([leaky[:, 1], strict[:, 1]]).tolist() == [[0, 1], [0, 1]]
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["leaky", "chance", "strict"]
 
 
 def test_probabilities_are_ranked_and_in_percent():
@@ -266,21 +290,27 @@ def test_window_view_of_too_few_channels_says_so(rng):
 
 def test_emotion_topographies_take_a_title(rng):
     values = rng.normal(size=(2, len(BANDS), len(CHANNELS)))
-    assert title_of(plots.emotion_topographies(values, LABELS[:2], CHANNELS, "nats", "What the answer is owed to")) == "What the answer is owed to"
+    assert title_of(plots.emotion_topographies(values, LABELS[:2], CHANNELS, "nats",
+                                               "What the answer is owed to")) == "What the answer is owed to"
 
 
 def test_deletion_curves_draw_each_model_against_random_order():
     shares = [0.0, 0.1, 0.5, 1.0]
-    values = {("LLM", "deletion"): ([-1, -4, -5, -6], [-1, -2, -3, -6]), ("LLM", "insertion"): ([-6, -2, -1, -1], [-6, -5, -3, -1]),
-              ("head", "deletion"): ([-2, -5, -6, -7], [-2, -3, -4, -7]), ("head", "insertion"): ([-7, -3, -2, -2], [-7, -6, -4, -2])}
+    values = {("LLM", "deletion"): ([-1, -4, -5, -6], [-1, -2, -3, -6]),
+              ("LLM", "insertion"): ([-6, -2, -1, -1], [-6, -5, -3, -1]),
+              ("head", "deletion"): ([-2, -5, -6, -7], [-2, -3, -4, -7]),
+              ("head", "insertion"): ([-7, -3, -2, -2], [-7, -6, -4, -2])}
     table = pd.concat([pd.DataFrame({"model": model, "kind": kind, "share": shares, "attributed": one, "random": other})
                        for (model, kind), (one, other) in values.items()], ignore_index=True)
     figure = plots.deletion_curves(table, "Taken away and put in")
-    assert title_of(figure) == "Taken away and put in" and [ax.get_title() for ax in figure.axes] == ["deletion", "insertion"]
+    assert title_of(figure) == "Taken away and put in"
+    assert [ax.get_title() for ax in figure.axes] == ["deletion", "insertion"]
     for ax in figure.axes:
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("cells (%)", "log-probability of the answer (nats)")
         drawn = {line.get_label(): line for line in ax.lines}
-        assert set(drawn) == {f"{model}, {order}" for model in ("LLM", "head") for order in ("most attributed first", "at random")}
+        assert set(drawn) == {f"{model}, {order}" for model in ("LLM",
+                                                                "head") for order in ("most attributed first",
+                                                                                      "at random")}
         for model in ("LLM", "head"):
             one, other = drawn[f"{model}, most attributed first"], drawn[f"{model}, at random"]
             for line, heights in zip((one, other), values[model, ax.get_title()], strict=True):

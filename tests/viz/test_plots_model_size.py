@@ -1,4 +1,4 @@
-"""Panels show every rung at its size, with its own interval, chance and the right control; nothing is hidden."""
+"""Panels show every model at its size, with its own interval, chance and the right control; nothing is hidden."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from e2llm.viz.plots_model_size import SHOWN, against_size, costs
 pytestmark = pytest.mark.usefixtures("careful_figures")
 
 
-def row(size: str, parameters: float, measure: str, source: str, score: float, chance: float = 0.25, origin: str = "scratch") -> dict:
-    return {"rung": size, "origin": origin, "parameters": parameters, "measure": measure, "source": source, "score": score,
+def row(size: str, parameters: float, measure: str, source: str, score: float, chance: float = 0.25,
+        origin: str = "scratch") -> dict:
+    return {"size": size, "origin": origin, "parameters": parameters, "measure": measure, "source": source,
+            "score": score,
             "low": score - 0.1, "high": score + 0.05, "chance": chance, "people": 7}
 
 
@@ -27,8 +29,10 @@ def table() -> pd.DataFrame:
     by_size = [("l", 1e7, "scratch", 0.8), ("s", 1e5, "scratch", 0.4), ("p", 1e8, "pretrained", 0.9)]
     rows = []
     for size, parameters, origin, score in by_size:
-        rows += [row(size, parameters, "accuracy", "EEG", score, origin=origin), row(size, parameters, "accuracy", "no EEG", 0.25, origin=origin),
-                 row(size, parameters, "accuracy", HEAD, 0.85, origin=origin), row(size, parameters, "accuracy", "shuffled EEG", 0.25, origin=origin),
+        rows += [row(size, parameters, "accuracy", "EEG", score, origin=origin),
+                 row(size, parameters, "accuracy", "no EEG", 0.25, origin=origin),
+                 row(size, parameters, "accuracy", HEAD, 0.85, origin=origin),
+                 row(size, parameters, "accuracy", "shuffled EEG", 0.25, origin=origin),
                  row(size, parameters, "calibration error", "EEG", 0.1, np.nan, origin),
                  row(size, parameters, "claim precision", "EEG", score, origin=origin),
                  row(size, parameters, "claim precision", "no EEG", np.nan, np.nan, origin),
@@ -50,7 +54,8 @@ def test_points_stand_at_their_size_in_percent_and_smallest_first(table):
     assert set(found) == {"scratch", "pretrained", "no EEG"}
     assert accuracy.get_xscale() == "log" and figure.get_suptitle() == "title"
     assert [ax.get_title() for ax in figure.axes] == ["accuracy", "calibration error", "claim precision"]
-    levels = [line.get_ydata()[0] for line in accuracy.lines if len(line.get_ydata()) == 2 and line.get_linestyle() in ("--", "-.")]
+    levels = [line.get_ydata()[0] for line in accuracy.lines if len(line.get_ydata()) == 2
+              and line.get_linestyle() in ("--", "-.")]
     assert levels == pytest.approx([25, 85]), "chance, and the encoder's own head"
     assert "less is better" in error.get_ylabel() and "less" not in accuracy.get_ylabel()
     assert "shuffled EEG" in series(claims), "without EEG nothing was claimed, so another control is shown"
@@ -77,9 +82,10 @@ def test_panels_without_a_measure_are_not_left_standing(table):
 
 
 def test_costs_are_means_over_seeds_in_order_of_size():
-    table = pd.DataFrame({"rung": ["b", "a", "b"], "parameters": [1e6, 1e5, 1e6], "seconds_a_step": [0.2, 0.1, 0.4], "tokens_a_second": [10, 50, 20],
+    table = pd.DataFrame({"size": ["b", "a", "b"], "parameters": [1e6, 1e5, 1e6], "seconds_a_step": [0.2, 0.1, 0.4],
+                          "tokens_a_second": [10, 50, 20],
                           "generated_tokens_a_second": [5, 9, 7]})
     left, right = costs(table, "title").axes
     assert np.column_stack(left.lines[0].get_data()) == pytest.approx(np.array([[1e5, 0.1], [1e6, 0.3]]))
     assert [line.get_ydata().tolist() for line in right.lines] == [[50, 15], [9, 6]]
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["trained on", "spoken"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["trained on", "generated"]

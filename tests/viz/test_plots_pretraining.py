@@ -34,7 +34,9 @@ def test_the_picture_of_the_masks_is_that_of_the_masks():
 
 def test_patches_say_how_much_was_explained():
     wave = np.sqrt(2) * np.sin(2 * np.pi * np.arange(64) / 16)
-    rows = {"beside": [("F3, 0.5 s", wave, wave), ("C3, 1 s", wave, np.zeros(64))], "alone": [("O1, 2 s", wave, 0.5 * wave)] * 2}
+    rows = {"beside": [("F3, 0.5 s", wave, wave), ("C3, 1 s", wave, np.zeros(64))],
+            "alone": [("O1, 2 s", wave, 0.5 * wave)] * 2}
     figure = plots_pretraining.rebuilt(rows, "rebuilt")
-    assert [ax.get_title() for ax in figure.axes] == ["F3, 0.5 s (100 %)", "C3, 1 s (0 %)", "O1, 2 s (75 %)", "O1, 2 s (75 %)"]
+    assert [ax.get_title() for ax in figure.axes] == ["F3, 0.5 s (100 %)", "C3, 1 s (0 %)", "O1, 2 s (75 %)",
+                                                      "O1, 2 s (75 %)"]
     assert figure.axes[0].get_ylabel().startswith("beside") and figure.axes[2].get_xlabel() == "time (ms)"

@@ -68,9 +68,9 @@ def controls(panel: ipywidgets.VBox) -> tuple:
 def test_interactive_follows_the_session_name(monkeypatch):
     monkeypatch.delenv("E2LLM_BATCH", raising=False)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert not widgets.interactive()
+    assert not widgets.is_interactive()
     monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
-    assert widgets.interactive()
+    assert widgets.is_interactive()
 
 
 def test_the_browser_is_one_figure_in_batch(batch, windows):
@@ -80,7 +80,7 @@ def test_the_browser_is_one_figure_in_batch(batch, windows):
     assert not plt.get_fignums()  # a notebook shows it once
 
 
-def test_the_browser_starts_where_it_is_told(live, windows):
+def test_the_browser_starts_at_the_given_row(live, windows):
     panel = widgets.signal_browser(windows, start=5)
     subject, clip, window = controls(panel)
     assert (subject.value, clip.value, window.value, window.max) == ("1", 2, 1, 1)
