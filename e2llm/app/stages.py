@@ -6,7 +6,7 @@ Notebooks call these; everything they need comes from the run folder and the par
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +15,25 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ..core.claims import MAX_ABS_Z, MAX_CLAIMS
+from ..core.claims import MAX_CLAIMS
 from ..core.files import data_fingerprint
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
-from ..data.features import evidence, group_entropy, scalp_groups
-from ..data.normalization import Baseline, Equaliser
 from ..data.preprocessing import PreprocessParams, Windows, write_windows
 from ..data.sources import open_source
-from ..data.splits import make_split
 from ..models.catalogue import CATALOGUE
 from ..models.eegpt import EEGPT, EmotionEncoder, HeadParams
 from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
-from ..models.language import ScratchParams, best_dtype, load_language_model, make_tokenizer, new_language_model
+from ..models.language import ScratchParams, best_dtype, load_language_model
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..models.projector import EvidenceProbe
-from ..tasks.items import drill_items, item_text, read_items, text_items, write_items
-from ..training.augmentation import AugmentedWindows, fit_evidence_probe
-from ..training.stage1_encoder import new_encoder, pooled_tokens
+from ..tasks.items import read_items, write_items
+from ..training.language_pretraining import train_language_model
+from ..training.stage1_encoder import fit_encoder, new_encoder
 from ..training.stage2_alignment import alignment_items, train_projector
 from ..training.stage3_instruction import AdapterParams, instruction_items, quiet_peft, replay_items, train_adapter
-from ..training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate
+from ..training.trainer import FitParams
 from .parameters import checked
 from .runs import Progress, Run, Stage, StageMissing
 
@@ -50,7 +47,7 @@ def _fit_params(steps: int, batch_size: int, lr: float, **more: float) -> FitPar
 
 def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessParams | None = None,
                subjects: int | None = None, n_jobs: int = 2, **options) -> Stage:
-    """Preprocess a data source, with its class's options, into the ``windows`` stage; finished work with the same inputs is kept."""
+    """Preprocess a data source into the stage ``windows``; finished work with the same inputs is kept."""
     params, source = params or PreprocessParams(), open_source(kind, data_root, subjects=subjects, **options)
     inputs = {"data": data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")}
     stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
@@ -79,20 +76,10 @@ def open_dataset(run: Run, protocol: dict | None = None) -> Corpus:
     run.require("windows")
     windows = Windows.open(folder / "signal")
     stored = json.loads((folder / "labels.json").read_text())
-    label_set = LabelSet(**{**stored, "labels": tuple(stored["labels"])})
-    split = make_split(windows.index, **protocol)
-    subjects, norm_groups = windows.index["subject"].to_numpy(dtype=object), split.norm_groups(windows.index)
-    power = np.asarray(windows.power)
-    values, names = evidence(power, np.asarray(windows.shape), windows.ch_names)
-    groups = group_entropy(power, scalp_groups(windows.ch_names))
-    labels = np.array([label_set.index(label) for label in windows.index["label"]])
-    z, z_groups = (Baseline.fit(found, norm_groups, split).z(found, norm_groups) for found in (values, groups))
-    spectral = np.clip(np.column_stack([z, z_groups]), -MAX_ABS_Z, MAX_ABS_Z).astype(np.float32)
     predicted_evidence = None
     if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == protocol:
-        predicted_evidence = np.full(z.shape, np.nan, dtype=np.float32)
-        predicted_evidence[split.used] = np.load(run.path / "encoder" / "heard.npy")
-    return Corpus(windows, label_set, split, Equaliser.fit(power, norm_groups, split, windows.sfreq), z, names, spectral, labels, subjects, norm_groups, predicted_evidence)
+        predicted_evidence = np.load(run.path / "encoder" / "predicted_evidence.npy")
+    return Corpus.build(windows, LabelSet.from_dict(stored), protocol, predicted_evidence)
 
 
 def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
@@ -100,7 +87,8 @@ def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
     record = run.require("encoder")
     kept = record["params"]
     if initialization_key(kept["weights"]) != record["inputs"]:
-        raise StageMissing(f"{kept['weights']} is not what the stage 'encoder' of {run.path} started from: bring that file back, or run lesson 02 "
+        raise StageMissing(f"{kept['weights']} is not what the stage 'encoder' of {run.path} started from: bring that "
+                           "file back, or run lesson 02 "
                            "again.")
     return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
 
@@ -108,43 +96,37 @@ def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
 def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS.encoder_size,
                   size_changes: dict | None = None, weights: str = DEFAULTS.encoder_weights,
                   params: FitParams | None = None, head: HeadParams | None = None,
-                  edited: int = DEFAULTS.edited_copies) -> Stage:
-    """Stage 1: emotion-discriminative pretraining; leaves the encoder, its tokens for every used window, and its answers.
+                  augmented_windows: int = DEFAULTS.augmented_windows) -> Stage:
+    """Stage 1: train the encoder; leaves the encoder, its tokens for every used window, and its answers.
 
-    Beside the ``params.batch_size`` windows of a batch stand ``edited`` copies of them, for the terms on evidence; see :mod:`e2llm.training.augmentation`.
+    A batch has ``params.batch_size`` windows and ``augmented_windows`` augmented ones, which are for the terms on
+    evidence; see :mod:`e2llm.training.augmentation`.
     """
     if size_changes is None:
         size_changes = {"patch_dropout": DEFAULTS.patch_dropout, "channel_dropout": DEFAULTS.channel_dropout}
     params = params or _fit_params(DEFAULTS.encoder_steps, DEFAULTS.encoder_batch, DEFAULTS.encoder_lr)
-    head = head or HeadParams(supcon=DEFAULTS.supcon_weight, spectral=DEFAULTS.spectral_weight, change=DEFAULTS.change_weight)
+    head = head or HeadParams(supcon=DEFAULTS.supcon_weight, spectral=DEFAULTS.spectral_weight,
+                              change=DEFAULTS.change_weight)
     config = encoder_config(size, **size_changes)
-    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params), "head": asdict(head),
-              "edited": edited}
+    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params),
+              "head": asdict(head),
+              "augmented_windows": augmented_windows}
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
     if stage.done:
         return stage
     stage.begin()
-    encoder, origin = new_encoder(corpus, config, weights, params.seed)
-    rows = corpus.split.used
-    before, copies = pooled_tokens(encoder, corpus, rows), AugmentedWindows.draw(corpus, corpus.split.train, params.seed)
-    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
     with Progress(run, params.steps, "stage 1") as progress:
-        order = mixed_order(corpus.labels, corpus.subjects, corpus.split.train, params)
-        order = copies.append_augmented(order, params.batch_size, edited, params.seed)
-        collate = copies.collate(signal_collate(corpus.windows.data, corpus.equalise, corpus.norm_groups, corpus.labels, corpus.spectral))
-        history = fit(model, Samples(order, lambda row: row), collate, replace(params, batch_size=params.batch_size + edited),
-                      stage.path / "checkpoints", terms=("ce", "supcon", "spectral", "change"), tell=progress.update)
-    history.to_csv(stage.path / "history.csv", index=False)
-    save_file(model.state_dict(), stage.path / "encoder.safetensors")
-    tokens = encode_rows(encoder, corpus.windows.data, corpus.equalise, corpus.norm_groups, rows, stage.path / "tokens.npy")
-    names, *weights = evidence_probe = fit_evidence_probe(encoder, copies, tokens, rows)
-    save_file(dict(zip(EvidenceProbe._fields[1:], weights, strict=True)), stage.path / "ear.safetensors", metadata={"names": json.dumps(names)})
-    np.save(stage.path / "heard.npy", evidence_probe(tokens))
-    model.cpu()
-    after = model.pooled(torch.from_numpy(np.array(tokens).reshape(len(rows), tokens.shape[1], config.summary_tokens, -1))).detach()
-    logits = model.classifier(after).detach().numpy()
-    np.savez(stage.path / "answers.npz", rows=rows, logits=logits, before=before, after=after.numpy())
-    stage.finish({"final_loss": float(history["loss"].iloc[-1])}, origin=origin)
+        made = fit_encoder(corpus, config, weights, params, head, augmented_windows, stage.path / "checkpoints",
+                           stage.path / "tokens.npy", progress.update)
+    made.history.to_csv(stage.path / "history.csv", index=False)
+    save_file(made.model.state_dict(), stage.path / "encoder.safetensors")
+    probe = made.evidence_probe
+    save_file({"weight": probe.weight, "bias": probe.bias}, stage.path / "evidence_probe.safetensors",
+              metadata={"names": json.dumps(probe.names)})
+    np.save(stage.path / "predicted_evidence.npy", made.predicted_evidence)
+    np.savez(stage.path / "answers.npz", rows=corpus.split.used, logits=made.logits, before=made.before,
+             after=made.after)
+    stage.finish({"final_loss": float(made.history["loss"].iloc[-1])}, origin=made.initialization)
     return stage
 
 
@@ -158,10 +140,11 @@ def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
 
 
 def load_evidence_probe(run: Run) -> EvidenceProbe:
-    """How evidence is heard in the encoder's tokens of a run."""
+    """The evidence probe of a run, fitted on tokens of its encoder."""
     run.require("encoder")
-    with safe_open(run.path / "encoder" / "ear.safetensors", "pt") as stored:
-        return EvidenceProbe(json.loads(stored.metadata()["names"]), *(stored.get_tensor(name) for name in EvidenceProbe._fields[1:]))
+    with safe_open(run.path / "encoder" / "evidence_probe.safetensors", "pt") as stored:
+        names = json.loads(stored.metadata()["names"])
+        return EvidenceProbe(names, stored.get_tensor("weight"), stored.get_tensor("bias"))
 
 
 def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
@@ -183,7 +166,8 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     is_scratch = name == "scratch"
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
     if is_scratch:
-        wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps, "fit": asdict(params)}
+        wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps,
+                   "fit": asdict(params)}
     own = [Path(name)] if not is_scratch and name not in CATALOGUE and Path(name).exists() else []  # may be edited
     inputs = {"files": data_fingerprint(own[0].parent, own, run.path / ".model-digests.json")} if own else {}
     stage = run.stage("language_model", wanted, inputs=inputs)
@@ -191,26 +175,17 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
         return stage
     stage.begin()
     if is_scratch:
-        drills = drill_items(corpus.label_set, drill_steps * params.batch_size, params.seed)
-        items = [*drills, *text_items(corpus.label_set, n_items, params.seed)]
-        tokenizer = make_tokenizer([item_text(item) for item in items], scratch.vocab_size)
-        model = new_language_model(tokenizer, scratch, params.seed)
-        processor = E2LLMProcessor(tokenizer, 1)
-        examples = examples_of(items, processor, 0.5, params.seed)
         with Progress(run, params.steps, "language") as progress:
-            lengths = [len(example["input_ids"]) for example in examples[len(drills) :]]
-            lesson = item_order(lengths, replace(params, steps=params.steps - drill_steps))
-            order = np.concatenate([np.arange(len(drills)), len(drills) + lesson])
-            history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, None, {}), params,
-                          stage.path / "checkpoints", tell=progress.update)
+            model, tokenizer, history = train_language_model(corpus.label_set, scratch, n_items, drill_steps, params,
+                                                             stage.path / "checkpoints", progress.update)
         model.save_pretrained(stage.path / "model")
         tokenizer.save_pretrained(stage.path / "model")
         history.to_csv(stage.path / "history.csv", index=False)
-        parameters = sum(p.numel() for p in model.parameters())
     else:
         model, tokenizer = load_language_model(name, dtype)
-        parameters = sum(p.numel() for p in model.parameters())
-    dtype = best_dtype() if dtype == "auto" else dtype  # decided once: what follows is computed alike wherever the run goes on
+    parameters = sum(p.numel() for p in model.parameters())
+    # Decided once: what follows is computed alike wherever the run goes on.
+    dtype = best_dtype() if dtype == "auto" else dtype
     (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype}))
     stage.finish({"parameters": parameters, "vocabulary": len(tokenizer)})
     return stage
@@ -225,12 +200,15 @@ def open_language(run: Run):
     return *load_language_model(name, source["dtype"]), name
 
 
-def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens, evidence_slots: int = DEFAULTS.evidence_slots,
-          n_items: int = DEFAULTS.alignment_items, noise: float = DEFAULTS.token_noise, params: FitParams | None = None) -> Stage:
+def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
+          evidence_slots: int = DEFAULTS.evidence_slots,
+          n_items: int = DEFAULTS.alignment_items, noise: float = DEFAULTS.token_noise,
+          params: FitParams | None = None) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen."""
     params = params or _fit_params(DEFAULTS.alignment_steps, DEFAULTS.batch_size, DEFAULTS.alignment_lr,
                                    accumulate=DEFAULTS.accumulate, weight_decay=0.1)
-    settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise, "fit": asdict(params)}
+    settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise,
+                "fit": asdict(params)}
     stage = run.stage("projector", settings, needs=("encoder", "language_model"))
     if stage.done:
         return stage
@@ -240,8 +218,10 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens, evide
     language, tokenizer, source = open_language(run)
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 2") as progress:
-        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise, params,
-                                         stage.path / "checkpoints", progress.update, load_evidence_probe(run), evidence_slots)
+        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise,
+                                         params,
+                                         stage.path / "checkpoints", progress.update, load_evidence_probe(run),
+                                         evidence_slots)
     save_file(model.own_state(), stage.path / "projector.safetensors")
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1])})
@@ -253,14 +233,15 @@ def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcesso
     stored = run.require("projector")["params"]
     language, tokenizer, source = open_language(run)
     tokens, _ = load_tokens(run)
-    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], stored["eeg_tokens"], 0,
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1],
+                                               stored["eeg_tokens"], 0,
                                                load_evidence_probe(run), stored["evidence_slots"])
     model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
     return model.eval(), E2LLMProcessor(tokenizer, stored["eeg_tokens"], stored["evidence_slots"])
 
 
 def items_per_kind(run: Run) -> dict[str, int]:
-    """Items of each kind that stage 3 of a run was given, in the order in which they were drawn: records sort their keys."""
+    """Number of training items of each kind in stage 3 of a run, in the order in which they were drawn."""
     stored = run.require("adapter")["params"]["per_kind"]
     in_turn = dict.fromkeys(item.kind for item in read_items(run.path / "adapter" / "items.jsonl"))
     return {kind: stored[kind] for kind in in_turn if kind in stored}
@@ -288,10 +269,12 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     model, processor = open_aligned(run)
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 3") as progress:
-        peft, history = train_adapter(model, processor, items, tokens, position, adapter, params, stage.path / "checkpoints", progress.update)
+        peft, history = train_adapter(model, processor, items, tokens, position, adapter, params,
+                                      stage.path / "checkpoints", progress.update)
     peft.save_pretrained(stage.path / "lora")
     history.to_csv(stage.path / "history.csv", index=False)
-    stage.finish({"final_loss": float(history["loss"].iloc[-1]), "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)})
+    stage.finish({"final_loss": float(history["loss"].iloc[-1]),
+                  "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)})
     return stage
 
 

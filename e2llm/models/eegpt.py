@@ -18,8 +18,8 @@ from ..core.montage import EEGPT_VOCABULARY
 SFREQ = 256
 PATCH = 64  # samples; the stride equals it (a stride of 32, as in some ports, mismatches the released weights silently)
 N_PATCHES = 16
-UNLABELLED = -1  # class of a sample whose label is nobody's to tell, such as an edited copy
-NO_SOURCE = -1  # place in the batch of what a sample was edited from, if it is no copy
+UNLABELLED = -1  # class of a sample without label, such as a band-edited window
+NO_SOURCE = -1  # source index of a sample that is not band-edited
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,20 @@ EEGPT_SIZES: dict[str, EEGPTConfig] = {
 
 
 def eegpt_config(size: str, **changes: float) -> EEGPTConfig:
-    """Configuration of a published size, single values replaced; unknown names raise ValueError listing the known ones."""
+    """Configuration of a published size, single values replaced.
+
+    Parameters
+    ----------
+    size : str
+        Name in :data:`EEGPT_SIZES`.
+    **changes
+        Fields of :class:`EEGPTConfig`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown size.
+    """
     if size not in EEGPT_SIZES:
         raise ValueError(f"Unknown EEGPT size '{size}' (known: {', '.join(EEGPT_SIZES)}).")
     return EEGPTConfig(**{**asdict(EEGPT_SIZES[size]), **changes})
@@ -77,6 +90,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        """(batch, tokens, width) to the same shape; see :func:`rotated` for ``angles``."""
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if angles is not None:
@@ -86,17 +100,22 @@ class Attention(nn.Module):
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """Queries or keys turned by the place of their token (rotary embedding, Su et al. 2024, Neurocomputing 568): tokens attend by distance.
+    """Queries or keys with rotary position embedding: tokens attend by distance.
 
     Parameters
     ----------
     x : Tensor, shape (batch, heads, tokens, d)
         Its first and second half make pairs.
     angles : Tensor, shape (..., tokens, d / 2)
-        Radians; only pretraining gives places, the encoder itself has none.
+        Radians; only pretraining gives positions, the encoder itself has none.
+
+    References
+    ----------
+    Su, J., et al. (2024). RoFormer: enhanced transformer with rotary position embedding. Neurocomputing, 568.
     """
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * angles.cos() - second * angles.sin(), first * angles.sin() + second * angles.cos()], dim=-1)
+    return torch.cat([first * angles.cos() - second * angles.sin(), first * angles.sin() + second * angles.cos()],
+                     dim=-1)
 
 
 class MLP(nn.Module):
@@ -108,6 +127,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same shape."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -122,6 +142,7 @@ class Block(nn.Module):
         self.mlp = MLP(config.width, config.mlp_ratio * config.width)
 
     def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        """(batch, tokens, width) to the same shape; see :func:`rotated` for ``angles``."""
         x = x + self.attn(self.norm1(x), angles)
         return x + self.mlp(self.norm2(x))
 
@@ -134,8 +155,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(1, width, (1, PATCH), stride=(1, PATCH))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, channel, sample) to (batch, time, channel, width)."""
         patches = x.unflatten(-1, (-1, PATCH))  # (batch, channel, time, 64)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias).transpose(1, 2)  # (batch, time, channel, width)
+        return F.linear(patches, self.proj.weight.flatten(1),
+                        self.proj.bias).transpose(1, 2)  # (batch, time, channel, width)
 
 
 class EEGPT(nn.Module):
@@ -169,8 +192,8 @@ class EEGPT(nn.Module):
     def _init(module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
             nn.init.trunc_normal_(module.weight, std=0.02)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(bias := getattr(module, "bias", None), Tensor):
+                nn.init.zeros_(bias)
 
     def forward(self, signal_mv: Tensor) -> Tensor:
         """Summary tokens of each time patch.
@@ -189,16 +212,17 @@ class EEGPT(nn.Module):
         if self.training:
             x = _keep_some(x, 1, self.config.patch_dropout)
             x = _keep_some(x, 2, self.config.channel_dropout)
-        return self.summarise(x)
+        return self.summarize(x)
 
     def embed(self, signal_mv: Tensor) -> Tensor:
-        """A token for every patch of every channel: (batch, channel, sample) in millivolts to (batch, time, channel, width)."""
+        """A token for every patch: (batch, channel, sample) in millivolts to (batch, time, channel, width)."""
         if signal_mv.shape[1] != len(self.ch_names) or signal_mv.shape[-1] % PATCH:
-            raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got {tuple(signal_mv.shape[1:])}.")
+            raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got "
+                             f"{tuple(signal_mv.shape[1:])}.")
         return self.patch_embed(signal_mv) + self.chan_embed(self.channel_rows)
 
-    def summarise(self, x: Tensor) -> Tensor:
-        """Summary tokens of the patches given: (batch, time, channel, width), any times and channels, to (batch, time, summary_tokens, width)."""
+    def summarize(self, x: Tensor) -> Tensor:
+        """Summary tokens of any patches: (batch, time, channel, width) to (batch, time, summary_tokens, width)."""
         batch, n_time = x.shape[:2]
         x = torch.cat([x.flatten(0, 1), self.summary_token.expand(batch * n_time, -1, -1)], dim=1)
         for block in self.blocks:
@@ -217,17 +241,17 @@ def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:
 
 
 def moments(tokens: Tensor) -> Tensor:
-    """Mean and mean square of a window's tokens over its time patches: (windows, 16, eeg_width) to (windows, 2 * eeg_width).
+    """Mean and mean square over time patches: (windows, 16, eeg_width) to (windows, 2 * eeg_width).
 
-    What evidence is heard in. A patch lasts a quarter of a second, less than a period of the slow bands: their power shows in how far
-    the patches lie apart, not in where they lie.
+    The input of the evidence probe. A patch lasts a quarter of a second, less than a period of the slow bands: their
+    power shows in how far the patches lie apart, not in where they lie.
     """
     return torch.cat([tokens.mean(dim=1), tokens.square().mean(dim=1)], dim=1)
 
 
 @dataclass(frozen=True)
 class HeadParams:
-    """Weights of the stage-1 losses, and regularisation of the head.
+    """Weights of the stage-1 losses, and regularization of the head.
 
     ``ce`` cross-entropy, ``supcon`` supervised contrastive, ``spectral`` regression of the band power by scalp
     group that explanations will cite, ``change`` regression of how far an edit moved it.
@@ -246,9 +270,10 @@ class EmotionEncoder(nn.Module):
     """Encoder with the stage-1 head.
 
     Cross-entropy and supervised contrastive loss (Khosla et al., NeurIPS 2020) make the summary tokens tell
-    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about, and a term of change what an edit did to
-    it: what two signals share drops out of their difference, so there the error is what leaks from one feature into others. Samples of
-    class :data:`UNLABELLED` enter these two terms only, and so do targets only where they are finite.
+    emotions apart; a spectral term keeps the evidence in them that stage 3 talks about, and a term of change what an
+    edit did to it: what two signals share drops out of their difference, so there the error is what leaks from one
+    feature into others. Samples of class :data:`UNLABELLED` enter these two terms only, and so do targets only where
+    they are finite.
 
     Parameters
     ----------
@@ -277,8 +302,8 @@ class EmotionEncoder(nn.Module):
         return self.norm(tokens.mean(dim=1).flatten(1))
 
     def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None,
-                origin: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits, embedding and, with labels, the loss and its terms; the keys are what ``transformers.Trainer`` expects.
+                source_index: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits, embedding and, with labels, the loss and its terms.
 
         Parameters
         ----------
@@ -289,7 +314,7 @@ class EmotionEncoder(nn.Module):
         spectral : Tensor, shape (batch, n_spectral), optional
             Targets, NaN where nothing was measured.
         origin : Tensor of int, shape (batch,), optional
-            For a copy, the place in this batch of the signal that it was edited from; :data:`NO_ORIGIN` for the others.
+            For a copy, the place in this batch of the signal that it was edited from; :data:`NO_SOURCE` for the others.
         """
         tokens = self.encoder(signal_mv)
         embedding = self.pooled(tokens)
@@ -297,16 +322,18 @@ class EmotionEncoder(nn.Module):
         out = {"logits": logits, "embedding": embedding}
         if labels is None:
             return out
-        p, explanations = self.params, labels != UNLABELLED
-        terms = {"ce": F.cross_entropy(logits[explanations], labels[explanations], label_smoothing=p.label_smoothing),
-                 "supcon": supervised_contrastive_loss(self.contrast(embedding[explanations]), labels[explanations], p.temperature)}
+        p, labeled = self.params, labels != UNLABELLED
+        terms = {"ce": F.cross_entropy(logits[labeled], labels[labeled], label_smoothing=p.label_smoothing),
+                 "supcon": supervised_contrastive_loss(self.contrast(embedding[labeled]), labels[labeled],
+                                                       p.temperature)}
         if self.spectral is not None and spectral is not None:
             measured = torch.isfinite(spectral)
-            error = self.spectral(moments(tokens.flatten(2))) - spectral  # unlike the classifier, no norm: it would mix features
+            # Unlike the classifier, no norm: it would mix features.
+            error = self.spectral(moments(tokens.flatten(2))) - spectral
             terms["spectral"] = error[measured].square().mean()
-            if origin is not None and (copied := origin != NO_SOURCE).any():
-                both = measured[copied] & measured[origin[copied]]
-                terms["change"] = (error[copied] - error[origin[copied]])[both].square().mean()
+            if source_index is not None and (is_edited := source_index != NO_SOURCE).any():
+                both = measured[is_edited] & measured[source_index[is_edited]]
+                terms["change"] = (error[is_edited] - error[source_index[is_edited]])[both].square().mean()
         loss = sum(getattr(p, name) * term for name, term in terms.items())
         return {"loss": loss, **out, **terms}
 
@@ -317,7 +344,7 @@ def supervised_contrastive_loss(embedding: Tensor, labels: Tensor, temperature: 
     Parameters
     ----------
     embedding : Tensor, shape (batch, width)
-        Any length; it is normalised here.
+        Any length; it is normalized here.
     labels : Tensor of int, shape (batch,)
         Class indices.
     temperature : float

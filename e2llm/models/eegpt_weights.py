@@ -1,8 +1,9 @@
-"""Checkpoints as they are found: tensors and facts of a file, a hub folder or a hub id, and whether they suit this kit's signals.
+"""Weights of EEGPT: checkpoints of a file, a hub folder or a hub id, checks that they fit, and initializations.
 
-Read are the authors' checkpoint (``.ckpt``: a ``state_dict`` with ``target_encoder.*`` beside the parts that only pretraining needs), the
-layout of the Hugging Face hub (``braindecode/eegpt-pretrained``: ``config.json`` and ``model.safetensors``, again ``target_encoder.*``, a buffer
-``chans_id`` and a head), and what :mod:`e2llm.training.pretraining` leaves. Key names are facts read in BINE022/EEGPT and braindecode 1.8.1.
+Read are the authors' checkpoint (``.ckpt``: a ``state_dict`` with ``target_encoder.*`` beside the parts that only
+pretraining needs), the layout of the Hugging Face hub (``braindecode/eegpt-pretrained``: ``config.json`` and
+``model.safetensors``, again ``target_encoder.*``, a buffer ``chans_id`` and a head), and what
+:mod:`e2llm.training.pretraining` leaves. Key names are facts read in BINE022/EEGPT and braindecode 1.8.1.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,10 +24,11 @@ from ..core.files import project_root
 from ..core.montage import EEGPT_UNTRAINED, EEGPT_VOCABULARY, canonical, make_info
 from .eegpt import EEGPT, EEGPT_SIZES, N_PATCHES, PATCH, SFREQ, Block
 
-RELEASED_CHANNELS = tuple(name for name in EEGPT_VOCABULARY if name not in EEGPT_UNTRAINED)  # the 58 of the authors' pretraining, in its order
+# The 58 channels of the authors' pretraining, in its order.
+RELEASED_CHANNELS = tuple(name for name in EEGPT_VOCABULARY if name not in EEGPT_UNTRAINED)
 UNIT = "mV"
 _TARGET = "target_encoder."  # the momentum encoder, the one that the authors release for use
-_FAINT = 0.05  # of the channel embedding's spread: EEG that moves tokens by less is hardly heard
+_SMALL = 0.05  # of the channel embedding's spread: EEG that changes tokens by less has hardly an effect
 
 
 @dataclass(frozen=True)
@@ -47,29 +50,33 @@ class Checkpoint:
     @property
     def aside(self) -> list[str]:
         """First names of the parts that are not the encoder's, such as ``predictor`` or ``final_layer``."""
-        return sorted({key.split(".")[0] for key in self.tensors if _TARGET not in key} if self.encoder is not self.tensors else set())
+        return sorted({key.split(".")[0] for key in self.tensors if _TARGET not in key}
+                      if self.encoder is not self.tensors else set())
 
     @property
     def channels(self) -> list[str] | None:
-        """Names of the rows of the channel embedding; None if nothing tells them."""
+        """Names of the rows of the channel embedding; None if they are not known."""
         if stated := self.facts.get("channel_rows"):
             return [canonical(name) for name in stated]
         rows = len(self.encoder["chan_embed.weight"]) if "chan_embed.weight" in self.encoder else 0
-        return {len(EEGPT_VOCABULARY): list(EEGPT_VOCABULARY), len(RELEASED_CHANNELS): list(RELEASED_CHANNELS)}.get(rows)
+        return {len(EEGPT_VOCABULARY): list(EEGPT_VOCABULARY),
+                len(RELEASED_CHANNELS): list(RELEASED_CHANNELS)}.get(rows)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Tensors and facts of a file (``.ckpt``, ``.pth``, ``.bin``, ``.safetensors``), of a folder in the hub's layout, or of a hub id.
+    """Tensors and facts of a file (.ckpt, .pth, .bin, .safetensors), of a folder in the hub's layout, or of a hub id.
 
     Parameters
     ----------
     path : str or path
-        A file; a folder with ``config.json`` and ``model.safetensors``; or, where no such path exists, ``owner/name`` on the hub.
+        A file; a folder with ``config.json`` and ``model.safetensors``; or, where no such path exists, ``owner/name``
+        on the hub.
 
     Raises
     ------
     ValueError
-        If it is not there, holds anything but plain tensors (a pickle with other objects is never run), or holds no named tensors.
+        If it is not there, holds anything but plain tensors (a pickle with other objects is never run), or holds no
+        named tensors.
     """
     path = located(path)
     facts, config = {}, path.parent / "config.json"
@@ -84,11 +91,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}): files that hold other "
+        raise ValueError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}): files that hold "
+                         "other "
                          "objects are refused; convert it to safetensors where you trust it.") from error
     for name in ("state_dict", "model"):
         state = state[name] if isinstance(state, Mapping) and isinstance(state.get(name), Mapping) else state
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
+    tensors = {str(key): value for key, value in state.items()
+               if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise ValueError(f"{path} holds no named tensors: give the file that holds the EEGPT weights.")
     return Checkpoint(path, tensors, facts)
@@ -105,12 +114,16 @@ def located(path: str | Path) -> Path:
         try:
             found = Path(snapshot_download(str(path), allow_patterns=["config.json", "model.safetensors"]))
         except Exception as error:
-            raise ValueError(f"'{path}' is neither a file or folder here nor could it be fetched from the hub ({type(error).__name__}: "
-                             f"{str(error).splitlines()[0]}): download it, or set HF_ENDPOINT, or leave encoder_weights empty.") from error
+            raise ValueError(f"'{path}' is neither a file or folder here nor could it be fetched from the hub "
+                             f"({type(error).__name__}: "
+                             f"{str(error).splitlines()[0]}): download it, or set HF_ENDPOINT, or leave "
+                             "encoder_weights empty.") from error
     if found.is_dir():
-        found = next((found / name for name in ("model.safetensors", "pytorch_model.bin") if (found / name).is_file()), found / "model.safetensors")
+        found = next((found / name for name in ("model.safetensors", "pytorch_model.bin") if (found / name).is_file()),
+                     found / "model.safetensors")
     if not found.is_file():
-        raise ValueError(f"{found} is missing: download the EEGPT weights there, or leave encoder_weights empty to start from scratch.")
+        raise ValueError(f"{found} is missing: download the EEGPT weights there, or leave encoder_weights empty to "
+                         "start from scratch.")
     return found
 
 
@@ -118,15 +131,20 @@ def check_patches(checkpoint: Checkpoint) -> None:
     """Refuse weights whose patches are not 64 samples every 64 samples at 256 Hz, in millivolts."""
     kernel = checkpoint.encoder.get("patch_embed.proj.weight")
     if kernel is not None and kernel.shape[-1] != PATCH:
-        raise ValueError(f"{checkpoint.path} cuts patches of {kernel.shape[-1]} samples, this encoder of {PATCH} (250 ms at {SFREQ} Hz): "
+        raise ValueError(f"{checkpoint.path} cuts patches of {kernel.shape[-1]} samples, this encoder of {PATCH} (250 "
+                         f"ms at {SFREQ} Hz): "
                          "use other weights.")
-    for key, value in checkpoint.tensors.items():  # the encoder itself has no places in time; what was trained beside it may have
-        rows = value.shape[-2] if value.ndim > 1 and re.search(r"(time|pos|temporal)_?(embed|embedding)(\.weight)?$", key) else N_PATCHES
-        if rows != N_PATCHES and (stride := (N_PATCHES - 1) * PATCH / max(1, rows - 1)) in (PATCH / 8, PATCH / 4, PATCH / 2):
-            raise ValueError(f"{checkpoint.path}: '{key}' has {rows} places in 4 s, so it was trained with a stride of {stride:g} samples, "
+    for key, value in checkpoint.tensors.items():  # the encoder has no positions in time; other parts may have them
+        rows = value.shape[-2] if value.ndim > 1 and re.search(r"(time|pos|temporal)_?(embed|embedding)(\.weight)?$",
+                                                               key) else N_PATCHES
+        if rows != N_PATCHES and (stride := (N_PATCHES - 1) * PATCH / max(1, rows - 1)) in (PATCH / 8, PATCH / 4,
+                                                                                            PATCH / 2):
+            raise ValueError(f"{checkpoint.path}: '{key}' has {rows} places in 4 s, so it was trained with a stride of "
+                             f"{stride:g} samples, "
                              f"not {PATCH}: use weights whose patches do not overlap.")
     if (unit := checkpoint.facts.get("unit", UNIT)) != UNIT:
-        raise ValueError(f"{checkpoint.path} was made for signals in '{unit}'; this kit gives millivolts ('{UNIT}'): use other weights.")
+        raise ValueError(f"{checkpoint.path} was made for signals in '{unit}'; this kit gives millivolts ('{UNIT}'): "
+                         "use other weights.")
 
 
 def notes_of(checkpoint: Checkpoint) -> list[str]:
@@ -138,14 +156,14 @@ def notes_of(checkpoint: Checkpoint) -> list[str]:
         notes.append(f"its config states {rate:g} Hz, signals here have {SFREQ} Hz")
     if "chan_proj" in checkpoint.aside:
         notes.append("it was used behind a learned map of channels, which is left out")
-    if (predicted_evidence := loudness(checkpoint.encoder)) is not None and predicted_evidence < _FAINT:
-        notes.append(f"EEG of 10 microvolts, given in millivolts, moves its tokens by {predicted_evidence:.1g} of what the channel does: "
-                     "made for another unit, or untrained?")
+    if (amplitude := relative_amplitude(checkpoint.encoder)) is not None and amplitude < _SMALL:
+        notes.append(f"EEG of 10 microvolts, given in millivolts, changes its tokens by {amplitude:.1g} of "
+                     "what the channel does: made for another unit, or untrained?")
     return notes
 
 
-def loudness(state: Mapping[str, Tensor], amplitude_uv: float = 10.0) -> float | None:
-    """How much EEG moves a patch's token, over how much the channel's name does: tells whether weights fit the unit.
+def relative_amplitude(state: Mapping[str, Tensor], amplitude_uv: float = 10.0) -> float | None:
+    """How much EEG changes a patch's token, relative to its channel embedding: shows whether weights fit the unit.
 
     Parameters
     ----------
@@ -163,13 +181,13 @@ def loudness(state: Mapping[str, Tensor], amplitude_uv: float = 10.0) -> float |
     if kernel is None or channels is None or kernel.shape[-1] != PATCH:
         return None
     spectrum = np.random.default_rng(0).normal(size=(256, 2 * SFREQ + 1, 2)) @ [1.0, 1.0j]
-    noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(2 * SFREQ + 1), 1.0)))[:, :PATCH]  # power falls as 1 / f
-    noise = torch.from_numpy(amplitude_uv * 1e-3 * noise / noise.std()).float()
-    moved = noise @ kernel.float().flatten(1).T
-    return float(moved.std(dim=0).norm() / channels.float().std(dim=0).norm())
+    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(2 * SFREQ + 1), 1.0)))[:, :PATCH]  # power falls as 1 / f
+    noise = torch.from_numpy(amplitude_uv * 1e-3 * pink / pink.std()).float()
+    change = noise @ kernel.float().flatten(1).T
+    return float(change.std(dim=0).norm() / channels.float().std(dim=0).norm())
 
 
-NAMED_INITIALIZATIONS = ("", "random", "loud")  # starts that need no file; see start_encoder
+NAMED_INITIALIZATIONS = ("", "random", "loud")  # initializations that need no file; see initialize_encoder
 
 
 @dataclass(frozen=True)
@@ -179,7 +197,8 @@ class KeyReport:
     Parameters
     ----------
     matched, missing, unexpected, mismatched : list of str
-        Keys of the encoder that were found; that were not; keys of the checkpoint's encoder that this one does not have; keys of another shape.
+        Keys of the encoder that were found; that were not; keys of the checkpoint's encoder that this one does not
+        have; keys of another shape.
     untrained : list of str
         Channels of this encoder whose embedding the checkpoint never trained: they start from noise.
     notes : list of str
@@ -228,7 +247,8 @@ def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1
     Raises
     ------
     ValueError
-        If fewer match, or the checkpoint was made for another patch, stride, rate or unit. The message gives the counts and the size that would fit.
+        If fewer match, or the checkpoint was made for another patch, stride, rate or unit. The message gives the counts
+        and the size that would fit.
     """
     checkpoint = read_checkpoint(path)
     check_patches(checkpoint)
@@ -236,9 +256,11 @@ def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1
     found = [key for key in own if key in state]
     matched = [key for key in found if state[key].shape == own[key].shape]
     report = KeyReport(matched, [key for key in own if key not in state], [key for key in state if key not in own],
-                       [key for key in found if key not in matched], _untrained(checkpoint, encoder), notes_of(checkpoint))
+                       [key for key in found if key not in matched], _untrained(checkpoint, encoder),
+                       notes_of(checkpoint))
     if len(matched) < min_share * len(own):
-        raise ValueError(f"{checkpoint.path} does not fit this encoder ({encoder.config}): {report}. Choose the size that the weights "
+        raise ValueError(f"{checkpoint.path} does not fit this encoder ({encoder.config}): {report}. Choose the size "
+                         "that the weights "
                          f"were made with: {_fitting_size(checkpoint.encoder)}.")
     encoder.load_state_dict({key: state[key] for key in matched}, strict=False)
     return report
@@ -248,48 +270,60 @@ def _fitting_size(state: Mapping[str, Tensor]) -> str:
     """The published size that weights were made for, from their shapes."""
     if not {"summary_token", "chan_embed.weight"} <= set(state) or state["summary_token"].ndim != 3:
         return "it cannot be told from these keys"
-    (_, tokens, width), layers = state["summary_token"].shape, {key.split(".")[1] for key in state if key.startswith("blocks.")}
-    names = [name for name, size in EEGPT_SIZES.items() if (size.width, size.depth, size.summary_tokens) == (width, len(layers), tokens)]
+    (_, tokens, width), layers = state["summary_token"].shape, {key.split(".")[1] for key in state
+                                                                if key.startswith("blocks.")}
+    names = [name for name, size in EEGPT_SIZES.items() if (size.width, size.depth,
+                                                            size.summary_tokens) == (width, len(layers), tokens)]
     form = f"{width} wide, {len(layers)} layers, {tokens} summary tokens"
-    return f"encoder_size {' or '.join(map(repr, names))} ({form})" if names else f"no published size has their form ({form})"
+    if not names:
+        return f"no published size has their form ({form})"
+    return f"encoder_size {' or '.join(map(repr, names))} ({form})"
 
 
 def _rows_by_name(checkpoint: Checkpoint, encoder: EEGPT) -> dict[str, Tensor]:
-    """The checkpoint's encoder with the 62 rows of the vocabulary: 58 trained rows find their places by name, the others stay as they are."""
+    """The checkpoint's encoder with the 62 rows of the vocabulary.
+
+    58 trained rows find their places by name, the others stay as they are.
+    """
     state, names = dict(checkpoint.encoder), checkpoint.channels
     rows, own = state.get("chan_embed.weight"), encoder.chan_embed.weight
-    if rows is None or names is None or names == list(EEGPT_VOCABULARY) or rows.shape[1:] != own.shape[1:] or len(rows) != len(names):
+    if rows is None or names is None or names == list(EEGPT_VOCABULARY):
+        return state
+    if rows.shape[1:] != own.shape[1:] or len(rows) != len(names):
         return state
     placed = own.detach().clone()
-    known = [(EEGPT_VOCABULARY.index(name), row) for name, row in zip(names, rows, strict=True) if name in EEGPT_VOCABULARY]
+    known = [(EEGPT_VOCABULARY.index(name), row) for name, row in zip(names, rows, strict=True)
+             if name in EEGPT_VOCABULARY]
     for place, row in known:
         placed[place] = row
     return state | {"chan_embed.weight": placed}
 
 
 def _untrained(checkpoint: Checkpoint, encoder: EEGPT) -> list[str]:
-    """Channels of the encoder that the checkpoint's training never met; of weights that say nothing, those that the authors' never met."""
-    trained = checkpoint.facts.get("trained_channels") or [name for name in checkpoint.channels or () if name in RELEASED_CHANNELS]
+    """Channels of the encoder that were not trained; where the file does not list them, those of the authors."""
+    trained = checkpoint.facts.get("trained_channels") or [name for name in checkpoint.channels or ()
+                                                           if name in RELEASED_CHANNELS]
     return [name for name in encoder.ch_names if name not in trained]
 
 
 @torch.no_grad()
 def initialize_encoder(encoder: EEGPT, weights: str) -> str:
-    """Give an encoder its start, and say in a sentence which.
+    """Initialize an EEGPT in place, and return a sentence on it.
 
     Parameters
     ----------
     encoder : EEGPT
         Changed in place.
     weights : str
-        ``""`` for physiology; ``"random"`` for the encoder's own noise; ``"loud"`` for the same with a patch kernel so large that 10 microvolts move
-        a token as much as its channel's name does (EEGPT's own start hears a tenth of that); or what :func:`read_checkpoint` reads.
+        ``""`` for :func:`physiological_init`; ``"random"`` for the encoder's own random weights; ``"loud"`` for the
+        same with a patch kernel so large that 10 microvolts change a token as much as its channel embedding does (ten
+        times as much as in EEGPT's own initialization); or what :func:`read_checkpoint` reads.
     """
     if weights == "random":
         return "random start (the encoder's own initialisation)"
     if weights == "loud":
-        encoder.patch_embed.proj.weight.mul_(1.0 / loudness(encoder.state_dict()))
-        return "random start, patch kernel as loud as the channel embedding"
+        encoder.patch_embed.proj.weight.mul_(1.0 / cast(float, relative_amplitude(encoder.state_dict())))
+        return "random start, patch kernel as large as the channel embedding"
     if weights:
         return f"{Path(weights).name}: {load_released_weights(encoder, weights)}"
     physiological_init(encoder)
@@ -303,7 +337,7 @@ _FREQUENCIES = (2.0, 6.0, 9.0, 11.0, 13.0, 17.0, 22.0, 28.0, 35.0, 42.0)  # Hz, 
 
 @torch.no_grad()
 def physiological_init(encoder: EEGPT, amplitude_uv: float = 10.0) -> None:
-    """Start an EEGPT without released weights from what is known: oscillations, their power, and scalp places.
+    """Initialize an EEGPT without released weights from physiology: oscillations, their power, and scalp places.
 
     A transformer that starts from noise needs far more EEG than a lesson has to discover Fourier analysis. Every
     value set here stays trainable; the architecture is unchanged. The residual stream is laid out as
@@ -329,14 +363,19 @@ def physiological_init(encoder: EEGPT, amplitude_uv: float = 10.0) -> None:
     width, heads = encoder.config.width, encoder.config.heads
     n_freq, n_places, head_width = len(_FREQUENCIES), len(_PLACES), width // heads
     if width < 3 * n_freq + n_places or head_width < max(n_freq, n_places) or encoder.config.depth < 2:
-        raise ValueError(f"physiological_init needs width >= {3 * n_freq + n_places}, {n_places} dimensions a head and two layers.")
-    for block in encoder.blocks:
+        raise ValueError(f"physiological_init needs width >= {3 * n_freq + n_places}, {n_places} dimensions a head and "
+                         "two layers.")
+    for block in _blocks(encoder):
         for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
             nn.init.xavier_uniform_(layer.weight, gain=0.3)
     _init_filters(encoder, n_freq, amplitude_uv)
     _init_places(encoder, 3 * n_freq, n_places)
-    _init_power(encoder.blocks[0], n_freq)
+    _init_power(_blocks(encoder)[0], n_freq)
     _init_collection(encoder, n_freq, n_places)
+
+
+def _blocks(encoder: EEGPT) -> list[Block]:
+    return cast(list[Block], list(encoder.blocks))
 
 
 def _init_filters(encoder: EEGPT, n_freq: int, amplitude_uv: float) -> None:
@@ -345,7 +384,7 @@ def _init_filters(encoder: EEGPT, n_freq: int, amplitude_uv: float) -> None:
     phases = 2 * torch.pi * frequencies[:, None] * times
     bank = torch.cat([phases.sin(), phases.cos()]) * torch.hann_window(PATCH, periodic=False)
     bank = bank / bank.norm(dim=1, keepdim=True)
-    # EEG falls with frequency; gains that rise give every band a voice of order one.
+    # The amplitude of EEG falls with frequency; rising gains give every band values of order one.
     gain = 0.25 * (frequencies / 10.0).sqrt().repeat(2) / (amplitude_uv * 1e-3)
     weight = encoder.patch_embed.proj.weight
     weight.zero_()
@@ -378,7 +417,7 @@ def _init_power(block: Block, n_freq: int) -> None:
 def _init_collection(encoder: EEGPT, n_freq: int, n_places: int) -> None:
     width, heads = encoder.config.width, encoder.config.heads
     head_width = width // heads
-    attention = encoder.blocks[-1].attn
+    attention = _blocks(encoder)[-1].attn
     query, key, value = attention.qkv.weight.view(3, width, width)
     attention.qkv.weight.zero_()
     nn.init.zeros_(encoder.summary_token)

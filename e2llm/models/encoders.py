@@ -1,4 +1,4 @@
-"""What a stage asks of an EEG encoder, and the encoders known by name: another one is one class and one :func:`register`.
+"""EEG encoders by name: a new one is one class and one call of :func:`register`.
 
 An encoder is a torch module made from a configuration and channel names::
 
@@ -11,9 +11,11 @@ An encoder is a torch module made from a configuration and channel names::
         def token_width(self) -> int:
             return self.summary_tokens * self.width
 
-    register("log-power", LogPowerConfig, LogPower)  # LogPower(config, ch_names): (batch, channel, 1024) -> (batch, 16, 1, 32)
+    register("log-power", LogPowerConfig, LogPower)  # LogPower(config, ch_names): (batch, channel, 1024) -> (batch, 16,
+    1, 32)
 
-After that ``encoder_size = "log-power"`` is a size like any other, in a process that has imported the module that registers it.
+After that ``encoder_size = "log-power"`` is a size like any other, in a process that has imported the module that
+registers it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -53,14 +55,40 @@ class Encoder(Protocol):
     ch_names: list[str]
 
     def __call__(self, signal_mv: Tensor) -> Tensor:
-        """(batch, n_channels, 1024), millivolts at 256 Hz, to (batch, 16, summary_tokens, width): one time patch each 250 ms."""
+        """Tokens of windows.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, 1024)
+            Millivolts at 256 Hz.
+
+        Returns
+        -------
+        Tensor, shape (batch, 16, summary_tokens, width)
+            One time patch is 250 ms.
+        """
 
 
 _KNOWN: dict[str, tuple[type, Callable[[Any, list[str]], nn.Module]]] = {}
 
 
 def register(name: str, config: type, encoder: Callable[[Any, list[str]], nn.Module]) -> None:
-    """Make an encoder known by a name; ValueError if the name is another's."""
+    """Make an encoder known by a name.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``log-power``.
+    config : type
+        Dataclass of its size, see :class:`EncoderConfig`.
+    encoder : callable
+        ``encoder(config, ch_names)`` makes one, see :class:`Encoder`.
+
+    Raises
+    ------
+    ValueError
+        If the name belongs to another encoder.
+    """
     if name in EEGPT_SIZES or _KNOWN.get(name, (config, encoder)) != (config, encoder):
         raise ValueError(f"'{name}' names another encoder: choose another name.")
     _KNOWN[name] = (config, encoder)
@@ -69,7 +97,8 @@ def register(name: str, config: type, encoder: Callable[[Any, list[str]], nn.Mod
 def encoder_config(size: str, **changes: float) -> EncoderConfig:
     """Configuration of an EEGPT's published size or of a registered encoder, single values replaced.
 
-    A change to a field that an encoder does not have is passed over if it is 0 (such as a dropout that is off) and refused otherwise.
+    A change to a field that an encoder does not have is passed over if it is 0 (such as a dropout that is off) and
+    refused otherwise.
     """
     if size in EEGPT_SIZES:
         return eegpt_config(size, **changes)
@@ -77,7 +106,8 @@ def encoder_config(size: str, **changes: float) -> EncoderConfig:
         raise ValueError(f"Unknown encoder '{size}' (known: {', '.join([*EEGPT_SIZES, *_KNOWN])}).")
     known = {field.name for field in fields(_KNOWN[size][0])}
     if wrong := [name for name, value in changes.items() if name not in known and value]:
-        raise ValueError(f"The encoder '{size}' has no {', '.join(wrong)} (it has {', '.join(sorted(known))}): set them to 0.")
+        raise ValueError(f"The encoder '{size}' has no {', '.join(wrong)} (it has {', '.join(sorted(known))}): set "
+                         "them to 0.")
     return _KNOWN[size][0](**{name: value for name, value in changes.items() if name in known})
 
 
@@ -87,8 +117,9 @@ def config_values(config: EncoderConfig) -> dict:
         return asdict(config)
     kind = next((name for name, (known, _) in _KNOWN.items() if type(config) is known), None)
     if kind is None:
-        raise ValueError(f"{type(config).__name__} belongs to no known encoder: register it (e2llm.models.encoders.register).")
-    return {_KIND: kind, **asdict(config)}
+        raise ValueError(f"{type(config).__name__} belongs to no known encoder: register it "
+                         "(e2llm.models.encoders.register).")
+    return {_KIND: kind, **asdict(cast(Any, config))}
 
 
 def config_from(values: dict) -> EncoderConfig:
@@ -105,6 +136,13 @@ def config_from(values: dict) -> EncoderConfig:
 def make_encoder(config: EncoderConfig, ch_names: list[str]) -> nn.Module:
     """An untrained encoder.
 
+    Parameters
+    ----------
+    config : EncoderConfig
+        Size.
+    ch_names : list of str
+        Channels of its input.
+
     Raises
     ------
     TypeError
@@ -113,18 +151,39 @@ def make_encoder(config: EncoderConfig, ch_names: list[str]) -> nn.Module:
     if isinstance(config, EEGPTConfig):
         return EEGPT(config, ch_names)
     encoder = _KNOWN[config_values(config)[_KIND]][1](config, ch_names)
-    if not (isinstance(encoder, nn.Module) and isinstance(encoder, Encoder) and isinstance(encoder.config, EncoderConfig)):
-        raise TypeError(f"{type(encoder).__name__} is no encoder: it must be a torch module with config (summary_tokens, token_width) and ch_names.")
+    if not (isinstance(encoder, nn.Module) and isinstance(encoder, Encoder)
+            and isinstance(encoder.config, EncoderConfig)):
+        raise TypeError(f"{type(encoder).__name__} is no encoder: it must be a torch module with config "
+                        "(summary_tokens, token_width) and ch_names.")
     return encoder
 
 
 def initialization_key(weights: str) -> dict[str, str]:
-    """What a start is made from beside its name: the checksum of its file of weights; nothing for the named starts."""
+    """Inputs of an initialization: the checksum of its file of weights; nothing for the named ones."""
     return {} if weights in NAMED_INITIALIZATIONS else {"weights": checksum(located(weights))}
 
 
-def start(encoder: nn.Module, weights: str) -> str:
-    """Give any encoder its start, and say in a sentence which; EEGPT's choices are those of :func:`e2llm.models.eegpt_weights.start_encoder`."""
+def initialize(encoder: nn.Module, weights: str) -> str:
+    """Initialize any encoder in place.
+
+    Parameters
+    ----------
+    encoder : Module
+        EEGPT, or a registered encoder.
+    weights : str
+        For EEGPT see :func:`e2llm.models.eegpt_weights.initialize_encoder`; for others empty or "random" (its own
+        random weights), or a checkpoint that fits all its keys.
+
+    Returns
+    -------
+    str
+        A sentence on what was done.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit.
+    """
     if isinstance(encoder, EEGPT):
         return initialize_encoder(encoder, weights)
     if weights in ("", "random"):
@@ -133,7 +192,8 @@ def start(encoder: nn.Module, weights: str) -> str:
     matched = [key for key in own if key in found and found[key].shape == own[key].shape]
     if len(matched) < len(own):
         lacking = [key for key in own if key not in matched]
-        raise ValueError(f"{weights} does not fit {type(encoder).__name__}: {len(matched)} of {len(own)} keys matched; lacking or of another "
+        raise ValueError(f"{weights} does not fit {type(encoder).__name__}: {len(matched)} of {len(own)} keys matched; "
+                         "lacking or of another "
                          f"shape {lacking[:5]}.")
     encoder.load_state_dict({key: found[key] for key in matched})
     return f"{Path(weights).name}: {len(matched)} of {len(own)} keys matched"

@@ -1,9 +1,10 @@
-"""Asking a trained model: closed-set scoring, generation, and the controls without EEG."""
+"""Inference with a trained model: scores of closed sets of options, generation, label similarity."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from .processing import E2LLMProcessor
 
 @dataclass
 class InferenceEngine:
-    """A trained model together with what it needs to hear windows.
+    """Inference engine: a trained model with the encoder's tokens of its windows.
 
     Parameters
     ----------
@@ -28,15 +29,26 @@ class InferenceEngine:
         Row of ``features`` of each window id.
     """
 
-    model: torch.nn.Module
+    model: Any
     processor: E2LLMProcessor
     features: np.ndarray
     position: dict[int, int]
 
     def inputs(self, items: list[Item], thinking: bool, said: list[str] | None = None) -> dict[str, torch.Tensor]:
-        """Left-padded prompts with their EEG tokens; ``said`` is what the assistant has said so far."""
+        """Left-padded prompts with their EEG tokens.
+
+        Parameters
+        ----------
+        items : list of Item
+            Questions.
+        thinking : bool
+            See :meth:`e2llm.models.processing.E2LLMProcessor.prompt`.
+        said : list of str, optional
+            Beginning of the assistant's turn, such as a thought.
+        """
         said = said or [""] * len(items)
-        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking)) + self.processor.ids(text)  # cut as in training
+        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking))
+                   + self.processor.ids(text)  # cut as in training
                    for item, text in zip(items, said, strict=True)]
         ids, mask = self.processor.pad(prompts, "left")
         windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
@@ -51,20 +63,48 @@ def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> l
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
 
-def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, max_new_tokens: int = 96, batch: int = 128) -> list[str]:
-    """Greedy free text for every item, special tokens of the thought kept, end-of-turn removed; never an EEG placeholder."""
+def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, max_new_tokens: int = 96,
+             batch: int = 128) -> list[str]:
+    """Greedy free text for every item: special tokens of the thought are kept, the end of turn is removed.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        Model.
+    items : list of Item
+        Questions.
+    thinking : bool
+        Whether the text may begin with a thought.
+    max_new_tokens, batch : int
+        Largest number of tokens of a text, and of items at a time.
+    """
     return [texts[0] for texts in _generate(engine, items, 1, thinking, max_new_tokens, batch, do_sample=False)]
 
 
-def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True, max_new_tokens: int = 96,
+def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True,
+           max_new_tokens: int = 96,
            batch: int = 64) -> list[list[str]]:
-    """``n`` texts for every item, drawn from the model's own distribution at a temperature; otherwise as :func:`generate`."""
+    """Several texts for every item, drawn from the model's own distribution.
+
+    Parameters
+    ----------
+    engine, items, thinking, max_new_tokens, batch
+        As for :func:`generate`.
+    n : int
+        Texts of an item.
+    temperature : float
+        Of the softmax.
+    seed : int
+        Of the draws.
+    """
     torch.manual_seed(seed)
-    return _generate(engine, items, n, thinking, max_new_tokens, batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+    return _generate(engine, items, n, thinking, max_new_tokens, batch, do_sample=True, temperature=temperature,
+                     top_k=0, top_p=1.0)
 
 
 @torch.no_grad()
-def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool, max_new_tokens: int, batch: int, **decoding) -> list[list[str]]:
+def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool, max_new_tokens: int, batch: int,
+              **decoding) -> list[list[str]]:
     texts: list[list[str]] = [[] for _ in items]
     tokenizer = engine.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
@@ -82,17 +122,20 @@ MOST_LOGITS = 2**26  # made at a time when options are scored; in float32 a quar
 
 
 @torch.no_grad()
-def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | None = None, batch: int = 64, per_token: bool = False) -> list[np.ndarray]:
+def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | None = None, batch: int = 64,
+                  per_token: bool = False) -> list[np.ndarray]:
     """Log-probability of every option of every item; the prompt is read once for all options.
 
     Parameters
     ----------
-    listener : Listener
-        Who answers.
+    engine : InferenceEngine
+        Model.
     items : list of Item
         With closed sets of options.
     said : list of str, optional
-        Thoughts that the options follow; default none, and the prompt says not to think.
+        Thoughts that the options follow; default none, and the prompt has an empty thought.
+    batch : int
+        Items at a time; fewer where options are many or long.
     per_token : bool
         Divide by the number of tokens, for options of different length.
 
@@ -118,7 +161,8 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
     return scores
 
 
-def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None, n_options: int) -> tuple[np.ndarray, np.ndarray]:
+def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None,
+                 n_options: int) -> tuple[np.ndarray, np.ndarray]:
     processor = engine.processor
     prompt = engine.inputs(items, thinking=said is not None, said=said)
     first = engine.model(**prompt, use_cache=True, position_ids=_positions(prompt["attention_mask"]), logits_to_keep=1)
@@ -143,10 +187,12 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 def label_similarity(engine: InferenceEngine, rows_by_label: dict[str, list[int]]) -> np.ndarray:
     """Cosine between the mean state token of each label's windows and the words of every label.
 
-    Both sides are centred on their mean first, so that what all tokens share does not count.
+    Both sides are centered on their mean first, so that what all tokens share does not count.
 
     Parameters
     ----------
+    engine : InferenceEngine
+        Model.
     rows_by_label : dict of str to list of int
         Window ids of each label.
 
@@ -158,15 +204,15 @@ def label_similarity(engine: InferenceEngine, rows_by_label: dict[str, list[int]
     projector, processor = engine.model.projector, engine.processor
     words = engine.model.get_input_embeddings().weight
     features = [np.stack([engine.features[engine.position[w]] for w in windows]) for windows in rows_by_label.values()]
-    predicted_evidence = [projector.state_tokens(torch.from_numpy(found).to(words.device)).mean(dim=(0, 1)) for found in features]
-    said = [words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]
-    predicted_evidence, said = torch.stack(predicted_evidence).float(), torch.stack(said).float()
-    predicted_evidence, said = predicted_evidence - predicted_evidence.mean(0), said - said.mean(0)
-    return torch.nn.functional.cosine_similarity(predicted_evidence[:, None], said[None], dim=-1).cpu().numpy()
+    eeg = torch.stack([projector.state_tokens(torch.from_numpy(found).to(words.device)).mean(dim=(0, 1))
+                       for found in features]).float()
+    text = torch.stack([words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]).float()
+    eeg, text = eeg - eeg.mean(0), text - text.mean(0)
+    return torch.nn.functional.cosine_similarity(eeg[:, None], text[None], dim=-1).cpu().numpy()
 
 
 def probabilities(scores: list[np.ndarray]) -> np.ndarray:
-    """Option probabilities, normalised over the closed set, shape (n_items, n_options)."""
+    """Option probabilities, normalized over the closed set, shape (n_items, n_options)."""
     stacked = np.stack(scores)
     stacked = np.exp(stacked - stacked.max(axis=1, keepdims=True))
     return stacked / stacked.sum(axis=1, keepdims=True)
@@ -180,8 +226,8 @@ def closed_set(engine: InferenceEngine, items: list[Item]) -> np.ndarray:
 
     Parameters
     ----------
-    listener : Listener
-        Who answers.
+    engine : InferenceEngine
+        Model.
     items : list of Item
         With closed sets of options of one size.
 

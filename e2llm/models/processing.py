@@ -38,7 +38,7 @@ def refuse_unknown(function: str, given: dict[str, Any], known: Iterable[str] = 
     """
     if unknown := sorted(set(given) - set(known) - _AUTO_ARGUMENTS):
         raise TypeError(f"{function} got unknown arguments: {', '.join(unknown)}. Leave them out or correct their "
-                        f"names.")
+                        "names.")
 
 
 class E2LLMProcessor(ProcessorMixin):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from .segments import INTENSITIES, Segment, imagined_segments, segments_of
 _MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 
 
-def _item(kind: str, tier: int, question: list[str | Segment], thought: str, answer: str, options: list[str], axis: str = "") -> Item:
+def _item(kind: str, tier: int, question: list[str | Segment], thought: str, answer: str, options: list[str],
+          axis: str = "") -> Item:
     segments = [part for part in question if isinstance(part, Segment)]
     content = [part.part() if isinstance(part, Segment) else {"type": "text", "text": part} for part in question]
     return Item(kind, tier, [{"role": "user", "content": content}], thought, answer, list(options),
@@ -33,12 +34,29 @@ def _item(kind: str, tier: int, question: list[str | Segment], thought: str, ans
 
 
 def describe(segment: Segment, label_set: LabelSet) -> str:
-    """The sentence that says what a segment shows."""
+    """The sentence that says what a segment shows.
+
+    Parameters
+    ----------
+    segment : Segment
+        With its claims.
+    label_set : LabelSet
+        Where its label is from.
+    """
     feeling = f", {affect_words(segment.label, label_set)}" if label_set.has_affect else ""
     return f"The segment shows {segment.state}{feeling}. {_evidence_sentence(segment)}"
 
 
 def affect_words(label: str, label_set: LabelSet) -> str:
+    """Words for the valence and the arousal of a label: "pleasant and calm".
+
+    Parameters
+    ----------
+    label : str
+        One of the set's.
+    label_set : LabelSet
+        With coordinates.
+    """
     valence, arousal = label_set.valence[label], label_set.arousal[label]
     tone = "pleasant" if valence > 0.2 else "unpleasant" if valence < -0.2 else "neither pleasant nor unpleasant"
     return f"{tone} and {'activated' if arousal > 0.2 else 'calm'}"
@@ -46,16 +64,16 @@ def affect_words(label: str, label_set: LabelSet) -> str:
 
 # Thoughts say one meaning in several ways; descriptions, which are compared word by word, in the first way only.
 _EVIDENCE = ("Evidence: {claims}.", "Measured: {claims}.", "Findings: {claims}.")
-_QUIET = ("No band stands out.", "Nothing stands out.")
+_NO_SALIENT_FEATURE = ("No band stands out.", "Nothing stands out.")
 _CONCLUSION = ("That fits {label}.", "This points to {label}.")
-_BARE = 0.25  # share of thoughts that are evidence alone, so that an answer may also follow without being said before
+_BARE = 0.25  # share of thoughts that hold evidence only, and not the answer
 
 
 def _evidence_sentence(segment: Segment, rng: np.random.Generator | None = None) -> str:
-    """What may be said of a segment; in one of several wordings with ``rng``."""
-    evidence, quiet = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _QUIET))
+    """The claims of a segment as a sentence; with ``rng`` in one of several wordings."""
+    evidence, none = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _NO_SALIENT_FEATURE))
     said = ", ".join(map(str, segment.claims))
-    return evidence.format(claims=said) if said else quiet
+    return evidence.format(claims=said) if said else none
 
 
 def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
@@ -72,52 +90,90 @@ def _note(segment: Segment, axis: str) -> str:
 
 
 def _notes(segments: list[Segment], axis: str = "") -> str:
-    return "Notes: " + ", ".join(f"{_note(segment, axis)} {letter}" for letter, segment in zip(LETTERS, segments, strict=False)) + "."
+    notes = (f"{_note(segment, axis)} {letter}" for letter, segment in zip(LETTERS, segments, strict=False))
+    return "Notes: " + ", ".join(notes) + "."
 
 
 def listed(segments: list[Segment]) -> list[str | Segment]:
     """Question parts "A: <eeg> B: <eeg> …"."""
-    return list(itertools.chain.from_iterable((f" {letter}: ", segment) for letter, segment in zip(LETTERS, segments, strict=False)))
+    return [part for letter, segment in zip(LETTERS, segments, strict=False) for part in (f" {letter}: ", segment)]
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[rng.integers(len(options))]
 
 
-PREDICT_WORDINGS = ("Which {noun} does this segment show?", "Name the {noun} in this EEG segment.", "What is the {noun} of this person?",
-            "Read the EEG and name the {noun}.", "Look at the segment. Which {noun} is it?", "This is the EEG of a person. What is the {noun}?",
-            "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?",
-            "Read this segment. What does the person feel?")
+PREDICT_WORDINGS = ("Which {noun} does this segment show?", "Name the {noun} in this EEG segment.",
+                    "What is the {noun} of this person?", "Read the EEG and name the {noun}.",
+                    "Look at the segment. Which {noun} is it?", "This is the EEG of a person. What is the {noun}?",
+                    "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?",
+                    "Read this segment. What does the person feel?")
 ZERO_SHOT_WORDINGS = ("This EEG segment shows a person. Which {noun} fits?", "Look at this EEG and say the {noun}.",
-                 "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
+                      "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
 _DESCRIBE = ("Describe this segment.", "What does this EEG segment show?", "Describe the state of this person.")
-_SELECT = ("Which word fits this segment?", "Choose the word that fits the segment.", "Which of these words does the segment show?")
-_COMPARE = ("Which segment is {more}?", "Which of the two segments is {more}?", "Compare the segments. Which is {more}?")
+_SELECT = ("Which word fits this segment?", "Choose the word that fits the segment.",
+           "Which of these words does the segment show?")
+_COMPARE = ("Which segment is {more}?", "Which of the two segments is {more}?",
+            "Compare the segments. Which is {more}?")
 _RANK = ("Order the segments, the one that is {more} first.", "Rank the segments from {more} to less.")
-_MATCH = ("Which segment fits this scenario?", "Choose the segment that fits the scenario.", "To which segment does the scenario belong?")
+_MATCH = ("Which segment fits this scenario?", "Choose the segment that fits the scenario.",
+          "To which segment does the scenario belong?")
 _ZERO_MATCH = ("Read the scenario. Which of the segments shows this person?", "Which segment does this person show?",
                "Read this. Which of the segments is it?")
 _CHOOSE = ("Which scenario fits this segment?", "Choose the scenario that fits the segment.")
-_ZERO_CHOOSE = ("Read the scenarios. Which of these does the segment show?", "To which scenario does this segment belong?")
+_ZERO_CHOOSE = ("Read the scenarios. Which of these does the segment show?",
+                "To which scenario does this segment belong?")
 _SCENARIO = ("Which emotion fits this scenario?", "Name the emotion of this scenario.", "What does a person feel here?")
 
 
 def predict(segment: Segment, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
-    """Which of the labels does the segment show?"""
+    """Item that asks which of the labels a segment shows.
+
+    Parameters
+    ----------
+    segment : Segment
+        What is asked about.
+    label_set : LabelSet
+        Its labels are the options.
+    rng : Generator
+        Draws the wordings.
+    zero_shot : bool
+        Use the wordings that are never trained on.
+    """
     question = _pick(ZERO_SHOT_WORDINGS if zero_shot else PREDICT_WORDINGS, rng).format(noun=label_set.noun)
-    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"], _conclusion(segment, label_set, rng),
-                 segment.label, list(label_set.labels))
+    return _item("zero_predict" if zero_shot else "predict", 3 if zero_shot else 1, [segment, f" {question}"],
+                 _conclusion(segment, label_set, rng), segment.label, list(label_set.labels))
 
 
-def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator, others: list[Segment] | None = None) -> Item:
-    """Which of the descriptions is the segment's? The others describe segments with other labels."""
+def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator,
+                others: list[Segment] | None = None) -> Item:
+    """Item that asks for the description of a segment; the other options describe segments with other labels.
+
+    Parameters
+    ----------
+    segment, label_set, rng
+        As for :func:`predict`.
+    others : list of Segment, optional
+        Segments of the other options.
+    """
     options = [describe(other, label_set) for other in [segment, *(others or [])]]
     rng.shuffle(options)
-    return _item("describe", 2, [segment, f" {_pick(_DESCRIBE, rng)}"], _evidence_sentence(segment, rng), describe(segment, label_set), options)
+    return _item("describe", 2, [segment, f" {_pick(_DESCRIBE, rng)}"], _evidence_sentence(segment, rng),
+                 describe(segment, label_set), options)
 
 
 def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Generator) -> Item:
-    """Which of two segments is higher on an axis?"""
+    """Item that asks which of two segments is higher on an axis.
+
+    Parameters
+    ----------
+    pair : list of Segment
+        Two segments with different values.
+    axis : str
+        "valence", "arousal" or "intensity".
+    label_set, rng
+        As for :func:`predict`.
+    """
     best = int(np.argmax([segment.value(axis, label_set) for segment in pair]))
     question = _pick(_COMPARE, rng).format(more=_MORE[axis])
     thought = f"{_notes(pair, axis)} {_MORE[axis].capitalize()}: {_note(pair[best], axis)} {LETTERS[best]}."
@@ -125,7 +181,15 @@ def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.
 
 
 def rank(group: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Generator) -> Item:
-    """Order three or four segments on an axis."""
+    """Item that asks for the order of three or four segments on an axis.
+
+    Parameters
+    ----------
+    group : list of Segment
+        With different values.
+    axis, label_set, rng
+        As for :func:`compare`.
+    """
     falling = np.argsort([-segment.value(axis, label_set) for segment in group], kind="stable")
     order = " > ".join(LETTERS[i] for i in falling)
     question = _pick(_RANK, rng).format(more=_MORE[axis])
@@ -135,8 +199,21 @@ def rank(group: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Ge
     return _item("rank", 2, [*listed(group), f" {question}"], thought, order, options, axis)
 
 
-def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
-    """Which of three segments fits a scenario?"""
+def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet, rng: np.random.Generator,
+          zero_shot: bool = False) -> Item:
+    """Item that asks which of three segments fits a scenario.
+
+    Parameters
+    ----------
+    group : list of Segment
+        With different labels.
+    target : int
+        Place of the segment that fits.
+    scenario : str
+        Text.
+    label_set, rng, zero_shot
+        As for :func:`predict`.
+    """
     form = _pick(_ZERO_MATCH if zero_shot else _MATCH, rng)
     thought = f"{_notes(group)} The scenario fits {group[target].label} {LETTERS[target]}."
     return _item("zero_match" if zero_shot else "match", 3 if zero_shot else 2, [f"{scenario} {form}", *listed(group)],
@@ -144,12 +221,35 @@ def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet,
 
 
 def select(group: list[Segment], target: int, words: list[str], rng: np.random.Generator) -> Item:
-    """Which of the words fits the segment? ``words[i]`` belongs to the label of ``group[i]``; only the target is heard."""
+    """Item that asks which of some words fits a segment.
+
+    Parameters
+    ----------
+    group : list of Segment
+        With different labels.
+    target : int
+        Place of the segment that is in the prompt; no other is.
+    words : list of str
+        A word for the label of each segment.
+    rng : Generator
+        Draws the wording.
+    """
     return _lettered("select", 2, group, target, words, _pick(_SELECT, rng))
 
 
-def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.Generator, zero_shot: bool = False) -> Item:
-    """Which of the scenarios fits the segment? Asked of EEG only in the zero-shot tier."""
+def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.Generator,
+           zero_shot: bool = False) -> Item:
+    """Item that asks which of some scenarios fits a segment; asked about EEG only in the zero-shot tier.
+
+    Parameters
+    ----------
+    group, target, rng
+        As for :func:`select`.
+    texts : list of str
+        A scenario for the label of each segment.
+    zero_shot : bool
+        Use the wordings that are never trained on.
+    """
     kind, tier = ("zero_choose", 3) if zero_shot else ("choose", 0)
     return _lettered(kind, tier, group, target, texts, _pick(_ZERO_CHOOSE if zero_shot else _CHOOSE, rng))
 
@@ -159,18 +259,38 @@ def _lettered(kind: str, tier: int, group: list[Segment], target: int, texts: li
     listing = " ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, texts, strict=False))
     fits = ", ".join(f"{segment.label} {letter}" for letter, segment in zip(LETTERS, group, strict=False))
     thought = f"Notes: {fits}. The segment shows {group[target].label} {LETTERS[target]}."
-    return _item(kind, tier, [group[target], f" {form} {listing}"], thought, LETTERS[target], list(LETTERS[: len(texts)]))
+    return _item(kind, tier, [group[target], f" {form} {listing}"], thought, LETTERS[target],
+                 list(LETTERS[: len(texts)]))
 
 
 def scenario_question(label: str, text: str, label_set: LabelSet, rng: np.random.Generator) -> Item:
-    """Which label fits a scenario? Text only."""
-    return _item("scenario", 0, [f"{text} {_pick(_SCENARIO, rng)}"], f"The scenario fits {label}.", label, list(label_set.labels))
+    """Text-only item that asks which label fits a scenario.
+
+    Parameters
+    ----------
+    label, text : str
+        Answer, and scenario.
+    label_set, rng
+        As for :func:`predict`.
+    """
+    return _item("scenario", 0, [f"{text} {_pick(_SCENARIO, rng)}"], f"The scenario fits {label}.", label,
+                 list(label_set.labels))
 
 
 def drill(label_set: LabelSet, rng: np.random.Generator, n_words: int = 20) -> Item:
-    """Say random words again: the quickest way for a fresh language model to learn to look things up in its context.
+    """Text-only item that asks to repeat random words.
 
-    Copying needs the circuit ("what came after this word before?") that every comparison of segments needs too.
+    Copying needs the same circuit as a comparison of segments ("what came after this word before?"), and a new
+    language model learns it quickest this way.
+
+    Parameters
+    ----------
+    label_set : LabelSet
+        Its labels are among the words.
+    rng : Generator
+        Draws the words.
+    n_words : int
+        How many.
     """
     words = [*label_set.labels, *INTENSITIES, *REGIONS, *BANDS, *LETTERS, "low", "high", "more", "fits", "shows"]
     chosen = " ".join(words[i] for i in rng.choice(len(words), size=n_words, replace=False))
@@ -192,15 +312,11 @@ class ItemBuilder:
         Its answers and coordinates.
     seed : int
         Same seed, same items.
-    texts : callable
-        ``texts(label)`` gives the scenarios that may be used.
     """
 
-    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int,
-                 texts: Callable[[str], list[str]] = scenarios.training_scenarios) -> None:
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int) -> None:
         self.segments, self.label_set = segments, label_set
         self.rng = np.random.default_rng(seed)
-        self.texts = texts
         self.by_label = {label: [s for s in segments if s.label == label] for label in label_set.labels}
         self.by_label = {label: found for label, found in self.by_label.items() if found}
         self.most_in_order = max(map(self._in_order, MIN_GAP)) if label_set.has_affect else 0
@@ -208,13 +324,24 @@ class ItemBuilder:
 
     @classmethod
     def of_part(cls, corpus: Corpus, part: str, seed: int) -> ItemBuilder:
-        """Builder of items from one part of a dataset's split: ``train``, ``val`` or ``test``."""
+        """Builder of items from one part of a dataset's split.
+
+        Parameters
+        ----------
+        corpus : Corpus
+            Dataset.
+        part : str
+            "train", "val" or "test".
+        seed : int
+            Same seed, same items.
+        """
         return cls(segments_of(corpus, getattr(corpus.split, part)), corpus.label_set, seed)
 
     def _in_order(self, axis: str) -> int:
         """How many segments can have a clear order on an axis."""
         chosen: list[float] = []
-        for value in sorted({value for segment in self.segments if not np.isnan(value := segment.value(axis, self.label_set))}):
+        for value in sorted({value for segment in self.segments
+                             if not np.isnan(value := segment.value(axis, self.label_set))}):
             if not chosen or value - chosen[-1] >= MIN_GAP[axis]:
                 chosen.append(value)
         return len(chosen)
@@ -223,7 +350,7 @@ class ItemBuilder:
         """The kinds that this source can serve; those about valence, arousal or scenarios need coordinates."""
         served = {"predict": self.predict, "describe": self.describe, "zero_predict": self.zero_predict}
         if len(self.by_label) < 2:
-            del served["describe"]  # nothing to tell a description from
+            del served["describe"]  # there is no other description
         if len(self.by_label) >= 2:
             served["select"] = self.select
         if self.most_in_order >= 2:
@@ -235,25 +362,42 @@ class ItemBuilder:
         return served
 
     def draw(self, kind: str, n: int) -> list[Item]:
-        """``n`` items of one kind; ValueError if this source cannot serve it."""
+        """Items of one kind.
+
+        Parameters
+        ----------
+        kind : str
+            One of :meth:`kinds`.
+        n : int
+            How many.
+
+        Raises
+        ------
+        ValueError
+            If this source cannot serve the kind.
+        """
         known = self.kinds()
         if kind not in known:
-            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and arousal, too "
+            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and "
+                             "arousal, too "
                              f"few labels, no scenarios, or unknown kind); it serves {', '.join(known)}.")
         return [known[kind]() for _ in range(n)]
 
-    def _any(self, but: set[str] = frozenset()) -> Segment:
+    def _any(self, but: Set[str] = frozenset()) -> Segment:
         labels = [label for label in self.by_label if label not in but]
         pool = self.by_label[labels[self.rng.integers(len(labels))]]
         return pool[self.rng.integers(len(pool))]
 
     def predict(self) -> Item:
+        """Item of :func:`predict`."""
         return predict(self._any(), self.label_set, self.rng)
 
     def zero_predict(self) -> Item:
+        """Item of :func:`predict` in a zero-shot wording."""
         return predict(self._any(), self.label_set, self.rng, zero_shot=True)
 
     def describe(self) -> Item:
+        """Item of :func:`description`."""
         segment, *others = self._distinct(min(4, len(self.by_label)))
         return description(segment, self.label_set, self.rng, others)
 
@@ -267,10 +411,12 @@ class ItemBuilder:
                 return group, axis
 
     def compare(self) -> Item:
+        """Item of :func:`compare`."""
         group, axis = self._apart(2)
         return compare(group, axis, self.label_set, self.rng)
 
     def rank(self) -> Item:
+        """Item of :func:`rank`."""
         group, axis = self._apart(min(3 + int(self.rng.uniform() < 0.25), self.most_in_order))
         return rank(group, axis, self.label_set, self.rng)
 
@@ -282,18 +428,21 @@ class ItemBuilder:
         return group
 
     def _scenario(self, label: str, zero_shot: bool) -> str:
-        texts = scenarios.zero_shot_scenarios(label) if zero_shot else self.texts(label)
+        texts = scenarios.zero_shot_scenarios(label) if zero_shot else scenarios.training_scenarios(label)
         return texts[self.rng.integers(len(texts))]
 
     def match(self, zero_shot: bool = False) -> Item:
+        """Item of :func:`match`."""
         group = self._distinct(3)
         target = int(self.rng.integers(3))
         return match(group, target, self._scenario(group[target].label, zero_shot), self.label_set, self.rng, zero_shot)
 
     def zero_match(self) -> Item:
+        """Item of :func:`match` with a zero-shot scenario and wording."""
         return self.match(zero_shot=True)
 
     def select(self) -> Item:
+        """Item of :func:`select`."""
         group = self._distinct(min(3, len(self.by_label)))
         words = [self._word(segment.label) for segment in group]
         return select(group, int(self.rng.integers(len(group))), words, self.rng)
@@ -303,24 +452,27 @@ class ItemBuilder:
         return words[self.rng.integers(len(words))]
 
     def choose(self, zero_shot: bool = False) -> Item:
+        """Item of :func:`choose`."""
         group = self._distinct(3)
         texts = [self._scenario(segment.label, zero_shot) for segment in group]
         return choose(group, int(self.rng.integers(3)), texts, self.rng, zero_shot)
 
     def zero_choose(self) -> Item:
+        """Item of :func:`choose` with zero-shot scenarios and wording."""
         return self.choose(zero_shot=True)
 
     def scenario(self) -> Item:
+        """Item of :func:`scenario_question`."""
         label = list(self.by_label)[self.rng.integers(len(self.by_label))]
         return scenario_question(label, self._scenario(label, False), self.label_set, self.rng)
 
 
 class OneSubjectBuilder:
-    """Draws items whose segments, heard or only described, are all of one person, drawn anew for every item.
+    """Draws items of one subject each: all its segments, also those that are only described, are of that subject.
 
-    A model is examined with them. Whatever it knows of a person alone is then true of every option alike, and earns nothing. That
-    matters most under population levels: there the evidence of any window tells whose it is, and a description of somebody
-    else's window can be ruled out without a look at this one.
+    For evaluation. What a model knows of the subject is then true of every option, and earns nothing. It matters most
+    under population statistics: there the evidence of a window identifies its subject, and the description of another
+    subject's window could be excluded without this window.
 
     Parameters
     ----------
@@ -337,24 +489,43 @@ class OneSubjectBuilder:
 
     @classmethod
     def of_test(cls, corpus: Corpus, seed: int) -> OneSubjectBuilder:
-        """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one person."""
+        """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one subject."""
         return cls(segments_of(corpus, corpus.split.test), corpus.label_set, seed)
 
     def kinds(self) -> list[str]:
-        """The kinds that the windows of one person or more can serve."""
+        """The kinds that the windows of at least one subject can serve."""
         return list(dict.fromkeys(kind for builder in self.builders for kind in builder.kinds()))
 
     def draw(self, kind: str, n: int) -> list[Item]:
-        """``n`` items of one kind, of people who can serve it; ValueError if there is nobody."""
+        """Items of one kind, of subjects who can serve it.
+
+        Parameters
+        ----------
+        kind, n
+            As for :meth:`ItemBuilder.draw`.
+
+        Raises
+        ------
+        ValueError
+            If no subject can serve the kind.
+        """
         able = [builder for builder in self.builders if kind in builder.kinds()]
         if not able:
-            raise ValueError(f"Nobody's windows serve items of kind '{kind}' with label set '{self.label_set.name}'; they serve "
-                             f"{', '.join(self.kinds())}.")
+            raise ValueError(f"No subject's windows serve items of kind '{kind}' with label set "
+                             f"'{self.label_set.name}'; they serve {', '.join(self.kinds())}.")
         return [item for _ in range(n) for item in able[self.rng.integers(len(able))].draw(kind, 1)]
 
 
 def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
-    """Copying drills, the first lesson of a language model made on the spot."""
+    """Copying drills (:func:`drill`), the first training of a small language model.
+
+    Parameters
+    ----------
+    label_set : LabelSet
+        As for :func:`drill`.
+    n, seed : int
+        Number of items, and seed of the draws.
+    """
     rng = np.random.default_rng(seed)
     return [drill(label_set, rng) for _ in range(n)]
 
@@ -363,6 +534,13 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     """Items in words alone, from which a fresh language model learns the tasks and which emotion fits which scenario.
 
     No zero-shot scenario and no zero-shot question form is among them.
+
+    Parameters
+    ----------
+    label_set : LabelSet
+        Labels that the items are about.
+    n, seed : int
+        Number of items, and seed of the draws.
     """
     rng = np.random.default_rng(seed)
     builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed)
@@ -376,8 +554,17 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
 
 
 def write_items(items: list[Item], path: str | Path) -> None:
-    """One JSON object a line."""
-    Path(path).write_text("".join(json.dumps(item.__dict__, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    """Write items as JSON lines.
+
+    Parameters
+    ----------
+    items : list of Item
+        One line each.
+    path : str or path
+        File to write.
+    """
+    Path(path).write_text("".join(json.dumps(item.__dict__, ensure_ascii=False) + "\n" for item in items),
+                          encoding="utf-8")
 
 
 def read_items(path: str | Path) -> list[Item]:
@@ -386,14 +573,32 @@ def read_items(path: str | Path) -> list[Item]:
 
 
 def parse_answer(text: str, options: list[str]) -> str | None:
-    """Answer in generated text: what stands after the thought, if it is exactly one of the options, else None."""
+    """Answer in generated text: what stands after the thought, if it is exactly one of the options, else None.
+
+    Parameters
+    ----------
+    text : str
+        Generated text.
+    options : list of str
+        Possible answers; case and a final period do not count.
+    """
     answer = text.rsplit(END_THINK, 1)[-1].strip().rstrip(".").strip()
     wanted = {option.rstrip(".").lower(): option for option in options}
     return wanted.get(answer.lower())
 
 
 def prediction_items(corpus: Corpus, rows: np.ndarray, seed: int) -> list[Item]:
-    """One tier-1 question for every given window, in their order."""
+    """One tier-1 question for every given window, in their order.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset.
+    rows : ndarray of int, shape (n,)
+        Window ids.
+    seed : int
+        Of the wordings.
+    """
     rng = np.random.default_rng(seed)
     return [predict(segment, corpus.label_set, rng) for segment in segments_of(corpus, rows)]
 

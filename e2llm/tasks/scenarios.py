@@ -1,12 +1,11 @@
 """Everyday scenarios that evoke an emotion without naming it.
 
-The texts live in ``e2llm/data/scenarios.yaml``. Training scenarios are expanded from frames with
+The texts are in ``e2llm/tasks/scenarios.yaml``. Training scenarios are expanded from frames with
 slots; zero-shot scenarios are handwritten situations that no frame can produce.
 """
 
 from __future__ import annotations
 
-import random
 from functools import cache, lru_cache
 from importlib import resources
 from itertools import product
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 _FILE = resources.files("e2llm.tasks") / "scenarios.yaml"
-_KEYS = {"feelings", "cues", "frames", "slots", "zero_shot"}
+_KEYS = {"feelings", "frames", "slots", "zero_shot"}
 
 
 def emotions() -> tuple[str, ...]:
@@ -29,45 +28,14 @@ def feelings(emotion: str) -> list[str]:
     return list(_entry(emotion)["feelings"])
 
 
-def cues(emotion: str) -> list[str]:
-    """Return short noun phrases of what a moment of `emotion` is about."""
-    return list(_entry(emotion)["cues"])
-
-
 def zero_shot_scenarios(emotion: str) -> list[str]:
     """Return the held-out scenarios of `emotion`, which must never be trained on."""
     return list(_entry(emotion)["zero_shot"])
 
 
-def training_scenarios(emotion: str, n: int | None = None, seed: int = 0) -> list[str]:
-    """Return training scenarios of `emotion`.
-
-    Parameters
-    ----------
-    emotion : str
-        One of `emotions()`.
-    n : int, optional
-        How many scenarios to draw without replacement; all of them, in file order, if omitted.
-    seed : int
-        Seed of the draw; ignored if `n` is omitted.
-
-    Returns
-    -------
-    list of str
-        Distinct sentences.
-
-    Raises
-    ------
-    ValueError
-        If `emotion` is unknown, or `n` is negative or exceeds the number of scenarios.
-    """
-    _entry(emotion)
-    scenarios = _expand(emotion)
-    if n is None:
-        return list(scenarios)
-    if not 0 <= n <= len(scenarios):
-        raise ValueError(f"n={n} scenarios of {emotion!r} requested; choose 0 to {len(scenarios)}")
-    return random.Random(seed).sample(scenarios, n)
+def training_scenarios(emotion: str) -> list[str]:
+    """Return the training scenarios of `emotion`: distinct sentences in file order."""
+    return list(_expand(emotion))
 
 
 def _entry(emotion: str) -> dict[str, Any]:
@@ -114,7 +82,7 @@ def _validate(data: Any) -> None:
         require(len(set(texts)) == len(texts), f"{where} repeats an entry")
 
     require(isinstance(data, dict) and bool(data), "must map each emotion to its texts")
-    subject: dict[str, str] = {}
+    emotion_of: dict[str, str] = {}
     for emotion, entry in data.items():
         require(isinstance(entry, dict) and set(entry) == _KEYS, f"{emotion} needs the keys {sorted(_KEYS)}")
         slots = entry["slots"]
@@ -128,5 +96,5 @@ def _validate(data: Any) -> None:
         used = {name for frame in entry["frames"] for name in _slot_names(frame)}
         require(used == set(slots), f"{emotion} frames and slots disagree on {sorted(used ^ set(slots))}")
         for feeling in entry["feelings"]:
-            other = subject.setdefault(feeling, emotion)
+            other = emotion_of.setdefault(feeling, emotion)
             require(other == emotion, f"feeling {feeling!r} belongs to both {other} and {emotion}")

@@ -46,40 +46,91 @@ class Segment:
         return {"type": "text", "text": f"[ {', '.join([self.state, *map(str, self.claims)])} ]"}
 
     def value(self, axis: str, label_set: LabelSet) -> float:
-        """Place on the axis valence, arousal or intensity."""
+        """Place on an axis.
+
+        Parameters
+        ----------
+        axis : str
+            "valence", "arousal" or "intensity".
+        label_set : LabelSet
+            Gives the coordinates of the label.
+        """
         if axis == "intensity":
             return self.intensity if np.isnan(self.intensity) else self.intensity_level
         return getattr(label_set, axis)[self.label]
 
 
-def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
-    """What a model can be taught to say of a window: the loudest that its encoder hears, as far as it is true of the signal.
+def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: EvidenceNames,
+                     limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
+    """Claims that a model can learn to make of a window: top-k predicted evidence that is also true of the signal.
 
-    Teaching it to cite what is measured but not heard would be teaching it to make things up (Gekhman et al. 2024, EMNLP).
+    Training it to cite measured evidence that its tokens do not hold would train it to invent claims.
+
+    Parameters
+    ----------
+    z, predicted_evidence : ndarray, shape (n_evidence,)
+        Measured evidence, and what the evidence probe predicts.
+    names : EvidenceNames
+        Their columns.
+    limit : int
+        Largest number of claims.
+
+    Raises
+    ------
+    ValueError
+        If there is no prediction for this window.
+
+    References
+    ----------
+    Gekhman, Z., et al. (2024). Does fine-tuning LLMs on new knowledge encourage hallucinations? EMNLP.
     """
     if not np.isfinite(predicted_evidence).all():
-        raise ValueError("No trained encoder has heard this window: it lies outside the split that the encoder was trained with.")
-    which, is_said = (found[0].numpy() for found in top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], limit))
-    return tuple(Claim(names.columns[i], level(z[i])) for i in which[is_said] if level(z[i]) == level(predicted_evidence[i]))
+        raise ValueError("There is no predicted evidence for this window: it lies outside the split that the encoder "
+                         "was "
+                         "trained with.")
+    found = top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], limit)
+    which, is_used = (part[0].numpy() for part in found)
+    return tuple(Claim(names.columns[i], level(z[i])) for i in which[is_used]
+                 if level(z[i]) == level(predicted_evidence[i]))
 
 
-def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: EvidenceNames, predicted_evidence: np.ndarray | None = None) -> list[Segment]:
-    """Segments of recorded windows with what may be said of them.
+def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: EvidenceNames,
+                  predicted_evidence: np.ndarray | None = None) -> list[Segment]:
+    """Segments of recorded windows with the claims that may be made of them.
 
-    ``z`` and ``heard`` have a row for every window of the index. Before an encoder has heard them, claims are what is measured.
+    Parameters
+    ----------
+    index : DataFrame
+        A row for every window of the dataset.
+    rows : ndarray of int, shape (n,)
+        Window ids of the segments.
+    z, predicted_evidence : ndarray, shape (n_windows, n_evidence)
+        Measured and predicted evidence of all windows. Without a prediction, claims are the measured ones.
+    names : EvidenceNames
+        Columns of the evidence.
     """
     table = index.iloc[rows]
-    claims = [salient_claims(z[row], names) if predicted_evidence is None else predicted_claims(z[row], predicted_evidence[row], names) for row in rows]
+    claims = [salient_claims(z[row], names) if predicted_evidence is None
+              else predicted_claims(z[row], predicted_evidence[row], names) for row in rows]
     return [Segment(int(row), label, float(intensity), said, str(subject), int(clip))
             for row, said, label, intensity, subject, clip
             in zip(rows, claims, table["label"], table["intensity"], table["subject"], table["clip"], strict=True)]
 
 
 def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator) -> list[Segment]:
-    """Segments that exist only in words, to teach a fresh language model the language of the tasks.
+    """Segments that exist only in words, to train a new language model on the language of the tasks.
 
-    Their claims are independent of their label, so the words teach no link between evidence and emotion; that
-    link can only be learned from EEG.
+    Their claims are independent of their label: the words hold no link between evidence and emotion. That link can be
+    learned from EEG only.
+
+    Parameters
+    ----------
+    label_set : LabelSet
+        Labels to draw from.
+    n : int
+        Number of segments.
+    rng : Generator
+        Source of the draws.
     """
     features = [f"{region} {band}" for region in REGIONS for band in BANDS] + list(WHOLE)
     segments = []

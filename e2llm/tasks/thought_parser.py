@@ -1,8 +1,9 @@
-"""The grammar of thoughts: sentences, whoever wrote them, become typed statements or stay unread.
+"""The grammar of thoughts: sentences of any author become typed statements or stay unread.
 
-Reading is strict. A sentence is spelled as a string of word classes (:data:`LEXICON`), one letter a word, and that string
-must be cut into clauses that :data:`RULES` know, in exactly one way. A word of no class ("not", "may", "or", "seems") and a
-question mark therefore leave the whole sentence unread: what is denied, hedged or ambiguous is never taken for a claim.
+Reading is strict. A sentence is spelled as a string of word classes (:data:`LEXICON`), one letter a word, and that
+string must be cut into clauses that :data:`RULES` know, in exactly one way. A word of no class ("not", "may", "or",
+"seems") and a question mark therefore leave the whole sentence unread: what is denied, hedged or ambiguous is never
+taken for a claim.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Parsed:
         return self._of(Claim)
 
     @property
-    def orders(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[Comparison, ...]:
         """Comparisons of lettered segments."""
         return self._of(Comparison)
 
@@ -119,7 +120,7 @@ class Parsed:
         return labels.pop() if len(labels) == 1 else None
 
     @property
-    def quiet(self) -> bool:
+    def no_salient_feature(self) -> bool:
         """Whether the thought says that nothing stands out."""
         return bool(self._of(NoSalientFeature))
 
@@ -131,15 +132,20 @@ class Parsed:
 
 # --- word classes
 
-# Low and high in pairs: one table serves to read a level, to write it and to turn it round.
-_WORDS = (("low", "high"), ("reduced", "raised"), ("decreased", "increased"), ("lowered", "elevated"), ("diminished", "enhanced"),
-          ("attenuated", "heightened"), ("reduction", "elevation"), ("decrease", "increase"), ("drop", "rise"), ("down", "up"))
-_AGAINST = (("below", "above"), ("under", "over"), ("lower than", "higher than"), ("less than", "more than"), ("smaller than", "greater than"))
+# Low and high in pairs: one table serves to read, to write and to negate a level.
+_WORDS = (("low", "high"), ("reduced", "raised"), ("decreased", "increased"), ("lowered", "elevated"),
+          ("diminished", "enhanced"), ("attenuated", "heightened"), ("reduction", "elevation"),
+          ("decrease", "increase"),
+          ("drop", "rise"), ("down", "up"))
+_AGAINST = (("below", "above"), ("under", "over"), ("lower than", "higher than"), ("less than", "more than"),
+            ("smaller than", "greater than"))
 _COMPARED = (("lower", "higher"), ("less", "more"), ("smaller", "greater"), ("<", ">"))
-_OPPOSITE = {word: other for low, high in (*_AGAINST, *_WORDS, *_COMPARED) for word, other in ((low, high), (high, low))}
+_OPPOSITE = {word: other for low, high in (*_AGAINST, *_WORDS, *_COMPARED)
+             for word, other in ((low, high), (high, low))}
 _PERSON = r"(?:person|subject|participant)"
-_WHOSE = rf"(?:(?:the|this|that|an?|his|her|its|their|one's|{_PERSON}'s|own|personal|individual|usual|normal|typical|average|mean) )"
-_OWN = rf"(?:{_WHOSE}+(?:levels?|range|value)|{_WHOSE}*(?:baseline|average|usual|normal|norm|mean))"
+_BELONGING = (rf"(?:(?:the|this|that|an?|his|her|its|their|one's|{_PERSON}'s|own|personal|individual|usual|normal"
+              r"|typical|average|mean) )")
+_OWN = rf"(?:{_BELONGING}+(?:levels?|range|value)|{_BELONGING}*(?:baseline|average|usual|normal|norm|mean))"
 _SITE = r"(?: (?:regions?|areas?|sites?|cortex|lobes?|electrodes?|channels?|leads?|scalp))?"
 
 
@@ -150,12 +156,14 @@ def _levels(side: int) -> str:
 
 _TYPICAL = (rf"typical|unremarkable|normal|average|ordinary|usual|unchanged|neither (?:high nor low|low nor high)"
             rf"|(?:at|near|around|within|close to|in|on) {_OWN}")
-_ARTICLE = rf"(?! (?:segment|window|typical|{'|'.join(itertools.chain(*_WORDS))})\b)"  # "A low …", "A drop in …" begin with no letter
+# "A low …", "A drop in …": this A is an article, not the letter of a segment.
+_ARTICLE = rf"(?! (?:segment|window|typical|{'|'.join(itertools.chain(*_WORDS))})\b)"
 # Word class (one letter) -> meaning -> synonyms, a regular expression in lower case. The longest synonym wins.
 LEXICON: dict[str, dict[str, str]] = {
     "R": {region: rf"{region}(?:ly)?{_SITE}" for region in REGIONS},
     "B": {band: rf"{band}(?:-band)?|{greek}" for band, greek in zip(BANDS, "δθαβγ", strict=True)},
-    "S": {"frontal asymmetry": rf"frontal (?:alpha )?asymmetry|(?:alpha )?asymmetry (?:over|at|in|of) (?:the )?frontal{_SITE}",
+    "S": {"frontal asymmetry": rf"frontal (?:alpha )?asymmetry|(?:alpha )?asymmetry (?:over|at|in|of) "
+                               rf"(?:the )?frontal{_SITE}",
           "spectral slope": "(?:spectral|aperiodic) slope", "artefact level": "art[ei]facts?(?: levels?)?",
           "alpha frequency": "(?:dominant |peak )?alpha frequency"},
     "L": {"low": _levels(0), "high": _levels(1), "typical": _TYPICAL},
@@ -166,21 +174,27 @@ LEXICON: dict[str, dict[str, str]] = {
     "V": {"": r"is|are|was|were|lies?|stands?|sits?|stays?|remains?|runs?"},
     "Y": {"": r"shows?|displays?|exhibits?|ha(?:s|ve)"},
     "F": {"": r"fits?|points? to|suggests?|indicates?|matches|means?|implies|(?:is |are )?consistent with"},
-    "Z": {"": rf"(?:this |that )?(?:segment|window|eeg|signal|state|{_PERSON}|emotion|feeling|pattern|evidence|picture|scenario"
+    "Z": {"": r"(?:this |that )?"
+              rf"(?:segment|window|eeg|signal|state|{_PERSON}|emotion|feeling|pattern|evidence|picture|scenario"
               r"|answer|label|conclusion)|this|that|it|which"},
     "N": {"": "notes?:?"},
     "M": {"valence": "more pleasant", "arousal": "more (?:activated|aroused)", "intensity": "stronger|more intense"},
     "I": {word: word for word in INTENSITIES},
     "W": {"neither": r"neither (?:pleasant nor unpleasant|unpleasant nor pleasant)|neutral valence|neutral in valence",
-          "pleasant": r"pleasant|positive(?: valence)?|high valence", "unpleasant": r"unpleasant|negative(?: valence)?|low valence"},
+          "pleasant": r"pleasant|positive(?: valence)?|high valence",
+          "unpleasant": r"unpleasant|negative(?: valence)?|low valence"},
     "Q": {"activated": r"activated|aroused|excited|high arousal", "calm": r"calm|relaxed|deactivated|low arousal"},
-    "G": {"": r"no (?:band|feature|rhythm)s? stands? out|nothing stands out|(?:all bands are|everything is) (?:typical|unremarkable)"},
-    "_": {"": rf"the|an?|both|also|here|very|clearly|markedly|strongly|notably|unusually|much|well|power|activity|rhythms?|waves?|oscillations?"
-              rf"|amplitude|levels?|band|there (?:is|are)|in this (?:segment|window|eeg)|(?:for|of|in) (?:this|the) {_PERSON}|for (?:him|her|them)"
+    "G": {"": r"no (?:band|feature|rhythm)s? stands? out|nothing stands out|(?:all bands are|everything is) "
+              r"(?:typical|unremarkable)"},
+    "_": {"": r"the|an?|both|also|here|very|clearly|markedly|strongly|notably|unusually|much|well|power|activity"
+              r"|rhythms?|waves?|oscillations?"
+              rf"|amplitude|levels?|band|there (?:is|are)|in this (?:segment|window|eeg)|(?:for|of|in) (?:this|the) "
+              rf"{_PERSON}|for (?:him|her|them)"
               rf"|(?:relative to|compared (?:to|with)|against) {_OWN}|(?:evidence|findings|observations?|measured):"},
 }
 _JOIN = "and|but|while|whereas|with|plus|as well as|so|thus|therefore|hence|because|since|however|although|though|yet"
-_MARKS = {"J": {"": rf"(?:(?:[,;&/–—]|\b(?:{_JOIN})\b) ?)+"}, ":": {"": "[:=]"}, ">": {"higher": ">"}, "<": {"lower": "<"}}
+_MARKS = {"J": {"": rf"(?:(?:[,;&/–—]|\b(?:{_JOIN})\b) ?)+"}, ":": {"": "[:=]"}, ">": {"higher": ">"},
+          "<": {"lower": "<"}}
 Token = tuple[str, str, int, int]  # class, meaning, where it begins and ends in the sentence
 Groups = dict[str, list[Token]]
 
@@ -189,8 +203,10 @@ def _bounded(synonyms: str) -> re.Pattern:
     return re.compile(rf"(?:{synonyms})(?!\w)", re.IGNORECASE)
 
 
-_ENTRIES = (*((symbol, meaning, _bounded(words)) for symbol, meanings in LEXICON.items() for meaning, words in meanings.items()),
-            *((symbol, meaning, re.compile(words, re.IGNORECASE)) for symbol, meanings in _MARKS.items() for meaning, words in meanings.items()))
+_ENTRIES = (*((symbol, meaning, _bounded(words)) for symbol, meanings in LEXICON.items()
+              for meaning, words in meanings.items()),
+            *((symbol, meaning, re.compile(words, re.IGNORECASE)) for symbol, meanings in _MARKS.items()
+              for meaning, words in meanings.items()))
 _SPACE, _UNKNOWN = re.compile(r"\s*"), re.compile(r"\w[\w'-]*|\S|$")
 
 
@@ -201,13 +217,19 @@ def _entries(labels: tuple[str, ...], labels_first: bool) -> tuple:
 
 
 def _tokens(sentence: str, entries: tuple) -> list[Token]:
-    """Classified words of a sentence without its fillers; class "?", which no rule holds, for a word of no class and a question mark."""
+    """Classified words of a sentence without its fillers.
+
+    A word of no class and a question mark have the class "?", which no rule holds.
+    """
     found, position, body = [], 0, sentence.rstrip(".!;… \t\r\n")
     while position < len(body):
         position = _SPACE.match(body, position).end()
-        matches = [(match.end(), symbol, meaning) for symbol, meaning, words in entries if (match := words.match(body, position))]
-        end, symbol, meaning = max(matches, key=lambda match: match[0]) if matches else (_UNKNOWN.match(body, position).end(), "?", "")
-        if symbol == "F" and found and found[-1][0] in "LRBSGWQ":  # "low occipital alpha | suggests fear": a clause of its own
+        matches = [(match.end(), symbol, meaning) for symbol, meaning, words in entries
+                   if (match := words.match(body, position))]
+        unknown = (_UNKNOWN.match(body, position).end(), "?", "")
+        end, symbol, meaning = max(matches, key=lambda match: match[0], default=unknown)
+        # "low occipital alpha | suggests fear": a clause of its own.
+        if symbol == "F" and found and found[-1][0] in "LRBSGWQ":
             found.append(("J", "", position, position))
         if symbol != "_":
             found.append((symbol, meaning, position, end))
@@ -245,7 +267,9 @@ def _feature_lists(tokens: list[Token]) -> set[tuple[str, ...]]:
 
 
 def _read_features(groups: Groups) -> set[tuple[str, ...]]:
-    return _feature_lists(groups["features"]) if "features" in groups else {_one_feature(groups["regions"] + groups["bands"])}
+    if "features" in groups:
+        return _feature_lists(groups["features"])
+    return {_one_feature(groups["regions"] + groups["bands"])}
 
 
 def _level_claims(groups: Groups) -> set[tuple[Statement, ...]]:
@@ -268,8 +292,9 @@ def _ranking(groups: Groups) -> set[tuple[Statement, ...]]:
     return {(Ranking(groups["axis"][0][1], tuple(_meanings(ranked, "K")), tuple(_meanings(ranked, "EI"))),)}
 
 
-def affect_words(groups: Groups) -> set[tuple[Statement, ...]]:
-    return {tuple(Affect("valence" if symbol == "W" else "arousal", word) for symbol, word, *_ in groups["words"] if symbol in "WQ")}
+def _affect(groups: Groups) -> set[tuple[Statement, ...]]:
+    return {tuple(Affect("valence" if symbol == "W" else "arousal", word)
+                  for symbol, word, *_ in groups["words"] if symbol in "WQ")}
 
 
 def _conclusion(groups: Groups) -> set[tuple[Statement, ...]]:
@@ -281,9 +306,12 @@ def _conclusion(groups: Groups) -> set[tuple[Statement, ...]]:
 _FIRST, _SECOND, _DIRECTION = "(?P<first>K)", "(?P<second>K)", "(?P<direction>H)"
 _PAIR = f"{_DIRECTION}P?{_FIRST}TP?{_SECOND}"
 # What a clause may be, as word classes, and what it then says.
-RULES: tuple[tuple[re.Pattern, Callable[[Groups], set[tuple[Statement, ...]]]], ...] = tuple((re.compile(pattern), read) for pattern, read in (
-    (f"(?:Z?Y)?{_FEATURES}[VY:]?(?P<level>L)", _level_claims),  # occipital alpha is low; alpha over the occipital region low
-    (f"(?:Z?Y)?(?P<level>L)P?{_FEATURES}", _level_claims),  # low alpha over the occipital region; a drop in occipital alpha
+Reader = Callable[[Groups], set[tuple[Statement, ...]]]
+RULES: tuple[tuple[re.Pattern, Reader], ...] = tuple((re.compile(pattern), read) for pattern, read in (
+    # occipital alpha is low; alpha over the occipital region low
+    (f"(?:Z?Y)?{_FEATURES}[VY:]?(?P<level>L)", _level_claims),
+    # low alpha over the occipital region; a drop in occipital alpha
+    (f"(?:Z?Y)?(?P<level>L)P?{_FEATURES}", _level_claims),
     (f"{_SPLIT_BANDS}[VY:]?(?P<level>L)P?{_SPLIT_REGIONS}", _level_claims),  # alpha is low at occipital sites
     (f"P{_SPLIT_REGIONS}J?{_SPLIT_BANDS}[VY:]?(?P<level>L)", _level_claims),  # over the occipital region, alpha is low
     (f"{_FEATURES}[VY:]?{_PAIR}", _order_claims),  # occipital alpha is higher in A than in B
@@ -291,13 +319,14 @@ RULES: tuple[tuple[re.Pattern, Callable[[Groups], set[tuple[Statement, ...]]]], 
     (f"P?{_FIRST}J?[VY]?{_DIRECTION}{_FEATURES}TP?{_SECOND}", _order_claims),  # A has higher occipital alpha than B
     (f"{_FIRST}V?{_DIRECTION}T{_SECOND}P{_FEATURES}", _order_claims),  # A is higher than B in occipital alpha
     (f"{_DIRECTION}{_FEATURES}P?{_FIRST}TP?{_SECOND}", _order_claims),  # higher occipital alpha in A than in B
-    (f"P?{_FIRST}J?{_FEATURES}[VY:]?{_DIRECTION}TP?{_SECOND}", _order_claims),  # in A, occipital alpha is higher than in B
+    # in A, occipital alpha is higher than in B
+    (f"P?{_FIRST}J?{_FEATURES}[VY:]?{_DIRECTION}TP?{_SECOND}", _order_claims),
     (f"{_FEATURES}:?{_FIRST}(?P<direction>[<>]){_SECOND}", _order_claims),  # occipital alpha: A > B
     ("N?(?P<word>[EI]):?(?P<letter>K)", _note),  # notes: happy A
     ("N?(?P<letter>K)[VY:]?(?P<word>[EI])", _note),  # A is happy
     ("(?P<axis>M)[V:]?(?P<ranked>[EI]?K(?:>[EI]?K)*)", _ranking),  # more pleasant: happy A > fear B
     ("(?P<ranked>KV?(?P<axis>M)(?:TK)?)", _ranking),  # A is more pleasant than B
-    ("(?:Z[VYF:]?)?(?P<words>[WQ](?:J?[WQ])*)", affect_words),  # this is unpleasant and activated
+    ("(?:Z[VYF:]?)?(?P<words>[WQ](?:J?[WQ])*)", _affect),  # this is unpleasant and activated
     ("(?:Z[FVY:]*|F)(?P<said>EI?K?)", _conclusion),  # that fits fear; the scenario fits happy B
     ("Z?Y?G", lambda groups: {(NoSalientFeature(),)}),  # no band stands out
 ))
@@ -320,7 +349,8 @@ def _readings(tokens: list[Token]) -> set[tuple[Statement, ...]]:
     for start in sorted({0, *(i + 1 for i in joins)}, reverse=True):
         found: set[tuple[Statement, ...]] = set()
         for end in (i for i in (*joins, len(symbols)) if start < i <= start + LONGEST_CLAUSE and known.get(i + 1)):
-            found |= {first + rest for first in _clause(tokens[start:end], symbols[start:end]) for rest in known[end + 1]}
+            found |= {first + rest for first in _clause(tokens[start:end], symbols[start:end])
+                      for rest in known[end + 1]}
         known[start] = set(itertools.islice(found, 2))
     return known[1] if symbols.startswith("J") else known[0]
 
@@ -335,7 +365,10 @@ def _read(sentence: str, labels: tuple[str, ...]) -> tuple[list[Token], tuple[St
 
 
 def sentences(thought: str) -> list[str]:
-    """Sentences of a thought with their end marks, without thinking tokens, bullets, emphasis and double quotes; a line ends one."""
+    """Sentences of a thought with their end marks; a line break ends one.
+
+    Thinking tokens, bullets, emphasis and double quotes are left out.
+    """
     text = thought.split(END_THINK, 1)[0].replace(THINK, " ").replace("’", "'")
     text = re.sub(r"[*`\"“”]", "", re.sub(r"(?m)^\s*(?:[-*•]|\d+[.)])\s+", "", text))
     found = (" ".join(part.split()) for part in re.findall(r"[^.!?\n]+[.!?]*", text))
@@ -348,7 +381,7 @@ def parse(thought: str, labels: Sequence[str]) -> Parsed:
     Parameters
     ----------
     thought : str
-        Text of any origin; of a whole response, what stands before the end of the thought.
+        Text of any author; of a whole response, what stands before the end of the thought.
     labels : sequence of str
         Labels that a conclusion or a note may name.
 
@@ -358,9 +391,11 @@ def parse(thought: str, labels: Sequence[str]) -> Parsed:
         A sentence counts as read only as a whole: one unknown word, or two possible readings, and it is unread.
     """
     if not isinstance(thought, str):
-        raise ValueError(f"A thought must be text, not {type(thought).__name__}: pass what the model said, or '' for nothing.")
+        raise ValueError(f"A thought must be text, not {type(thought).__name__}: pass what the model said, or '' for "
+                         "nothing.")
     if isinstance(labels, str) or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise ValueError(f"'labels' must be a sequence of labels that are words, not {labels!r}: pass label_set.labels.")
+        raise ValueError(f"'labels' must be a sequence of labels that are words, not {labels!r}: "
+                         "pass label_set.labels.")
     read = [(sentence, _read(sentence, tuple(labels))) for sentence in sentences(thought)]
     return Parsed(tuple(statement for _, found in read if found for statement in found[1]),
                   tuple(sentence for sentence, found in read if found is None))
@@ -371,7 +406,9 @@ _WRITTEN = {"low": (("low", "reduced", "decreased"), "below"), "high": (("high",
 
 
 def wordings(claim: Claim) -> list[str]:
-    """What the kit may write for a level claim, without end mark; each parses back to exactly this claim, the first is the plain one.
+    """What the kit may write for a level claim, without end mark; the first is the plain form.
+
+    Each parses back to exactly this claim.
 
     Raises
     ------
@@ -379,22 +416,37 @@ def wordings(claim: Claim) -> list[str]:
         For a feature or a level that the grammar does not know.
     """
     if claim.feature not in FEATURES or claim.level not in LEVELS:
-        raise ValueError(f"No wording for '{claim}': the feature must be one of {', '.join(FEATURES)}, the level one of {', '.join(LEVELS)}.")
+        raise ValueError(f"No wording for '{claim}': the feature must be one of {', '.join(FEATURES)}, the level one "
+                         f"of {', '.join(LEVELS)}.")
     words, place = _WRITTEN[claim.level]
-    texts = [str(claim), f"{claim.feature} {place} this person's own level", f"{claim.feature} is {place} their own level"]
+    texts = [str(claim), f"{claim.feature} {place} this person's own level",
+             f"{claim.feature} is {place} their own level"]
     if claim.feature in WHOLE:
         return texts + [text for word in words for text in (f"{claim.feature} is {word}", f"{word} {claim.feature}")]
     region, band = claim.feature.split()
     for word in words:
         texts += [f"{claim.feature} is {word}", f"{word} {claim.feature}", f"{word} {band} over the {region} region",
-                  f"{band} is {word} at {region} sites", f"{band} power is {word} {region}ly", f"over the {region} region, {band} is {word}"]
+                  f"{band} is {word} at {region} sites", f"{band} power is {word} {region}ly",
+                  f"over the {region} region, {band} is {word}"]
     return texts
 
 
 def negated(sentence: str, labels: Sequence[str], rng: np.random.Generator) -> str | None:
-    """A sentence with the levels of its claims turned round in place: low and high, higher and lower change sides.
+    """A sentence with the levels of its claims negated in place: low and high, higher and lower change sides.
 
-    A typical level becomes low or high at random. None for a sentence that is unread or claims no level and no order.
+    Parameters
+    ----------
+    sentence : str
+        One sentence.
+    labels : sequence of str
+        As for :func:`parse`.
+    rng : Generator
+        A typical level becomes low or high at random.
+
+    Returns
+    -------
+    str or None
+        None for a sentence that is unread, or claims no level and no comparison.
     """
     found = _read(sentence, tuple(labels))
     if found is None or not any(isinstance(statement, Claim | Comparison) for statement in found[1]):
@@ -402,12 +454,13 @@ def negated(sentence: str, labels: Sequence[str], rng: np.random.Generator) -> s
     for symbol, meaning, start, end in reversed(found[0]):
         if symbol in "LH" or (symbol in "<>" and any(isinstance(statement, Comparison) for statement in found[1])):
             old = sentence[start:end]
-            new = str(rng.choice(["low", "high"])) if meaning == "typical" else _turned(old)
+            new = str(rng.choice(["low", "high"])) if meaning == "typical" else _negated_words(old)
             sentence = sentence[:start] + (new[0].upper() + new[1:] if old[0].isupper() else new) + sentence[end:]
     return sentence
 
 
-def _turned(words: str) -> str:
+def _negated_words(words: str) -> str:
     """Words for a level with the first of them that has an opposite replaced by it."""
-    return re.sub("|".join(rf"\b{word}\b" if word.isalpha() else word for word in sorted(_OPPOSITE, key=len, reverse=True)),
+    return re.sub("|".join(rf"\b{word}\b" if word.isalpha() else word
+                           for word in sorted(_OPPOSITE, key=len, reverse=True)),
                   lambda match: _OPPOSITE[match[0].lower()], words, count=1, flags=re.IGNORECASE)

@@ -1,8 +1,8 @@
 """Edited copies of training windows, in which one band of one region moves alone.
 
-In recorded windows features rise and fall together, so whatever learns from them alone may guess one feature from another. Stage 1 regresses
-the evidence of copies and what each edit changed, and the ear is fitted on both; what copies show of an emotion is nobody's to tell, so they
-have no label.
+In recorded windows features rise and fall together, so whatever learns from them alone may guess one feature from
+another. Stage 1 regresses the evidence of copies and what each edit changed, and the ear is fitted on both; what copies
+show of an emotion is nobody's to tell, so they have no label.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..core.claims import MAX_ABS_Z
-from ..data.band_edits import Edit, draw_clear_edits, edited
+from ..data.band_edits import Edit, draw_clear_edits, band_edited
 from ..models.eegpt import EEGPT, NO_SOURCE, UNLABELLED
 from ..models.projector import EvidenceProbe
 
@@ -41,7 +41,8 @@ class AugmentedWindows:
         """Copies of the windows ``rows`` by :func:`e2llm.data.band_edits.clear_edits`, which raises ValueError if none is clear."""
         rng = np.random.default_rng(seed)
         drawn = [draw_clear_edits(corpus, rows, rng, target) for target in TARGETS_Z]
-        return cls(corpus, tuple(edit for each in drawn for edit in each.clear), np.concatenate([each.z_after for each in drawn]))
+        return cls(corpus, tuple(edit for each in drawn for edit in each.clear),
+                   np.concatenate([each.z_after for each in drawn]))
 
     def __len__(self) -> int:
         return len(self.edits)
@@ -51,13 +52,15 @@ class AugmentedWindows:
         edits, corpus = [self.edits[place] for place in places], self.corpus
         spectral = np.full((len(edits), corpus.spectral.shape[1]), np.nan, dtype=np.float32)
         spectral[:, : self.z.shape[1]] = np.clip(self.z[places], -MAX_ABS_Z, MAX_ABS_Z)
-        return {"signal_mv": corpus.equalise(edited(corpus, edits), corpus.norm_groups[[edit.row for edit in edits]]),
+        return {"signal_mv": corpus.equalize(band_edited(corpus, edits),
+                                             corpus.norm_groups[[edit.row for edit in edits]]),
                 "labels": torch.full((len(edits),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
 
     def append_augmented(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
         """An order of windows with ``n`` copies of its own windows after each batch; copy i stands as the number of windows plus i.
 
-        The windows of a batch take turns, and so do the copies of a window. ValueError if no window of a batch has a copy.
+        The windows of a batch take turns, and so do the copies of a window. ValueError if no window of a batch has a
+        copy.
         """
         if not n:
             return order
@@ -70,39 +73,47 @@ class AugmentedWindows:
         def drawn(batch: np.ndarray) -> list[int]:
             own = [row for row in rng.permutation(batch) if row in copies_of]
             if not own:
-                raise ValueError(f"No window of a batch of {batch_size} has a clear edit: take larger batches, or no copies.")
+                raise ValueError(f"No window of a batch of {batch_size} has a clear edit: take larger batches, or no "
+                                 "copies.")
             return [len(self.corpus.windows) + next(copies_of[own[i % len(own)]]) for i in range(n)]
 
         return np.concatenate([np.concatenate([batch, drawn(batch)]) for batch in batches])
 
-    def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]], dict[str, torch.Tensor]]:
+    def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]],
+                                                                                           dict[str, torch.Tensor]]:
         """Batches of an order from :meth:`beside`: ``windows`` makes the part of the windows, copies follow.
 
-        "origin" says where in the batch the window of each copy stands, :data:`e2llm.models.eegpt.NO_ORIGIN` where it does not.
+        "source_index" says where in the batch the window of each copy stands, :data:`e2llm.models.eegpt.NO_ORIGIN`
+        where it does not.
         """
         n_windows = len(self.corpus.windows)
 
         def collate(rows: list[int]) -> dict[str, torch.Tensor]:
-            own, copied = [row for row in rows if row < n_windows], [row - n_windows for row in rows if row >= n_windows]
+            own, augmented_places = [row for row in rows if row < n_windows], [row - n_windows for row in rows
+                                                                               if row >= n_windows]
             batch = windows(own)
-            if not copied:
+            if not augmented_places:
                 return batch
             place = {row: i for i, row in enumerate(own)}
-            origin = [NO_SOURCE] * len(own) + [place.get(self.edits[copy].row, NO_SOURCE) for copy in copied]
-            return {**{name: torch.cat([batch[name], part]) for name, part in self.batch(copied).items()}, "origin": torch.tensor(origin)}
+            source_index = [NO_SOURCE] * len(own) + [place.get(self.edits[copy].row, NO_SOURCE)
+                                                     for copy in augmented_places]
+            return {**{name: torch.cat([batch[name], part]) for name, part in self.batch(augmented_places).items()},
+                    "source_index": torch.tensor(source_index)}
 
         return collate
 
 
-def fit_evidence_probe(encoder: EEGPT, copies: AugmentedWindows, tokens: np.ndarray, rows: np.ndarray) -> EvidenceProbe:
+def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.ndarray,
+                       rows: np.ndarray) -> EvidenceProbe:
     """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows, edited copies, and what each edit changed."""
-    corpus = copies.corpus
+    corpus = augmented.corpus
     train = np.isin(rows, corpus.split.train)
     place = {row: i for i, row in enumerate(rows[train])}
-    origin = np.array([*np.full(train.sum(), NO_SOURCE), *(place[edit.row] for edit in copies.edits)])
+    source_index = np.array([*np.full(train.sum(), NO_SOURCE), *(place[edit.row] for edit in augmented.edits)])
     predicted_evidence = np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]
-    return EvidenceProbe.fit(np.concatenate([predicted_evidence, encode_edited(encoder, corpus, copies.edits)]), np.concatenate([corpus.z[rows[train]], copies.z]),
-                   corpus.evidence_names.columns, origin)
+    return EvidenceProbe.fit(np.concatenate([predicted_evidence, encode_edited(encoder, corpus, augmented.edits)]),
+                             np.concatenate([corpus.z[rows[train]], augmented.z]),
+                   corpus.evidence_names.columns, source_index)
 
 
 @torch.no_grad()
@@ -110,5 +121,6 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], chunk: 
     """Encoder tokens of edited windows, shape (n, 16, eeg_width)."""
     encoder.eval()
     parts = [edits[start : start + chunk] for start in range(0, len(edits), chunk)]
-    found = [encoder(corpus.equalise(edited(corpus, part), corpus.norm_groups[[edit.row for edit in part]])) for part in parts]
+    found = [encoder(corpus.equalize(band_edited(corpus, part), corpus.norm_groups[[edit.row for edit in part]]))
+             for part in parts]
     return torch.cat(found).flatten(2).numpy()

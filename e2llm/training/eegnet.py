@@ -29,7 +29,8 @@ def eegnet_collate(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, lab
     """
 
     def collate(rows: list[int]) -> dict[str, Tensor]:
-        return {"signal": _prepared(data, prepare, subjects, rows), "labels": torch.from_numpy(np.asarray(labels[rows], dtype=np.int64))}
+        return {"signal": _prepared(data, prepare, subjects, rows),
+                "labels": torch.from_numpy(np.asarray(labels[rows], dtype=np.int64))}
 
     return collate
 
@@ -38,8 +39,10 @@ def _prepared(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, rows: np
     return torch.from_numpy(np.ascontiguousarray(prepare(data[rows], subjects[rows]), dtype=np.float32))
 
 
-def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, n_classes: int,
-                 params: EEGNetParams, schedule: FitParams, folder: Path, tell: Callable[..., None] | None = None) -> EEGNet:
+def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray,
+                 n_classes: int,
+                 params: EEGNetParams, schedule: FitParams, folder: Path,
+                 on_step: Callable[..., None] | None = None) -> EEGNet:
     """Train on some rows, classes in equal shares and people mixed; resume from ``folder`` after a cut-off.
 
     Parameters
@@ -66,12 +69,14 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
     torch.manual_seed(schedule.seed)
     model = EEGNet(n_channels, n_classes, n_samples, params)
     order = mixed_order(labels, subjects, rows, schedule)
-    fit(model, Samples(order, lambda row: row), eegnet_collate(data, prepare, subjects, labels), schedule, folder, tell=tell)
+    fit(model, Samples(order, lambda row: row), eegnet_collate(data, prepare, subjects, labels), schedule, folder,
+        on_step=on_step)
     return model.eval().cpu()
 
 
 @torch.no_grad()
-def answers(model: EEGNet, data: np.ndarray, prepare: Prepare, subjects: np.ndarray, batch: int = 64, rows: np.ndarray | None = None) -> np.ndarray:
+def answers(model: EEGNet, data: np.ndarray, prepare: Prepare, subjects: np.ndarray, batch: int = 64,
+            rows: np.ndarray | None = None) -> np.ndarray:
     """Logits of windows, shape (n, n_classes); of all in ``data``, or of ``rows`` in their order."""
     model.eval()
     rows, device = np.arange(len(data)) if rows is None else rows, model.classifier.weight.device

@@ -1,8 +1,8 @@
 """Better reasoning by feedback: the checker as a reward.
 
-Rejection sampling (as in STaR, Zelikman et al. 2022, NeurIPS, with a reward for the reasons too): the model thinks aloud several times about
-every training window, and what it said with a true answer and nothing but true claims is trained on once more. No label or
-measurement of a held-out window enters.
+Rejection sampling (as in STaR, Zelikman et al. 2022, NeurIPS, with a reward for the reasons too): the model thinks
+aloud several times about every training window, and what it said with a true answer and nothing but true claims is
+trained on once more. No label or measurement of a held-out window enters.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class FeedbackParams:
 def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]]) -> pd.DataFrame:
     """What the checker says of sampled chains; a row a chain.
 
-    Kept is a chain whose every sentence can be read, with one claim or more, all of them true, the true label as its answer, and no
-    other conclusion before it; one that also says that nothing stands out contradicts itself.
-    Of an item's kept chains only those with most true claims stay, each wording once: silence would be the safest truth.
+    Kept is a chain whose every sentence can be read, with one claim or more, all of them true, the true label as its
+    answer, and no other conclusion before it; one that also says that nothing stands out contradicts itself.
+    Of an item's kept chains only those with most true claims stay, each wording once: silence would be the safest
+    truth.
     """
     rows = []
     for place, (item, texts) in enumerate(zip(items, chains, strict=True)):
@@ -53,9 +54,10 @@ def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]
             true = [verdict is Verdict.TRUE for verdict in verdicts(parsed.claims, z, corpus.evidence_names)]
             right = parse_answer(text, item.options) == item.answer
             concluded = {found.label for found in parsed.statements if isinstance(found, Conclusion)}
-            sound = right and parsed.readable and bool(true) and all(true) and concluded <= {item.answer} and not parsed.quiet
+            sound = right and parsed.readable and bool(true) and all(true) and concluded <= {item.answer} and not parsed.no_salient_feature
             rows.append((place, text, texts.count(text), right, len(true), sum(true), sound))
-    table = pd.DataFrame(rows, columns=["item", "said", "times", "answer_true", "claims", "true_claims", "kept"]).astype({"kept": bool})
+    table = pd.DataFrame(rows, columns=["item", "said", "times", "answer_true", "claims", "true_claims",
+                                        "kept"]).astype({"kept": bool})
     most = table[table["kept"]].groupby("item")["true_claims"].max()
     table["kept"] &= table["true_claims"] == table["item"].map(most)
     return table

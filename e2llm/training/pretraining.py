@@ -1,16 +1,20 @@
 """Masked pretraining of an EEGPT on any windows (Wang et al., NeurIPS 2024): a start for those without the released weights.
 
-Half of a window's time patches are hidden whole; of the others a fifth of the channels is shown. Two tasks share what the encoder makes of that:
+Half of a window's time patches are hidden whole; of the others a fifth of the channels is shown. Two tasks share what
+the encoder makes of that:
 
-- *alignment*: a predictor tells the summary tokens of all time patches, hidden ones too, as a momentum copy of the encoder that sees
-  everything gives them (LayerNormed);
-- *reconstruction*: from the encoder's tokens where something was shown, and the predictor's where nothing was, a reconstructor draws the samples of
-  hidden patches (each with mean 0 and variance 1, so that an error of 1 is knowing nothing).
+- *alignment*: a predictor tells the summary tokens of all time patches, hidden ones too, as a momentum copy of the
+  encoder that sees everything gives them (LayerNormed);
+- *reconstruction*: from the encoder's tokens where something was shown, and the predictor's where nothing was, a
+  reconstructor draws the samples of hidden patches (each with mean 0 and variance 1, so that an error of 1 is knowing
+  nothing).
 
-Labels play no part. Masks, tasks and loss follow the paper; depths, the share of hidden channels rebuilt beside shown ones (0.2) and the momentum's
-linear rise (from 0.996 to 1) are those of the authors' code (BINE022/EEGPT). Ours: masks with fixed counts, drawn for each window instead of each
-batch; a start that hears EEG (``loud``, :func:`e2llm.models.eegpt_weights.start_encoder`); to save time, a limit on the patches drawn of a window; and a second
-reconstructor (:class:`Readouts`) for those who have minutes: within 1500 steps on ten people's EEG the paper's explained nothing (lesson 09).
+Labels play no part. Masks, tasks and loss follow the paper; depths, the share of hidden channels rebuilt beside shown
+ones (0.2) and the momentum's linear rise (from 0.996 to 1) are those of the authors' code (BINE022/EEGPT). Ours: masks
+with fixed counts, drawn for each window instead of each batch; a start that hears EEG (``loud``,
+:func:`e2llm.models.eegpt_weights.start_encoder`); to save time, a limit on the patches drawn of a window; and a second
+reconstructor (:class:`Readouts`) for those who have minutes: within 1500 steps on ten people's EEG the paper's
+explained nothing (lesson 09).
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.montage import EEGPT_VOCABULARY
-from ..data.normalization import Equaliser
+from ..data.normalization import Equalizer
 from ..models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, Block, EEGPTConfig
 from ..models.eegpt_weights import UNIT, initialize_encoder
 from .trainer import FitParams
@@ -54,11 +58,13 @@ class PretrainParams:
     shown_channels : float
         Share of the channels shown in the other time patches; 12 of 58 in the paper.
     rebuilt_beside : float
-        Share of the hidden channels in those patches that are reconstructed too: they are easier, with neighbours in view.
+        Share of the hidden channels in those patches that are reconstructed too: they are easier, with neighbours in
+        view.
     drawn : int
         At most so many hidden patches of a window are reconstructed, picked at random; 0 for all, as in the paper.
     momentum, last_momentum : float
-        How much the momentum encoder keeps of itself in a step, at the beginning and at the end; between them it rises linearly.
+        How much the momentum encoder keeps of itself in a step, at the beginning and at the end; between them it rises
+        linearly.
     reconstructor : str
         One of :data:`RECONSTRUCTORS`; the paper's is ``transformer``.
     """
@@ -84,7 +90,8 @@ class Masks(NamedTuple):
     hidden: Tensor  # (batch, n_hidden, 2) time patch and channel of every patch to reconstruct
 
 
-def draw_masks(batch: int, n_channels: int, params: PretrainParams, generator: torch.Generator, n_patches: int = N_PATCHES) -> Masks:
+def draw_masks(batch: int, n_channels: int, params: PretrainParams, generator: torch.Generator,
+               n_patches: int = N_PATCHES) -> Masks:
     """Masks for a batch of windows, each drawn by itself.
 
     Raises
@@ -95,15 +102,17 @@ def draw_masks(batch: int, n_channels: int, params: PretrainParams, generator: t
     n_times = n_patches - round(params.hidden_times * n_patches)
     n_shown = max(1, round(params.shown_channels * n_channels))
     if not 0 < n_times < n_patches or n_shown >= n_channels:
-        raise ValueError(f"Of {n_patches} time patches {n_times} and of {n_channels} channels {n_shown} would be shown: "
+        raise ValueError(f"Of {n_patches} time patches {n_times} and of {n_channels} channels {n_shown} would be "
+                         "shown: "
                          "hide some of each, and not all.")
     n_beside = round(params.rebuilt_beside * (n_channels - n_shown))
     order = torch.rand(batch, n_patches, generator=generator).argsort(dim=1)
     times, gone = order[:, :n_times].sort(dim=1).values, order[:, n_times:].sort(dim=1).values
     channels = torch.rand(batch, n_times, n_channels, generator=generator).argsort(dim=2)
-    append_augmented = channels[:, :, n_shown : n_shown + n_beside]
-    pairs = [torch.stack([gone[:, :, None].expand(-1, -1, n_channels), torch.arange(n_channels).expand(batch, n_patches - n_times, -1)], dim=-1),
-             torch.stack([times[:, :, None].expand(-1, -1, n_beside), append_augmented], dim=-1)]
+    partly_hidden = channels[:, :, n_shown : n_shown + n_beside]
+    pairs = [torch.stack([gone[:, :, None].expand(-1, -1, n_channels),
+                          torch.arange(n_channels).expand(batch, n_patches - n_times, -1)], dim=-1),
+             torch.stack([times[:, :, None].expand(-1, -1, n_beside), partly_hidden], dim=-1)]
     hidden = torch.cat([pair.flatten(1, 2) for pair in pairs], dim=1)
     if 0 < params.drawn < hidden.shape[1]:
         picked = torch.rand(hidden.shape[:2], generator=generator).argsort(dim=1)[:, : params.drawn]
@@ -121,7 +130,8 @@ class _Places(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.leave = nn.Linear(config.width, out)
         half = config.width // config.heads // 2
-        self.register_buffer("speed", 10_000.0 ** (-torch.arange(half) / half), persistent=False)  # radians a time patch
+        self.register_buffer("speed", 10_000.0 ** (-torch.arange(half) / half),
+                             persistent=False)  # radians a time patch
 
     def begin(self) -> None:
         """Weights as the encoder's own begin."""
@@ -174,8 +184,9 @@ class Reconstructor(_Places):
 class Readouts(nn.Module):
     """Samples of hidden patches as a linear function of the summary tokens of their own time patch, one for each channel.
 
-    A linear head is enough to train an encoder by what it rebuilds (SimMIM, Xie et al. 2022, CVPR). It has a slope to go down from the first step,
-    where a transformer has first to find which tokens a patch is about and what its channel's name means.
+    A linear head is enough to train an encoder by what it rebuilds (SimMIM, Xie et al. 2022, CVPR). It has a slope to
+    go down from the first step, where a transformer has first to find which tokens a patch is about and what its
+    channel's name means.
     """
 
     def __init__(self, config: EEGPTConfig) -> None:
@@ -217,7 +228,7 @@ class MaskedPretraining(nn.Module):
     def encode(self, signal_mv: Tensor, times: Tensor, channels: Tensor) -> Tensor:
         """Summary tokens of the shown time patches, from their shown channels alone: (batch, n_times, S, width)."""
         window = torch.arange(len(signal_mv), device=signal_mv.device)[:, None, None]
-        return self.encoder.summarise(self.encoder.embed(signal_mv)[window, times[:, :, None], channels])
+        return self.encoder.summarize(self.encoder.embed(signal_mv)[window, times[:, :, None], channels])
 
     def reconstruct(self, signal_mv: Tensor, times: Tensor, channels: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted summary tokens of every time patch, and drawn samples (batch, n_hidden, 64) of the hidden patches."""
@@ -228,7 +239,7 @@ class MaskedPretraining(nn.Module):
     @torch.no_grad()
     def targets(self, signal_mv: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What the momentum encoder makes of the whole window, and the samples of the hidden patches, both normalised."""
-        tokens = self.target_encoder.summarise(self.target_encoder.embed(signal_mv))
+        tokens = self.target_encoder.summarize(self.target_encoder.embed(signal_mv))
         window = torch.arange(len(signal_mv), device=signal_mv.device)[:, None]
         patches = signal_mv.unflatten(-1, (-1, PATCH))[window, hidden[..., 1], hidden[..., 0]]
         return F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(patches, (PATCH,), eps=_FLAT)
@@ -249,14 +260,16 @@ class MaskedPretraining(nn.Module):
             theirs.mul_(keep).add_(own, alpha=1.0 - keep)
 
 
-def masked_collate(data: np.ndarray, equalise: Equaliser, subjects: np.ndarray, params: PretrainParams, seed: int) -> Callable:
+def masked_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, params: PretrainParams,
+                   seed: int) -> Callable:
     """Batches of pretraining; the masks depend on the seed and the batch's place in the order alone, so that a resumed training sees the same."""
 
     def collate(samples: list[dict]) -> dict[str, Tensor]:
         rows = np.array([sample["row"] for sample in samples])
         generator = torch.Generator().manual_seed(seed * 1_000_003 + samples[0]["place"])
-        signal = equalise(data[rows], subjects[rows])
-        return {"signal_mv": signal, **draw_masks(len(rows), data.shape[1], params, generator, signal.shape[-1] // PATCH)._asdict()}
+        signal = equalize(data[rows], subjects[rows])
+        return {"signal_mv": signal, **draw_masks(len(rows), data.shape[1], params, generator,
+                                                  signal.shape[-1] // PATCH)._asdict()}
 
     return collate
 
@@ -267,7 +280,8 @@ def epochs(rows: np.ndarray, params: FitParams) -> np.ndarray:
     return np.concatenate([rng.permutation(rows) for _ in range(-(-need // len(rows)))])[:need]
 
 
-def new_model(ch_names: Sequence[str], config: EEGPTConfig, start: str, params: PretrainParams, seed: int) -> MaskedPretraining:
+def new_model(ch_names: Sequence[str], config: EEGPTConfig, start: str, params: PretrainParams,
+              seed: int) -> MaskedPretraining:
     """A model before pretraining; ``start`` is what :func:`e2llm.models.eegpt_weights.start_encoder` takes."""
     torch.manual_seed(seed)
     encoder = EEGPT(config, list(ch_names))
@@ -277,8 +291,10 @@ def new_model(ch_names: Sequence[str], config: EEGPTConfig, start: str, params: 
 
 def save_encoder(encoder: EEGPT, path: Path) -> None:
     """Weights with what a reader must know of them: trained channels and unit."""
-    facts = json.dumps({"trained_channels": encoder.ch_names, "unit": UNIT})  # in one entry: several are written in no fixed order
-    save_file({key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}, path, metadata={"e2llm": facts})
+    facts = json.dumps({"trained_channels": encoder.ch_names,
+                        "unit": UNIT})  # in one entry: several are written in no fixed order
+    save_file({key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}, path,
+              metadata={"e2llm": facts})
 
 
 @torch.no_grad()
@@ -301,20 +317,22 @@ def explained(model: MaskedPretraining, corpus: Corpus, rows: np.ndarray, seed: 
     """
     model.eval()
     chosen = np.sort(np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False))
-    collate = masked_collate(corpus.windows.data, corpus.equalise, corpus.norm_groups, model.params, seed)
+    collate = masked_collate(corpus.windows.data, corpus.equalize, corpus.norm_groups, model.params, seed)
     device, errors = next(model.parameters()).device, {"hidden_times": [], "beside": []}
     for some in np.array_split(chosen, -(-len(chosen) // 32)):
-        batch = {key: value.to(device) for key, value in collate([{"row": row, "place": i} for i, row in enumerate(some)]).items()}
+        batch = {key: value.to(device) for key, value in collate([{"row": row, "place": i} for i,
+                                                                  row in enumerate(some)]).items()}
         _, drawn = model.reconstruct(**batch)
         error = (drawn - model.targets(batch["signal_mv"], batch["hidden"])[1]).square().mean(dim=-1)
-        append_augmented = (batch["hidden"][..., :1] == batch["times"][:, None]).any(dim=-1)
-        errors["hidden_times"].append(error[~append_augmented].cpu())
-        errors["beside"].append(error[append_augmented].cpu())
+        partly_hidden = (batch["hidden"][..., :1] == batch["times"][:, None]).any(dim=-1)
+        errors["hidden_times"].append(error[~partly_hidden].cpu())
+        errors["beside"].append(error[partly_hidden].cpu())
     return {name: 1.0 - float(torch.cat(values).mean()) for name, values in errors.items()}
 
 
 @torch.no_grad()
-def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: int, n: int = 4) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
+def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: int,
+                    n: int = 4) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
     """Some hidden patches of a window beside what the model draws of them, for :func:`e2llm.viz.plots_pretraining.rebuilt`.
 
     Parameters
@@ -332,14 +350,15 @@ def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: in
         Kind of patch to name, original and drawn samples (64,) in standard deviations of the original.
     """
     model.eval()
-    collate = masked_collate(corpus.windows.data, corpus.equalise, corpus.norm_groups, model.params, seed)
+    collate = masked_collate(corpus.windows.data, corpus.equalize, corpus.norm_groups, model.params, seed)
     batch = collate([{"row": row, "place": 0}])
     drawn, (hidden,) = model.reconstruct(**batch)[1][0], batch["hidden"]
     originals = model.targets(batch["signal_mv"], batch["hidden"])[1][0]
-    append_augmented, found = torch.isin(hidden[:, 0], batch["times"]), {}
-    for kind, chosen in (("beside shown channels", append_augmented), ("hidden time patch", ~append_augmented)):
+    partly_hidden, found = torch.isin(hidden[:, 0], batch["times"]), {}
+    for kind, chosen in (("beside shown channels", partly_hidden), ("hidden time patch", ~partly_hidden)):
         places = chosen.nonzero().flatten().tolist()
         some = sorted(np.random.default_rng(seed).permutation(places)[:n].tolist())
-        found[kind] = [(f"{corpus.windows.ch_names[hidden[i, 1]]}, {hidden[i, 0] * PATCH / SFREQ:.2f} s", originals[i].numpy(), drawn[i].numpy())
+        found[kind] = [(f"{corpus.windows.ch_names[hidden[i, 1]]}, {hidden[i, 0] * PATCH / SFREQ:.2f} s",
+                        originals[i].numpy(), drawn[i].numpy())
                        for i in some]
     return found

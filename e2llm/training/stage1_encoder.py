@@ -1,27 +1,144 @@
-"""TODO purpose of training.stage1_encoder."""
+"""Stage 1: train the encoder to tell emotions apart, and fit the evidence probe on its tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import torch
 
 from ..data.dataset import Corpus
-from ..models.eegpt import EEGPT
-from ..models.encoders import EncoderConfig, make_encoder, start
+from ..models.eegpt import EEGPT, EmotionEncoder, HeadParams
+from ..models.encoders import EncoderConfig, initialize, make_encoder
+from ..models.projector import EvidenceProbe
+from .augmentation import AugmentedWindows, fit_evidence_probe
+from .trainer import FitParams, Samples, encode_rows, fit, mixed_order, signal_collate
+
+TERMS = ("ce", "supcon", "spectral", "change")  # of the loss, in the history
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """What stage 1 makes; rows are those of ``corpus.split.used``.
+
+    Parameters
+    ----------
+    model : EmotionEncoder
+        Encoder and head, on the CPU.
+    initialization : str
+        A sentence on the weights before training.
+    history : DataFrame
+        Loss and its terms.
+    tokens : ndarray, shape (n_rows, 16, token_width)
+        Of the frozen encoder, memory-mapped.
+    evidence_probe : EvidenceProbe
+        Fitted on tokens of training windows.
+    predicted_evidence : ndarray, shape (n_rows, n_evidence)
+        What the probe predicts.
+    logits : ndarray, shape (n_rows, n_labels)
+        Of the head.
+    before, after : ndarray, shape (n_rows, token_width)
+        Mean tokens before and after training.
+    """
+
+    model: EmotionEncoder
+    initialization: str
+    history: pd.DataFrame
+    tokens: np.ndarray
+    evidence_probe: EvidenceProbe
+    predicted_evidence: np.ndarray
+    logits: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
 
 
 def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
-    """An encoder with its start (:func:`e2llm.models.eegpt_weights.start_encoder`: weights, physiology or noise), and a sentence on it."""
+    """An initialized encoder, and a sentence on its initialization.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its channels are those of the encoder.
+    size : EncoderConfig
+        Size.
+    weights : str
+        See :func:`e2llm.models.encoders.initialize`.
+    seed : int
+        Of random weights.
+    """
     torch.manual_seed(seed)
     encoder = make_encoder(size, corpus.windows.ch_names)
-    return encoder, start(encoder, weights)
+    return encoder, initialize(encoder, weights)
 
 
 @torch.no_grad()
 def pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Mean token of every window by an untrained encoder: the picture before training."""
+    """Mean token of windows by an encoder: the picture before training.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Put into evaluation mode.
+    corpus : Corpus
+        Dataset.
+    rows : ndarray of int, shape (n_rows,)
+        Windows.
+    batch : int
+        About how many windows are encoded at a time.
+
+    Returns
+    -------
+    ndarray, shape (n_rows, token_width)
+    """
     encoder.eval()
     data, norm_groups = corpus.windows.data, corpus.norm_groups
-    parts = [encoder(corpus.equalise(data[some], norm_groups[some])).mean(1).flatten(1).numpy()
+    parts = [encoder(corpus.equalize(data[some], norm_groups[some])).mean(1).flatten(1).numpy()
              for some in np.array_split(rows, max(1, len(rows) // batch))]
     return np.concatenate(parts)
+
+
+def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitParams, head: HeadParams,
+                n_augmented: int,
+                checkpoints: Path, tokens_path: Path, on_step: Callable[..., None] | None = None) -> TrainedEncoder:
+    """Train encoder and head on the training windows, then encode all windows and fit the evidence probe.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset.
+    size, weights
+        See :func:`new_encoder`.
+    params : FitParams
+        Schedule.
+    head : HeadParams
+        Weights of the terms of the loss.
+    n_augmented : int
+        Augmented windows of a batch, beside its ``params.batch_size`` windows; for the terms on evidence.
+    checkpoints : Path
+        Folder of checkpoints; the caller removes it.
+    tokens_path : Path
+        ``.npy`` file for the tokens.
+    on_step : callable, optional
+        As for :func:`e2llm.training.trainer.fit`.
+    """
+    encoder, initialization = new_encoder(corpus, size, weights, params.seed)
+    rows, train, windows = corpus.split.used, corpus.split.train, corpus.windows
+    before, augmented = pooled_tokens(encoder, corpus, rows), AugmentedWindows.draw(corpus, train, params.seed)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
+    order = mixed_order(corpus.labels, corpus.subjects, train, params)
+    order = augmented.append_augmented(order, params.batch_size, n_augmented, params.seed)
+    collate = augmented.collate(signal_collate(windows.data, corpus.equalize, corpus.norm_groups, corpus.labels,
+                                               corpus.spectral))
+    history = fit(model, Samples(order, lambda row: row), collate,
+                  replace(params, batch_size=params.batch_size + n_augmented), checkpoints, terms=TERMS,
+                  on_step=on_step)
+    tokens = encode_rows(encoder, windows.data, corpus.equalize, corpus.norm_groups, rows, tokens_path)
+    evidence_probe = fit_evidence_probe(encoder, augmented, tokens, rows)
+    model.cpu()
+    by_summary = np.array(tokens).reshape(len(rows), tokens.shape[1], size.summary_tokens, -1)
+    after = model.pooled(torch.from_numpy(by_summary)).detach()
+    return TrainedEncoder(model, initialization, history, tokens, evidence_probe, evidence_probe(tokens),
+                          model.classifier(after).detach().numpy(), before, after.numpy())

@@ -1,9 +1,9 @@
-"""TODO purpose of training.stage3_instruction."""
+"""Stage 3: instruction tuning with chain of thought: LoRA on the language model, and the projector."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +19,38 @@ from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import ItemBuilder
 from ..tasks.segments import imagined_segments
-from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order
+from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
 
 
 @dataclass(frozen=True)
 class AdapterParams:
-    """LoRA on the language model, and the projector's own learning rate."""
+    """LoRA on the language model, and the projector's own learning rate.
+
+    Parameters
+    ----------
+    rank, alpha, dropout : int, int, float
+        Of LoRA.
+    projector_lr : float
+        Peak learning rate of the projector.
+    noise : float
+        Standard deviation of the noise on the encoder's tokens in training; see
+        :func:`e2llm.training.trainer.item_collate`.
+
+    References
+    ----------
+    Hu, E. J., et al. (2022). LoRA: low-rank adaptation of large language models. ICLR.
+    """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     projector_lr: float = 1e-3
-    noise: float = 0.5  # added to the encoder's tokens in training
+    noise: float = 0.5
 
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """peft reads an attribute that transformers renamed; nothing here can act on the warning."""
+    """No warning of an attribute that transformers renamed and peft still reads; nothing here can act on it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
@@ -44,45 +59,107 @@ def quiet_peft() -> Iterator[None]:
 LORA_TARGETS = r"language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item], tokens: np.ndarray,
-                  position: dict[int, int], adapter: AdapterParams, params: FitParams, folder: Path, tell=None) -> tuple[PeftModel, pd.DataFrame]:
-    """Instruction tuning: LoRA on the language model, the projector trained on."""
+def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item],
+                  tokens: np.ndarray, position: dict[int, int], adapter: AdapterParams, params: FitParams, folder: Path,
+                  on_step: Callable[..., None] | None = None) -> tuple[PeftModel, pd.DataFrame]:
+    """Instruction tuning of a new adapter and the projector.
+
+    Parameters
+    ----------
+    model : E2LLMForConditionalGeneration
+        After stage 2.
+    processor : E2LLMProcessor
+        Its processor.
+    items : list of Item
+        Training items.
+    tokens, position
+        See :func:`e2llm.training.trainer.item_collate`.
+    adapter, params : AdapterParams, FitParams
+        Adapter and schedule.
+    folder : Path
+        Checkpoints; the caller removes it.
+    on_step : callable, optional
+        As for :func:`e2llm.training.trainer.fit`.
+
+    Returns
+    -------
+    peft : PeftModel
+        The model with its trained adapter, not merged.
+    history : DataFrame
+        Loss by step.
+    """
     torch.manual_seed(params.seed)
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=LORA_TARGETS,
-                        modules_to_save=["projector"])
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
+                        target_modules=LORA_TARGETS, modules_to_save=["projector"])
+    train_only(model)  # nothing; peft adds what is trained
     with quiet_peft():
         peft = get_peft_model(model, config)
     examples = examples_of(items, processor, 0.5, params.seed)
-    return peft, fit_adapter(peft, processor, examples, tokens, position, adapter, params, folder, tell)
+    return peft, fit_adapter(peft, processor, examples, tokens, position, adapter, params, folder, on_step)
 
 
-def fit_adapter(peft: PeftModel, processor: E2LLMProcessor, examples: list[dict], tokens: np.ndarray, position: dict[int, int],
-                adapter: AdapterParams, params: FitParams, folder: Path, tell=None) -> pd.DataFrame:
-    """Train an adapter and the projector on examples, in batches of similar length; the history of the loss."""
+def fit_adapter(peft: PeftModel, processor: E2LLMProcessor, examples: list[dict], tokens: np.ndarray,
+                position: dict[int, int], adapter: AdapterParams, params: FitParams, folder: Path,
+                on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Train an adapter and the projector on examples, in batches of similar length.
+
+    Parameters
+    ----------
+    peft : PeftModel
+        With an adapter that can be trained.
+    examples : list of dict
+        From :func:`e2llm.training.trainer.examples_of`.
+    processor, tokens, position, adapter, params, folder, on_step
+        As for :func:`train_adapter`.
+
+    Returns
+    -------
+    DataFrame
+        Loss by step.
+    """
     named = [(name, p) for name, p in peft.named_parameters() if p.requires_grad]
     groups = [{"params": [p for name, p in named if "lora_" in name]},
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
     order = item_order([len(example["input_ids"]) for example in examples], params)
     collate = item_collate(processor, tokens, position, adapter.noise)
-    return fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, tell=tell)
+    return fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, on_step=on_step)
 
 
 def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed: int) -> list[Item]:
-    """Items of the kinds that this source serves; kinds it cannot serve are left out by its label set, not by chance."""
+    """Items of the kinds that this source can serve; the other kinds are left out.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset.
+    part : str
+        Part of its split: "train", "val" or "test".
+    per_kind : dict of str to int
+        Number of items of each kind.
+    seed : int
+        Of the draws.
+    """
     builder = ItemBuilder.of_part(corpus, part, seed)
     return [item for kind, n in per_kind.items() if kind in builder.kinds() for item in builder.draw(kind, n)]
 
 
 def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
-    """Text-only items about scenarios and descriptions, so that instruction tuning does not unlearn what text has taught.
+    """Text-only items about scenarios and descriptions, so that instruction tuning does not unlearn the text tasks.
 
-    In the descriptions features stand together as chance will have it, not as recorded ones do: reading out evidence stays reading.
+    The features of a description are drawn independently, not as recorded ones occur together: the model has to read
+    the evidence, and cannot guess one feature from another.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset; only its label set is used.
+    n, seed : int
+        Number of items, and seed of the draws.
     """
     if not n:
         return []
     segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
     builder = ItemBuilder(segments, corpus.label_set, seed + 1)
-    scenarios = [builder.scenario() if i % 2 else builder.choose() for i in range(2 * n // 3 if builder.has_scenarios else 0)]
+    scenarios = [builder.scenario() if i % 2 else builder.choose()
+                 for i in range(2 * n // 3 if builder.has_scenarios else 0)]
     return [*scenarios, *builder.draw("describe", n - 2 * n // 3)]

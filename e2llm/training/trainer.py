@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging
 
 from ..core.chat import IGNORE, Item
-from ..data.normalization import Equaliser
+from ..data.normalization import Equalizer
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import DIRECT_KINDS
 
@@ -95,16 +95,17 @@ class _StageTrainer(Trainer):
 class _Report(TrainerCallback):
     """Tells a progress function every step."""
 
-    def __init__(self, tell: Callable[..., None]) -> None:
-        self.tell = tell
+    def __init__(self, on_step: Callable[..., None]) -> None:
+        self.on_step = on_step
 
     def on_step_end(self, args, state, control, **_: object) -> None:
         recent = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-        self.tell(state.global_step, **({} if recent is None else {"loss": round(recent, 3)}))
+        self.on_step(state.global_step, **({} if recent is None else {"loss": round(recent, 3)}))
 
 
 def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
-        groups: list[dict] | None = None, terms: tuple[str, ...] = (), tell: Callable[..., None] | None = None) -> pd.DataFrame:
+        groups: list[dict] | None = None, terms: tuple[str, ...] = (),
+        on_step: Callable[..., None] | None = None) -> pd.DataFrame:
     """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
 
     Parameters
@@ -137,19 +138,24 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
-        gradient_accumulation_steps=params.accumulate, use_cpu=params.bf16 and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
+        gradient_accumulation_steps=params.accumulate, use_cpu=params.bf16
+        and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
         save_steps=params.save_steps, save_total_limit=1,
-        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False, logging_nan_inf_filter=False,
+        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        logging_nan_inf_filter=False,
         log_level="error")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
-    trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate, optimizers=(optimizer, schedule))
+    trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate,
+                            optimizers=(optimizer, schedule))
     trainer.terms = terms
-    trainer.model_accepts_loss_kwargs = False  # losses are means over their own batch, so an accumulated step has to be their mean
-    trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
-    if tell is not None:
-        trainer.add_callback(_Report(tell))
+    # Losses are means over their own batch, so an accumulated step has to be their mean.
+    trainer.model_accepts_loss_kwargs = False
+    trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks
+                                 if type(c).__name__ == "PrinterCallback"))
+    if on_step is not None:
+        trainer.add_callback(_Report(on_step))
     model.train()
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     model.eval()
@@ -194,19 +200,21 @@ def mixed_order(labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, para
     return np.array(order)
 
 
-def signal_collate(data: np.ndarray, equalise: Equaliser, subjects: np.ndarray, labels: np.ndarray, spectral: np.ndarray) -> Callable:
+def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, labels: np.ndarray,
+                   spectral: np.ndarray) -> Callable:
     """Batches of stage 1: equalised signal in millivolts, labels and spectral targets of some rows."""
 
     def collate(rows: list[int]) -> dict[str, torch.Tensor]:
-        return {"signal_mv": equalise(data[rows], subjects[rows]), "labels": torch.from_numpy(labels[rows]),
+        return {"signal_mv": equalize(data[rows], subjects[rows]), "labels": torch.from_numpy(labels[rows]),
                 "spectral": torch.from_numpy(spectral[rows]).float()}
 
     return collate
 
 
 @torch.no_grad()
-def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, subjects: np.ndarray, rows: np.ndarray, path: Path,
-                batch: int = 64, tell: Callable[..., None] | None = None) -> np.ndarray:
+def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, rows: np.ndarray,
+                path: Path,
+                batch: int = 64, on_step: Callable[..., None] | None = None) -> np.ndarray:
     """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
 
     Returns
@@ -218,12 +226,12 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalise: Equaliser, subject
     device, out = next(model.parameters(), torch.empty(0)).device, None
     for start in range(0, len(rows), batch):
         some = rows[start : start + batch]
-        tokens = model(equalise(data[some], subjects[some]).to(device)).flatten(2).cpu().numpy()
+        tokens = model(equalize(data[some], subjects[some]).to(device)).flatten(2).cpu().numpy()
         if out is None:
             out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
         out[start : start + len(some)] = tokens
-        if tell is not None:
-            tell(start + len(some))
+        if on_step is not None:
+            on_step(start + len(some))
     out.flush()
     return np.load(path, mmap_mode="r")
 
@@ -243,7 +251,8 @@ def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.nda
     return np.concatenate(order)
 
 
-def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, position: dict[int, int], noise: float = 0.0) -> Callable:
+def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, position: dict[int, int],
+                 noise: float = 0.0) -> Callable:
     """Batches of stages 2 and 3: ids, labels, mask and the EEG tokens of the windows in the text, in its order.
 
     Parameters
@@ -253,8 +262,9 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
     position : dict of int to int
         Row of ``features`` of each window id.
     noise : float
-        Standard deviation of noise added to the tokens on their way to the state tokens: a frozen encoder knows its training windows too well, and a
-        language model that only ever hears them so clear learns to trust what test windows cannot give.
+        Standard deviation of noise added to the tokens on their way to the state tokens: a frozen encoder knows its
+        training windows too well, and a language model that only ever hears them so clear learns to trust what test
+        windows cannot give.
     """
 
     def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
@@ -264,8 +274,9 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
             predicted_evidence = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
-            if noise:  # by the place in the order alone: batches are made ahead, so a resumed run has another random state
-                drawn = [_normal(example["place"], len(example["windows"]), predicted_evidence.shape[1:]) for example in examples]
+            if noise:  # by the place in the order alone: a resumed run has another random state
+                drawn = [_normal(example["place"], len(example["windows"]), predicted_evidence.shape[1:])
+                         for example in examples]
                 batch["eeg_noise"] = noise * torch.cat(drawn)
         return batch
 
@@ -279,15 +290,22 @@ def _normal(seed: int, n: int, shape: torch.Size) -> torch.Tensor:
 def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: float, seed: int) -> list[dict]:
     """Training examples of items; of the kinds that can do without a thought, a share has one."""
     rng = np.random.default_rng(seed)
-    share = np.array([(thinking_share if item.kind in DIRECT_KINDS else 1.0) if item.thought else 0.0 for item in items])
+    share = np.array([(thinking_share if item.kind in DIRECT_KINDS else 1.0) if item.thought else 0.0
+                      for item in items])
     thinking = rng.uniform(size=len(items)) < share
     return [processor.training_example(item.messages, item.response(bool(think)), bool(think))
             for item, think in zip(items, thinking, strict=True)]
 
 
-def trainable(model: nn.Module, *prefixes: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """Freeze everything but the parameters whose name starts with a prefix, and yield those."""
+def train_only(model: nn.Module, *prefixes: str) -> None:
+    """Freeze all parameters but those whose name starts with a prefix.
+
+    Parameters
+    ----------
+    model : Module
+        Its parameters' ``requires_grad`` is set.
+    *prefixes : str
+        Such as ``projector.``; without one, everything is frozen.
+    """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(prefixes))
-        if parameter.requires_grad:
-            yield name, parameter

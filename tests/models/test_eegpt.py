@@ -227,18 +227,18 @@ def test_samples_without_a_label_and_targets_that_were_not_measured_are_no_part_
 def test_a_change_is_held_against_what_was_measured_of_the_same_change():
     """Whatever is misheard of a window and of its copy alike costs nothing in the term of change; its weight is a parameter."""
     torch.manual_seed(0)
-    labels, origin = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_SOURCE, NO_SOURCE, 1, 0, NO_SOURCE])
+    labels, source_index = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_SOURCE, NO_SOURCE, 1, 0, NO_SOURCE])
     model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=2, n_spectral=3, params=HeadParams(change=7.0)).eval()
     signal, spectral = noise(5), torch.randn(5, 3)
     spectral[2, 2] = float("nan")
-    out, plain = model(signal, labels, spectral, origin), model(signal, labels, spectral)
+    out, plain = model(signal, labels, spectral, source_index), model(signal, labels, spectral)
     predicted_evidence, measured = by_moments(model, signal), spectral.numpy()
     errors = [(predicted_evidence[copy, k] - predicted_evidence[window, k]) - (measured[copy, k] - measured[window, k])
               for copy, window in ((2, 1), (3, 0)) for k in range(3) if np.isfinite(measured[copy, k])]
     assert len(errors) == 5
     assert float(out["change"]) == pytest.approx(np.mean(np.square(errors)), rel=1e-4)
     assert float(out["loss"]) == pytest.approx(float(plain["loss"]) + 7.0 * np.mean(np.square(errors)), rel=1e-4)
-    shifted = model(signal, labels, spectral + torch.tensor([5.0, -5.0, 5.0]), origin)
+    shifted = model(signal, labels, spectral + torch.tensor([5.0, -5.0, 5.0]), source_index)
     assert float(shifted["change"]) == pytest.approx(float(out["change"]), rel=1e-4)
     assert float(shifted["spectral"]) > 4 * float(out["spectral"])
     assert "change" not in plain and "change" not in model(signal, labels, spectral, torch.full((5,), NO_SOURCE))

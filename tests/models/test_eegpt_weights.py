@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from e2llm.core.montage import EEGPT_VOCABULARY
 from e2llm.models.eegpt import EEGPT, PATCH, EEGPTConfig, eegpt_config
-from e2llm.models.eegpt_weights import RELEASED_CHANNELS, initialize_encoder, load_released_weights, loudness, read_checkpoint
+from e2llm.models.eegpt_weights import RELEASED_CHANNELS, initialize_encoder, load_released_weights, relative_amplitude, read_checkpoint
 
 CHANNELS = ["FZ", "CZ", "PZ", "OZ"]
 
@@ -268,7 +268,7 @@ def test_another_stated_unit_is_refused(tmp_path):
 def test_a_kernel_made_for_microvolts_is_noticed_in_millivolts(tmp_path):
     theirs = make(seed=1)
     initialize_encoder(theirs, "loud")
-    assert loudness(theirs.state_dict()) == pytest.approx(1.0)
+    assert relative_amplitude(theirs.state_dict()) == pytest.approx(1.0)
     save_file(theirs.state_dict(), tmp_path / "mv.safetensors")
     assert "another unit" not in str(load_released_weights(make(), tmp_path / "mv.safetensors"))
     with torch.no_grad():

@@ -20,7 +20,7 @@ from e2llm.app.runs import Run, StageMissing
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
-from e2llm.models.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, start
+from e2llm.models.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, initialize
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.training import stage1_encoder
@@ -108,7 +108,7 @@ def test_another_encoder_goes_through_stage_1(run):
     assert isinstance(trained, EmotionEncoder) and isinstance(trained.encoder, LogPower)
     some = corpus.split.used[:3]
     with torch.no_grad():
-        again = trained.encoder(corpus.equalise(corpus.windows.data[some], corpus.norm_groups[some])).flatten(2)
+        again = trained.encoder(corpus.equalize(corpus.windows.data[some], corpus.norm_groups[some])).flatten(2)
     np.testing.assert_allclose(again.numpy(), tokens[:3], atol=1e-5)
     assert isinstance(stages.frozen_encoder(run, corpus), LogPower)
 
@@ -180,12 +180,12 @@ def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):
 def test_the_start_of_eegpt_is_unchanged():
     corpus = SimpleNamespace(windows=SimpleNamespace(ch_names=["FZ", "CZ", "OZ"]))
     config = eegpt_config("tiny2")
-    encoder, origin = stage1_encoder.new_encoder(corpus, config, "", 5)
+    encoder, initialization = stage1_encoder.new_encoder(corpus, config, "", 5)
     torch.manual_seed(5)
     reference = EEGPT(config, ["FZ", "CZ", "OZ"])
     noise = {key: value.clone() for key, value in reference.state_dict().items()}
     physiological_init(reference)
-    assert origin == "physiological start (no released weights given)"
+    assert initialization == "physiological start (no released weights given)"
     assert all(torch.equal(value, reference.state_dict()[key]) for key, value in encoder.state_dict().items())
     own = stage1_encoder.new_encoder(corpus, config, "random", 5)[0]
     assert all(torch.equal(value, noise[key]) for key, value in own.state_dict().items())
@@ -196,10 +196,10 @@ def test_weights_of_another_encoder_are_all_found_or_refused(tmp_path):
     torch.manual_seed(0)
     theirs, own = LogPower(config, names), LogPower(config, names)
     save_file(theirs.state_dict(), tmp_path / "a.safetensors")
-    assert start(own, str(tmp_path / "a.safetensors")) == f"a.safetensors: {len(own.state_dict())} of {len(own.state_dict())} keys matched"
+    assert initialize(own, str(tmp_path / "a.safetensors")) == f"a.safetensors: {len(own.state_dict())} of {len(own.state_dict())} keys matched"
     assert torch.equal(own.map.weight, theirs.map.weight)
     with pytest.raises(ValueError, match=r"does not fit LogPower: .*map.weight"):
-        start(LogPower(replace(config, width=8), names), str(tmp_path / "a.safetensors"))
+        initialize(LogPower(replace(config, width=8), names), str(tmp_path / "a.safetensors"))
 
 
 def test_unknown_names_changes_and_kinds_are_refused():

@@ -493,10 +493,10 @@ def test_what_is_heard_changes_what_is_said(join, processor):
 
 
 def test_evidence_that_cannot_be_is_refused(join):
-    with pytest.raises(ValueError, match="needs an ear"):
+    with pytest.raises(ValueError, match="needs an evidence probe"):
         join(evidence_probe=None)
     few = EvidenceProbe(NAMES[:2], EAR.weight[:2], EAR.bias[:2])
-    with pytest.raises(ValueError, match="at most the 2 features that can be heard, got 3"):
+    with pytest.raises(ValueError, match="at most the 2 features that are predicted, got 3"):
         join(evidence_probe=few)
     assert join(evidence_probe=few, slots=2).config.tokens_per_segment == EEG_TOKENS + 6
     with pytest.raises(ValueError, match="at most the 0 features"):

@@ -102,7 +102,7 @@ def make_corpus() -> Corpus:
     part = np.random.default_rng(2).permutation(N)
     split = SimpleNamespace(train=np.sort(part[:200]), val=np.sort(part[200:260]), test=np.sort(part[260:]))
     windows = SimpleNamespace(index=INDEX)
-    return Corpus(windows, SEED_VII, split, None, Z, NAMES, None, None, INDEX["subject"].to_numpy(), None)
+    return Corpus(windows, SEED_VII, split, None, Z, NAMES, None, None, INDEX["subject"].to_numpy(), None, None, None)
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -343,14 +343,14 @@ def test_windows_that_no_encoder_has_heard_say_nothing(value):
 def test_thoughts_say_one_meaning_in_several_ways_and_descriptions_in_one():
     items = build(21).draw("predict", 1500)
     starts = Counter(re.match(r"\w+:|\w+", item.thought).group() for item in items)
-    loud, quiet = ([starts[word] for word in words] for words in (("Evidence:", "Measured:", "Findings:"), ("No", "Nothing")))
-    assert sum(loud) + sum(quiet) == 1500 and chisquare(loud).pvalue > 0.001 and chisquare(quiet).pvalue > 0.001
+    loud, no_salient_feature = ([starts[word] for word in words] for words in (("Evidence:", "Measured:", "Findings:"), ("No", "Nothing")))
+    assert sum(loud) + sum(no_salient_feature) == 1500 and chisquare(loud).pvalue > 0.001 and chisquare(no_salient_feature).pvalue > 0.001
     parsed = [parse(item.thought, SEED_VII.labels) for item in items]
     bare = [not found.affect and found.conclusion is None for found in parsed]
     assert 0.2 < np.mean(bare) < 0.3
     for item, found, alone in zip(items, parsed, bare, strict=True):
         assert found.readable and [str(claim) for claim in found.claims] == measured(item.windows[0])
-        assert found.quiet == (not found.claims) and (alone or (len(found.affect) == 2 and found.conclusion == item.answer))
+        assert found.no_salient_feature == (not found.claims) and (alone or (len(found.affect) == 2 and found.conclusion == item.answer))
     conclusions = Counter(next(word for word in ("That fits", "This points to") if word in item.thought)
                           for item, alone in zip(items, bare, strict=True) if not alone)
     assert len(conclusions) == 2 and chisquare(list(conclusions.values())).pvalue > 0.001

@@ -1,5 +1,6 @@
 """The scenarios keep the label out, hold the zero-shot texts apart and can be learned from words."""
 
+import random
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
 from e2llm.tasks import scenarios
-from e2llm.tasks.scenarios import cues, emotions, feelings, training_scenarios, zero_shot_scenarios
+from e2llm.tasks.scenarios import emotions, feelings, training_scenarios, zero_shot_scenarios
 
 EMOTIONS = ("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger")
 
@@ -44,7 +45,6 @@ def test_counts(emotion):
     assert len(set(map(str.lower, training))) == len(training)
     assert len(set(zero_shot_scenarios(emotion))) == 16
     assert 6 <= len(feelings(emotion)) <= 10
-    assert 4 <= len(cues(emotion)) <= 6
 
 
 def test_no_feeling_is_shared():
@@ -84,50 +84,35 @@ def test_training_teaches_the_zero_shot_words(emotion):
 
 
 def test_vocabulary_is_small():
-    texts = all_scenarios() + [text for e in EMOTIONS for text in feelings(e) + cues(e)]
+    texts = all_scenarios() + [text for e in EMOTIONS for text in feelings(e)]
     assert len({word for text in texts for word in words(text)}) <= 1300
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_naive_bayes_names_the_emotion_of_zero_shot_scenarios(seed):
-    train = [(text, e) for e in EMOTIONS for text in training_scenarios(e, 200, seed)]
+    train = [(text, e) for e in EMOTIONS for text in random.Random(seed).sample(training_scenarios(e), 200)]
     test = [(text, e) for e in EMOTIONS for text in zero_shot_scenarios(e)]
     counter = CountVectorizer()
     model = MultinomialNB().fit(counter.fit_transform([text for text, _ in train]), [e for _, e in train])
     assert model.score(counter.transform([text for text, _ in test]), [e for _, e in test]) >= 0.85
 
 
-def test_the_seed_decides_the_sample():
-    sample = training_scenarios("sad", 50, seed=1)
-    assert sample == training_scenarios("sad", 50, seed=1)
-    assert sample != training_scenarios("sad", 50, seed=2)
-    assert len(set(sample)) == 50
-    assert set(sample) <= set(training_scenarios("sad"))
-
-
 def test_a_caller_cannot_change_the_cached_texts():
-    for texts_of in (training_scenarios, zero_shot_scenarios, feelings, cues):
+    for texts_of in (training_scenarios, zero_shot_scenarios, feelings):
         before = list(texts_of("fear"))
         texts_of("fear").clear()
         assert texts_of("fear") == before
 
 
-@pytest.mark.parametrize("texts_of", [training_scenarios, zero_shot_scenarios, feelings, cues])
+@pytest.mark.parametrize("texts_of", [training_scenarios, zero_shot_scenarios, feelings])
 def test_unknown_emotion_names_the_known_ones(texts_of):
     with pytest.raises(ValueError, match=r"unknown emotion 'bored'; use one of: .*happy.*anger"):
         texts_of("bored")
 
 
-@pytest.mark.parametrize("n", [-1, 10**6])
-def test_impossible_sample_size(n):
-    with pytest.raises(ValueError, match="choose 0 to"):
-        training_scenarios("happy", n)
-
-
 VALID = """
 happy:
   feelings: [glad]
-  cues: [good news]
   frames: ["You {win} today."]
   slots: {win: [win the race, pass the exam]}
   zero_shot: [The race is won.]
@@ -137,7 +122,7 @@ happy:
 @pytest.mark.parametrize(
     ("old", "new", "fact"),
     [
-        ("  cues: [good news]\n", "", "happy needs the keys"),
+        ("  feelings: [glad]\n", "", "happy needs the keys"),
         ("{win} today", "{lose} today", r"disagree on \['lose', 'win'\]"),
         ("pass the exam", "yes", "happy.slots.win holds True"),
         ("pass the exam", "win the race", "happy.slots.win repeats an entry"),

@@ -54,7 +54,7 @@ def test_every_thought_of_the_kit_is_read(label_set):
 def test_what_the_kit_says_of_a_segment_comes_back():
     for segment in imagined_segments(SEED_VII, 300, np.random.default_rng(3)):
         parsed = parse(describe(segment, SEED_VII), LABELS)
-        assert set(parsed.claims) == set(segment.claims) and parsed.quiet == (not segment.claims)
+        assert set(parsed.claims) == set(segment.claims) and parsed.no_salient_feature == (not segment.claims)
         assert parsed.conclusion == segment.label and parsed.statements[0].intensity == segment.state.split()[1]
         assert len(parsed.affect) == 2
 

@@ -54,7 +54,7 @@ def corpus() -> Corpus:
     index = pd.DataFrame({"subject": subjects, "label": "fear", "intensity": 0.5, "clip": 0})
     split = SimpleNamespace(train=np.arange(6), test=np.array([6, 7]))
     labels = np.full(8, LABELS.index("fear"))
-    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects)
+    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects, None, None)
 
 
 @pytest.fixture(scope="module")

@@ -294,7 +294,7 @@ def test_patches_that_are_shown_are_those_of_the_window(run):
     model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", FEW, seed=0)
     found = rebuilt_patches(model, corpus, 5, seed=0, n=3)
     assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3 for patches in found.values())
-    signal = corpus.equalise(corpus.windows.data[[5]], corpus.norm_groups[[5]])[0].double().numpy()
+    signal = corpus.equalize(corpus.windows.data[[5]], corpus.norm_groups[[5]])[0].double().numpy()
     for name, original, drawn in (patch for patches in found.values() for patch in patches):
         channel, time = name.removesuffix(" s").split(", ")
         start = round(float(time) * 256)

@@ -17,7 +17,7 @@ from e2llm.models.processing import E2LLMProcessor
 from e2llm.models.projector import EvidenceProbe
 from e2llm.training.stage2_alignment import train_projector
 from e2llm.training.stage3_instruction import AdapterParams, train_adapter
-from e2llm.training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate, trainable
+from e2llm.training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate, train_only
 
 PARAMS = FitParams(steps=12, batch_size=4, lr=0.05, seed=3, save_steps=5)
 
@@ -67,12 +67,12 @@ class Cut(Exception):
 
 
 def cut_at(last: int, steps: list[int]):
-    def tell(step: int, **_: object) -> None:
+    def on_step(step: int, **_: object) -> None:
         steps.append(step)
         if step == last:
             raise Cut
 
-    return tell
+    return on_step
 
 
 def test_training_lowers_the_loss_and_reports_it(tmp_path):
@@ -84,7 +84,7 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path):
 
     before = error()
     history = fit(model, samples(params), collate, params, tmp_path, terms=("half",),
-                  tell=lambda step, **facts: explanations.append((step, facts)))
+                  on_step=lambda step, **facts: explanations.append((step, facts)))
     assert not model.training and error() < 0.3 * before
     assert torch.equal(model.frozen, torch.ones(2))
     assert list(history.columns) == ["step", "loss", "half"] and history["step"].tolist() == list(range(2, 41, 2))
@@ -140,9 +140,9 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
     whole, steps = Small(), []
     history = fit(whole, samples(), collate, PARAMS, tmp_path / "whole", terms=("half",))
     with pytest.raises(Cut):
-        fit(Small(), samples(), collate, PARAMS, tmp_path / "cut", tell=cut_at(8, steps))
+        fit(Small(), samples(), collate, PARAMS, tmp_path / "cut", on_step=cut_at(8, steps))
     resumed = Small(seed=99)  # what it starts from no longer matters
-    again = fit(resumed, samples(), collate, PARAMS, tmp_path / "cut", terms=("half",), tell=cut_at(-1, steps))
+    again = fit(resumed, samples(), collate, PARAMS, tmp_path / "cut", terms=("half",), on_step=cut_at(-1, steps))
     assert steps == [*range(1, 9), *range(6, 13)]  # from the last checkpoint, not from the start
     assert same(weights(resumed), weights(whole))
     assert again[["step", "loss"]].equals(history[["step", "loss"]])
@@ -152,7 +152,7 @@ def test_a_checkpoint_cut_off_while_written_is_passed_over(tmp_path):
     whole = Small()
     fit(whole, samples(), collate, PARAMS, tmp_path / "whole")
     with pytest.raises(Cut):
-        fit(Small(), samples(), collate, PARAMS, tmp_path / "cut", tell=cut_at(8, []))
+        fit(Small(), samples(), collate, PARAMS, tmp_path / "cut", on_step=cut_at(8, []))
     (tmp_path / "cut" / "checkpoint-10").mkdir()
     (tmp_path / "cut" / "checkpoint-10" / "model.safetensors").write_bytes(b"half")
     resumed = Small(seed=99)
@@ -197,9 +197,9 @@ def trained_the_same_when_cut(train):
 
 
 def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
-    def train(folder: str, tell=None):
+    def train(folder: str, on_step=None):
         return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, eeg_tokens=4, noise=0.5,
-                               params=TUNING, folder=tmp_path / folder, tell=tell)[0]
+                               params=TUNING, folder=tmp_path / folder, on_step=on_step)[0]
 
     whole = trained_the_same_when_cut(train)
     fresh = language(tokenizer).state_dict()
@@ -210,8 +210,8 @@ def test_alignment_with_evidence_leaves_the_ear_and_what_it_says(tokenizer, tmp_
     rng = np.random.default_rng(4)
     evidence_probe = EvidenceProbe.fit(TOKENS, rng.normal(size=(8, 3)), ["occipital alpha", "frontal theta", "artefact level"])
 
-    def train(folder: str, tell=None):
-        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, tell, evidence_probe, 2)[0]
+    def train(folder: str, on_step=None):
+        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, on_step, evidence_probe, 2)[0]
 
     projector = trained_the_same_when_cut(train).projector
     assert torch.equal(projector.evidence.weight, evidence_probe.weight) and torch.equal(projector.evidence.bias, evidence_probe.bias)
@@ -223,10 +223,10 @@ def test_alignment_with_evidence_leaves_the_ear_and_what_it_says(tokenizer, tmp_
 
 
 def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
-    def train(folder: str, tell=None):
+    def train(folder: str, on_step=None):
         model = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, 0)
         return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2, dropout=0.05), TUNING,
-                             tmp_path / folder, tell)[0]
+                             tmp_path / folder, on_step)[0]
 
     whole = trained_the_same_when_cut(train)
     adapters = [value for name, value in whole.named_parameters() if "lora_B" in name]
@@ -346,10 +346,10 @@ def test_signals_of_a_batch_are_equalised_with_their_own_persons_gain():
     data, subjects = np.arange(24, dtype=np.float32).reshape(4, 2, 3), np.array(["a", "b", "a", "b"], dtype=object)
     labels, spectral = np.array([0, 1, 2, 3]), np.arange(8.0).reshape(4, 2)
 
-    def equalise(signal, who):
+    def equalize(signal, who):
         return torch.from_numpy(signal) * torch.tensor([1.0 if name == "a" else 10.0 for name in who])[:, None, None]
 
-    batch = signal_collate(data, equalise, subjects, labels, spectral)([3, 0])
+    batch = signal_collate(data, equalize, subjects, labels, spectral)([3, 0])
     assert torch.equal(batch["signal_mv"], torch.from_numpy(np.stack([10 * data[3], data[0]])))
     assert batch["labels"].tolist() == [3, 0]
     assert batch["spectral"].dtype == torch.float32 and batch["spectral"].tolist() == [[6.0, 7.0], [0.0, 1.0]]
@@ -372,9 +372,11 @@ def test_tokens_on_disk_are_those_of_the_encoder(tmp_path):
 
 def test_only_the_named_part_is_trained():
     model = Small()
-    names = [name for name, _ in trainable(model, "net.2.")]
-    assert names == ["net.2.weight", "net.2.bias"]
-    assert [name for name, p in model.named_parameters() if p.requires_grad] == names
+    trained = lambda: [name for name, p in model.named_parameters() if p.requires_grad]  # noqa: E731
+    train_only(model, "net.2.")
+    assert trained() == ["net.2.weight", "net.2.bias"]
+    train_only(model)
+    assert trained() == []
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.25])
