@@ -49,7 +49,8 @@ class Claim:
         return f"{self.feature} {self.level}"
 
 
-def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS, beyond: float = CITED) -> tuple[Claim, ...]:
+def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS, beyond: float = CITED) -> tuple[Claim,
+                                                                                                                 ...]:
     """What may be said of a window: the ``limit`` features largest in ``|z|`` that reach ``beyond``, in the order of the table."""
     order = np.sort(np.argsort(-np.abs(z), kind="stable")[:limit])
     return tuple(Claim(names.columns[i], level(z[i])) for i in order if abs(z[i]) >= beyond)
@@ -70,7 +71,8 @@ def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
     z = np.asarray(z)  # in its own precision: at the threshold a level must come out as in features.level
     wanted = "(n_evidence,)" if n_dims == 1 else "(n_windows, n_evidence)"
     if z.ndim != n_dims or z.shape[-1] != len(names.columns):
-        raise ValueError(f"z has shape {z.shape}, expected {wanted} with {len(names.columns)} columns: pass Corpus.z with its evidence_names.")
+        raise ValueError(f"z has shape {z.shape}, expected {wanted} with {len(names.columns)} columns: pass Corpus.z "
+                         "with its evidence_names.")
     if not np.isfinite(z).all():
         raise ValueError("z holds values that are not finite: leave these windows out.")
     return z
@@ -79,7 +81,8 @@ def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
 def level_index(z: np.ndarray, threshold: float) -> np.ndarray:
     """Place in :data:`e2llm.core.claims.LEVELS` of every z-score."""
     if not threshold > 0:
-        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the person's own level in z.")
+        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the person's own "
+                         "level in z.")
     return 1 + (z >= threshold).astype(int) - (z <= -threshold)
 
 
@@ -97,7 +100,8 @@ def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames, threshold: flo
     Parameters
     ----------
     claims, z, names : sequence of Claim; ndarray, shape (n_evidence,); EvidenceNames
-        What was said; evidence of the window against the person's own level, in standard deviations, and what its columns are.
+        What was said; evidence of the window against the person's own level, in standard deviations, and what its
+        columns are.
     threshold : float
         ``|z|`` from which a level is low or high, as in :func:`e2llm.core.claims.level`.
     """

@@ -7,7 +7,9 @@ tasks that need them say so when a source has none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class LabelSet:
             if known and set(known) != set(self.labels):
                 raise ValueError(f"Label set '{self.name}': {axis} must be given for all labels or for none.")
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> LabelSet:
+        """A label set from its fields, as JSON holds them."""
+        return cls(**{**stored, "labels": tuple(stored["labels"])})
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -71,17 +78,20 @@ SEED_VII = LabelSet(
     arousal={"happy": 0.48, "surprise": 0.67, "neutral": 0.0, "disgust": 0.35, "fear": 0.60, "sad": -0.27,
              "anger": 0.59},
 )
-# The labels of EmoEEG-MC (Xu et al. 2025, Sci. Data; OpenNeuro ds005540, CC0). Coordinates are mean self-reports of valence and
-# arousal, 0-7 there, laid on [-1, 1] here, of its subjects 02, 03 and 55 (120 trials; rows of their beh tables, which are in the
-# order of time): three people of sixty, so an ordering of the labels and no norm. They call neutral pleasant to a slight degree.
+# The labels of EmoEEG-MC (Xu et al. 2025, Sci. Data; OpenNeuro ds005540, CC0). Coordinates are mean self-reports of
+# valence and arousal, 0-7 there, laid on [-1, 1] here, of its subjects 02, 03 and 55 (120 trials; rows of their beh
+# tables, which are in the order of time): three people of sixty, so an ordering of the labels and no norm. They call
+# neutral pleasant to a slight degree.
 EMOEEG_MC = LabelSet(
     name="emoeeg-mc",
     labels=("joy", "inspiration", "tenderness", "fear", "disgust", "sadness", "neutral"),
-    valence={"joy": 0.33, "inspiration": 0.40, "tenderness": 0.47, "fear": -0.58, "disgust": -0.72, "sadness": -0.36, "neutral": 0.11},
-    arousal={"joy": 0.03, "inspiration": -0.11, "tenderness": 0.12, "fear": 0.54, "disgust": 0.41, "sadness": 0.19, "neutral": -0.34},
+    valence={"joy": 0.33, "inspiration": 0.40, "tenderness": 0.47, "fear": -0.58, "disgust": -0.72, "sadness": -0.36,
+             "neutral": 0.11},
+    arousal={"joy": 0.03, "inspiration": -0.11, "tenderness": 0.12, "fear": 0.54, "disgust": 0.41, "sadness": 0.19,
+             "neutral": -0.34},
 )
-# The labels of FACED (Chen et al. 2023, Sci. Data 10:740). No source for coordinates of all nine is at hand, so there are none:
-# tasks that need valence or arousal are left out for it.
+# The labels of FACED (Chen et al. 2023, Sci. Data 10:740). No source for coordinates of all nine is at hand, so there
+# are none: tasks that need valence or arousal are left out for it.
 FACED = LabelSet(
     name="faced",
     labels=("anger", "disgust", "fear", "sadness", "neutral", "amusement", "inspiration", "joy", "tenderness"),

@@ -74,7 +74,8 @@ def bipolar_pair(name: str) -> tuple[str, str] | None:
     """The two sites that a bipolar derivation subtracts (``"EEG Fp1-F7"`` gives ``("FP1", "F7")``), or None for any other name."""
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
     sites = [canonical(part) for part in "".join(words).split("-")]
-    if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= {*_standard_positions()["ch_pos"], *_REFERENCES}:
+    if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= {*_standard_positions()["ch_pos"],
+                                                                         *_REFERENCES}:
         return None
     return sites[0], sites[1]
 
@@ -88,7 +89,8 @@ class Match:
     places : dict of str to str
         Channel as the file names it to canonical name, in the file's order.
     by_position : dict of str to float
-        Channels without a known name that a measured position placed, and how far from it the canonical position lies, millimetres.
+        Channels without a known name that a measured position placed, and how far from it the canonical position lies,
+        millimetres.
     bipolar : tuple of str
         Channels that are a difference of two sites: they lie nowhere, and are refused.
     unplaced : tuple of str
@@ -122,7 +124,8 @@ def _on_sphere(xyz: np.ndarray) -> tuple[np.ndarray, float]:
     return from_centre / radius[:, None], float(np.abs(radius / np.median(radius) - 1).max())
 
 
-def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] | None = None, within_mm: float = NEAR_MM) -> Match:
+def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] | None = None,
+                   within_mm: float = NEAR_MM) -> Match:
     """Place channels on the head: by name, by older name, and where the name says nothing, by measured position.
 
     Parameters
@@ -130,10 +133,12 @@ def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] |
     names : collection of str
         Channels as the file names them.
     positions : mapping of str to ndarray, shape (3,), optional
-        Measured positions in MNE's head frame, any unit of length. A cap's size does not matter: its best sphere is laid over that of
-        the standard positions. Fewer than eight positions, or positions on no sphere (misfit over a quarter), place nothing.
+        Measured positions in MNE's head frame, any unit of length. A cap's size does not matter: its best sphere is
+        laid over that of the standard positions. Fewer than eight positions, or positions on no sphere (misfit over a
+        quarter), place nothing.
     within_mm : float
-        A channel is placed at the nearest free name of the EEGPT vocabulary that lies at most so far away, on a head of 95 mm radius.
+        A channel is placed at the nearest free name of the EEGPT vocabulary that lies at most so far away, on a head of
+        95 mm radius.
 
     Returns
     -------
@@ -143,7 +148,8 @@ def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] |
     known = set(known_channels(names))
     bipolar = tuple(name for name in names if name not in known and bipolar_pair(name))
     places = {name: canonical(name) for name in names if name in known}
-    usable = {name: np.asarray(xyz, dtype=float) for name, xyz in (positions or {}).items() if name in names and np.isfinite(xyz).all()}
+    usable = {name: np.asarray(xyz, dtype=float) for name, xyz in (positions or {}).items() if name in names
+              and np.isfinite(xyz).all()}
     usable = {name: xyz for name, xyz in usable.items() if np.linalg.norm(xyz) > 0 and name not in bipolar}
     unnamed = [name for name in usable if name not in known and not _NOT_SCALP.search(canonical(name))]
     found = _near(usable, unnamed, set(places.values()), within_mm)
@@ -152,7 +158,8 @@ def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] |
     return Match(places, {name: mm for name, (_, mm) in found.items()}, bipolar, unplaced)
 
 
-def _near(positions: dict[str, np.ndarray], unnamed: list[str], taken: set[str], within_mm: float) -> dict[str, tuple[str, float]]:
+def _near(positions: dict[str, np.ndarray], unnamed: list[str], taken: set[str], within_mm: float) -> dict[str,
+    tuple[str, float]]:
     """Nearest free name of the vocabulary for every channel without one, and its distance; the closest pairs choose first."""
     if len(positions) < 8 or not unnamed:
         return {}
@@ -160,7 +167,8 @@ def _near(positions: dict[str, np.ndarray], unnamed: list[str], taken: set[str],
     if misfit > 0.25:
         return {}
     free = [name for name in EEGPT_VOCABULARY if name not in taken]
-    standard = _on_sphere(np.array([channel["loc"][:3] for channel in make_info(list(EEGPT_VOCABULARY), 1.0)["chs"]]))[0]
+    standard = _on_sphere(np.array([channel["loc"][:3] for channel in make_info(list(EEGPT_VOCABULARY),
+                                                                                1.0)["chs"]]))[0]
     rows, columns = list(positions), list(EEGPT_VOCABULARY)
     mm = HEAD_MM * 2 * np.arcsin(np.clip(cdist(directions, standard) / 2, 0, 1))
     found: dict[str, tuple[str, float]] = {}
@@ -222,7 +230,8 @@ def eegpt_channels(ch_names: list[str], trained_only: bool = True) -> list[str]:
     present = {canonical(name) for name in ch_names}
     kept = [name for name in EEGPT_VOCABULARY if name in present and not (trained_only and name in EEGPT_UNTRAINED)]
     if not kept:
-        raise ValueError(f"None of the channels {list(ch_names)[:8]} is in the EEGPT vocabulary; rename them to 10-10 names.")
+        raise ValueError(f"None of the channels {list(ch_names)[:8]} is in the EEGPT vocabulary; rename them to 10-10 "
+                         "names.")
     return kept
 
 

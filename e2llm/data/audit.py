@@ -65,7 +65,8 @@ class Case:
     split : Split
         The parts.
     index : DataFrame
-        One row a window: ``subject``, ``clip``, ``label``; ``session`` if there are several, ``start_s`` if windows may overlap.
+        One row a window: ``subject``, ``clip``, ``label``; ``session`` if there are several, ``start_s`` if windows may
+        overlap.
     window_s : float
         Length of a window in seconds.
     power : ndarray, shape (n_windows, n_channels, n_bands), optional
@@ -100,7 +101,8 @@ class Case:
     def __post_init__(self) -> None:
         if "session" not in self.index:  # a source may know none: then all of a person's clips are one
             object.__setattr__(self, "index", self.index.assign(session=1))
-        object.__setattr__(self, "parts", {name: np.asarray(getattr(self.split, name)) for name in ("train", "val", "test")})
+        object.__setattr__(self, "parts", {name: np.asarray(getattr(self.split, name))
+                                           for name in ("train", "val", "test")})
         object.__setattr__(self, "trial", self.index["subject"].astype(str) + "/" + self.index["clip"].astype(str))
 
     def shared(self, column: pd.Series, left: np.ndarray, right: np.ndarray) -> tuple[list, tuple[int, ...]]:
@@ -137,12 +139,15 @@ def overlapping_windows(case: Case) -> Iterator[Finding]:
     if "start_s" not in case.index:
         return
     for left, right in PAIRS:
-        both = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)), trial=case.trial)
+        both = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)),
+                                 trial=case.trial)
         both = both[both["side"].isin([left, right])].sort_values(["trial", "start_s"], kind="stable")
-        near = (both["trial"] == both["trial"].shift()) & (both["start_s"] - both["start_s"].shift() < case.window_s - 1e-9)
+        near = (both["trial"] == both["trial"].shift()) & (both["start_s"] - both["start_s"].shift() < case.window_s
+                                                           - 1e-9)
         near &= both["side"] != both["side"].shift()
         if near.any():
-            yield Finding("overlapping_windows", "refuse", f"windows of {left} and {right} share samples", tuple(both["row"][near]))
+            yield Finding("overlapping_windows", "refuse", f"windows of {left} and {right} share samples",
+                          tuple(both["row"][near]))
 
 
 def clip_on_both_sides(case: Case) -> Iterator[Finding]:
@@ -150,7 +155,8 @@ def clip_on_both_sides(case: Case) -> Iterator[Finding]:
     for left, right in PAIRS:
         values, rows = case.shared(case.trial, case.parts[left], case.parts[right])
         if values:
-            yield Finding("clip_on_both_sides", "refuse", f"same clips of one subject in {left} and {right}: {_named(values)}", rows)
+            yield Finding("clip_on_both_sides", "refuse", f"same clips of one subject in {left} and {right}: "
+                                                          f"{_named(values)}", rows)
 
 
 def subject_on_both_sides(case: Case) -> Iterator[Finding]:
@@ -158,7 +164,8 @@ def subject_on_both_sides(case: Case) -> Iterator[Finding]:
     for left, right in PAIRS if case.split.subject_disjoint else ():
         values, rows = case.shared(case.index["subject"], case.parts[left], case.parts[right])
         if values:
-            yield Finding("subject_on_both_sides", "refuse", f"same subjects in {left} and {right}: {_named(values)}", rows)
+            yield Finding("subject_on_both_sides", "refuse", f"same subjects in {left} and {right}: {_named(values)}",
+                          rows)
 
 
 def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
@@ -166,7 +173,8 @@ def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
     for left, right in PAIRS if case.split.clip_disjoint else ():
         values, rows = case.shared(case.index["clip"], case.parts[left], case.parts[right])
         if values:
-            yield Finding("stimulus_on_both_sides", "refuse", f"same clips in {left} and {right}: {_named(values)}", rows)
+            yield Finding("stimulus_on_both_sides", "refuse", f"same clips in {left} and {right}: {_named(values)}",
+                          rows)
 
 
 def context_on_both_sides(case: Case) -> Iterator[Finding]:
@@ -174,7 +182,8 @@ def context_on_both_sides(case: Case) -> Iterator[Finding]:
     for left, right in (("train", "test"), ("val", "test")) if case.split.context_disjoint else ():
         values, rows = case.shared(case.index["context"], case.parts[left], case.parts[right])
         if values:
-            yield Finding("context_on_both_sides", "refuse", f"same contexts in {left} and {right}: {_named(values)}", rows)
+            yield Finding("context_on_both_sides", "refuse", f"same contexts in {left} and {right}: {_named(values)}",
+                          rows)
 
 
 def duplicated_signal(case: Case) -> Iterator[Finding]:
@@ -189,7 +198,8 @@ def duplicated_signal(case: Case) -> Iterator[Finding]:
         search = NearestNeighbors(n_neighbors=1, metric="chebyshev").fit(levels[case.parts[left]])
         distance = search.kneighbors(levels[case.parts[right]])[0][:, 0]
         if (copies := case.parts[right][distance < NEAR]).size:
-            yield Finding("duplicated_signal", "refuse", f"signals of {right} stand, nearly equal, in {left} too", tuple(copies.tolist()))
+            yield Finding("duplicated_signal", "refuse", f"signals of {right} stand, nearly equal, in {left} too",
+                          tuple(copies.tolist()))
 
 
 def normalisation_on_test(case: Case) -> Iterator[Finding]:
@@ -199,19 +209,22 @@ def normalisation_on_test(case: Case) -> Iterator[Finding]:
         yield Finding("transductive", "warn", "levels were fitted on all windows of a person, test windows included")
         return
     if (used := np.intersect1d(split.fit, split.test)).size:
-        yield Finding("normalisation_on_test", "refuse", f"normalisation '{split.normalisation}' was fitted with test windows", tuple(used.tolist()))
+        yield Finding("normalisation_on_test", "refuse", f"normalisation '{split.normalisation}' was fitted with test "
+                                                         "windows", tuple(used.tolist()))
     for name in ("val", "test"):
         values, rows = case.shared(case.trial, np.setdiff1d(split.fit, case.parts[name]), case.parts[name])
         if values:
-            yield Finding("normalisation_on_test", "refuse", f"normalisation was fitted with other windows of {name} clips: {_named(values)}", rows)
+            yield Finding("normalisation_on_test", "refuse", f"normalisation was fitted with other windows of {name} "
+                                                             f"clips: {_named(values)}", rows)
     if split.normalisation == "population" and (extra := np.setdiff1d(split.fit, split.train)).size:
-        yield Finding("normalisation_on_test", "refuse", "population levels were fitted outside the training part", tuple(extra.tolist()))
+        yield Finding("normalisation_on_test", "refuse", "population levels were fitted outside the training part",
+                      tuple(extra.tolist()))
 
 
 def repair_on_test(case: Case) -> Iterator[Finding]:
     """Channels are found bad, and repaired, from a stretch that lies on one side."""
-    units = {"clip": case.trial, "recording": case.index["subject"].astype(str) + "/" + case.index["session"].astype(str),
-             "corpus": pd.Series("all", index=case.index.index)}
+    units = {"clip": case.trial, "recording": case.index["subject"].astype(str) + "/"
+             + case.index["session"].astype(str), "corpus": pd.Series("all", index=case.index.index)}
     if case.repaired_over not in units:
         raise ValueError(f"Unknown scope of channel repair '{case.repaired_over}' (known: {', '.join(units)}).")
     if case.repaired_over == "clip":
@@ -227,7 +240,8 @@ def items_reuse_test(case: Case) -> Iterator[Finding]:
     used = np.unique([window for item in case.items for window in item.windows]).astype(int)
     for name in ("test", "val"):
         if (reused := np.intersect1d(used, case.parts[name])).size:
-            yield Finding("items_reuse_test", "refuse", f"instruction items or examples hold {name} windows", tuple(reused.tolist()))
+            yield Finding("items_reuse_test", "refuse", f"instruction items or examples hold {name} windows",
+                          tuple(reused.tolist()))
 
 
 def pretrained_on_test(case: Case) -> Iterator[Finding]:
@@ -236,7 +250,8 @@ def pretrained_on_test(case: Case) -> Iterator[Finding]:
     subjects = case.index["subject"].iloc[case.parts["test"]].astype(str)
     if (known := sorted(set(subjects) & seen)):
         rows = tuple(int(row) for row, name in zip(case.parts["test"], subjects, strict=True) if name in seen)
-        yield Finding("pretrained_on_test", "refuse", f"the encoder's weights were pretrained on test subjects {_named(known)}", rows)
+        yield Finding("pretrained_on_test", "refuse", "the encoder's weights were pretrained on test subjects "
+                                                      f"{_named(known)}", rows)
 
 
 def selected_on_test(case: Case) -> Iterator[Finding]:
@@ -249,7 +264,8 @@ def labels_of_parts(case: Case) -> Iterator[Finding]:
     """A clip has one label, and every label stands on both sides."""
     several = case.index["label"].groupby(case.trial).transform("nunique") > 1
     if several.any():
-        yield Finding("clip_with_several_labels", "refuse", "windows of one clip have different labels", tuple(np.flatnonzero(several).tolist()))
+        yield Finding("clip_with_several_labels", "refuse", "windows of one clip have different labels",
+                      tuple(np.flatnonzero(several).tolist()))
     one_sided = set(case.index["label"].iloc[case.parts["train"]]) ^ set(case.index["label"].iloc[case.parts["test"]])
     if one_sided and all(map(len, case.parts.values())):
         yield Finding("missing_class", "refuse", f"labels {sorted(one_sided)} stand on only one side of train and test")
@@ -264,7 +280,8 @@ def time_neighbours(case: Case) -> Iterator[Finding]:
     append_augmented = (trials["side"] == "test") & ((before == "train") | (after == "train"))
     if append_augmented.any():
         worth = "not measured" if case.neighbour_worth is None else f"{100 * case.neighbour_worth:+.1f} points over chance"
-        yield Finding("time_neighbours", "warn", f"{append_augmented.sum()} test clips follow or precede a training clip of the same person and session "
+        yield Finding("time_neighbours", "warn", f"{append_augmented.sum()} test clips follow or precede a training "
+                                                 "clip of the same person and session "
                       f"(copying the nearest label: {worth})", tuple(trials["row"][append_augmented]))
 
 
@@ -276,8 +293,9 @@ def session_fingerprint(case: Case) -> Iterator[Finding]:
     sessions, rows = case.shared(recording, case.parts["train"], case.parts["test"])
     if sessions:
         worth = "not measured" if case.session_worth is None else f"{100 * case.session_worth:+.1f} points over chance"
-        reason = (f"{len(sessions)} sessions stand on both sides, show some labels more than others, and keep their own levels (guessing a "
-                  f"session's most frequent label: {worth}; normalisation 'session' takes the levels away)")
+        reason = (f"{len(sessions)} sessions stand on both sides, show some labels more than others, and keep their "
+                  f"own levels (guessing a session's most frequent label: {worth}; normalisation 'session' takes the "
+                  "levels away)")
         yield Finding("session_fingerprint", "warn", reason, rows)
 
 
@@ -288,14 +306,15 @@ def people_not_seen(case: Case) -> Iterator[Finding]:
     strangers = ~case.index["subject"].iloc[case.parts["test"]].isin(set(case.index["subject"].iloc[case.parts["train"]])).to_numpy()
     if strangers.any():
         who = sorted(set(case.index["subject"].iloc[case.parts["test"][strangers]]))
-        reason = (f"protocol '{case.split.protocol}' speaks of people seen, but subjects {_named(who)} were not trained on: where everybody has "
-                  "recordings of their own, 'subjects' is the name of it")
+        reason = (f"protocol '{case.split.protocol}' speaks of people seen, but subjects {_named(who)} were not "
+                  "trained on: where everybody has recordings of their own, 'subjects' is the name of it")
         yield Finding("people_not_seen", "warn", reason, tuple(case.parts["test"][strangers].tolist()))
 
 
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
-    empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides, context_on_both_sides,
-    duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test, pretrained_on_test, selected_on_test, labels_of_parts,
+    empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides,
+    context_on_both_sides, duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test,
+    pretrained_on_test, selected_on_test, labels_of_parts,
     time_neighbours, session_fingerprint, people_not_seen)
 
 
@@ -337,15 +356,16 @@ def reached_by_shortcuts(models: pd.DataFrame, probes: pd.DataFrame) -> list[Fin
     Parameters
     ----------
     models, probes : DataFrame
-        One row a model, and a probe of :mod:`e2llm.evaluation.shortcuts`, under the same split: ``name``, ``score``, ``low``, ``high``. A probe
-        reaches a model if its upper bound is at or above the model's lower bound.
+        One row a model, and a probe of :mod:`e2llm.evaluation.shortcuts`, under the same split: ``name``, ``score``,
+        ``low``, ``high``. A probe reaches a model if its upper bound is at or above the model's lower bound.
     """
     findings = []
     for model in models.to_dict("records"):
         reaching = probes[probes["high"] >= model["low"]].sort_values("score", ascending=False, kind="stable")
         if len(reaching):
             named = ", ".join(f"'{probe['name']}' {_percent(probe)}" for probe in reaching.to_dict("records"))
-            findings.append(Finding("shortcut_reaches_model", "warn", f"the score of '{model['name']}', {_percent(model)}, is reached without "
+            findings.append(Finding("shortcut_reaches_model", "warn",
+                                    f"the score of '{model['name']}', {_percent(model)}, is reached without "
                                     f"any EEG by {named}"))
     return findings
 

@@ -190,7 +190,8 @@ def intensity_prior(preset: Preset, n_levels: int = 9) -> tuple[np.ndarray, np.n
     return levels, shares
 
 
-def draw_latents(person: Person, emotion: int, intensity: np.ndarray, preset: Preset, rng: np.random.Generator) -> np.ndarray:
+def draw_latents(person: Person, emotion: int, intensity: np.ndarray, preset: Preset,
+                 rng: np.random.Generator) -> np.ndarray:
     """Latent levels of one clip.
 
     Parameters

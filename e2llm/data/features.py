@@ -14,7 +14,8 @@ from ..core.montage import FRONTAL_PAIRS, canonical, region_indices, region_of
 SLOPE_HZ = (2.0, 40.0)  # where the slope is fitted; the alpha band, whose peak is no part of it, is left out
 
 
-def _spectra(windows: np.ndarray, sfreq: float, chunk: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _spectra(windows: np.ndarray, sfreq: float, chunk: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray,
+                                                                                    np.ndarray]]:
     """Blocks of windows with their spectra by Welch's method: block, frequencies (Hz), density (window, channel, frequency)."""
     for start in range(0, len(windows), chunk):
         block = windows[start : start + chunk]
@@ -60,13 +61,15 @@ def measure(windows: np.ndarray, sfreq: float, ch_names: list[str], chunk: int =
     power : ndarray, shape (n_windows, n_channels, n_bands)
         As from :func:`band_power`.
     shape : ndarray, shape (n_windows, 3)
-        Columns of :data:`SHAPE`, float32: the slope of the log-log spectrum (negative; the exponent of its fall, Donoghue et al. 2020,
-        Nat. Neurosci. 23:1655, here by a straight line without the alpha band), the centre of gravity of posterior alpha in Hz
-        (Klimesch 1999, Brain Res. Rev. 29:169), and the natural logarithm of the largest peak-to-peak amplitude of any channel in
-        microvolts, which is what MNE's ``reject`` looks at.
+        Columns of :data:`SHAPE`, float32: the slope of the log-log spectrum (negative; the exponent of its fall,
+        Donoghue et al. 2020, Nat. Neurosci. 23:1655, here by a straight line without the alpha band), the centre of
+        gravity of posterior alpha in Hz (Klimesch 1999, Brain Res. Rev. 29:169), and the natural logarithm of the
+        largest peak-to-peak amplitude of any channel in microvolts, which is what MNE's ``reject`` looks at.
     """
-    posterior = [row for region, rows in region_indices(ch_names).items() if region in ("parietal", "occipital") for row in rows]
-    found = [(_in_bands(frequencies, density), _shape(block, frequencies, density, posterior or list(range(len(ch_names)))))
+    posterior = [row for region, rows in region_indices(ch_names).items() if region in ("parietal", "occipital")
+                 for row in rows]
+    found = [(_in_bands(frequencies, density), _shape(block, frequencies, density,
+                                                      posterior or list(range(len(ch_names)))))
              for block, frequencies, density in _spectra(windows, sfreq, chunk)]
     power, shape = (np.concatenate(parts).astype(np.float32) for parts in zip(*found, strict=True))
     return power, shape
@@ -117,9 +120,9 @@ def evidence(power: np.ndarray, shape: np.ndarray, ch_names: list[str]) -> tuple
     Returns
     -------
     values : ndarray, shape (n_windows, n_regions * n_bands + 4)
-        Mean differential entropy (nats) by region and band, a linear function of band power in decibels, so both have the same
-        z-scores; then frontal alpha asymmetry: log alpha power right minus left over the homologous pairs that are present (a
-        descriptor; it decodes no valence), 0 without pairs; then ``shape``.
+        Mean differential entropy (nats) by region and band, a linear function of band power in decibels, so both have
+        the same z-scores; then frontal alpha asymmetry: log alpha power right minus left over the homologous pairs that
+        are present (a descriptor; it decodes no valence), 0 without pairs; then ``shape``.
     names : EvidenceNames
         What the columns are.
     """
@@ -128,7 +131,8 @@ def evidence(power: np.ndarray, shape: np.ndarray, ch_names: list[str]) -> tuple
     pairs = tuple((band, region) for region in regions for band in BANDS)
     position = {canonical(name): row for row, name in enumerate(ch_names)}
     alpha = np.log(np.maximum(power[:, :, list(BANDS).index("alpha")], 1e-12))
-    present = [(position[left], position[right]) for left, right in FRONTAL_PAIRS if left in position and right in position]
+    present = [(position[left], position[right]) for left, right in FRONTAL_PAIRS if left in position
+               and right in position]
     differences = [alpha[:, right] - alpha[:, left] for left, right in present]
     asymmetry = np.mean(differences, axis=0) if differences else np.zeros(len(power))
     return np.column_stack([values, asymmetry, shape]), EvidenceNames(pairs)

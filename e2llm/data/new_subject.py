@@ -1,8 +1,8 @@
-"""Somebody whom no training has met: a recording read as the training's recordings were, and levels to compare it with.
+"""New subjects: recordings outside the training data, and the statistics that their windows are compared with.
 
-Evidence and the encoder's input are relative to a level. A newcomer has two: the own (mean of all windows of the recording, the window
-that is asked about included, without any label: transductive), and the population's (mean over the people of the training run).
-Which one was taken stands beside every answer.
+Evidence and the encoder's input are relative to a baseline. A new subject has two: subject statistics (mean of all
+windows of the recording without any label, the window in question included: transductive), and population statistics
+(mean over the subjects of the training run). Every answer names the one that was used.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from safetensors.numpy import load_file, save_file
 from ..core.labels import LabelSet
 from .dataset import Corpus
 from .features import differential_entropy, evidence, measure
-from .normalization import Baseline, Equaliser
+from .normalization import Baseline, Equalizer
 from .preprocessing import PreprocessParams, Windows, clean, cut_windows
 from .protocols import Split
 from .sources.base import RecordingError, Trial, bads_of, open_raw, place_channels, read_stretch
 
-LEVELS = {"own": "own levels", "population": "population levels"}
-MEANT = {"own": "own levels: compared with the mean of these files (transductive: the windows that are asked about took part, without a label)",
-         "population": "population levels: compared with the mean of the people that the model was trained on"}
-OWN_WINDOWS = 12  # fewer give no own level: with n windows no z-score can exceed (n - 1) / sqrt(n), which is 3.2 here
+STATISTICS_NOTES = {
+    "subject": "subject statistics: compared with the mean of these files (transductive: the windows in question took "
+               "part, without a label)",
+    "population": "population statistics: compared with the mean of the subjects that the model was trained on",
+}  # fmt: skip
+MIN_SUBJECT_WINDOWS = 12  # with n windows no z-score can exceed (n - 1) / sqrt(n), which is 3.2 here
 
 
 @dataclass(frozen=True)
 class PopulationStatistics:
-    """Levels of the people of a run, averages over all their windows that the split allows (:attr:`e2llm.data.protocols.Split.fit`).
+    """Averages over all windows of a run that its split allows (:attr:`e2llm.data.protocols.Split.fit`).
 
     Parameters
     ----------
     log_power : ndarray, shape (n_channels, n_bands)
-        Mean natural logarithm of band power in square microvolts: where :class:`e2llm.data.normalization.Equaliser` brings everybody.
+        Mean natural logarithm of band power in square microvolts: the target of
+        :class:`e2llm.data.normalization.Equalizer`.
     evidence : ndarray, shape (2, n_evidence)
         Mean and standard deviation of :func:`e2llm.data.features.evidence`.
     entropy : ndarray, shape (2, n_channels * n_bands)
@@ -49,73 +52,87 @@ class PopulationStatistics:
 
     @classmethod
     def of(cls, corpus: Corpus) -> PopulationStatistics:
-        """Levels of a run."""
+        """Statistics of a dataset."""
         windows, fit = corpus.windows, corpus.split.fit
         power, shape = np.asarray(windows.power)[fit], np.asarray(windows.shape)[fit]
         values, _ = evidence(power, shape, windows.ch_names)
         entropy = differential_entropy(power).reshape(len(fit), -1)
-        return cls(np.log(np.maximum(power, 1e-12)).mean(axis=0), *(np.stack([found.mean(axis=0), found.std(axis=0)]) for found in (values, entropy)))
+        return cls(np.log(np.maximum(power, 1e-12)).mean(axis=0),
+                   *(np.stack([measured.mean(axis=0), measured.std(axis=0)]) for measured in (values, entropy)))
 
     @classmethod
     def open(cls, path: Path) -> PopulationStatistics:
-        """Levels of a file that :meth:`save` wrote."""
+        """Statistics of a file that :meth:`save` wrote."""
         return cls(**load_file(path))
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
         save_file({field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}, path)
 
-    def equaliser(self, power: np.ndarray, own: bool, who: str, sfreq: float) -> Equaliser:
-        """What brings a newcomer's own mean power to the population's; without own levels the signal stays as it is."""
-        gain = np.ones(self.log_power.shape, dtype=np.float32)
-        if own:
-            gain = np.exp(0.5 * (self.log_power - np.log(np.maximum(power, 1e-12)).mean(axis=0))).astype(np.float32)
-        return Equaliser(gain[None], [who], sfreq)
-
 
 @dataclass(frozen=True)
 class NewSubject(Corpus):
-    """Windows of somebody without labels, with all that may be said of them; ``channel_levels`` is what scalp maps are compared with."""
-
-    channel_levels: Baseline | None = None
+    """Windows of a new subject: a dataset without labels, in which every window is a test window."""
 
     @classmethod
-    def of(cls, windows: Windows, label_set: LabelSet, population: PopulationStatistics, levels: str) -> NewSubject:
-        """Measure windows of :func:`read_windows` against one of :data:`LEVELS`.
+    def of(cls, windows: Windows, label_set: LabelSet, population: PopulationStatistics, statistics: str) -> NewSubject:
+        """Compare windows with the statistics of the subject or of the population.
+
+        Parameters
+        ----------
+        windows : Windows
+            From :func:`read_windows`.
+        label_set : LabelSet
+            The model's closed set of answers.
+        population : PopulationStatistics
+            Of the training run.
+        statistics : str
+            Key of :data:`STATISTICS_NOTES`.
 
         Raises
         ------
         RecordingError
-            If there are too few windows for own levels.
+            If there are too few windows for subject statistics.
         """
-        own, n, who = levels == "own", len(windows), str(windows.index["subject"].iloc[0])
-        if own and n < OWN_WINDOWS:
-            raise RecordingError(f"{who}: {n} windows are too few for own levels ({OWN_WINDOWS} are needed): give a longer recording, or "
-                                 "levels='population'.")
-        everything, subjects = np.arange(n), np.full(n, who, dtype=object)
-        split = Split("new recording", everything[:0], everything[:0], everything, everything, "transductive" if own else "population")
+        by_subject, n, subject = statistics == "subject", len(windows), str(windows.index["subject"].iloc[0])
+        if by_subject and n < MIN_SUBJECT_WINDOWS:
+            raise RecordingError(f"{subject}: {n} windows are too few for subject statistics ({MIN_SUBJECT_WINDOWS} "
+                                 "are needed): give a longer recording, or statistics='population'.")
+        rows, subjects = np.arange(n), np.full(n, subject, dtype=object)
+        split = Split("new recording", rows[:0], rows[:0], rows, rows, "transductive" if by_subject else "population")
         values, names = evidence(windows.power, windows.shape, windows.ch_names)
-        entropy = differential_entropy(windows.power).reshape(n, -1)
-        stored = (Baseline(mean[None], np.maximum(sd, 1e-6)[None], [who]) for mean, sd in (population.evidence, population.entropy))
-        baseline, channels = (Baseline.fit(found, subjects, split) if own else level for found, level in zip((values, entropy), stored, strict=True))
-        return cls(windows, label_set, split, population.equaliser(windows.power, own, who, windows.sfreq), baseline.z(values, subjects), names,
-                   np.zeros((n, 0), dtype=np.float32), np.full(n, -1), subjects, subjects, None, channels)
+        if by_subject:
+            entropy = differential_entropy(windows.power).reshape(n, -1)
+            baseline, channels = (Baseline.fit(measured, subjects, split) for measured in (values, entropy))
+            log_power = np.log(np.maximum(windows.power, 1e-12)).mean(axis=0)
+            gain = np.exp(0.5 * (population.log_power - log_power)).astype(np.float32)
+        else:
+            baseline, channels = (Baseline(mean[None], np.maximum(sd, 1e-6)[None], [subject])
+                                  for mean, sd in (population.evidence, population.entropy))
+            gain = np.ones(population.log_power.shape, dtype=np.float32)
+        return cls(
+            windows=windows, label_set=label_set, split=split,
+            equalize=Equalizer(gain[None], [subject], windows.sfreq), z=baseline.z(values, subjects),
+            evidence_names=names, spectral=np.zeros((n, 0), dtype=np.float32), labels=np.full(n, -1), subjects=subjects,
+            norm_groups=subjects, baseline=baseline, channel_baseline=channels,
+        )
 
 
-def read_windows(files: Sequence[str | Path], ch_names: list[str], params: PreprocessParams, levels: str) -> tuple[Windows, list[str]]:
-    """Files of one person as windows, cleaned exactly as a run's recordings were.
+def read_windows(files: Sequence[str | Path], ch_names: list[str], params: PreprocessParams,
+                 statistics: str) -> tuple[Windows, list[str]]:
+    """Files of one subject as windows, cleaned exactly as a run's recordings were.
 
     Parameters
     ----------
     files : sequence of path
         Anything that MNE reads (EDF, BDF, BrainVision, FIF, …).
     ch_names : list of str
-        Channels that the encoder was trained on, in its order. Up to a quarter may be missing from a file: they are interpolated by
-        spherical splines, as bad channels are, and named.
+        Channels that the encoder was trained on, in its order. Up to a quarter may be missing from a file: they are
+        interpolated by spherical splines, as bad channels are, and named.
     params : PreprocessParams
         Of the run.
-    levels : str
-        Key of :data:`LEVELS` that the windows will be compared with; its name stands in the index.
+    statistics : str
+        Key of :data:`STATISTICS_NOTES` that the windows will be compared with; its name stands in the index.
 
     Returns
     -------
@@ -127,22 +144,24 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     Raises
     ------
     ValueError
-        For unknown levels.
+        For unknown statistics.
     RecordingError
-        If a file cannot be read, has no known channel, lacks too many, is too slow or too short; the message names the file.
+        If a file cannot be read, has no known channel, lacks too many, is too slow or too short; the message names the
+        file.
     """
-    if levels not in LEVELS:
-        raise ValueError(f"There are no levels '{levels}': give one of {', '.join(LEVELS)}.")
+    if statistics not in STATISTICS_NOTES:
+        raise ValueError(f"There are no statistics '{statistics}': give one of {', '.join(STATISTICS_NOTES)}.")
     blocks, rows, notes = [], [], []
-    who = Path(files[0]).name
+    subject = Path(files[0]).name
     for number, path in enumerate(map(Path, files), start=1):
-        trial, missing = _read(path, ch_names, params, who, number)
+        trial, missing = _read(path, ch_names, params, subject, number)
         raw, bad = clean(trial, params, missing)
         blocks.append(cut_windows(raw, ch_names, params.window_s))
-        said = {"missing and interpolated": missing, "bad and interpolated": bad}
-        notes += [f"{path.name}: {what}: {', '.join(names)}" for what, names in said.items() if names]
-        same = {"subject": who, "session": 1, "clip": number, "label": "", "intensity": np.nan, "clip_s": trial.signal.shape[1] / trial.sfreq,
-                "bad_channels": " ".join([*bad, *missing]), "file": path.name, "levels": LEVELS[levels]}
+        repaired = {"missing and interpolated": missing, "bad and interpolated": bad}
+        notes += [f"{path.name}: {what}: {', '.join(names)}" for what, names in repaired.items() if names]
+        same = {"subject": subject, "session": 1, "clip": number, "label": "", "intensity": np.nan,
+                "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join([*bad, *missing]),
+                "file": path.name, "statistics": f"{statistics} statistics"}
         rows += [{**same, "window": w, "start_s": w * params.window_s} for w in range(len(blocks[-1]))]
     data = np.concatenate(blocks)
     index = pd.DataFrame(rows)
@@ -150,7 +169,8 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     return Windows(data, *measure(data, params.sfreq, ch_names), index, list(ch_names), params.sfreq), notes
 
 
-def _read(path: Path, ch_names: list[str], params: PreprocessParams, who: str, number: int) -> tuple[Trial, list[str]]:
+def _read(path: Path, ch_names: list[str], params: PreprocessParams, subject: str,
+          number: int) -> tuple[Trial, list[str]]:
     """One file, and the channels that are needed and that it lacks."""
     if not path.is_file():
         raise RecordingError(f"{path} is missing: give the path of a recording.")
@@ -158,9 +178,11 @@ def _read(path: Path, ch_names: list[str], params: PreprocessParams, who: str, n
     match = place_channels(raw, path)
     places = list(match.places.values())
     if len(missing := [name for name in ch_names if name not in places]) > len(ch_names) // 4:
-        raise RecordingError(f"{path} lacks {len(missing)} of the {len(ch_names)} channels that the encoder was trained on ({', '.join(missing)}); "
-                             f"at most {len(ch_names) // 4} can be interpolated. Take a model that was trained on such a cap.")
+        raise RecordingError(f"{path} lacks {len(missing)} of the {len(ch_names)} channels that the encoder was "
+                             f"trained on ({', '.join(missing)}); at most {len(ch_names) // 4} can be interpolated. "
+                             "Take a model that was trained on such a cap.")
     if (sfreq := raw.info["sfreq"]) / 2 - params.h_trans < params.h_freq:
-        raise RecordingError(f"{path} was sampled at {sfreq:g} Hz, but the model listens up to {params.h_freq:g} Hz, which needs "
-                             f"{2 * (params.h_freq + params.h_trans):g} Hz or more.")
-    return Trial(who, 1, number, "", read_stretch(raw, match, path), sfreq, tuple(places), bads=bads_of(raw, match)), missing
+        raise RecordingError(f"{path} was sampled at {sfreq:g} Hz, but the model uses frequencies up to "
+                             f"{params.h_freq:g} Hz, which needs {2 * (params.h_freq + params.h_trans):g} Hz or more.")
+    signal = read_stretch(raw, match, path)
+    return Trial(subject, 1, number, "", signal, sfreq, tuple(places), bads=bads_of(raw, match)), missing

@@ -18,7 +18,7 @@ UV_TO_MV = 1e-3  # EEGPT was trained on millivolts; windows are kept in microvol
 
 
 @dataclass(frozen=True)
-class Equaliser:
+class Equalizer:
     """Linear filter per subject and channel that gives everybody's bands the same average power.
 
     It removes gain, electrode contact and the person's own spectrum, and keeps what changes from window to window.
@@ -38,7 +38,7 @@ class Equaliser:
     sfreq: float
 
     @classmethod
-    def fit(cls, power: np.ndarray, subjects: np.ndarray, split: Split, sfreq: float) -> Equaliser:
+    def fit(cls, power: np.ndarray, subjects: np.ndarray, split: Split, sfreq: float) -> Equalizer:
         """Fit on the split's rows; a subject without any gets the factor 1 (the population's levels).
 
         Parameters
@@ -92,8 +92,8 @@ def _band_weights(frequencies: np.ndarray) -> np.ndarray:
 class Aligner:
     """One linear map of the channels for each subject.
 
-    ``none`` leaves microvolts as they are. ``z-score`` gives every channel the variance 1. ``euclidean`` whitens: the mean
-    covariance of a subject's windows becomes the identity (He & Wu 2020, IEEE Trans. Biomed. Eng. 67:399).
+    ``none`` leaves microvolts as they are. ``z-score`` gives every channel the variance 1. ``euclidean`` whitens: the
+    mean covariance of a subject's windows becomes the identity (He & Wu 2020, IEEE Trans. Biomed. Eng. 67:399).
 
     Parameters
     ----------
@@ -128,7 +128,8 @@ class Aligner:
             raise ValueError(f"Unknown alignment '{alignment}' (known: {', '.join(ALIGNMENTS)}).")
         names = sorted(set(subjects))
         if alignment == "none":
-            return cls(np.broadcast_to(np.eye(data.shape[1], dtype=np.float32), (len(names), *[data.shape[1]] * 2)), names)
+            return cls(np.broadcast_to(np.eye(data.shape[1], dtype=np.float32), (len(names), *[data.shape[1]] * 2)),
+                       names)
         own = [split.fit[subjects[split.fit] == name] for name in names]
         if split.normalisation == "population" or not all(map(len, own)):
             everybody = _mean_covariance(data, split.fit)

@@ -46,8 +46,9 @@ class PreprocessParams:
     wanted : tuple of str
         Channels that windows should have; empty: those that more than half of the recordings have.
     missing : str
-        What becomes of a wanted channel that some recordings lack. ``masked``: it is left out of all windows. ``interpolated``: MNE's
-        spherical splines make it up from the others, where it is lacking. The windows' ``channels.json`` says which.
+        What becomes of a wanted channel that some recordings lack. ``masked``: it is left out of all windows.
+        ``interpolated``: MNE's spherical splines make it up from the others, where it is lacking. The windows'
+        ``channels.json`` says which.
     """
 
     sfreq: float = 256.0
@@ -109,10 +110,12 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
     raw.info["bads"] = [name for name in raw.ch_names if name in flat or name in trial.bads]
     bad = sorted({*raw.info["bads"], *_outlying(raw, params.lof_threshold)})
     if len(bad) > len(raw.ch_names) // 4:
-        raise RecordingError(f"{where}: {len(bad)} of {len(raw.ch_names)} channels are bad ({', '.join(bad[:6])}, …); too many to repair.")
+        raise RecordingError(f"{where}: {len(bad)} of {len(raw.ch_names)} channels are bad ({', '.join(bad[:6])}, …); "
+                             "too many to repair.")
     if lacking:
         empty = np.zeros((len(lacking), raw.n_times))
-        raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), trial.sfreq), verbose="error")], force_update_info=True)
+        raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), trial.sfreq), verbose="error")],
+                         force_update_info=True)
         raw.set_montage(make_info(raw.ch_names, trial.sfreq).get_montage())  # the sphere of the splines is fitted to the whole cap
     raw.info["bads"] = [*bad, *lacking]
     if raw.info["bads"]:
@@ -138,7 +141,8 @@ def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np
     return np.ascontiguousarray(signal.transpose(1, 0, 2))
 
 
-def _process_recording(source, recording, ch_names: list[str], lacking: list[str], params: PreprocessParams, folder: Path) -> str | None:
+def _process_recording(source, recording, ch_names: list[str], lacking: list[str], params: PreprocessParams,
+                       folder: Path) -> str | None:
     """Write the windows of one recording to a part file; return the reason if it had to be skipped."""
     part = _part(folder, recording.name, ".csv")
     if part.exists():  # written last, so the signal beside it is whole
@@ -182,8 +186,8 @@ class Windows:
 
     ``data`` is memory-mapped float32 microvolts (window, channel, sample); ``power`` its band power
     (window, channel, band), square microvolts; ``shape`` what :func:`e2llm.data.features.measure` tells of its
-    spectrum (window, 3); ``index`` has one row a window; ``channel_facts`` says which channels the recordings lacked and what
-    became of those, and which were placed by their position (see :class:`PreprocessParams`).
+    spectrum (window, 3); ``index`` has one row a window; ``channel_facts`` says which channels the recordings lacked
+    and what became of those, and which were placed by their position (see :class:`PreprocessParams`).
     """
 
     data: np.ndarray
@@ -202,7 +206,8 @@ class Windows:
             raise FileNotFoundError(f"{folder} holds no finished windows: run notebook 01 for this run name first.")
         meta = json.loads((folder / "channels.json").read_text(encoding="utf-8"))
         if lacking := [name for name in _ARRAYS if not (folder / name).is_file()]:
-            raise FileNotFoundError(f"{folder} lacks {', '.join(lacking)}, so another version wrote it: remove the folder and run notebook 01 again.")
+            raise FileNotFoundError(f"{folder} lacks {', '.join(lacking)}, so another version wrote it: remove the "
+                                    "folder and run notebook 01 again.")
         arrays = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
         ch_names, sfreq = meta.pop("ch_names"), float(meta.pop("sfreq"))
         return cls(*arrays, read_index(folder / "index.csv"), ch_names, sfreq, meta)
@@ -211,7 +216,8 @@ class Windows:
         return len(self.index)
 
 
-def write_windows(source: Source, folder: str | Path, params: PreprocessParams | None = None, n_jobs: int = 2) -> dict[str, str]:
+def write_windows(source: Source, folder: str | Path, params: PreprocessParams | None = None,
+                  n_jobs: int = 2) -> dict[str, str]:
     """Preprocess every recording of a source into a ``windows/`` folder.
 
     A recording that cannot be used is skipped with its reason and the others go on. Parts of a run that
@@ -250,9 +256,10 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         partial.mkdir(parents=True)
         (partial / "stamp").write_text(stamp)
     todo = [recording for recording in source.recordings if recording.name not in skipped]
-    jobs = (delayed(_process_recording)(source, recording, ch_names, lacking[recording.name], params, partial) for recording in todo)
-    progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings", leave=False,
-                    disable=not is_watched())
+    jobs = (delayed(_process_recording)(source, recording, ch_names, lacking[recording.name], params, partial)
+            for recording in todo)
+    progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings",
+                    leave=False, disable=not is_watched())
     for recording, reason in zip(todo, progress, strict=True):
         if reason is not None:
             skipped[recording.name] = reason
@@ -262,7 +269,8 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
     names = [recording.name for recording in used]
     facts = {"missing": params.missing, "left_out": [place for place in target if place not in usable],
-             "interpolated": {name: lacking[name] for name in names if lacking[name]}, "by_position": _by_position(source, names)}
+             "interpolated": {name: lacking[name] for name in names if lacking[name]},
+             "by_position": _by_position(source, names)}
     _assemble(partial, folder, names, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
     return skipped
 
@@ -270,7 +278,8 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
 def _channels(source: Source, params: PreprocessParams) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Channels of every usable recording, and the recordings that cannot be used.
 
-    A recording that fails its check is left out, and so is one that lacks most of the wanted channels, or of those that most others have.
+    A recording that fails its check is left out, and so is one that lacks most of the wanted channels, or of those that
+    most others have.
     """
     channels, skipped = {}, {}
     for recording in source.recordings:
@@ -281,7 +290,8 @@ def _channels(source: Source, params: PreprocessParams) -> tuple[dict[str, list[
             continue
         channels[recording.name] = [canonical(name) for name in getattr(source, "ch_names", names)]
     counts = Counter(name for names in channels.values() for name in names)
-    typical = {canonical(name) for name in params.wanted} or {name for name, n in counts.items() if 2 * n > len(channels)}
+    typical = {canonical(name) for name in params.wanted} or {name
+                                                              for name, n in counts.items() if 2 * n > len(channels)}
     norm_groups = "of the wanted channels" if params.wanted else "channels of the other recordings"
     for name, names in list(channels.items()):
         if 2 * len(typical & set(names)) < len(typical):
@@ -297,18 +307,22 @@ def _agreed(channels: dict[str, list[str]], params: PreprocessParams) -> tuple[l
     """Channels that all windows will have, and those that were wanted."""
     counts = Counter(name for names in channels.values() for name in names)
     shared = [name for name, n in counts.items() if n == len(channels)]
-    target = [canonical(name) for name in params.wanted] or [name for name, n in counts.items() if 2 * n > len(channels)]
+    target = [canonical(name) for name in params.wanted] or [name
+                                                             for name, n in counts.items() if 2 * n > len(channels)]
     usable = target if params.missing == "interpolated" else [name for name in target if name in shared]
     if not usable:
         first = ", ".join(list(channels)[:3])
-        raise SourceError(f"The recordings {first}, … share no channel: rename their channels, or set missing to 'interpolated'.")
+        raise SourceError(f"The recordings {first}, … share no channel: rename their channels, or set missing to "
+                          "'interpolated'.")
     return usable, target
 
 
 def _by_position(source: Source, names: list[str]) -> dict[str, dict[str, list]]:
     """Channels that a measured position placed: recording to channel to its place and how far from it it lies, millimetres."""
-    matches = {name: match for name, match in getattr(source, "matches", {}).items() if name in names and match.by_position}
-    return {name: {channel: [match.places[channel], mm] for channel, mm in match.by_position.items()} for name, match in matches.items()}
+    matches = {name: match for name, match in getattr(source, "matches", {}).items() if name in names
+               and match.by_position}
+    return {name: {channel: [match.places[channel], mm] for channel, mm in match.by_position.items()}
+            for name, match in matches.items()}
 
 
 def _assemble(partial: Path, folder: Path, names: list[str], meta: dict) -> None:

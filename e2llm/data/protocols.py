@@ -81,7 +81,8 @@ class Split:
         """One sentence that stands beside every score."""
         what = f"{'LEAKY: ' if self.leaky else ''}{self.traits.what}"
         levels = {"calibration": "own levels from own clips outside validation and test",
-                  "session": "own levels of each session from own clips outside validation and test", "population": "levels from the training part",
+                  "session": "own levels of each session from own clips outside validation and test",
+                  "population": "levels from the training part",
                   "transductive": "TRANSDUCTIVE: own levels from all own windows, test windows included"}
         return f"{what}; {levels[self.normalisation]}"
 
@@ -110,13 +111,14 @@ def official_fold(clip: np.ndarray) -> np.ndarray:
 def clip_fold(index: pd.DataFrame) -> tuple[np.ndarray, int]:
     """Fold of every window's clip, and how many folds there are.
 
-    Recordings with the clips and labels of SEED-VII have its official folds. Elsewhere the clips of each label are dealt in turn, so that every
-    fold shows every label as often as it can: clips that people share alike for all of them, clips of one's own person by person. There
-    are four folds, or three where a label has only three clips. Clips too few to deal, fewer than three a label and person, have folds
-    by their number alone.
+    Recordings with the clips and labels of SEED-VII have its official folds. Elsewhere the clips of each label are
+    dealt in turn, so that every fold shows every label as often as it can: clips that people share alike for all of
+    them, clips of one's own person by person. There are four folds, or three where a label has only three clips. Clips
+    too few to deal, fewer than three a label and person, have folds by their number alone.
     """
     clips = index.drop_duplicates(["subject", "clip"])[["subject", "clip", "label"]]
-    if all(clip in _SEED_CLIPS and clip_emotion(clip) == label for clip, label in zip(clips["clip"], clips["label"], strict=True)):
+    if all(clip in _SEED_CLIPS and clip_emotion(clip) == label
+           for clip, label in zip(clips["clip"], clips["label"], strict=True)):
         return official_fold(index["clip"]), 4
     shared = clips["clip"].duplicated().any()
     by = ["label"] if shared else ["subject", "label"]
@@ -141,7 +143,8 @@ def _n_groups(index: pd.DataFrame, n_groups: int) -> int:
     n_subjects = index["subject"].nunique()
     n_groups = n_groups or n_subjects
     if n_subjects < n_groups or n_groups < 3:
-        raise ValueError(f"{n_subjects} subjects cannot make {n_groups} groups (three or more: test, validation, training).")
+        raise ValueError(f"{n_subjects} subjects cannot make {n_groups} groups (three or more: test, validation, "
+                         "training).")
     return n_groups
 
 
@@ -156,8 +159,8 @@ def _subject_groups(index: pd.DataFrame, n_groups: int, fold: int) -> tuple[np.n
 def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = JOINT_GROUPS) -> dict[str, np.ndarray]:
     """Subjects and clips both unseen: test subjects' clips of one official fold; nobody trains on these clips.
 
-    Of the validation group only a third validates and the rest trains, so that few subjects still train well. The first ``n_groups``
-    folds test every person once; further folds test the same people on other clips.
+    Of the validation group only a third validates and the rest trains, so that few subjects still train well. The first
+    ``n_groups`` folds test every person once; further folds test the same people on other clips.
     """
     test_subject, val_group = _subject_groups(index, n_groups, fold)
     val_names = _by_number(index["subject"][val_group].unique())
@@ -201,8 +204,9 @@ def _contexts(index: pd.DataFrame) -> list[str]:
     """Contexts in the order of their names; ValueError if there is none to cross."""
     contexts = sorted(set(index["context"])) if "context" in index else []
     if len(contexts) < 2 or "" in contexts:
-        raise ValueError(f"Labels of these recordings were evoked in {len(contexts) or 'one'} context{'s' * (len(contexts) > 1)} ({contexts}): a "
-                         "protocol across contexts needs two or more, named for every trial.")
+        raise ValueError(f"Labels of these recordings were evoked in {len(contexts) or 'one'} "
+                         f"context{'s' * (len(contexts) > 1)} ({contexts}): a protocol across contexts needs two or "
+                         "more, named for every trial.")
     return contexts
 
 
@@ -227,12 +231,14 @@ def cross_context(index: pd.DataFrame, fold: int = 0, n_groups: int = 0) -> dict
 def cross_context_joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np.ndarray]:
     """People and context both unseen; fold ``c + n_contexts g`` tests group g of the people in context c.
 
-    Test people's levels come from their own clips in the other contexts, without labels and outside the clips that validate.
+    Test people's levels come from their own clips in the other contexts, without labels and outside the clips that
+    validate.
     """
     group, context = divmod(fold, len(_contexts(index)))
     test_context, val_clip = _of_contexts(index, context)
     test_subject, val_subject = _subject_groups(index, n_groups, group)
-    return {"train": ~test_context & ~test_subject & ~val_subject & ~val_clip, "val": ~test_context & val_subject & val_clip,
+    return {"train": ~test_context & ~test_subject & ~val_subject & ~val_clip,
+            "val": ~test_context & val_subject & val_clip,
             "test": test_context & test_subject, "calibration": ~test_context & ~val_clip}
 
 
@@ -255,13 +261,14 @@ class Protocol:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "joint": Protocol(joint, lambda index, n: math.lcm(_n_groups(index, n), clip_fold(index)[1]), "people and clips both unseen",
-                      subject_disjoint=True, clip_disjoint=True),
+    "joint": Protocol(joint, lambda index, n: math.lcm(_n_groups(index, n), clip_fold(index)[1]),
+                      "people and clips both unseen", subject_disjoint=True, clip_disjoint=True),
     "subjects": Protocol(subjects, _n_groups, "people unseen, clips seen by others", subject_disjoint=True),
     "clips": Protocol(clips, lambda index, n: clip_fold(index)[1], "clips unseen, people seen", clip_disjoint=True),
     "within_subject": Protocol(within_subject, lambda index, n: index["subject"].nunique() * clip_fold(index)[1],
                                "one person, other clips of the same sessions", clip_disjoint=True),
-    "cross_context": Protocol(cross_context, lambda index, n: len(_contexts(index)), "people seen, context unseen", context_disjoint=True),
+    "cross_context": Protocol(cross_context, lambda index, n: len(_contexts(index)), "people seen, context unseen",
+                              context_disjoint=True),
     "cross_context_joint": Protocol(cross_context_joint, lambda index, n: len(_contexts(index)) * _n_groups(index, n),
                                     "people and context both unseen", subject_disjoint=True, context_disjoint=True),
     "random_windows": Protocol(random_windows, lambda index, n: n, "windows dealt at random, every clip on both sides",
@@ -292,10 +299,12 @@ def n_folds(index: pd.DataFrame, protocol: str, n_groups: int | None = None) -> 
 
 def assign_norm_groups(index: pd.DataFrame, normalisation: str) -> np.ndarray:
     subjects = index["subject"].astype(str)
-    return (subjects + "/" + index["session"].astype(str) if normalisation == "session" else subjects).to_numpy(dtype=object)
+    return (subjects + "/" + index["session"].astype(str) if normalisation == "session"
+            else subjects).to_numpy(dtype=object)
 
 
-def calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol: str, normalisation: str) -> np.ndarray:
+def calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol: str,
+                     normalisation: str) -> np.ndarray:
     if normalisation == "transductive":
         return np.arange(len(index))
     if normalisation == "population":

@@ -122,7 +122,8 @@ def leadfield(positions: np.ndarray) -> np.ndarray:
     info, sphere, _ = _head()
     radius = np.linalg.norm(positions, axis=1, keepdims=True)
     if (radius >= _BRAIN_SHARE).any():  # MNE would leave it out without a word, and shift the other columns
-        raise ValueError(f"A source lies {radius.max():.2f} head radii from the centre, outside the brain ({_BRAIN_SHARE}).")
+        raise ValueError(f"A source lies {radius.max():.2f} head radii from the centre, outside the brain "
+                         f"({_BRAIN_SHARE}).")
     places = {"rr": positions * sphere.radius + sphere["r0"], "nn": positions / radius}
     dipoles = mne.setup_volume_source_space(pos=places, verbose="error")
     forward = mne.make_forward_solution(info, None, dipoles, sphere, meg=False, eeg=True, verbose="error")
@@ -143,7 +144,8 @@ def _topographies(preset: Preset, rng: np.random.Generator) -> dict[str, np.ndar
     artefacts = np.array([[0.0, 0.85, -0.10], [-0.85, 0.0, -0.15], [0.85, 0.0, -0.15]])
     fields = leadfield(np.concatenate([rhythm, background, artefacts]))
     n = len(SOURCES)
-    return {"rhythm": fields[:, :n], "background": fields[:, n : n + _N_BACKGROUND], "eyes": fields[:, -3], "jaw": fields[:, -2:]}
+    return {"rhythm": fields[:, :n], "background": fields[:, n : n + _N_BACKGROUND], "eyes": fields[:, -3],
+            "jaw": fields[:, -2:]}
 
 
 def _shaped_noise(shape: np.ndarray, n_times: int, rng: np.random.Generator) -> np.ndarray:
@@ -174,7 +176,8 @@ def _smooth_gain(levels_db: np.ndarray, n_times: int) -> np.ndarray:
 
 
 def _running_mean(x: np.ndarray, width: int) -> np.ndarray:
-    padded = np.concatenate([np.repeat(x[..., :1], width // 2, -1), x, np.repeat(x[..., -1:], width - width // 2, -1)], -1)
+    padded = np.concatenate([np.repeat(x[..., :1], width // 2, -1), x, np.repeat(x[..., -1:], width - width // 2, -1)],
+                            -1)
     total = np.cumsum(padded, axis=-1)
     return (total[..., width:] - total[..., :-width]) / width
 
@@ -195,7 +198,8 @@ def _rhythms(person: Person, latents: np.ndarray, session: int, position: float,
         stop = n_times if w == len(latents) - 1 else start + per_window
         local = np.fft.rfftfreq(stop - start, 1.0 / SFREQ)
         alpha = np.exp(-0.5 * ((local - person.alpha_hz - shift) / _ALPHA_WIDTH_HZ) ** 2)
-        noise[:, alpha_column, start:stop] = _shaped_noise(np.broadcast_to(alpha, (len(SOURCES), len(local))), stop - start, rng)
+        noise[:, alpha_column, start:stop] = _shaped_noise(np.broadcast_to(alpha, (len(SOURCES), len(local))),
+                                                           stop - start, rng)
     return np.einsum("sbt,sbt,b->st", noise, gains, base)
 
 
@@ -253,7 +257,8 @@ def _write_subject(root: Path, params: TwinParams, subject: int) -> dict[str, np
             trace = draw_intensity(film, preset, clip_rng)
             emotion = SEED_VII.index(clip_emotion(clip))
             latents = draw_latents(person, emotion, trace, preset, clip_rng)
-            signal = _clip_signal(person, topographies, contact_db[session], latents, session, place / 20, n_times, preset, clip_rng)
+            signal = _clip_signal(person, topographies, contact_db[session], latents, session, place / 20, n_times,
+                                  preset, clip_rng)
             if bad[session] is not None:
                 _break_channel(signal, bad[session], clip_rng)
             signals[str(clip)], traces[str(clip)] = signal, trace[None, :]
@@ -342,7 +347,8 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
         if not (truth / "twin.yaml").is_file():
             raise FileExistsError(f"{root} exists and is not a finished twin: give another folder, or remove it first.")
         if yaml.safe_load((truth / "twin.yaml").read_text()) != yaml.safe_load(description):
-            raise FileExistsError(f"{root} is a twin with other parameters (see {truth / 'twin.yaml'}): give another folder.")
+            raise FileExistsError(f"{root} is a twin with other parameters (see {truth / 'twin.yaml'}): give another "
+                                  "folder.")
         return root
     partial = root.with_name(root.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)

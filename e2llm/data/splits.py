@@ -9,8 +9,8 @@ from .audit import audit
 from .protocols import NORMALISATIONS, PROTOCOLS, Split, calibration_rows, n_folds
 
 
-def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration", accept_leaks: bool = False,
-               **options: int) -> Split:
+def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration",
+               accept_leaks: bool = False, **options: int) -> Split:
     """Split the windows by a named protocol and audit the result.
 
     Parameters
@@ -29,7 +29,8 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
     Raises
     ------
     ValueError
-        For an unknown name, a fold that the protocol does not have on these recordings, or a normalisation that it cannot serve.
+        For an unknown name, a fold that the protocol does not have on these recordings, or a normalisation that it
+        cannot serve.
     LeakError
         If the audit refuses the split.
     """
@@ -39,7 +40,8 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
         raise ValueError(f"Unknown normalisation '{normalisation}' (known: {', '.join(NORMALISATIONS)}).")
     fold, folds = options.get("fold", 0), n_folds(index, protocol, options.get("n_groups"))
     if fold not in range(folds):
-        raise ValueError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: choose one of them.")
+        raise ValueError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: "
+                         "choose one of them.")
     masks = PROTOCOLS[protocol].masks(index, **options)
     fit = calibration_rows(index, masks, protocol, normalisation)
     rows = {name: np.flatnonzero(mask) for name, mask in masks.items()}

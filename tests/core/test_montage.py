@@ -52,7 +52,8 @@ def test_a_cap_without_known_names_is_refused():
 
 @pytest.mark.parametrize(("name", "standard"), [
     ("T3", "T7"), ("T4", "T8"), ("T5", "P7"), ("T6", "P8"), ("Fp1", "FP1"), ("EEG T3-Ref", "T7"), ("EEG Fp1-LE", "FP1"),
-    ("EEG_Cz", "CZ"), ("eeg pz-avg", "PZ"), ("Fc5.", "FC5"), ("EEG Fp2..", "FP2"), ("C3-A2", "C3"), ("C4-M1", "C4"), ("", ""),
+    ("EEG_Cz", "CZ"), ("eeg pz-avg", "PZ"), ("Fc5.", "FC5"), ("EEG Fp2..", "FP2"), ("C3-A2", "C3"), ("C4-M1", "C4"),
+    ("", ""),
 ])
 def test_spellings(name, standard):
     assert canonical(name) == standard
@@ -90,7 +91,8 @@ def test_left_is_left_and_front_is_front():
 
 def test_positions_agree_with_another_template():
     """Against the spherical template of another maker: the same directions within 20 degrees."""
-    other = {name.upper(): xyz for name, xyz in mne.channels.make_standard_montage("biosemi64").get_positions()["ch_pos"].items()}
+    other = {name.upper(): xyz
+             for name, xyz in mne.channels.make_standard_montage("biosemi64").get_positions()["ch_pos"].items()}
     shared = [name for name in SEED_CHANNELS if name in other]
     assert len(shared) > 50
     xyz = np.stack([positions(shared), np.array([other[name] for name in shared])])
@@ -130,7 +132,8 @@ def test_region_rows_leave_out_what_the_cap_lacks():
 def digitised(seed: int, mm: float = 4.0, scale: float = 1.0) -> dict[str, np.ndarray]:
     """The EEGPT cap as a digitiser finds it on somebody's head: other size, some millimetres off, names of its own."""
     rng = np.random.default_rng(seed)
-    return {f"E{i}": scale * (xyz + rng.normal(0, mm * 1e-3 / np.sqrt(3), 3)) for i, xyz in enumerate(positions(list(EEGPT_VOCABULARY)))}
+    return {f"E{i}": scale * (xyz + rng.normal(0, mm * 1e-3 / np.sqrt(3), 3))
+            for i, xyz in enumerate(positions(list(EEGPT_VOCABULARY)))}
 
 
 @pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 1.1), (2, 0.9), (3, 1000.0)])
@@ -151,7 +154,8 @@ def test_names_count_before_positions():
 
 def test_what_lies_too_far_off_or_is_no_scalp_electrode_has_no_place():
     cap = digitised(0)
-    low = {"E900": np.array([0.0, 0.02, -0.08]), "VEO": cap["E0"], "ECG1": cap["E1"], "M1": cap["E2"], "lost": np.full(3, np.nan), "nil": np.zeros(3)}
+    low = {"E900": np.array([0.0, 0.02, -0.08]), "VEO": cap["E0"], "ECG1": cap["E1"], "M1": cap["E2"],
+           "lost": np.full(3, np.nan), "nil": np.zeros(3)}
     for name in ("E0", "E1", "E2"):
         del cap[name]
     match = match_channels([*cap, *low], cap | low)
@@ -169,8 +173,8 @@ def test_too_few_positions_or_none_of_a_head_place_nothing():
 
 
 @pytest.mark.parametrize(("name", "pair"), [
-    ("Fp1-F7", ("FP1", "F7")), ("EEG T3-T5", ("T7", "P7")), ("EEG Fp1 - F3", ("FP1", "F3")), ("EEG A2-A1", None), ("C3-A2", None),
-    ("EEG Cz-Ref", None), ("Cz", None), ("ECG", None), ("Status", None), ("C4 - M1", None),
+    ("Fp1-F7", ("FP1", "F7")), ("EEG T3-T5", ("T7", "P7")), ("EEG Fp1 - F3", ("FP1", "F3")), ("EEG A2-A1", None),
+    ("C3-A2", None), ("EEG Cz-Ref", None), ("Cz", None), ("ECG", None), ("Status", None), ("C4 - M1", None),
 ])
 def test_bipolar_derivations_are_told_from_references(name, pair):
     assert bipolar_pair(name) == pair

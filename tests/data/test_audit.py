@@ -72,7 +72,8 @@ def split_stimulus() -> Split:
 
 def copied(noise: float, gain: float = 1.0) -> np.ndarray:
     power = POWER.copy()
-    power[JOINT.test[3]] = gain * power[JOINT.train[9]] * np.exp(noise * np.random.default_rng(1).normal(size=POWER.shape[1:]))
+    power[JOINT.test[3]] = gain * power[JOINT.train[9]] * np.exp(noise
+        * np.random.default_rng(1).normal(size=POWER.shape[1:]))
     return power
 
 
@@ -92,7 +93,8 @@ def without(split: Split, part: str, label: str) -> Split:
 
 TEST_PERSON = str(INDEX["subject"][JOINT.test[0]])
 LEAKS = {
-    "a window in train and in test": ("same_window", replace(JOINT, train=np.append(JOINT.train, JOINT.test[0]), protocol="own"), {}),
+    "a window in train and in test": ("same_window", replace(JOINT, train=np.append(JOINT.train, JOINT.test[0]),
+                                                             protocol="own"), {}),
     "a window twice in train": ("same_window", replace(JOINT, train=np.append(JOINT.train, JOINT.train[0])), {}),
     "the windows of a clip dealt to train and test": ("clip_on_both_sides", split_clip(), {}),
     "overlapping windows dealt to train and test": ("overlapping_windows", split_clip(), {"index": overlapping(2.0)}),
@@ -101,16 +103,20 @@ LEAKS = {
     "a test signal copied into train": ("duplicated_signal", JOINT, {"power": copied(0.0)}),
     "a test signal in train with another gain": ("duplicated_signal", JOINT, {"power": copied(0.0, gain=3.0)}),
     "a test signal in train with a little noise": ("duplicated_signal", JOINT, {"power": copied(0.001)}),
-    "levels fitted with test windows": ("normalisation_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[:1])), {}),
+    "levels fitted with test windows": ("normalisation_on_test",
+                                        replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[:1])), {}),
     "levels fitted with the other window of a test clip": (
         "normalisation_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[0]), test=JOINT.test[1:]), {}),
     "population levels fitted on validation subjects": (
         "normalisation_on_test", replace(JOINT, normalisation="population", fit=np.append(JOINT.train, JOINT.val)), {}),
-    "bad channels found over whole recordings": ("repair_on_test", make_split(INDEX, "clips"), {"repaired_over": "recording"}),
+    "bad channels found over whole recordings": ("repair_on_test", make_split(INDEX, "clips"),
+                                                 {"repaired_over": "recording"}),
     "bad channels found over the corpus": ("repair_on_test", JOINT, {"repaired_over": "corpus"}),
-    "an instruction item with a test window": ("items_reuse_test", JOINT, {"items": [item(JOINT.train[0]), item(JOINT.train[1], JOINT.test[5])]}),
+    "an instruction item with a test window": ("items_reuse_test", JOINT,
+                                               {"items": [item(JOINT.train[0]), item(JOINT.train[1], JOINT.test[5])]}),
     "a few-shot example from validation": ("items_reuse_test", JOINT, {"items": [item(JOINT.val[0])]}),
-    "weights pretrained on a test subject": ("pretrained_on_test", JOINT, {"pretrained_on": {TEST_PERSON, "somebody else"}}),
+    "weights pretrained on a test subject": ("pretrained_on_test", JOINT,
+                                             {"pretrained_on": {TEST_PERSON, "somebody else"}}),
     "the epoch chosen on test": ("selected_on_test", JOINT, {"selected_on": "test"}),
     "a class missing from train": ("missing_class", without(JOINT, "train", "fear"), {}),
     "a class missing from test": ("missing_class", without(JOINT, "test", "sad"), {}),
@@ -136,12 +142,14 @@ def test_a_leak_can_be_overridden_by_name_and_then_stamps_the_report(leak):
 
 
 def test_a_refusal_names_reason_and_rows():
-    with pytest.raises(LeakError, match=rf"items_reuse_test: instruction items or examples hold test windows \(rows \[{JOINT.test[5]}\]\)"):
+    with pytest.raises(LeakError, match=r"items_reuse_test: instruction items or examples hold test windows \(rows "
+                                        rf"\[{JOINT.test[5]}\]\)"):
         audit(JOINT, INDEX, items=[item(JOINT.test[5])])
 
 
 def test_an_unknown_scope_of_repair_is_a_mistake_not_a_pass():
-    with pytest.raises(ValueError, match=r"Unknown scope of channel repair 'person' \(known: clip, recording, corpus\)"):
+    with pytest.raises(ValueError,
+                       match=r"Unknown scope of channel repair 'person' \(known: clip, recording, corpus\)"):
         audit(JOINT, INDEX, repaired_over="person")
 
 
@@ -173,12 +181,14 @@ def test_within_subject_tests_every_clip_of_everybody_once():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([pair for pair in CLEAN if pair[0] != "within_subject"]), st.integers(0, 11))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([pair for pair in CLEAN if pair[0] != "within_subject"]),
+       st.integers(0, 11))
 def test_no_false_alarm_on_random_clean_splits(seed, protocol, fold):
     """Random people, clips, window counts and signals, in random order; the protocol keeps its promises, so nothing is refused."""
     rng = np.random.default_rng(seed)
     index = make_index(int(rng.integers(6, 12)), windows=3)
-    index = index[rng.uniform(size=len(index)) < 0.7].sample(frac=1.0, random_state=int(seed % 2**31)).reset_index(drop=True)
+    index = index[rng.uniform(size=len(index)) < 0.7].sample(frac=1.0,
+                                                             random_state=int(seed % 2**31)).reset_index(drop=True)
     split = make_split(index, *protocol, fold=fold % n_folds(index, protocol[0]))
     power = rng.lognormal(sigma=rng.uniform(0.2, 1.0), size=(len(index), 6, 5))
     items = [item(*rng.choice(split.train, 3)) for _ in range(20)]
@@ -214,8 +224,10 @@ def test_sessions_with_levels_of_their_own_are_a_warning_where_people_train_and_
 def test_clips_that_nobody_shares_are_not_clips_of_people_seen():
     """Two recordings a person, numbered through, as a folder of files has them: folds of clips are folds of people."""
     own = INDEX[INDEX["clip"] <= 2].assign(session=1)
-    own = own.assign(clip=own["clip"] + 2 * (own["subject"].astype(int) - 1), label=np.where(own["clip"] == 1, "rest", "task")).reset_index(drop=True)
-    (warning,) = [finding for finding in audit(make_split(own, "clips", "population"), own) if finding.rule == "people_not_seen"]
+    own = own.assign(clip=own["clip"] + 2 * (own["subject"].astype(int) - 1),
+                     label=np.where(own["clip"] == 1, "rest", "task")).reset_index(drop=True)
+    (warning,) = [finding for finding in audit(make_split(own, "clips", "population"), own)
+                  if finding.rule == "people_not_seen"]
     assert warning.severity == "warn" and "'subjects' is the name of it" in warning.reason and len(warning.rows)
     assert not audit(make_split(INDEX, "clips", "session"), INDEX)
 
@@ -234,7 +246,8 @@ def test_random_windows_are_refused_unless_their_leaks_are_accepted():
 
 
 def scores(**rows: tuple[float, float, float]) -> pd.DataFrame:
-    return pd.DataFrame([(name.replace("_", " "), *row) for name, row in rows.items()], columns=["name", "score", "low", "high"])
+    return pd.DataFrame([(name.replace("_", " "), *row) for name, row in rows.items()],
+                        columns=["name", "score", "low", "high"])
 
 
 @pytest.mark.parametrize(("probe", "warned"), [
@@ -246,15 +259,18 @@ def scores(**rows: tuple[float, float, float]) -> pd.DataFrame:
     ((0.14, 0.14, 0.14), False),
 ])
 def test_a_shortcut_whose_interval_reaches_a_model_is_a_warning(probe, warned):
-    found = reached_by_shortcuts(scores(LLM=(0.65, 0.6, 0.7), head=(0.95, 0.9, 1.01)), scores(majority=(0.1, 0.1, 0.1), clip_duration=probe))
+    found = reached_by_shortcuts(scores(LLM=(0.65, 0.6, 0.7), head=(0.95, 0.9, 1.01)),
+                                 scores(majority=(0.1, 0.1, 0.1), clip_duration=probe))
     assert bool([finding for finding in found if "'LLM'" in finding.reason]) == warned
     assert len([finding for finding in found if "'head'" in finding.reason]) == (probe[2] >= 0.9)
     for finding in found:
-        assert (finding.rule, finding.severity) == ("shortcut_reaches_model", "warn") and "majority" not in finding.reason
+        assert (finding.rule, finding.severity) == ("shortcut_reaches_model",
+                                                    "warn") and "majority" not in finding.reason
         assert f"'clip duration' {100 * probe[0]:.1f} ({100 * probe[1]:.1f} – {100 * probe[2]:.1f})" in finding.reason
     assert stamp(found) == ""  # nothing was overridden
 
 
 def test_all_shortcuts_that_reach_a_model_are_named_the_strongest_first():
-    (found,) = reached_by_shortcuts(scores(LLM=(0.2, 0.1, 0.3)), scores(majority=(0.14, 0.14, 0.14), duration=(0.9, 0.8, 1.0), low=(0.0, 0.0, 0.0)))
+    (found,) = reached_by_shortcuts(scores(LLM=(0.2, 0.1, 0.3)),
+                                    scores(majority=(0.14, 0.14, 0.14), duration=(0.9, 0.8, 1.0), low=(0.0, 0.0, 0.0)))
     assert found.reason.index("'duration'") < found.reason.index("'majority'") and "'low'" not in found.reason

@@ -1,4 +1,7 @@
-"""BIDS folders written by mne-bids: rows of event tables are trials, sidecars are believed, and what is missing is named."""
+"""BIDS folders written by mne-bids: rows of event tables are trials, sidecars are believed.
+
+And what is missing is named.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,17 @@ import json
 import shutil
 from pathlib import Path
 
-import mne
 import mne_bids
 import numpy as np
 import pandas as pd
 import pytest
+from layouts import BIDS_FORMATS, BIDS_LABELS, BIDS_NAMES, BIDS_SFREQ, write_bids
 
 from e2llm.data.preprocessing import PreprocessParams, Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.bids import BIDSFolder
 from e2llm.data.splits import make_split
-
-NAMES = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "VEOG"]
-SFREQ, FORMATS = 128, {"EDF": ".edf", "BrainVision": ".vhdr"}
-LABELS = ("calm", "tense")
-
-
-def write(root: Path, subject: str, session: str | None = None, task: str = "films", run: str | None = None, form: str = "BrainVision",
-          seconds: float = 9.0, n: int = 6) -> tuple[mne_bids.BIDSPath, np.ndarray]:
-    """One recording of six trials with labels in turn, and the microvolts that were written."""
-    rng = np.random.default_rng([int(subject), int(run or 0), int(session or 0)])
-    total = round((n * (seconds + 1) + 1) * SFREQ)
-    shared = rng.normal(0, 10, total)
-    data = np.cumsum(rng.normal(0, 2, (len(NAMES), total)), axis=1) * 0.2 + shared
-    raw = mne.io.RawArray(data * 1e-6, mne.create_info(NAMES, SFREQ, ["eeg"] * 10 + ["eog"]), verbose="error")
-    raw.info["line_freq"] = 50
-    onsets = 1 + np.arange(n) * (seconds + 1)
-    raw.set_annotations(mne.Annotations(onsets, seconds, [LABELS[i % 2] for i in range(n)]))
-    path = mne_bids.BIDSPath(subject=subject, session=session, task=task, run=run, datatype="eeg", root=root)
-    mne_bids.write_raw_bids(raw, path, format=form, allow_preload=True, overwrite=True, verbose="error")
-    return path.update(suffix="eeg", extension=FORMATS[form]), data
 
 
 def events(path: mne_bids.BIDSPath) -> Path:
@@ -52,8 +35,9 @@ def edit(path: Path, change) -> None:
 def made(tmp_path_factory) -> Path:
     """Two people, two sessions each, BrainVision; the second person's second session in two runs."""
     root = tmp_path_factory.mktemp("bids") / "study"
-    for subject, session, run in (("01", "01", None), ("01", "02", None), ("02", "01", None), ("02", "02", "1"), ("02", "02", "2")):
-        write(root, subject, session, run=run)
+    for subject, session, run in (("01", "01", None), ("01", "02", None), ("02", "01", None), ("02", "02", "1"),
+                                  ("02", "02", "2")):
+        write_bids(root, subject, session, run=run)
     return root
 
 
@@ -70,26 +54,27 @@ def consume(source: BIDSFolder, number: int = 0) -> list:
     return list(source.trials(source.recordings[number]))
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", BIDS_FORMATS)
 def test_trials_are_the_rows_of_the_event_table(tmp_path, form):
-    _, data = write(tmp_path / "study", "07", form=form)
-    write(tmp_path / "study", "08", form=form)
+    _, data = write_bids(tmp_path / "study", "07", form=form)
+    write_bids(tmp_path / "study", "08", form=form)
     source = open_source("bids", tmp_path / "study")
-    assert [recording.subject for recording in source.recordings] == ["07", "08"] and source.label_set.labels == LABELS
+    assert [recording.subject for recording in source.recordings] == ["07", "08"] and source.label_set.labels == BIDS_LABELS
     trials = consume(source)
-    assert [(trial.clip, trial.label, trial.session, trial.context) for trial in trials] == [(i + 1, LABELS[i % 2], 1, "") for i in range(6)]
-    assert trials[0].ch_names == tuple(name.upper() for name in NAMES[:10])
+    assert [(trial.clip, trial.label, trial.session, trial.context)
+            for trial in trials] == [(i + 1, BIDS_LABELS[i % 2], 1, "") for i in range(6)]
+    assert trials[0].ch_names == tuple(name.upper() for name in BIDS_NAMES[:10])
     for i, trial in enumerate(trials):
-        start = round((1 + 10 * i) * SFREQ)
-        np.testing.assert_allclose(trial.signal, data[:10, start : start + 9 * SFREQ], atol=0.1)
+        start = round((1 + 10 * i) * BIDS_SFREQ)
+        np.testing.assert_allclose(trial.signal, data[:10, start : start + 9 * BIDS_SFREQ], atol=0.1)
     assert [trial.clip for trial in consume(source, 1)] == list(range(7, 13))
 
 
 def test_subjects_sessions_runs_and_tasks(made):
     source = BIDSFolder(made)
     assert [recording.name.split("/")[-1] for recording in source.recordings] == [
-        f"sub-{who}_task-films{run}_eeg.vhdr" for who, run in (("01_ses-01", ""), ("01_ses-02", ""), ("02_ses-01", ""), ("02_ses-02", "_run-1"),
-                                                               ("02_ses-02", "_run-2"))]
+        f"sub-{who}_task-films{run}_eeg.vhdr" for who, run in (("01_ses-01", ""), ("01_ses-02", ""), ("02_ses-01", ""),
+                                                               ("02_ses-02", "_run-1"), ("02_ses-02", "_run-2"))]
     trials = [trial for number in range(5) for trial in consume(source, number)]
     assert [trial.session for trial in trials] == [1] * 6 + [2] * 6 + [1] * 6 + [2] * 12
     assert [trial.clip for trial in trials] == list(range(1, 31))
@@ -104,17 +89,20 @@ def test_other_columns_say_label_clip_and_context(own, tmp_path):
         part = 0 if "ses-01" in path.name else 6
         part += 6 if "run-2" in path.name else 0
         edit(path, lambda table, part=part: table.assign(mood=["low", "high", "n/a", "low", "high", "n/a"],
-                                                         film=[f"f{part + i}" for i in range(6)], way=["seen"] * 3 + ["heard"] * 3))
+                                                         film=[f"f{part + i}" for i in range(6)],
+                                                         way=["seen"] * 3 + ["heard"] * 3))
     source = BIDSFolder(own, label_column="mood", clip_column="film", context_column="way")
     assert source.label_set.labels == ("high", "low")
     first, other = consume(source), consume(source, 2)
-    assert [(trial.label, trial.context) for trial in first] == [("low", "seen"), ("high", "seen"), ("low", "heard"), ("high", "heard")]
-    assert [trial.clip for trial in first] == [trial.clip for trial in other]  # the same film is the same clip for everybody
+    assert [(trial.label, trial.context) for trial in first] == [("low", "seen"), ("high", "seen"), ("low", "heard"),
+                                                                 ("high", "heard")]
+    # The same film is the same clip for everybody
+    assert [trial.clip for trial in first] == [trial.clip for trial in other]
     write_windows(source, tmp_path / "windows", n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
     split = make_split(index, "cross_context")
     assert set(index["context"].iloc[split.test]) == {"heard"} and set(index["context"].iloc[split.train]) == {"seen"}
-    assert {event.label for event in BIDSFolder(own, labels=LABELS)._events[source.recordings[0].name]} == set(LABELS)
+    assert {event.label for event in BIDSFolder(own, labels=BIDS_LABELS)._events[source.recordings[0].name]} == set(BIDS_LABELS)
 
 
 def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):
@@ -130,7 +118,8 @@ def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):
     assert "P4" not in source.check(source.recordings[0]) and consume(source)[0].bads == ("O2",)
     write_windows(source, tmp_path / "windows", PreprocessParams(lof_threshold=50), n_jobs=1)
     windows = Windows.open(tmp_path / "windows")
-    assert windows.channel_facts["left_out"] == [] and "P4" not in windows.ch_names  # half of two lack it: nobody's loss
+    # Half of two lack it: nobody's loss
+    assert windows.channel_facts["left_out"] == [] and "P4" not in windows.ch_names
     assert windows.index.groupby("subject")["bad_channels"].unique().map(list).to_dict() == {"01": ["O2"], "02": [""]}
 
 
@@ -138,11 +127,11 @@ def test_annotations_stand_in_for_a_missing_table(tmp_path):
     """EDF+ holds its own annotations, so a dataset without event tables still has labels."""
     root = tmp_path / "study"
     for subject in ("01", "02"):
-        write(root, subject, form="EDF")
+        write_bids(root, subject, form="EDF")
     for path in root.glob("sub-*/eeg/*_events.*"):
         path.unlink()
-    source = BIDSFolder(root, labels=LABELS)
-    assert [trial.label for trial in consume(source)] == list(LABELS) * 3
+    source = BIDSFolder(root, labels=BIDS_LABELS)
+    assert [trial.label for trial in consume(source)] == list(BIDS_LABELS) * 3
     with pytest.raises(SourceError, match="annotations of a file have no column 'film'"):
         BIDSFolder(root, clip_column="film")
 
@@ -151,9 +140,10 @@ def test_annotations_stand_in_for_a_missing_table(tmp_path):
 
 
 def test_a_folder_without_events(tmp_path):
-    path, _ = write(tmp_path / "study", "01")
+    path, _ = write_bids(tmp_path / "study", "01")
     edit(events(path), lambda table: table.iloc[:0])
-    with pytest.raises(SourceError, match=r"No recording of .*has a labelled event.*has no events: .*no label in column 'trial_type'"):
+    with pytest.raises(SourceError, match=r"No recording of .*has a labelled event.*has no events: .*no label in "
+                                          r"column 'trial_type'"):
         BIDSFolder(tmp_path / "study")
 
 
@@ -192,12 +182,14 @@ def test_durations_may_be_given(own):
         edit(path, lambda table: table.assign(duration="n/a"))
     with pytest.raises(SourceError, match="the event 'calm' at 1 s has no duration; give 'event_seconds'"):
         BIDSFolder(own)
-    assert {trial.signal.shape[1] for trial in consume(BIDSFolder(own, event_seconds=5.0))} == {5 * SFREQ}
+    assert {trial.signal.shape[1] for trial in consume(BIDSFolder(own, event_seconds=5.0))} == {5 * BIDS_SFREQ}
 
 
 @pytest.mark.parametrize(("how", "fact"), [
-    ("no data", r"cannot be read by MNE .*a \.vhdr, a \.vmrk and a \.eeg"), ("late", "lasts 61 s, but its event 'tense' lies from 70 to 79 s"),
-    ("onset", "onset 'soon' and duration '9.0' are no seconds"), ("table", "has no column onset"), ("names", "no channel with a known 10-05 name"),
+    ("no data", r"cannot be read by MNE .*a \.vhdr, a \.vmrk and a \.eeg"),
+    ("late", "lasts 61 s, but its event 'tense' lies from 70 to 79 s"),
+    ("onset", "onset 'soon' and duration '9.0' are no seconds"), ("table", "has no column onset"),
+    ("names", "no channel with a known 10-05 name"),
 ])
 def test_a_bad_recording_costs_only_itself(own, tmp_path, how, fact):
     table = first_events(own)
@@ -213,12 +205,13 @@ def test_a_bad_recording_costs_only_itself(own, tmp_path, how, fact):
         for name in ("sub-01_ses-01_task-films_channels.tsv", "sub-01_ses-01_task-films_eeg.vhdr"):
             path = table.with_name(name)
             text = path.read_text(encoding="utf-8")
-            for i, old in enumerate(NAMES[:10]):
+            for i, old in enumerate(BIDS_NAMES[:10]):
                 text = text.replace(f"={old},", f"=X{i},").replace(f"\n{old}\t", f"\nX{i}\t")
             path.write_text(text, encoding="utf-8")
     source = BIDSFolder(own)
     with pytest.raises(RecordingError, match=fact) as caught:
         consume(source)
     assert "\n" not in str(caught.value)
-    assert list(write_windows(source, tmp_path / "windows", n_jobs=1)) == ["sub-01/ses-01/eeg/sub-01_ses-01_task-films_eeg.vhdr"]
-    assert Windows.open(tmp_path / "windows").index["label"].isin(LABELS).all()
+    assert list(write_windows(source, tmp_path / "windows",
+                              n_jobs=1)) == ["sub-01/ses-01/eeg/sub-01_ses-01_task-films_eeg.vhdr"]
+    assert Windows.open(tmp_path / "windows").index["label"].isin(BIDS_LABELS).all()

@@ -31,12 +31,15 @@ def corpus(tmp_path_factory) -> SimpleNamespace:
     assert write_windows(source, folder, n_jobs=1) == {}
     windows = Windows.open(folder)
     labels = np.array([source.label_set.index(label) for label in windows.index["label"]])
-    return SimpleNamespace(windows=windows, labels=labels, subjects=windows.index["subject"].to_numpy(dtype=object), label_set=source.label_set)
+    return SimpleNamespace(windows=windows, labels=labels, subjects=windows.index["subject"].to_numpy(dtype=object),
+                           label_set=source.label_set)
 
 
 def test_people_left_out_are_told_apart_as_far_as_published(corpus):
-    models = {"LR": BaselineClassifier(Recipe(LOGISTIC)), "LR, z-scored": BaselineClassifier(Recipe(LOGISTIC, "z-score"))}
-    table = under_protocols(corpus, models, (Setting("subjects", "population", 0), Setting("subjects", "transductive", 0)))
+    models = {"LR": BaselineClassifier(Recipe(LOGISTIC)),
+              "LR, z-scored": BaselineClassifier(Recipe(LOGISTIC, "z-score"))}
+    table = under_protocols(corpus, models, (Setting("subjects", "population", 0),
+                                             Setting("subjects", "transductive", 0)))
     rows = table.set_index(["name", "group"])
     for key in (("LR", "subjects, one left out, population"), ("LR, z-scored", "subjects, one left out, transductive")):
         assert rows.loc[key, "low"] < PUBLISHED < rows.loc[key, "high"], key
@@ -45,9 +48,11 @@ def test_people_left_out_are_told_apart_as_far_as_published(corpus):
 
 def test_windows_at_random_inflate_the_score_of_real_eeg(corpus):
     settings = (Setting("random_windows", "population"), Setting("subjects", "population", 0))
-    table = under_protocols(corpus, {"SVM": BaselineClassifier(Recipe(SVM, "z-score")), "length": probe("clip duration")}, settings)
+    table = under_protocols(corpus, {"SVM": BaselineClassifier(Recipe(SVM, "z-score")),
+                                     "length": probe("clip duration")}, settings)
     score = table.pivot(index="name", columns="group", values="score")
-    assert score.loc["SVM", "random_windows, population"] > score.loc["SVM", "subjects, one left out, population"] + 0.25
+    assert score.loc["SVM", "random_windows, population"] > score.loc["SVM",
+                                                                      "subjects, one left out, population"] + 0.25
     assert (score.loc["length"] == 1.0).all()  # rest was recorded three times as long: nothing here needs EEG
 
 

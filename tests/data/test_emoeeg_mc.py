@@ -33,8 +33,10 @@ from e2llm.tasks.items import read_items
 from e2llm.training import stage3_instruction
 from e2llm.training.trainer import FitParams
 
-METADATA = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/emoeeg-mc-metadata").is_dir()), None)
-needs_metadata = pytest.mark.skipif(METADATA is None, reason="the metadata of EmoEEG-MC are not in shared/data/emoeeg-mc-metadata")
+METADATA = next((path for parent in Path(__file__).resolve().parents
+                 if (path := parent / "shared/data/emoeeg-mc-metadata").is_dir()), None)
+needs_metadata = pytest.mark.skipif(METADATA is None, reason="the metadata of EmoEEG-MC are not in "
+                                                             "shared/data/emoeeg-mc-metadata")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,8 @@ def edit_notes(path: Path, change) -> None:
 def test_the_real_readme_is_read_whole():
     guide = read_guide(METADATA / "README.md")
     people = [f"{number:02d}" for number in range(1, 61)]
-    assert sorted(guide.codes) == people and all(sorted(codes.values()) == ["fade", "imagery", "rating", "video"] for codes in guide.codes.values())
+    assert sorted(guide.codes) == people and all(sorted(codes.values()) == ["fade", "imagery", "rating", "video"]
+                                                 for codes in guide.codes.values())
     assert guide.codes["16"][21] == "fade"  # spelled "fede" there
     lengths = {who: tuple(len(guide.orders[who, context]) for context in CONTEXTS) for who in people}
     assert all(lengths[who] == (21, 21) for who in people[:54])
@@ -90,7 +93,8 @@ def test_real_ratings_agree_with_the_order_of_the_readme(who, at_least):
     """Rows of a beh table are trials in time, blocks of three in both contexts: what was meant to be felt is what most was felt."""
     order = read_guide(METADATA / "README.md").orders[who, "video"]
     shown = [EMOTION_OF[name[:-1]] for i in range(0, len(order), 3) for name in order[i : i + 3] * 2]
-    scores = pd.read_csv(METADATA / f"sub-{who}/beh/sub-{who}_task-emotion_beh.tsv", sep="\t")[[f"score_{i}" for i in range(1, 7)]].to_numpy()
+    scores = pd.read_csv(METADATA / f"sub-{who}/beh/sub-{who}_task-emotion_beh.tsv",
+                         sep="\t")[[f"score_{i}" for i in range(1, 7)]].to_numpy()
     felt = [RATED[np.argmax(row)] == label for row, label in zip(scores, shown, strict=True) if label != "neutral"]
     assert len(felt) == 36 and np.mean(felt) >= at_least  # 1/6 by chance
 
@@ -136,7 +140,8 @@ def test_trials_end_where_the_data_set_says(folder, number):
     assert source.label_set is EMOEEG_MC and source.check(recording) == [canonical(name) for name in EMOEEG_CHANNELS]
     shown = [(context, EMOTION_OF[name[:-1]], run) for context, name, _, run in explanations]
     assert [(trial.context, trial.label, trial.session) for trial in trials] == shown
-    assert [trial.clip for trial in trials] == [STIMULI.index(name) + 1 + 21 * (context == "video") for context, name, *_ in explanations]
+    assert [trial.clip for trial in trials] == [STIMULI.index(name) + 1 + 21 * (context == "video")
+                                                for context, name, *_ in explanations]
     assert len({trial.clip for trial in trials}) == 42 and all(trial.signal.shape == (64, 1600) for trial in trials)
     for trial, (_, _, stop, run) in list(zip(trials, explanations, strict=True))[::7]:
         path = sorted((recording.path / "eeg").glob("*.edf"))[run - 1]
@@ -147,9 +152,11 @@ def test_trials_end_where_the_data_set_says(folder, number):
 
 def test_whole_trials_contexts_and_ratings(folder):
     whole = consume(folder.root, seconds=0)
-    assert {trial.signal.shape[1] for trial in whole} == {round(9.2 * 200)} == {trial.signal.shape[1] for trial in consume(folder.root)}
+    assert {trial.signal.shape[1] for trial in whole} == {round(9.2 * 200)} == {trial.signal.shape[1]
+                                                                                for trial in consume(folder.root)}
     videos = consume(folder.root, contexts=["video"])
-    assert len(videos) == 21 and {trial.context for trial in videos} == {"video"} and min(trial.clip for trial in videos) == 22
+    assert len(videos) == 21 and {trial.context for trial in videos} == {"video"} and min(trial.clip
+                                                                                          for trial in videos) == 22
     ratings = pd.read_csv(folder.root / "sub-01/beh/sub-01_task-emotion_beh.tsv", sep="\t")
     for trial, (_, row) in zip(whole, ratings.iterrows(), strict=True):
         if trial.label == "neutral":
@@ -183,10 +190,12 @@ def test_counts_that_disagree_cost_that_person_only(own, tmp_path):
         return [note for i, note in enumerate(notes) if i != 1]  # the first start of a video
 
     edit_notes(own / "sub-01/eeg/sub-01_task-emotion_eeg.edf", lose)
-    with pytest.raises(RecordingError, match=r"sub-01: its triggers tell 20 video trials, README\.md lists 21.*never guessed"):
+    with pytest.raises(RecordingError, match=r"sub-01: its triggers tell 20 video trials, README\.md lists 21.*never "
+                                             r"guessed"):
         consume(own)
     skipped = write_windows(EmoEEGMC(own), tmp_path / "windows", n_jobs=1)
-    assert list(skipped) == ["sub-01"] and pd.read_csv(tmp_path / "windows/index.csv", dtype=str)["subject"].unique().tolist() == ["02"]
+    assert list(skipped) == ["sub-01"] and pd.read_csv(tmp_path / "windows/index.csv",
+                                                       dtype=str)["subject"].unique().tolist() == ["02"]
 
 
 def test_files_that_were_not_downloaded(own):
@@ -215,12 +224,15 @@ def run(folder, tmp_path_factory) -> SimpleNamespace:
     stages.preprocess(run, "emoeeg-mc", folder.root, PreprocessParams(), n_jobs=1, seconds=8.0)
     protocol = {"protocol": "cross_context_joint", "fold": 0, "n_groups": 3, "normalisation": "calibration"}
     corpus = stages.open_dataset(run, protocol)
-    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(25, 16, 3e-3), HeadParams())
+    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(25, 16, 3e-3),
+                         HeadParams())
     corpus = stages.open_dataset(run)
-    stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2, FitParams(8, 8, 4e-3))
+    stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2,
+                               FitParams(8, 8, 4e-3))
     stages.align(run, corpus, 2, 3, 32, 1.0, FitParams(4, 8, 3e-3))
     kinds = ("predict", "describe", "select", "compare", "rank", "match")
-    stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stage3_instruction.AdapterParams(rank=4, alpha=8), FitParams(4, 8, 2e-3))
+    stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stage3_instruction.AdapterParams(rank=4, alpha=8),
+                    FitParams(4, 8, 2e-3))
     return SimpleNamespace(run=run, corpus=corpus)
 
 
@@ -230,7 +242,8 @@ def test_the_windows_carry_context_and_seven_labels(run):
     assert (index.groupby("label").size() == 4 * 6 * 2).all() and set(index["label"]) == set(EMOEEG_MC.labels)
     assert index["intensity"].isna().eq(index["label"] == "neutral").all()
     split = run.corpus.split
-    assert set(index["context"].iloc[split.test]) == {"imagery"} and set(index["context"].iloc[np.append(split.train, split.val)]) == {"video"}
+    assert set(index["context"].iloc[split.test]) == {"imagery"} and set(index["context"].iloc[np.append(split.train,
+        split.val)]) == {"video"}
     assert not set(index["subject"].iloc[split.test]) & set(index["subject"].iloc[np.append(split.train, split.val)])
 
 
@@ -261,4 +274,5 @@ def test_the_evaluation_runs_and_names_what_is_unseen(run):
     assert rows.loc["LLM", "chance"] == pytest.approx(1 / 7) and 0 <= rows.loc["LLM", "score"] <= 1
     model, processor = stages.open_instructed(run.run)
     engine = inference.InferenceEngine(model, processor, *stages.load_tokens(run.run))
-    assert inference.closed_set(engine, items_module.prediction_items(run.corpus, run.corpus.split.test[:5], 0)).shape == (5, 7)
+    assert inference.closed_set(engine, items_module.prediction_items(run.corpus, run.corpus.split.test[:5],
+                                                                      0)).shape == (5, 7)

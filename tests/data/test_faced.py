@@ -52,9 +52,11 @@ def first(own: Path) -> Path:
 def test_clips_and_channels_are_the_published_ones(root):
     source = open_source("faced", root)
     assert source.label_set is LABELS and len(LABELS) == 9 and not LABELS.has_affect
-    assert [recording.subject for recording in source.recordings] == ["000", "012"] and len(source.check(source.recordings[0])) == 30
+    assert [recording.subject for recording in source.recordings] == ["000",
+        "012"] and len(source.check(source.recordings[0])) == 30
     trials = list(source.trials(source.recordings[1]))
-    assert [trial.label for trial in trials] == list(FACED_CLIPS) and FACED_CLIPS[0] == "anger" and FACED_CLIPS[12:16] == ("neutral",) * 4
+    assert [trial.label
+            for trial in trials] == list(FACED_CLIPS) and FACED_CLIPS[0] == "anger" and FACED_CLIPS[12:16] == ("neutral",) * 4
     assert sorted(map(FACED_CLIPS.count, LABELS.labels)) == [3] * 8 + [4]
     for trial in trials:
         assert trial.signal.shape == (30, 7500) and trial.sfreq == 250 and not {"A1", "A2"} & set(trial.ch_names)
@@ -63,7 +65,8 @@ def test_clips_and_channels_are_the_published_ones(root):
 
 
 def test_protocols_over_its_clips_hold_all_nine_labels(root):
-    rows = [(who, 1, clip, label) for who in ("0", "1", "2", "3", "4") for clip, label in enumerate(FACED_CLIPS, start=1)]
+    rows = [(who, 1, clip, label) for who in ("0", "1", "2", "3", "4")
+            for clip, label in enumerate(FACED_CLIPS, start=1)]
     index = pd.DataFrame(rows, columns=["subject", "session", "clip", "label"])
     for fold in range(3):
         for protocol in ("joint", "clips"):
@@ -99,7 +102,8 @@ def test_a_pickle_that_wants_to_run_something_is_refused_before_it_does(own):
     harm = own / "harm"
     first(own).write_bytes(pickle.dumps(_Dangerous(harm)))
     source = FACED(own)
-    with pytest.raises(RecordingError, match=r"sub000\.pkl is no pickled array of numbers \(it wants to call posix\.mkdir.*copy it again"):
+    with pytest.raises(RecordingError, match=r"sub000\.pkl is no pickled array of numbers \(it wants to call "
+                                             r"posix\.mkdir.*copy it again"):
         source.check(source.recordings[0])
     assert not harm.exists()
     first(own).write_bytes(pickle.dumps(np.array([_Dangerous(harm)], dtype=object)))
@@ -109,7 +113,8 @@ def test_a_pickle_that_wants_to_run_something_is_refused_before_it_does(own):
 
 
 @pytest.mark.parametrize(("content", "fact"), [
-    (b"", "no pickled array"), (b"no pickle", "no pickled array"), (pickle.dumps({"data": 1}), "holds dict, not an array"),
+    (b"", "no pickled array"), (b"no pickle", "no pickled array"),
+    (pickle.dumps({"data": 1}), "holds dict, not an array"),
     (pickle.dumps(np.array(["x"])), "holds ndarray, not an array of numbers"),
     (pickle.dumps(np.zeros((28, 30, 30, 5))), r"has shape \(28, 30, 30, 5\)"),
 ])
@@ -139,7 +144,8 @@ def test_the_table_of_electrodes_is_believed(own):
     table.to_excel(own / "Electrode_Location.xlsx", index=False)
     assert len(FACED(own).recordings) == 2
     table.iloc[::-1].to_excel(own / "Electrode_Location.xlsx", index=False)
-    with pytest.raises(SourceError, match=r"Electrode_Location\.xlsx lists the electrodes in another order.*never guessed"):
+    with pytest.raises(SourceError, match=r"Electrode_Location\.xlsx lists the electrodes in another order.*never "
+                                          r"guessed"):
         FACED(own)
 
 
@@ -163,11 +169,14 @@ def test_nine_labels_from_windows_to_stage_1_and_items(tmp_path):
     protocol = {"protocol": "joint", "fold": 1, "n_groups": 3, "normalisation": "calibration"}
     corpus = stages.open_dataset(run, protocol)
     assert corpus.label_set == LABELS and len(corpus.windows) == 3 * 28 * 7 and len(corpus.windows.ch_names) == 30
-    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(3, 8, 1e-3), HeadParams())
+    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(3, 8, 1e-3),
+                         HeadParams())
     logits = np.load(run.path / "encoder" / "answers.npz")["logits"]
     assert logits.shape == (len(corpus.split.used), 9) and np.isfinite(logits).all()
     corpus = stages.open_dataset(run)
-    items = stage3_instruction.instruction_items(corpus, "train", dict.fromkeys(("predict", "describe", "select", "compare", "rank", "match"), 12), 0)
+    items = stage3_instruction.instruction_items(corpus, "train",
+                                                 dict.fromkeys(("predict", "describe", "select", "compare", "rank",
+                                                                "match"), 12), 0)
     assert {item.kind for item in items} == {"predict", "describe", "select"}
     assert all(item.options == list(LABELS.labels) for item in items if item.kind == "predict")
     assert {item.kind for item in text_items(LABELS, 40, 0)} == {"predict", "describe", "select"}

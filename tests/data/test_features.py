@@ -58,7 +58,8 @@ def test_against_the_periodogram_of_the_whole_window():
     spectrum = rng.normal(size=(300, 1, 513)) + 1j * rng.normal(size=(300, 1, 513))
     signal = np.fft.irfft(spectrum / (1 + np.arange(513) / 20), n=1024) * 100
     frequencies, density = periodogram(signal, SFREQ, detrend=False)
-    expected = [density[..., (frequencies >= low) & (frequencies < high)].sum(-1).mean() * 0.25 for low, high in BANDS.values()]
+    expected = [density[..., (frequencies >= low) & (frequencies < high)].sum(-1).mean() * 0.25
+                for low, high in BANDS.values()]
     np.testing.assert_allclose(band_power(signal, SFREQ).mean(axis=(0, 1)), expected, rtol=0.05)
 
 
@@ -84,7 +85,8 @@ def coloured(exponent: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
 def psd_of_mne(signal: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Density of [low, high) Hz in steps of half a hertz."""
     density, frequencies = mne.time_frequency.psd_array_welch(signal.astype(float), SFREQ, fmin=low, fmax=high - 0.25, n_fft=512, n_per_seg=512,
-                                                              n_overlap=256, window="hann", remove_dc=False, verbose="error")
+                                                              n_overlap=256, window="hann", remove_dc=False,
+                                                              verbose="error")
     assert frequencies[0] == low and frequencies[-1] == high - 0.5
     return density, frequencies
 
@@ -121,7 +123,8 @@ def test_spectral_slope_is_that_of_a_straight_line_through_every_channel():
     signal = coloured(1.5, (6, len(SMALL_CAP)), 8)
     frequencies, density = welch(signal, SFREQ, window="hann", nperseg=512, noverlap=256, detrend=False)
     fitted = ((frequencies >= 2) & (frequencies < 8)) | ((frequencies >= 14) & (frequencies <= 40))
-    lines = [[linregress(np.log10(frequencies[fitted]), np.log10(channel[fitted])).slope for channel in window] for window in density]
+    lines = [[linregress(np.log10(frequencies[fitted]), np.log10(channel[fitted])).slope for channel in window]
+             for window in density]
     np.testing.assert_allclose(measure(signal, SFREQ, SMALL_CAP)[1][:, SLOPE], np.mean(lines, axis=1), rtol=1e-5)
 
 
@@ -165,7 +168,8 @@ def test_artefact_level_is_what_mne_rejects():
     assert levels.argmax() == 2
     info = mne.create_info(SMALL_CAP, SFREQ, "eeg")
     for window, level_ in zip(signal, levels.astype(float), strict=True):
-        kept = [len(mne.EpochsArray(1e-6 * window[None], info, reject={"eeg": 1e-6 * np.exp(level_) * factor}, verbose="error"))
+        kept = [len(mne.EpochsArray(1e-6 * window[None], info, reject={"eeg": 1e-6 * np.exp(level_) * factor},
+                                    verbose="error"))
                 for factor in (1.0001, 0.9999)]
         assert kept == [1, 0]
 
@@ -201,7 +205,8 @@ def test_evidence_columns_are_what_they_are_called():
     rng = np.random.default_rng(3)
     power, shape = rng.lognormal(2, 1, (4, len(CHANNELS), 5)), rng.normal(size=(4, 3))
     values, names = evidence(power, shape, CHANNELS)
-    assert values.shape == (4, 29) and names.columns[-4:] == ["frontal asymmetry", "spectral slope", "alpha frequency", "artefact level"]
+    assert values.shape == (4, 29) and names.columns[-4:] == ["frontal asymmetry", "spectral slope", "alpha frequency",
+                                                              "artefact level"]
     assert len(set(names.columns)) == 29 and len(names.pairs) == 25
     rows = [row for row, name in enumerate(CHANNELS) if region_of(name) == "temporal"]
     expected = differential_entropy(power)[:, rows, list(BANDS).index("beta")].mean(axis=1)

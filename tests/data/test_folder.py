@@ -32,11 +32,13 @@ def signal(seed: int = 0, n: int = len(NAMES)) -> np.ndarray:
 def raw_of(data: np.ndarray, names: list[str] = NAMES, positions: bool = False) -> mne.io.RawArray:
     types = ["eog" if "EOG" in name else "eeg" for name in names]
     raw = mne.io.RawArray(data * 1e-6, mne.create_info(names, SFREQ, types), verbose="error")
-    return raw.set_montage("standard_1005", match_case=False, on_missing="ignore", verbose="error") if positions else raw
+    return raw.set_montage("standard_1005", match_case=False, on_missing="ignore",
+                           verbose="error") if positions else raw
 
 
 def write_bdf(path: Path, data: np.ndarray) -> None:
-    Bdf([BdfSignal(x, SFREQ, label=name, physical_dimension="uV") for name, x in zip(NAMES, data, strict=True)]).write(path)
+    Bdf([BdfSignal(x, SFREQ, label=name, physical_dimension="uV")
+         for name, x in zip(NAMES, data, strict=True)]).write(path)
 
 
 def export(path: Path, data: np.ndarray) -> None:
@@ -46,16 +48,18 @@ def export(path: Path, data: np.ndarray) -> None:
 def write_split_set(path: Path, data: np.ndarray) -> None:
     """An EEGLAB recording of two files: the samples lie in an .fdt beside the .set."""
     data.T.astype("<f4").tofile(path.with_suffix(".fdt"))
-    located = np.array([(name, i) for i, name in enumerate(NAMES, start=1)], dtype=[("labels", object), ("urchan", object)])
+    located = np.array([(name, i) for i, name in enumerate(NAMES, start=1)],
+                       dtype=[("labels", object), ("urchan", object)])
     facts = {"nbchan": len(NAMES), "trials": 1, "pnts": data.shape[1], "srate": float(SFREQ), "xmin": 0.0, "xmax": data.shape[1] / SFREQ,
-             "data": path.with_suffix(".fdt").name, "chanlocs": located, "event": np.array([]), "epoch": np.array([]), "setname": "", "ref": "",
-             "chaninfo": {"nosedir": "+X"}, "etc": {"tool": "tests"}}
+             "data": path.with_suffix(".fdt").name, "chanlocs": located, "event": np.array([]), "epoch": np.array([]),
+             "setname": "", "ref": "", "chaninfo": {"nosedir": "+X"}, "etc": {"tool": "tests"}}
     savemat(path, {"EEG": facts}, appendmat=False)
 
 
 WRITERS = {
     "EDF": ("a.edf", export), "BDF": ("a.bdf", write_bdf), "BrainVision": ("a.vhdr", export), "EEGLAB": ("a.set", export),
-    "EEGLAB in two files": ("a.set", write_split_set), "FIF": ("a_raw.fif", lambda path, data: raw_of(data).save(path, verbose="error")),
+    "EEGLAB in two files": ("a.set", write_split_set), "FIF": ("a_raw.fif", lambda path,
+                                                               data: raw_of(data).save(path, verbose="error")),
     "GDF": ("a.gdf", lambda path, data: write_gdf(path, NAMES, data, SFREQ)),
     "Neuroscan CNT": ("a.cnt", lambda path, data: write_cnt(path, NAMES, data, SFREQ, [])),
 }
@@ -100,7 +104,8 @@ def test_a_missing_companion_is_named(root, tmp_path, kind, lost, says):
     with pytest.raises(RecordingError) as caught:
         list(source.trials(source.recordings[0]))
     message = str(caught.value)
-    assert str(root / name) in message and lost in message and says in message and "copy all of them" in message and "\n" not in message
+    assert str(root
+               / name) in message and lost in message and says in message and "copy all of them" in message and "\n" not in message
     assert list(write_windows(source, tmp_path / "windows", n_jobs=1)) == [name]
     assert len(Windows.open(tmp_path / "windows")) == 5
 
@@ -122,11 +127,13 @@ def test_several_stretches_of_one_file(root, tmp_path):
     first, second = source.trials(source.recordings[0])
     np.testing.assert_allclose(first.signal, data[:10, 2 * SFREQ : round(10.5 * SFREQ)], atol=0.01)
     np.testing.assert_allclose(second.signal, data[:10, round(10.5 * SFREQ) :], atol=0.01)
-    assert [(trial.clip, trial.label, trial.context) for trial in (first, second)] == [(7, "happy", "video"), (9, "sad", "imagery")]
+    assert [(trial.clip, trial.label, trial.context) for trial in (first, second)] == [(7, "happy", "video"),
+                                                                                       (9, "sad", "imagery")]
     write_windows(source, tmp_path / "windows", n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
     shown = [["1", 7, "video"], ["1", 9, "imagery"], ["2", 7, "video"]]
-    assert index[["subject", "clip", "context", "start_s"]].to_numpy().tolist() == [[*trial, start] for trial in shown for start in (0.0, 4.0)]
+    assert index[["subject", "clip", "context", "start_s"]].to_numpy().tolist() == [[*trial, start] for trial in shown
+                                                                                    for start in (0.0, 4.0)]
 
 
 def test_a_source_without_contexts_has_no_such_column(root, tmp_path):
@@ -244,7 +251,8 @@ def windows_of(root: Path, folder: Path, **params) -> Windows:
 
 def test_lacking_channels_are_left_out_or_made_up_and_said(uneven, tmp_path):
     masked = windows_of(uneven, tmp_path / "w")
-    assert masked.channel_facts == {"missing": "masked", "left_out": ["O1", "PZ"], "interpolated": {}, "by_position": {}}
+    assert masked.channel_facts == {"missing": "masked", "left_out": ["O1", "PZ"], "interpolated": {},
+                                    "by_position": {}}
     assert not {"O1", "PZ"} & set(masked.ch_names) and len(masked.ch_names) == 8
     made = windows_of(uneven, tmp_path / "v", missing="interpolated")
     assert made.channel_facts["interpolated"] == {"c_raw.fif": ["PZ", "O1"]} and made.channel_facts["left_out"] == []
@@ -252,8 +260,10 @@ def test_lacking_channels_are_left_out_or_made_up_and_said(uneven, tmp_path):
     third = (made.index["subject"] == "3").to_numpy()
     np.testing.assert_allclose(made.data.mean(axis=1), 0, atol=1e-3)  # the average reference is over all of them
     assert made.data[third][:, made.ch_names.index("O1")].std() > 1
-    whole = windows_of(uneven, tmp_path / "x", wanted=("FP1", "FP2", "F3", "F4", "O1", "Pz", "CPz"), missing="interpolated")
-    assert whole.channel_facts["interpolated"] == {"a_raw.fif": ["CPZ"], "b_raw.fif": ["CPZ"], "c_raw.fif": ["CPZ", "PZ", "O1"]}
+    whole = windows_of(uneven, tmp_path / "x", wanted=("FP1", "FP2", "F3", "F4", "O1", "Pz", "CPz"),
+                       missing="interpolated")
+    assert whole.channel_facts["interpolated"] == {"a_raw.fif": ["CPZ"], "b_raw.fif": ["CPZ"],
+                                                   "c_raw.fif": ["CPZ", "PZ", "O1"]}
     assert whole.ch_names == ["FP1", "FP2", "F3", "F4", "CPZ", "PZ", "O1"]
 
 
@@ -282,5 +292,6 @@ def test_wanted_channels_that_nobody_could_have(uneven):
 def test_a_recording_that_lacks_most_of_what_is_wanted(uneven, tmp_path):
     wanted = ("O1", "Pz", "P3", "P4", "Oz")
     with pytest.raises(SourceError, match="lacks most of the wanted channels"):
-        write_windows(LabelledFolder(uneven), tmp_path / "w", PreprocessParams(wanted=wanted, missing="interpolated"), n_jobs=1)
+        write_windows(LabelledFolder(uneven), tmp_path / "w", PreprocessParams(wanted=wanted, missing="interpolated"),
+                      n_jobs=1)
     assert not (tmp_path / "w").exists()

@@ -13,7 +13,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from e2llm.core.bands import BANDS
 from e2llm.data.features import band_power
-from e2llm.data.normalization import ALIGNMENTS, UV_TO_MV, Aligner, Baseline, Equaliser
+from e2llm.data.normalization import ALIGNMENTS, UV_TO_MV, Aligner, Baseline, Equalizer
 from e2llm.data.protocols import Split
 from e2llm.data.splits import make_split
 
@@ -60,9 +60,9 @@ def spread(levels: np.ndarray) -> np.ndarray:
     return np.abs(np.expm1(levels - levels.mean(axis=0)))
 
 
-def equalised(signal: np.ndarray, subjects: np.ndarray, split: Split) -> tuple[torch.Tensor, Equaliser]:
-    equalise = Equaliser.fit(band_power(signal, SFREQ), subjects, split, SFREQ)
-    return equalise(signal, subjects), equalise
+def equalized(signal: np.ndarray, subjects: np.ndarray, split: Split) -> tuple[torch.Tensor, Equalizer]:
+    equalize = Equalizer.fit(band_power(signal, SFREQ), subjects, split, SFREQ)
+    return equalize(signal, subjects), equalize
 
 
 # --- the equaliser
@@ -73,7 +73,7 @@ def test_amplifiers_and_electrodes_are_made_alike(noise, index, subjects, normal
     """Own gains of up to twice as much or half as much disappear to a few percent of power in every band."""
     split, signal = split_of(index, normalisation), noise * own_gains(subjects)
     assert spread(fitted_levels(band_power(signal, SFREQ), subjects, split)).max() > 0.5
-    output, _ = equalised(signal, subjects, split)
+    output, _ = equalized(signal, subjects, split)
     after = fitted_levels(band_power(output.numpy() / UV_TO_MV, SFREQ), subjects, split)
     assert spread(after).max() < 0.05
 
@@ -81,10 +81,10 @@ def test_amplifiers_and_electrodes_are_made_alike(noise, index, subjects, normal
 def test_a_person_keeps_what_changes_from_window_to_window(noise, index, subjects):
     """The filter is one for all windows of a person: a window of double amplitude stays double."""
     split, signal = split_of(index, "calibration"), noise * own_gains(subjects)
-    _, equalise = equalised(signal, subjects, split)
-    one, double = equalise(signal[:4], subjects[:4]), equalise(2 * signal[:4], subjects[:4])
+    _, equalize = equalized(signal, subjects, split)
+    one, double = equalize(signal[:4], subjects[:4]), equalize(2 * signal[:4], subjects[:4])
     torch.testing.assert_close(double, 2 * one)
-    torch.testing.assert_close(equalise(signal[2:3], subjects[2:3])[0], one[2])
+    torch.testing.assert_close(equalize(signal[2:3], subjects[2:3])[0], one[2])
 
 
 def test_own_spectra_are_made_alike(noise, index, subjects):
@@ -95,7 +95,7 @@ def test_own_spectra_are_made_alike(noise, index, subjects):
     alpha = sosfiltfilt(butter(4, [8, 14], "bandpass", fs=SFREQ, output="sos"), noise, axis=-1).astype(np.float32)
     signal = noise + alpha * (subjects == "p1")[:, None, None]
     split = split_of(index, "calibration")
-    output, _ = equalised(signal, subjects, split)
+    output, _ = equalized(signal, subjects, split)
     before, after = (spread(fitted_levels(band_power(x, SFREQ), subjects, split)).mean(axis=(0, 1))
                      for x in (signal, output.numpy() / UV_TO_MV))
     band = list(BANDS).index("alpha")
@@ -107,7 +107,7 @@ def test_the_twins_people_become_alike(windows):
     """Differences of level between people shrink to less than half in every band, to a third over all."""
     split, subjects = make_split(windows.index), windows.index["subject"].to_numpy(dtype=object)
     power = np.asarray(windows.power)
-    output = Equaliser.fit(power, subjects, split, windows.sfreq)(np.array(windows.data), subjects).numpy() / UV_TO_MV
+    output = Equalizer.fit(power, subjects, split, windows.sfreq)(np.array(windows.data), subjects).numpy() / UV_TO_MV
     before, after = (spread(fitted_levels(x, subjects, split)).mean(axis=(0, 1))
                      for x in (power, band_power(output, windows.sfreq)))
     assert (after < 0.5 * before).all() and after.mean() < before.mean() / 3
@@ -116,8 +116,8 @@ def test_the_twins_people_become_alike(windows):
 def test_microvolts_become_millivolts_once(noise, index, subjects):
     """Without own levels the filter is 1, and only the unit changes."""
     split = split_of(index, "population")
-    output, equalise = equalised(noise * own_gains(subjects), subjects, split)
-    assert (equalise.gain == 1).all() and UV_TO_MV == 1e-3
+    output, equalize = equalized(noise * own_gains(subjects), subjects, split)
+    assert (equalize.gain == 1).all() and UV_TO_MV == 1e-3
     expected = torch.from_numpy(noise * own_gains(subjects)) / 1000
     assert output.dtype == torch.float32 and output.shape == expected.shape
     torch.testing.assert_close(output, expected, atol=1e-7, rtol=1e-4)
@@ -126,14 +126,14 @@ def test_microvolts_become_millivolts_once(noise, index, subjects):
 def test_a_person_without_rows_gets_the_factor_one(noise, index, subjects):
     split = split_of(index, "calibration")
     split = replace(split, fit=split.fit[subjects[split.fit] != "p2"])
-    _, equalise = equalised(noise * own_gains(subjects), subjects, split)
-    assert (equalise.gain[2] == 1).all() and (equalise.gain[0] != 1).all()
+    _, equalize = equalized(noise * own_gains(subjects), subjects, split)
+    assert (equalize.gain[2] == 1).all() and (equalize.gain[0] != 1).all()
 
 
 def test_an_unknown_person_is_refused(noise, index, subjects):
-    _, equalise = equalised(noise, subjects, split_of(index, "calibration"))
+    _, equalize = equalized(noise, subjects, split_of(index, "calibration"))
     with pytest.raises(ValueError, match="p9"):
-        equalise(noise[:1], ["p9"])
+        equalize(noise[:1], ["p9"])
 
 
 # --- the baseline
@@ -189,7 +189,7 @@ def test_only_transductive_levels_know_held_out_windows(noise, index, subjects, 
     split = split_of(index, normalisation)
     power = band_power(noise * own_gains(subjects), SFREQ)
     changed = with_other_rows(power, getattr(split, part))
-    gains = [Equaliser.fit(x, subjects, split, SFREQ).gain for x in (power, changed)]
+    gains = [Equalizer.fit(x, subjects, split, SFREQ).gain for x in (power, changed)]
     baselines = [Baseline.fit(x.reshape(120, -1), subjects, split) for x in (power, changed)]
     moved = [not np.array_equal(*gains), any(not np.array_equal(getattr(baselines[0], key), getattr(baselines[1], key))
                                              for key in ("mean", "sd"))]
@@ -201,7 +201,7 @@ def test_calibration_rows_do_move_the_levels(noise, index, subjects):
     split = split_of(index, "calibration")
     power = band_power(noise, SFREQ)
     own = split.fit[subjects[split.fit] == subjects[split.test[0]]][:4]
-    gains = [Equaliser.fit(x, subjects, split, SFREQ).gain for x in (power, with_other_rows(power, own))]
+    gains = [Equalizer.fit(x, subjects, split, SFREQ).gain for x in (power, with_other_rows(power, own))]
     assert not np.allclose(*gains)
 
 
@@ -211,7 +211,7 @@ def test_labels_play_no_part(noise, index, subjects, normalisation):
     power = band_power(noise, SFREQ)
     other = index.assign(label=index["label"].map(dict(zip("abcde", "bcdea", strict=True))))
     splits = [split_of(table, normalisation) for table in (index, other)]
-    gains = [Equaliser.fit(power, subjects, split, SFREQ).gain for split in splits]
+    gains = [Equalizer.fit(power, subjects, split, SFREQ).gain for split in splits]
     np.testing.assert_array_equal(*gains)
 
 

@@ -169,7 +169,8 @@ def test_windows_are_consecutive_and_whole(seconds, n):
     windows = cut_windows(raw, ["OZ", "CZ"], 4.0)
     assert windows.shape == (n, 2, 1024) and windows.dtype == np.float32
     joined = windows.transpose(1, 0, 2).reshape(2, -1)
-    np.testing.assert_allclose(joined, raw.get_data(picks=["OZ", "CZ"], units="uV")[:, : n * 1024], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(joined, raw.get_data(picks=["OZ", "CZ"], units="uV")[:, : n * 1024], rtol=1e-5,
+                               atol=1e-4)
 
 
 # --- windows on disk
@@ -186,8 +187,8 @@ def test_windows_are_mapped_microvolts_with_an_index(tiny_twin, straight):
         np.testing.assert_allclose(stored, values, rtol=1e-5)
     assert straight.power.shape == (12, 58, 5) and straight.shape.shape == (12, 3)
     index = straight.index
-    assert index.columns.tolist() == ["id", "subject", "session", "clip", "window", "start_s", "label", "intensity", "clip_s",
-                                      "bad_channels"]
+    assert index.columns.tolist() == ["id", "subject", "session", "clip", "window", "start_s", "label", "intensity",
+                                      "clip_s", "bad_channels"]
     assert index["id"].tolist() == list(range(12)) and index["subject"].tolist() == list("111122223333")
     assert index["start_s"].tolist() == [0, 4] * 6 and index["session"].eq(1).all()
     assert index["label"].tolist() == [clip_emotion(clip) for clip in index["clip"]]
@@ -224,10 +225,12 @@ def test_unfinished_windows_are_not_opened(tmp_path):
 def test_windows_of_another_version_are_not_opened(tiny_twin, tmp_path, lost):
     folder = tmp_path / "windows"
     run(tiny_twin, folder, SeedVII(tiny_twin, subjects=1))
-    assert {path.name for path in folder.iterdir()} == {"data.npy", "data.power.npy", "data.shape.npy", "index.csv", "channels.json"}
+    assert {path.name for path in folder.iterdir()} == {"data.npy", "data.power.npy", "data.shape.npy", "index.csv",
+                                                        "channels.json"}
     for name in lost:
         (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"lacks {', '.join(lost)}, so another version wrote it: remove the folder and run notebook 01"):
+    with pytest.raises(FileNotFoundError, match=rf"lacks {', '.join(lost)}, so another version wrote it: remove the "
+                                                r"folder and run notebook 01"):
         Windows.open(folder)
 
 
@@ -248,7 +251,8 @@ def test_a_folder_is_replaced_only_by_whole_windows(own_twin, tmp_path, straight
     assert_same(run(own_twin, folder)[0], straight)
     for path in (own_twin / "EEG_preprocessed").iterdir():
         path.write_bytes(b"garbage")
-    with pytest.raises(SourceError, match=r"No recording of .* could be used; the first reason: .*1.mat is not a readable"):
+    with pytest.raises(SourceError, match=r"No recording of .* could be used; the first reason: .*1.mat is not a "
+                                          r"readable"):
         run(own_twin, folder)
     assert_same(Windows.open(folder), straight)
 
@@ -270,7 +274,8 @@ def break_subject(root: Path, how: str) -> str:
     elif how == "flat":
         clips["1"][:] = 0.0
     savemat(path, clips)
-    return {"nan": "1 samples are not finite", "short": "3.5 s of signal is shorter", "flat": "every channel is flat"}[how]
+    return {"nan": "1 samples are not finite", "short": "3.5 s of signal is shorter",
+            "flat": "every channel is flat"}[how]
 
 
 @pytest.mark.parametrize("how", ["garbage", "nan", "short", "flat"])
@@ -280,7 +285,8 @@ def test_a_bad_recording_costs_only_itself(own_twin, tmp_path, straight, how):
     assert list(skipped) == ["2.mat"] and fact in skipped["2.mat"]
     rows = np.flatnonzero(straight.index["subject"] != "2")
     expected = straight.index.iloc[rows].reset_index(drop=True).assign(id=np.arange(len(rows)))
-    assert_same(windows, replace(straight, data=straight.data[rows], power=straight.power[rows], shape=straight.shape[rows],
+    assert_same(windows, replace(straight, data=straight.data[rows], power=straight.power[rows],
+                                 shape=straight.shape[rows],
                                   index=expected))
 
 
@@ -349,7 +355,8 @@ def test_parts_made_with_other_parameters_are_not_reused(tiny_twin, tmp_path, st
 def write_edf(path: Path, names, rows: slice | list = slice(None)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     signal = spatial_noise(9, SMALL_CAP)[rows]
-    Edf([EdfSignal(x, 200, label=name, physical_dimension="uV") for name, x in zip(names, signal, strict=True)]).write(path)
+    Edf([EdfSignal(x, 200, label=name, physical_dimension="uV")
+         for name, x in zip(names, signal, strict=True)]).write(path)
 
 
 @pytest.fixture

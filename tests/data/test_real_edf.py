@@ -19,7 +19,8 @@ from e2llm.evaluation.metrics import balanced_accuracy
 from e2llm.models.eegpt import HeadParams
 from e2llm.training.trainer import FitParams
 
-EEGMAT = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/eegmat").is_dir()), None)
+EEGMAT = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/eegmat").is_dir()),
+              None)
 pytestmark = pytest.mark.skipif(EEGMAT is None, reason="the EEGMAT excerpt is not in shared/data/eegmat")
 SECONDS = 56.0  # of every recording, in two stretches: rest and arithmetic weigh alike
 
@@ -43,7 +44,8 @@ def run(table, tmp_path_factory) -> SimpleNamespace:
     stages.preprocess(run, "folder", EEGMAT, PreprocessParams(), n_jobs=1, table=str(table))
     protocol = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalisation": "population"}
     corpus = stages.open_dataset(run, protocol)
-    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.5, "channel_dropout": 0.25}, "", FitParams(80, 24, 3e-3), HeadParams())
+    stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.5, "channel_dropout": 0.25}, "",
+                         FitParams(80, 24, 3e-3), HeadParams())
     return SimpleNamespace(run=run, corpus=corpus)
 
 
@@ -68,4 +70,5 @@ def test_from_file_to_a_stage_1_score(run):
     assert not set(corpus.subjects[corpus.split.test]) & set(corpus.subjects[corpus.split.train])
     assert scores["train"].value > 0.7  # the states differ in real people: what is learned, not what carries over to two others
     assert scores["test"].low <= scores["test"].value <= scores["test"].high
-    print(f"stage 1, two people held out: {scores['test'].value:.2f} [{scores['test'].low:.2f}, {scores['test'].high:.2f}]")
+    print(f"stage 1, two people held out: {scores['test'].value:.2f} [{scores['test'].low:.2f}, "
+          f"{scores['test'].high:.2f}]")

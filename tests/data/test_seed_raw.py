@@ -62,7 +62,8 @@ def test_clips_are_those_of_the_preprocessed_files(raw_twin):
     assert [recording.subject for recording in source.recordings] == ["1", "2"]
     trials = list(source.trials(source.recordings[1]))
     stored, traces = (loadmat(raw_twin / name / "2.mat") for name in ("EEG_preprocessed", "continuous_labels"))
-    assert [(trial.clip, trial.label, trial.session, trial.sfreq) for trial in trials] == [(1, "happy", 1, 1000.0), (2, "neutral", 1, 1000.0)]
+    assert [(trial.clip, trial.label, trial.session, trial.sfreq) for trial in trials] == [(1, "happy", 1, 1000.0),
+                                                                                           (2, "neutral", 1, 1000.0)]
     for trial in trials:
         clip = stored[str(trial.clip)]
         assert trial.ch_names == SEED_CHANNELS and trial.signal.shape == (62, clip.shape[1] * 5)
@@ -72,7 +73,8 @@ def test_clips_are_those_of_the_preprocessed_files(raw_twin):
 
 def test_windows_agree_with_those_of_the_preprocessed_files(raw_twin, tmp_path):
     """The whole path: the same clips from 1000 Hz and from 200 Hz give the same windows to within what filters leave."""
-    assert write_windows(SeedVIIRaw(raw_twin), tmp_path / "raw", n_jobs=1) == {} == write_windows(SeedVII(raw_twin), tmp_path / "mat", n_jobs=1)
+    assert write_windows(SeedVIIRaw(raw_twin), tmp_path / "raw", n_jobs=1) == {} == write_windows(SeedVII(raw_twin),
+        tmp_path / "mat", n_jobs=1)
     raw, mat = Windows.open(tmp_path / "raw"), Windows.open(tmp_path / "mat")
     pd.testing.assert_frame_equal(raw.index.drop(columns="bad_channels"), mat.index.drop(columns="bad_channels"))
     good = (raw.index["bad_channels"] == mat.index["bad_channels"]).to_numpy()
@@ -146,7 +148,8 @@ def damage(root: Path, how: str) -> str:
     return "cannot be read by MNE"
 
 
-@pytest.mark.parametrize("how", ["trigger lost", "other table", "no times", "half a file", "channel renamed", "no recording"])
+@pytest.mark.parametrize("how", ["trigger lost", "other table", "no times", "half a file", "channel renamed",
+                                 "no recording"])
 def test_a_bad_recording_costs_only_itself(own, tmp_path, how):
     fact = damage(own, how)
     with pytest.raises(RecordingError, match=fact) as caught:

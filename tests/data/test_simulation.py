@@ -59,7 +59,8 @@ def truth_of(root) -> dict[str, np.ndarray]:
 
 def test_folder_has_the_names_of_the_dataset(twin):
     assert {path.name for path in twin.iterdir()} == {
-        "EEG_preprocessed", "continuous_labels", "save_info", "emotion_label_and_stimuli_order.xlsx", "Channel Order.xlsx"}
+        "EEG_preprocessed", "continuous_labels", "save_info", "emotion_label_and_stimuli_order.xlsx",
+        "Channel Order.xlsx"}
     for folder in ("EEG_preprocessed", "continuous_labels"):
         assert {path.name for path in (twin / folder).iterdir()} == {"1.mat", "2.mat", "3.mat"}
 
@@ -91,7 +92,8 @@ def test_session_tables_name_movie_and_triggers(twin):
         shown = pd.read_csv(path, header=None)
         assert [movie.split("/")[-2] for movie in shown[0]] == [clip_emotion(first + place) for place in range(15)]
         assert shown[1].between(0, 1).all()
-        triggers = pd.read_csv(path.with_name(path.name.replace("save_info", "trigger_info")), header=None, parse_dates=[1])
+        triggers = pd.read_csv(path.with_name(path.name.replace("save_info", "trigger_info")), header=None,
+                               parse_dates=[1])
         assert triggers[0].tolist() == [1, 2] * 15 and triggers[1].is_monotonic_increasing
         lasted = (triggers[1][1::2].to_numpy() - triggers[1][::2].to_numpy()) / np.timedelta64(1, "s")
         np.testing.assert_allclose(lasted, [seconds[str(first + place)] for place in range(15)], atol=1e-3)
@@ -115,7 +117,8 @@ def test_truth_lies_beside_the_twin_and_fits_it(twin, twin_params):
         traces = loadmat(twin / "continuous_labels" / f"{subject}.mat")
         own = truth["subject"] == subject
         assert own.sum() == sum(n // (4 * SFREQ) for n in lengths(twin, subject).values())
-        for clip, window, intensity in zip(truth["clip"][own], truth["window"][own], truth["intensity"][own], strict=True):
+        for clip, window, intensity in zip(truth["clip"][own], truth["window"][own], truth["intensity"][own],
+                                           strict=True):
             assert traces[str(clip)][0, window] == intensity
     assert [SEED_VII.labels[emotion] for emotion in truth["emotion"]] == [clip_emotion(clip) for clip in truth["clip"]]
     assert truth["latents"].shape == (len(truth["clip"]), len(SOURCES) * len(BANDS) + 1)
@@ -325,7 +328,8 @@ def test_windows_of_a_clip_share_the_clip_noise_only():
 
 
 def test_intensity_scales_the_persons_effect():
-    preset, rng = get_preset("teaching", window_noise=0, clip_noise=0, band_noise=0, alpha_noise_hz=0), np.random.default_rng(3)
+    preset, rng = get_preset("teaching", window_noise=0, clip_noise=0, band_noise=0,
+                             alpha_noise_hz=0), np.random.default_rng(3)
     person = draw_person(preset, rng)
     latents = draw_latents(person, 4, np.array([0.0, 0.5, 1.0]), preset, rng)
     np.testing.assert_allclose(latents, np.outer([0, 0.5, 1], person.effects[4]), atol=1e-12)
@@ -378,8 +382,10 @@ def test_oracle_is_the_bayes_rule():
     _, latents, effects, _ = people(preset, 1, 6)
     latents, effects = latents[:5], effects[:5]
     levels, shares = intensity_prior(preset)
-    density = np.array([[sum(share * multivariate_normal(level * effects[n, k], noise_covariance(preset)).pdf(latents[n]) * 1e30
-                             for level, share in zip(levels, shares, strict=True)) for k in range(7)] for n in range(5)])
+    density = np.array([[sum(share * multivariate_normal(level * effects[n, k],
+                                                         noise_covariance(preset)).pdf(latents[n]) * 1e30
+                             for level, share in zip(levels, shares, strict=True)) for k in range(7)]
+                        for n in range(5)])
     np.testing.assert_allclose(oracle_probabilities(latents, effects, preset),
                                density / density.sum(axis=1, keepdims=True), rtol=1e-6)
 
@@ -404,7 +410,8 @@ def test_oracle_is_as_sure_as_it_is_right():
 
 def test_oracle_scores_the_written_truth(twin):
     truth = truth_of(twin)
-    posterior = oracle_probabilities(truth["latents"], truth["person_effects"][truth["subject"] - 1], PRESETS["teaching"])
+    posterior = oracle_probabilities(truth["latents"], truth["person_effects"][truth["subject"] - 1],
+                                     PRESETS["teaching"])
     assert 0.7 < balanced_accuracy_score(truth["emotion"], posterior.argmax(axis=1)) < 0.97
 
 

@@ -62,7 +62,8 @@ def consume(source, number: int = 0) -> list:
 
 def write_edf(path: Path, names: list[str], sfreq: int = 128, seconds: int = 4) -> np.ndarray:
     data = np.random.default_rng(0).normal(0, 20, (len(names), sfreq * seconds))
-    Edf([EdfSignal(x, sfreq, label=name, physical_dimension="uV") for name, x in zip(names, data, strict=True)]).write(path)
+    Edf([EdfSignal(x, sfreq, label=name, physical_dimension="uV")
+         for name, x in zip(names, data, strict=True)]).write(path)
     return data
 
 
@@ -82,7 +83,8 @@ def folder(tmp_path) -> Path:
 
 def test_clip_order_is_the_published_one(twin):
     assert [clip_emotion(clip) for clip in range(1, 81)] == PUBLISHED
-    assert sorted(PUBLISHED.count(label) for label in SEED_VII.labels) == [8] + [12] * 6 and PUBLISHED.count("neutral") == 8
+    assert sorted(PUBLISHED.count(label)
+                  for label in SEED_VII.labels) == [8] + [12] * 6 and PUBLISHED.count("neutral") == 8
     assert read_stimuli_order(twin / STIMULI) == dict(enumerate(PUBLISHED, start=1))
 
 
@@ -96,7 +98,8 @@ def test_trials_are_the_files_clips(twin):
         assert trial.signal.dtype == np.float32
         np.testing.assert_allclose(trial.signal, stored[str(trial.clip)], rtol=1e-6)
         np.testing.assert_array_equal(trial.intensity, traces[str(trial.clip)][0])
-        assert (trial.subject, trial.session, trial.label) == ("2", (trial.clip - 1) // 20 + 1, PUBLISHED[trial.clip - 1])
+        assert (trial.subject, trial.session, trial.label) == ("2", (trial.clip - 1) // 20 + 1,
+                                                               PUBLISHED[trial.clip - 1])
         assert trial.sfreq == 200 and trial.ch_names == SEED_CHANNELS
 
 
@@ -235,7 +238,8 @@ def test_other_shapes(own_twin, shape):
     paragraph(caught, "1.mat, clip 2", str(shape), "expected (62, samples)")
 
 
-@pytest.mark.parametrize("content", [np.full((62, 1700), "x"), np.full((62, 3), 1.0, dtype=object)], ids=["text", "cells"])
+@pytest.mark.parametrize("content", [np.full((62, 1700), "x"), np.full((62, 3), 1.0, dtype=object)],
+                         ids=["text", "cells"])
 def test_clips_that_are_no_numbers(own_twin, content):
     with pytest.raises(RecordingError) as caught:
         consume(change_subject(own_twin, 1, c2=content))

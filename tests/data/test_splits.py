@@ -138,15 +138,18 @@ def test_the_twin_splits_by_every_protocol(windows):
 
 
 def test_unknown_names(index):
-    with pytest.raises(ValueError, match=r"Unknown protocol 'random' \(known: joint, subjects, clips, .*random_windows\)"):
+    with pytest.raises(ValueError, match=r"Unknown protocol 'random' \(known: joint, subjects, clips, "
+                                         r".*random_windows\)"):
         make_split(index, "random")
-    with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, session, population, transductive\)"):
+    with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, session, population, "
+                                         r"transductive\)"):
         make_split(index, "joint", "zscore")
     assert len(PROTOCOLS) == 7 and len(NORMALISATIONS) == 4
 
 
 def test_held_out_subjects_have_nothing_to_calibrate_on(index):
-    with pytest.raises(ValueError, match="no clips to calibrate on: choose normalisation 'population', or 'transductive'"):
+    with pytest.raises(ValueError, match="no clips to calibrate on: choose normalisation 'population', or "
+                                         "'transductive'"):
         make_split(index, "subjects", "calibration")
 
 
@@ -203,7 +206,8 @@ def test_a_clip_on_two_sides_of_a_clip_disjoint_protocol(index, protocol, pair):
 @pytest.mark.parametrize("normalisation", ["calibration", "population"])
 def test_levels_fitted_with_test_windows(index, split, normalisation):
     leaky = replace(split, normalisation=normalisation, fit=np.append(split.fit, split.test[:2]))
-    with pytest.raises(LeakError, match=rf"normalisation '{normalisation}' was fitted with test windows \(rows \[{split.test[0]}, "):
+    with pytest.raises(LeakError, match=rf"normalisation '{normalisation}' was fitted with test windows \(rows "
+                                        rf"\[{split.test[0]}, "):
         audit(leaky, index)
     audit(replace(leaky, normalisation="transductive"), index)  # which says so
 
@@ -244,7 +248,8 @@ def test_too_few_clips_for_the_folds(index):
 def two_ways() -> pd.DataFrame:
     """Seven people, 21 imageries (clips 1-21) and 21 videos (22-42) of seven labels, two windows each, as EmoEEG-MC has them."""
     labels = ("sadness", "disgust", "fear", "neutral", "joy", "tenderness", "inspiration")
-    rows = [(str(subject), 1, clip, window, 4.0 * window, labels[(clip - 1) % 21 // 3], "video" if clip > 21 else "imagery")
+    rows = [(str(subject), 1, clip, window, 4.0 * window, labels[(clip - 1) % 21 // 3],
+             "video" if clip > 21 else "imagery")
             for subject in range(1, 8) for clip in range(1, 43) for window in range(2)]
     return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "start_s", "label", "context"])
 
@@ -265,7 +270,8 @@ def test_across_contexts(two_ways, protocol, fold, trained, tested):
 
 
 def test_everybody_is_tested_once_in_every_context(two_ways):
-    tests = np.concatenate([make_split(two_ways, "cross_context_joint", fold=fold, n_groups=3).test for fold in range(6)])
+    tests = np.concatenate([make_split(two_ways, "cross_context_joint", fold=fold, n_groups=3).test
+                            for fold in range(6)])
     assert len(set(tests)) == len(tests) == len(two_ways)
 
 
@@ -330,7 +336,8 @@ FOLDS = {"clips": 3, "within_subject": 18, "joint": 3, "subjects": 5, "random_wi
 def test_three_clips_a_label_are_three_folds_and_no_two_are_the_same(three_clips, protocol):
     normalisation = "population" if protocol in ("subjects", "random_windows") else "calibration"
     assert n_folds(three_clips, protocol) == FOLDS[protocol]
-    tests = [make_split(three_clips, protocol, normalisation, accept_leaks=True, fold=fold).test for fold in range(FOLDS[protocol])]
+    tests = [make_split(three_clips, protocol, normalisation, accept_leaks=True, fold=fold).test
+             for fold in range(FOLDS[protocol])]
     tested = np.concatenate(tests)
     assert len(set(tested)) == len(tested) and (protocol == "joint" or len(tested) == len(three_clips))
 
@@ -340,7 +347,8 @@ def test_three_clips_a_label_are_three_folds_and_no_two_are_the_same(three_clips
 def test_a_fold_outside_is_refused_under_every_protocol(three_clips, two_ways, protocol, fold):
     index = two_ways if "context" in protocol else three_clips
     folds = n_folds(index, protocol)
-    with pytest.raises(ValueError, match=rf"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold"):
+    with pytest.raises(ValueError, match=rf"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, "
+                                         r"no fold"):
         make_split(index, protocol, "population", accept_leaks=True, fold=folds if fold == "last" else fold)
 
 

@@ -16,8 +16,8 @@ from .faced import FACED
 from .folder import LabelledFolder
 from .seed_vii import SeedVII, SeedVIIRaw
 
-SOURCES: dict[str, type] = {"seed-vii": SeedVII, "seed-vii-raw": SeedVIIRaw, "folder": LabelledFolder, "bids": BIDSFolder,
-                            "emoeeg-mc": EmoEEGMC, "faced": FACED}
+SOURCES: dict[str, type] = {"seed-vii": SeedVII, "seed-vii-raw": SeedVIIRaw, "folder": LabelledFolder,
+                            "bids": BIDSFolder, "emoeeg-mc": EmoEEGMC, "faced": FACED}
 
 
 def open_source(kind: str, root: str | Path, **options) -> Source:

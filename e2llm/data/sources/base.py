@@ -31,8 +31,9 @@ class SourceError(Exception):
 class Trial:
     """One labelled stretch of signal.
 
-    ``signal`` is float32 (channels, samples) in microvolts; ``intensity`` one value per 4 s, or None; ``context`` how the
-    label was evoked ("video", "imagery"), empty where a source has one way only; ``bads`` channels that the file itself calls bad.
+    ``signal`` is float32 (channels, samples) in microvolts; ``intensity`` one value per 4 s, or None; ``context`` how
+    the label was evoked ("video", "imagery"), empty where a source has one way only; ``bads`` channels that the file
+    itself calls bad.
     """
 
     subject: str
@@ -80,9 +81,12 @@ class Source(Protocol):
 
 # What a header file needs beside it.
 _COMPANIONS = {
-    ".vhdr": "a BrainVision recording is a .vhdr, a .vmrk and a .eeg file", ".ahdr": "a BrainVision recording is an .ahdr, an .amrk and an .eeg file",
-    ".set": "an EEGLAB recording may be a .set file with an .fdt file", ".cdt": "a Curry recording is a .cdt file with its .dpa or .dpo file",
-    ".dat": "a Curry recording is a .dat, a .dap and an .rs3 file", ".lay": "a Persyst recording is a .lay and a .dat file",
+    ".vhdr": "a BrainVision recording is a .vhdr, a .vmrk and a .eeg file",
+    ".ahdr": "a BrainVision recording is an .ahdr, an .amrk and an .eeg file",
+    ".set": "an EEGLAB recording may be a .set file with an .fdt file",
+    ".cdt": "a Curry recording is a .cdt file with its .dpa or .dpo file",
+    ".dat": "a Curry recording is a .dat, a .dap and an .rs3 file",
+    ".lay": "a Persyst recording is a .lay and a .dat file",
 }
 
 
@@ -98,7 +102,8 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
 
 def _check_brainvision(path: Path) -> None:
     """MNE reads a recording whose markers are lost without a word."""
-    named = re.findall(r"^(?:DataFile|MarkerFile)\s*=\s*(.+?)\s*$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    named = re.findall(r"^(?:DataFile|MarkerFile)\s*=\s*(.+?)\s*$", path.read_text(encoding="utf-8", errors="replace"),
+                       re.MULTILINE)
     for name in named:
         if not (path.parent / name.replace("$b", path.stem)).is_file():
             raise FileNotFoundError(f"its header names {name}, which is not beside it")
@@ -128,7 +133,8 @@ def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) 
     return match
 
 
-def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0.0, stop: float | None = None) -> np.ndarray:
+def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0.0,
+                 stop: float | None = None) -> np.ndarray:
     """Signal of the placed channels between two times in seconds, float32 microvolts (channels, samples); only that stretch is loaded.
 
     Raises
@@ -139,14 +145,16 @@ def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0
     sfreq, last = raw.info["sfreq"], raw.n_times
     first, end = round(start * sfreq), last if stop is None else round(stop * sfreq)
     if not 0 <= first < end <= last:
-        raise RecordingError(f"{path}: the stretch from {start:g} to {end / sfreq:g} s is not inside the {last / sfreq:g} s of the recording; "
-                             "correct the times.")
+        raise RecordingError(f"{path}: the stretch from {start:g} to {end / sfreq:g} s is not inside the "
+                             f"{last / sfreq:g} s of the recording; correct the times.")
     try:
-        signal = raw.get_data(picks=list(match.places), start=first, stop=end, units="uV", verbose="error").astype(np.float32)
+        signal = raw.get_data(picks=list(match.places), start=first, stop=end, units="uV",
+                              verbose="error").astype(np.float32)
     except Exception as error:
         raise RecordingError(why_unread(path, error)) from None
     if not np.isfinite(signal).all():
-        raise RecordingError(f"{path}: {int((~np.isfinite(signal)).sum())} samples are not finite; repair or remove the file.")
+        raise RecordingError(f"{path}: {int((~np.isfinite(signal)).sum())} samples are not finite; repair or remove "
+                             "the file.")
     return signal
 
 

@@ -34,9 +34,9 @@ class _Event:
 class BIDSFolder(Source):
     """A BIDS dataset of EEG.
 
-    A trial is a row of a recording's ``events.tsv`` whose label is known, from its onset for its duration; where there is no such
-    table, an annotation of the recording itself. Channel types and bad channels are those of ``channels.tsv``, positions those of
-    ``electrodes.tsv``.
+    A trial is a row of a recording's ``events.tsv`` whose label is known, from its onset for its duration; where there
+    is no such table, an annotation of the recording itself. Channel types and bad channels are those of
+    ``channels.tsv``, positions those of ``electrodes.tsv``.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class BIDSFolder(Source):
     labels : sequence of str
         Which of its values are labels of trials; empty: all but ``n/a``.
     clip_column : str
-        Column that says what was shown. Its values name the same thing for everybody, and stand once a person. Empty: every trial is
-        a clip of its own.
+        Column that says what was shown. Its values name the same thing for everybody, and stand once a person. Empty:
+        every trial is a clip of its own.
     context_column : str
         Column that says how the label was evoked; empty: one way.
     event_seconds : float
@@ -66,8 +66,9 @@ class BIDSFolder(Source):
         If the folder holds no EEG, or no recording of it has a labelled event.
     """
 
-    def __init__(self, root: str | Path, subjects: int | None = None, task: str = "", session: str = "", label_column: str = "trial_type",
-                 labels: Sequence[str] = (), clip_column: str = "", context_column: str = "", event_seconds: float = 0.0,
+    def __init__(self, root: str | Path, subjects: int | None = None, task: str = "", session: str = "",
+                 label_column: str = "trial_type", labels: Sequence[str] = (), clip_column: str = "",
+                 context_column: str = "", event_seconds: float = 0.0,
                  within_mm: float = NEAR_MM) -> None:
         self.root, self.within_mm = Path(root), within_mm
         self.columns = (label_column, clip_column, context_column)
@@ -86,9 +87,11 @@ class BIDSFolder(Source):
                 self._faults[recording.name] = str(error)
         found = [event for events in self._events.values() for event in events]
         if not found:
-            raise SourceError(f"No recording of {self.root} has a labelled event; the first reason: {next(iter(self._faults.values()))}")
+            raise SourceError(f"No recording of {self.root} has a labelled event; the first reason: "
+                              f"{next(iter(self._faults.values()))}")
         if absent := sorted(set(self.labels) - {event.label for event in found}):
-            raise SourceError(f"No event of {self.root} has the label {', '.join(absent)} in column '{label_column}': correct 'labels'.")
+            raise SourceError(f"No event of {self.root} has the label {', '.join(absent)} in column '{label_column}': "
+                              "correct 'labels'.")
         self.label_set = plain_labels(self._name(), [event.label for event in found])
         self._number()
 
@@ -104,14 +107,15 @@ class BIDSFolder(Source):
             raise SourceError(f"{self.root} is missing: data_root must be a BIDS dataset.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = mne_bids.find_matching_paths(self.root, tasks=task or None, sessions=session or None, suffixes="eeg", datatypes="eeg",
-                                                 extensions=list(_EXTENSIONS))
+            found = mne_bids.find_matching_paths(self.root, tasks=task or None, sessions=session or None,
+                                                 suffixes="eeg", datatypes="eeg", extensions=list(_EXTENSIONS))
         named = {path.fpath.relative_to(self.root).as_posix(): path for path in found}
         named = {name: path for name, path in named.items() if name.startswith("sub-")}
         if not named:
             which = "".join(f" of {what} '{value}'" for what, value in (("task", task), ("session", session)) if value)
-            raise SourceError(f"{self.root} holds no EEG recording{which} at sub-*/eeg/*_eeg.* or sub-*/ses-*/eeg/*_eeg.*: give the root of a BIDS "
-                              "dataset whose files have been downloaded.")
+            raise SourceError(f"{self.root} holds no EEG recording{which} at sub-*/eeg/*_eeg.* or "
+                              "sub-*/ses-*/eeg/*_eeg.*: give the root of a BIDS dataset whose files have been "
+                              "downloaded.")
         return dict(sorted(named.items()))
 
     def _name(self) -> str:
@@ -124,13 +128,14 @@ class BIDSFolder(Source):
         """Labelled stretches of one recording, from its event table or its own annotations."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            table = self.paths[recording.name].find_matching_sidecar(suffix="events", extension=".tsv", on_error="ignore")
+            table = self.paths[recording.name].find_matching_sidecar(suffix="events", extension=".tsv",
+                                                                     on_error="ignore")
         where, rows = (table, self._table(table)) if table else (recording.path, self._annotations(recording))
         events = [self._event(row, where) for row in rows if self._is_label(row["label"])]
         if not events:
             wanted = f"none of the labels {list(self.labels)}" if self.labels else "no label"
-            raise RecordingError(f"{recording.path} has no events: {where} holds {wanted} in column '{self.columns[0]}'; write an events.tsv, or "
-                                 "name the column of the labels.")
+            raise RecordingError(f"{recording.path} has no events: {where} holds {wanted} in column "
+                                 f"'{self.columns[0]}'; write an events.tsv, or name the column of the labels.")
         return events
 
     def _is_label(self, value: str) -> bool:
@@ -143,16 +148,20 @@ class BIDSFolder(Source):
             raise RecordingError(f"{path} is not a readable table ({error}): it must be tab-separated text.") from None
         wanted = {"onset": "onset", "duration": "duration", **{column: column for column in self.columns if column}}
         if missing := [column for column in wanted if column not in rows]:
-            raise RecordingError(f"{path} has no column {', '.join(missing)} (has {', '.join(rows.columns)}): name the column of the labels.")
+            raise RecordingError(f"{path} has no column {', '.join(missing)} (has {', '.join(rows.columns)}): name the "
+                                 "column of the labels.")
         label, clip, context = self.columns
-        return [{"onset": row["onset"], "duration": row["duration"], "label": row[label].strip(), "clip": row[clip] if clip else "",
-                 "context": row[context] if context else ""} for row in rows.to_dict("records")]
+        return [{"onset": row["onset"], "duration": row["duration"], "label": row[label].strip(),
+                 "clip": row[clip] if clip else "", "context": row[context] if context else ""}
+                for row in rows.to_dict("records")]
 
     def _annotations(self, recording: Recording) -> list[dict[str, str]]:
         if any(self.columns[1:]):
             wanted = self.columns[1] or self.columns[2]
-            raise RecordingError(f"{recording.path} has no events.tsv, and annotations of a file have no column '{wanted}'; write the table.")
-        return [{"onset": str(annotation["onset"]), "duration": str(annotation["duration"]), "label": str(annotation["description"]), "clip": "",
+            raise RecordingError(f"{recording.path} has no events.tsv, and annotations of a file have no column "
+                                 f"'{wanted}'; write the table.")
+        return [{"onset": str(annotation["onset"]), "duration": str(annotation["duration"]),
+                 "label": str(annotation["description"]), "clip": "",
                  "context": ""} for annotation in open_raw(recording.path).annotations]
 
     def _event(self, row: dict[str, str], where: Path) -> _Event:
@@ -160,17 +169,22 @@ class BIDSFolder(Source):
             start = float(row["onset"])
             seconds = 0.0 if row["duration"] in _MISSING else float(row["duration"])
         except ValueError:
-            raise RecordingError(f"{where}: onset '{row['onset']}' and duration '{row['duration']}' are no seconds; correct the table.") from None
+            raise RecordingError(f"{where}: onset '{row['onset']}' and duration '{row['duration']}' are no seconds; "
+                                 "correct the table.") from None
         seconds = seconds or self.event_seconds
         if not seconds > 0:
-            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no duration; give 'event_seconds'.")
-        if empty := [name for name, column in zip(("clip", "context"), self.columns[1:], strict=True) if column and row[name] in _MISSING]:
-            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {empty[0]}; fill column '{self.columns[1]}'.")
+            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no duration; give "
+                                 "'event_seconds'.")
+        if empty := [name for name, column in zip(("clip", "context"), self.columns[1:], strict=True) if column
+                     and row[name] in _MISSING]:
+            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {empty[0]}; fill column "
+                                 f"'{self.columns[1]}'.")
         return _Event(start, start + seconds, row["label"], row["clip"], row["context"])
 
     def _number(self) -> None:
         """Clips and sessions as numbers: clips by what was shown, or one after the other; sessions by their sorted names."""
-        values = sorted({event.clip for events in self._events.values() for event in events}, key=lambda text: (len(text), text))
+        values = sorted({event.clip for events in self._events.values() for event in events},
+                        key=lambda text: (len(text), text))
         as_they_are = all(value.isdigit() for value in values)
         of_value = {value: int(value) if as_they_are else number for number, value in enumerate(values, start=1)}
         self.clips, number, seen = {}, 0, set()
@@ -180,8 +194,8 @@ class BIDSFolder(Source):
                 number += 1
                 clip = of_value[event.clip] if self.columns[1] else number
                 if (person := (self.paths[name].subject, clip)) in seen:
-                    raise SourceError(f"{self.root}: subject {person[0]} has '{event.clip}' twice in column '{self.columns[1]}': leave clip_column "
-                                      "out, or name every presentation.")
+                    raise SourceError(f"{self.root}: subject {person[0]} has '{event.clip}' twice in column "
+                                      f"'{self.columns[1]}': leave clip_column out, or name every presentation.")
                 seen.add(person)
                 self.clips[name].append(clip)
         sessions = sorted({path.session or "" for path in self.paths.values()}, key=lambda text: (len(text), text))
@@ -203,10 +217,12 @@ class BIDSFolder(Source):
         """EEG channels of one recording that have a place on the head; raises RecordingError if it cannot be used."""
         raw, match = self._open(recording)
         seconds, last = raw.n_times / raw.info["sfreq"], self._events[recording.name][-1]
-        late = [event for event in self._events[recording.name] if event.start < 0 or event.stop > seconds + 1 / raw.info["sfreq"]]
+        late = [event for event in self._events[recording.name] if event.start < 0
+                or event.stop > seconds + 1 / raw.info["sfreq"]]
         if late:
-            raise RecordingError(f"{recording.path} lasts {seconds:g} s, but its event '{late[0].label}' lies from {late[0].start:g} to "
-                                 f"{late[0].stop:g} s (the last ends at {last.stop:g} s): correct the table, or copy the complete file.")
+            raise RecordingError(f"{recording.path} lasts {seconds:g} s, but its event '{late[0].label}' lies from "
+                                 f"{late[0].start:g} to {late[0].stop:g} s (the last ends at {last.stop:g} s): correct "
+                                 "the table, or copy the complete file.")
         return list(match.places.values())
 
     def trials(self, recording: Recording) -> Iterator[Trial]:
@@ -216,5 +232,5 @@ class BIDSFolder(Source):
         ch_names, bads, end = tuple(match.places.values()), bads_of(raw, match), raw.n_times / raw.info["sfreq"]
         for event, clip in zip(self._events[recording.name], self.clips[recording.name], strict=True):
             signal = read_stretch(raw, match, recording.path, event.start, min(event.stop, end))
-            yield Trial(recording.subject, self.sessions[recording.name], clip, event.label, signal, raw.info["sfreq"], ch_names,
-                        context=event.context, bads=bads)
+            yield Trial(recording.subject, self.sessions[recording.name], clip, event.label, signal, raw.info["sfreq"],
+                        ch_names, context=event.context, bads=bads)

@@ -1,9 +1,9 @@
 """EmoEEG-MC (Xu et al. 2025, Sci. Data; OpenNeuro ds005540, CC0): seven emotions, each evoked by video and by imagery.
 
-What its files do not say stands in its README.md, which is read, not copied: which trigger means what for whom, and who had which
-stimuli in which order. Triggers are annotations of the EDF files ("TypeID: 33"): the start of a video or of an imagery, the button
-pressed when an imagery fades, the start of the rating. A trial ends where its rating begins, an imagery at the first press; its last
-30 seconds are used, as in the data set's own analysis.
+What its files do not say stands in its README.md, which is read, not copied: which trigger means what for whom, and who
+had which stimuli in which order. Triggers are annotations of the EDF files ("TypeID: 33"): the start of a video or of
+an imagery, the button pressed when an imagery fades, the start of the rating. A trial ends where its rating begins, an
+imagery at the first press; its last 30 seconds are used, as in the data set's own analysis.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from ...core.montage import NEAR_MM, Match
 from .base import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
 
 # Names of stimuli ("sad4") begin with these.
-EMOTION_OF = {"joy": "joy", "ins": "inspiration", "ten": "tenderness", "fear": "fear", "dis": "disgust", "sad": "sadness", "neu": "neutral"}
+EMOTION_OF = {"joy": "joy", "ins": "inspiration", "ten": "tenderness", "fear": "fear", "dis": "disgust",
+              "sad": "sadness", "neu": "neutral"}
 # Columns score_1 … score_6 of the beh tables, 0-7 each: how much of an emotion was felt. Neutral has none.
 RATED = ("joy", "inspiration", "tenderness", "sadness", "fear", "disgust")
 CONTEXTS = ("imagery", "video")
 # Stimuli in the order that the data set calls "reordered"; a clip number is the place there, videos after imageries.
-STIMULI = tuple(f"{name}{number}" for name in ("sad", "dis", "fear", "neu", "joy", "ten", "ins") for number in (4, 5, 8))
+STIMULI = tuple(f"{name}{number}" for name in ("sad", "dis", "fear", "neu", "joy", "ten", "ins")
+                for number in (4, 5, 8))
 _KINDS = {"vid": "video", "ima": "imagery", "fade": "fade", "fede": "fade", "rating": "rating"}  # one line spells it "fede"
 _RATING_MAX = 7.0
 
@@ -49,12 +51,14 @@ def read_guide(path: Path) -> Guide:
         If the file is missing, holds none of either, or an order names a stimulus that does not exist, or one twice.
     """
     if not path.is_file():
-        raise SourceError(f"{path} is missing: it tells which trigger means what, and who saw what; copy it from the data set.")
+        raise SourceError(f"{path} is missing: it tells which trigger means what, and who saw what; copy it from the "
+                          "data set.")
     text = path.read_text(encoding="utf-8")
     pair = rf"(?:{'|'.join(_KINDS)})\s*-\s*\d+"
     codes = {}
     for subject, pairs in re.findall(rf"sub-(\d+)\s*:\s*((?:{pair}[\s,]*)+)", text):
-        codes[subject] = {int(code): _KINDS[kind] for kind, code in re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d+)", pairs)}
+        codes[subject] = {int(code): _KINDS[kind] for kind, code in re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d+)",
+                                                                               pairs)}
     orders, subject, start = {}, "", 0
     for found in re.finditer(r"`(\[.*?\])`", text):
         before, start = text[start : found.start()], found.end()
@@ -64,10 +68,12 @@ def read_guide(path: Path) -> Guide:
             subject, before = named[-1], before[before.rindex(f"sub{named[-1]}") :]
         names = tuple(ast.literal_eval(found[1]))
         if len(set(names)) != len(names) or not set(names) <= set(STIMULI):
-            raise SourceError(f"{path}: the order {found[1][:60]}… of subject {subject} names an unknown stimulus, or one twice; copy it again.")
+            raise SourceError(f"{path}: the order {found[1][:60]}… of subject {subject} names an unknown stimulus, or "
+                              "one twice; copy it again.")
         orders |= {(subject, context): names for context in CONTEXTS if context in before.lower()}
     if not codes or not orders:
-        raise SourceError(f"{path} lists no trigger codes ('sub-02: vid-33 …') or no orders of stimuli: copy the original file.")
+        raise SourceError(f"{path} lists no trigger codes ('sub-02: vid-33 …') or no orders of stimuli: copy the "
+                          "original file.")
     return Guide(codes, orders)
 
 
@@ -105,8 +111,8 @@ class EmoEEGMC(Source):
         If there is no subject's folder, no README, or a context is unknown.
     """
 
-    def __init__(self, root: str | Path, subjects: int | None = None, contexts: Sequence[str] = CONTEXTS, seconds: float = 30.0,
-                 within_mm: float = NEAR_MM) -> None:
+    def __init__(self, root: str | Path, subjects: int | None = None, contexts: Sequence[str] = CONTEXTS,
+                 seconds: float = 30.0, within_mm: float = NEAR_MM) -> None:
         self.root, self.seconds, self.within_mm = Path(root), seconds, within_mm
         self.label_set: LabelSet = EMOEEG_MC
         if unknown := sorted(set(contexts) - set(CONTEXTS)) or (["none"] if not contexts else []):
@@ -114,8 +120,8 @@ class EmoEEGMC(Source):
         self.contexts = tuple(contexts)
         folders = sorted(path for path in self.root.glob("sub-*") if (path / "eeg").is_dir())[:subjects]
         if not folders:
-            raise SourceError(f"{self.root} holds no folders sub-01/eeg, sub-02/eeg, …: data_root must be a copy of OpenNeuro ds005540 "
-                              "(openneuro-py download --dataset=ds005540 --target-dir=FOLDER).")
+            raise SourceError(f"{self.root} holds no folders sub-01/eeg, sub-02/eeg, …: data_root must be a copy of "
+                              "OpenNeuro ds005540 (openneuro-py download --dataset=ds005540 --target-dir=FOLDER).")
         self.guide = read_guide(self.root / "README.md")
         self.recordings = [Recording(path.name, path, path.name.removeprefix("sub-")) for path in folders]
         self.matches: dict[str, Match] = {}
@@ -128,7 +134,8 @@ class EmoEEGMC(Source):
     def check(self, recording: Recording) -> list[str]:
         """EEG channels that all files of one person have; raises RecordingError if their trials cannot be told."""
         stretches = self._plan(recording)
-        places = [list(place_channels(open_raw(path), path, self.within_mm).places.values()) for path in self._files(recording)]
+        places = [list(place_channels(open_raw(path), path, self.within_mm).places.values())
+                  for path in self._files(recording)]
         first = stretches[0].path
         self.matches[recording.name] = place_channels(open_raw(first), first, self.within_mm)
         return [name for name in places[0] if all(name in others for others in places)]
@@ -136,13 +143,15 @@ class EmoEEGMC(Source):
     def _files(self, recording: Recording) -> list[Path]:
         files = sorted((recording.path / "eeg").glob("*_eeg.edf"))
         if not files or not all(path.is_file() for path in files):
-            raise RecordingError(f"{recording.path / 'eeg'} holds no EDF file, or one that was not downloaded: fetch the subject's signals.")
+            raise RecordingError(f"{recording.path / 'eeg'} holds no EDF file, or one that was not downloaded: fetch "
+                                 "the subject's signals.")
         return files
 
     def _plan(self, recording: Recording) -> list[_Stretch]:
         """Trials of one person in the order of time, with the stimulus of each; never guessed where counts disagree."""
         if recording.name not in self._plans:
-            found = [stretch for run, path in enumerate(self._files(recording), start=1) for stretch in self._stretches(path, run, recording.subject)]
+            found = [stretch for run, path in enumerate(self._files(recording), start=1)
+                     for stretch in self._stretches(path, run, recording.subject)]
             counts = {context: sum(stretch.context == context for stretch in found) for context in CONTEXTS}
             wanted = {context: self.guide.orders.get((recording.subject, context), ()) for context in CONTEXTS}
             if any(counts[context] > len(wanted[context]) for context in CONTEXTS):
@@ -150,10 +159,12 @@ class EmoEEGMC(Source):
                 counts = {context: sum(stretch.context == context for stretch in found) for context in CONTEXTS}
             for context in CONTEXTS:
                 if counts[context] != len(wanted[context]) or not wanted[context]:
-                    raise RecordingError(f"{recording.name}: its triggers tell {counts[context]} {context} trials, README.md lists "
-                                         f"{len(wanted[context])} stimuli; labels are never guessed, leave the subject out.")
+                    raise RecordingError(f"{recording.name}: its triggers tell {counts[context]} {context} trials, "
+                                         f"README.md lists {len(wanted[context])} stimuli; labels are never guessed, "
+                                         "leave the subject out.")
             shown = {context: iter(wanted[context]) for context in CONTEXTS}
-            self._plans[recording.name] = [_Stretch(s.path, s.session, s.start, s.stop, s.context, next(shown[s.context])) for s in found]
+            self._plans[recording.name] = [_Stretch(s.path, s.session, s.start, s.stop, s.context,
+                                                    next(shown[s.context])) for s in found]
         return self._plans[recording.name]
 
     def _stretches(self, path: Path, run: int, subject: str) -> list[_Stretch]:
@@ -175,9 +186,11 @@ class EmoEEGMC(Source):
     def _events(self, path: Path, subject: str) -> list[tuple[float, str]]:
         """Times and kinds of the triggers of one file; codes with another tens digit than README.md says count by their last digit."""
         if subject not in self.guide.codes:
-            raise RecordingError(f"{path}: README.md lists no trigger codes for sub-{subject}; use the data set's own README.")
+            raise RecordingError(f"{path}: README.md lists no trigger codes for sub-{subject}; use the data set's own "
+                                 "README.")
         codes = self.guide.codes[subject]
-        notes = [(float(note["onset"]), re.search(r"(\d+)\s*$", str(note["description"]))) for note in open_raw(path).annotations]
+        notes = [(float(note["onset"]), re.search(r"(\d+)\s*$", str(note["description"])))
+                 for note in open_raw(path).annotations]
         triggers = [(onset, int(number[1])) for onset, number in notes if number]
         if not any(codes.get(code) in CONTEXTS for _, code in triggers):
             codes = {code % 10: kind for code, kind in codes.items()}
@@ -190,9 +203,11 @@ class EmoEEGMC(Source):
         if not paths:
             return [None] * len(stretches)
         try:
-            scores = pd.read_csv(paths[0], sep="\t", na_values="n/a")[[f"score_{i}" for i in range(1, len(RATED) + 1)]].dropna(how="all")
+            scores = pd.read_csv(paths[0], sep="\t", na_values="n/a")[[f"score_{i}"
+                for i in range(1, len(RATED) + 1)]].dropna(how="all")
         except Exception as error:
-            raise RecordingError(f"{paths[0]} is not a readable table of ratings ({error}): copy it again, or remove it.") from None
+            raise RecordingError(f"{paths[0]} is not a readable table of ratings ({error}): copy it again, or remove "
+                                 "it.") from None
         if len(scores) != len(stretches):
             return [None] * len(stretches)
         labels = [EMOTION_OF[stretch.stimulus[:-1]] for stretch in stretches]
@@ -211,9 +226,10 @@ class EmoEEGMC(Source):
             own = {name: place for name, place in match.places.items() if place in names}
             signal = read_stretch(raw, Match(own), stretch.path, stretch.start, stretch.stop)
             clip = STIMULI.index(stretch.stimulus) + 1 + len(STIMULI) * CONTEXTS.index(stretch.context)
-            trace = None if intensity is None else np.full(int(np.ceil((stretch.stop - stretch.start) / 4.0)), intensity)
-            yield Trial(recording.subject, stretch.session, clip, EMOTION_OF[stretch.stimulus[:-1]], signal, raw.info["sfreq"],
-                        tuple(own.values()), trace, stretch.context, bads_of(raw, match))
+            trace = None if intensity is None else np.full(int(np.ceil((stretch.stop - stretch.start) / 4.0)),
+                                                           intensity)
+            yield Trial(recording.subject, stretch.session, clip, EMOTION_OF[stretch.stimulus[:-1]], signal,
+                        raw.info["sfreq"], tuple(own.values()), trace, stretch.context, bads_of(raw, match))
 
 
 def _in_blocks(stretches: list[_Stretch]) -> list[_Stretch]:

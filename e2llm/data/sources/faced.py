@@ -1,7 +1,8 @@
 """FACED (Chen et al. 2023, Sci. Data 10:740): its processed recordings, one pickled array a person, read without running pickled code.
 
-Layout, by the data set's own read-me files: ``Processed_data/subNNN.pkl`` holds 28 clips x 32 electrodes x 7500 samples, 30 s at 250 Hz in
-microvolts; clips are in the order of Stimuli_info.xlsx for everybody, electrodes in that of the second cohort.
+Layout, by the data set's own read-me files: ``Processed_data/subNNN.pkl`` holds 28 clips x 32 electrodes x 7500
+samples, 30 s at 250 Hz in microvolts; clips are in the order of Stimuli_info.xlsx for everybody, electrodes in that of
+the second cohort.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from .base import Recording, RecordingError, Source, SourceError, Trial
 
 # Emotion of clips 1..28 (Stimuli_info.xlsx): three clips an emotion, four for neutral.
 FACED_CLIPS: tuple[str, ...] = tuple(emotion for emotion, n in zip(
-    ("anger", "disgust", "fear", "sadness", "neutral", "amusement", "inspiration", "joy", "tenderness"), (3, 3, 3, 3, 4, 3, 3, 3, 3), strict=True)
+    ("anger", "disgust", "fear", "sadness", "neutral", "amusement", "inspiration", "joy", "tenderness"),
+    (3, 3, 3, 3, 4, 3, 3, 3, 3), strict=True)
     for _ in range(n))
 # Order of the second cohort, which the processed recordings of both follow; the last two are the mastoids.
 FACED_CHANNELS: tuple[str, ...] = (
-    "FP1", "FP2", "FZ", "F3", "F4", "F7", "F8", "FC1", "FC2", "FC5", "FC6", "CZ", "C3", "C4", "T7", "T8", "CP1", "CP2", "CP5", "CP6", "PZ", "P3",
-    "P4", "P7", "P8", "PO3", "PO4", "OZ", "O1", "O2", "A2", "A1",
+    "FP1", "FP2", "FZ", "F3", "F4", "F7", "F8", "FC1", "FC2", "FC5", "FC6", "CZ", "C3", "C4", "T7", "T8", "CP1", "CP2",
+    "CP5", "CP6", "PZ", "P3", "P4", "P7", "P8", "PO3", "PO4", "OZ", "O1", "O2", "A2", "A1",
 )
 _SHEET = "Electrode_Location.xlsx"
-# What a pickled numeric array may call: its own reconstruction, under the module names of numpy 1 and 2, and nothing else.
+# What a pickled numeric array may call: its own reconstruction, under the module names of numpy 1 and 2, and nothing
+# else.
 _ALLOWED = {(f"numpy.{core}.{module}", name) for core in ("core", "_core") for module, name in (
-    ("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))} | {("numpy", "ndarray"), ("numpy", "dtype"),
+    ("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))} | {("numpy", "ndarray"),
+                                                                                              ("numpy", "dtype"),
                                                                                          ("_codecs", "encode")}
 
 
@@ -50,7 +54,8 @@ def read_pickled_array(path: Path) -> np.ndarray:
     except Exception as error:
         raise RecordingError(f"{path} is no pickled array of numbers ({error}): copy it again from Processed_data.") from None
     if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu":
-        raise RecordingError(f"{path} holds {type(content).__name__}, not an array of numbers: use the files of Processed_data.")
+        raise RecordingError(f"{path} holds {type(content).__name__}, not an array of numbers: use the files of "
+                             "Processed_data.")
     return content
 
 
@@ -78,7 +83,8 @@ class FACED(Source):
         folder = folder if folder.is_dir() else self.root
         found = sorted(path for path in folder.glob("sub*.pkl") if path.stem[3:].isdigit())
         if not found:
-            raise SourceError(f"{folder} holds no files sub000.pkl, sub001.pkl, …: data_root must be the folder of FACED with its Processed_data.")
+            raise SourceError(f"{folder} holds no files sub000.pkl, sub001.pkl, …: data_root must be the folder of "
+                              "FACED with its Processed_data.")
         self._check_electrodes()
         self.recordings = [Recording(path.name, path, path.stem[3:]) for path in found[:subjects]]
         self.ch_names = tuple(known_channels(list(FACED_CHANNELS)))
@@ -100,8 +106,9 @@ class FACED(Source):
         columns = [[canonical(str(cell)) for cell in sheet[column]] for sheet in sheets.values() for column in sheet]
         orders = [[name for name in column if name in scalp] for column in columns]
         if (full := [order for order in orders if set(order) == set(scalp)]) and scalp not in full:
-            raise SourceError(f"{path} lists the electrodes in another order than the published one ({', '.join(full[0][:8])}, …): these files are "
-                              "of another version; channels are never guessed.")
+            raise SourceError(f"{path} lists the electrodes in another order than the published one "
+                              f"({', '.join(full[0][:8])}, …): these files are of another version; channels are never "
+                              "guessed.")
 
     def check(self, recording: Recording) -> list[str]:
         """Scalp channels of one file; raises RecordingError if it cannot be used."""
@@ -112,9 +119,11 @@ class FACED(Source):
         signal = read_pickled_array(recording.path)
         wanted = (len(FACED_CLIPS), len(FACED_CHANNELS), round(self.sfreq * self.seconds))
         if signal.shape != wanted:
-            raise RecordingError(f"{recording.path} has shape {signal.shape}, expected {wanted} (clips, electrodes, samples): use Processed_data.")
+            raise RecordingError(f"{recording.path} has shape {signal.shape}, expected {wanted} (clips, electrodes, "
+                                 "samples): use Processed_data.")
         if not np.isfinite(signal).all():
-            raise RecordingError(f"{recording.path}: {int((~np.isfinite(signal)).sum())} samples are not finite; repair or remove the file.")
+            raise RecordingError(f"{recording.path}: {int((~np.isfinite(signal)).sum())} samples are not finite; "
+                                 "repair or remove the file.")
         return signal
 
     def trials(self, recording: Recording) -> Iterator[Trial]:

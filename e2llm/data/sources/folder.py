@@ -18,21 +18,23 @@ _OPTIONAL = ("start", "stop", "clip", "context")
 class LabelledFolder(Source):
     """Any folder of recordings that MNE reads, with a table of labels.
 
-    A row of the table is a labelled stretch. Without the columns ``start`` and ``stop`` it is the whole file; with them a file may
-    stand in several rows. ``clip`` names what was shown, a whole number; people who share a number have seen the same thing. Without it
-    every row is a clip of its own. ``context`` says how the label was evoked, where that differs.
+    A row of the table is a labelled stretch. Without the columns ``start`` and ``stop`` it is the whole file; with them
+    a file may stand in several rows. ``clip`` names what was shown, a whole number; people who share a number have seen
+    the same thing. Without it every row is a clip of its own. ``context`` says how the label was evoked, where that
+    differs.
 
     Parameters
     ----------
     root : path
         Folder of the files.
     table : path, optional
-        CSV with columns ``file, subject, session, label`` and, optionally, ``start, stop`` (seconds), ``clip``, ``context``;
-        default ``root/labels.csv``.
+        CSV with columns ``file, subject, session, label`` and, optionally, ``start, stop`` (seconds), ``clip``,
+        ``context``; default ``root/labels.csv``.
     subjects : int, optional
         Use only the first so many subjects of the table.
     within_mm : float
-        Channels without a known name but with a measured position are placed at the nearest known site that lies at most so far away.
+        Channels without a known name but with a measured position are placed at the nearest known site that lies at
+        most so far away.
 
     Raises
     ------
@@ -40,7 +42,8 @@ class LabelledFolder(Source):
         If the table is missing, lacks a column, contradicts itself, or names files that are not there.
     """
 
-    def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None, within_mm: float = NEAR_MM) -> None:
+    def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None,
+                 within_mm: float = NEAR_MM) -> None:
         self.root, self.within_mm = Path(root), within_mm
         self.table_path = Path(table) if table else self.root / "labels.csv"
         if not self.table_path.is_file():
@@ -101,22 +104,26 @@ class LabelledFolder(Source):
         """No file twice, or no second of it twice; one person a file; no clip of a person twice."""
         subjects = rows.groupby("file")["subject"].nunique()
         if (shared := subjects[subjects > 1]).size:
-            raise SourceError(f"{self.table_path} gives {shared.index[0]} to more than one subject: a recording is of one person.")
+            raise SourceError(f"{self.table_path} gives {shared.index[0]} to more than one subject: a recording is of "
+                              "one person.")
         if "start" not in rows:
             if (twice := rows["file"].duplicated()).any():
                 line = int(twice.to_numpy().argmax()) + 2
-                raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line - 2]} stands in an earlier line; one row a file, or give "
-                                  "start and stop.")
+                raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line - 2]} stands in an earlier "
+                                  "line; one row a file, or give start and stop.")
         else:
             ordered = rows.sort_values(["file", "start"], kind="stable")
             overlap = (ordered["file"] == ordered["file"].shift()) & (ordered["start"] < ordered["stop"].shift())
             if overlap.any():
                 line = int(ordered.index[overlap.to_numpy().argmax()]) + 2
-                raise SourceError(f"{self.table_path}, line {line}: its stretch of {rows['file'][line - 2]} overlaps another; correct the times.")
-        if "clip" in rows and (twice := rows.assign(clip=rows["clip"].astype(int)).duplicated(["subject", "clip"])).any():
+                raise SourceError(f"{self.table_path}, line {line}: its stretch of {rows['file'][line - 2]} overlaps "
+                                  "another; correct the times.")
+        if "clip" in rows and (twice := rows.assign(clip=rows["clip"].astype(int)).duplicated(["subject",
+                                                                                               "clip"])).any():
             line = int(twice.to_numpy().argmax()) + 2
-            raise SourceError(f"{self.table_path}, line {line}: clip {rows['clip'][line - 2]} of subject {rows['subject'][line - 2]} stands in an "
-                              "earlier line; number what one person saw twice as two clips.")
+            raise SourceError(f"{self.table_path}, line {line}: clip {rows['clip'][line - 2]} of subject "
+                              f"{rows['subject'][line - 2]} stands in an earlier line; number what one person saw "
+                              "twice as two clips.")
 
     def check(self, recording: Recording) -> list[str]:
         """EEG channels of one file that have a place on the head; raises RecordingError if it cannot be used."""
@@ -127,8 +134,8 @@ class LabelledFolder(Source):
             own = self.rows[self.rows["file"] == recording.name]
             if (late := own[own["stop"] > seconds + 0.5 / raw.info["sfreq"]]).size:
                 line = int(late.index[0]) + 2
-                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {line} of {self.table_path.name} ends at "
-                                     f"{late['stop'].iloc[0]:g} s: correct the times.")
+                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {line} of {self.table_path.name} "
+                                     f"ends at {late['stop'].iloc[0]:g} s: correct the times.")
         return list(match.places.values())
 
     def trials(self, recording: Recording) -> Iterator[Trial]:

@@ -58,7 +58,8 @@ class SeedVII(Source):
         self.label_set: LabelSet = SEED_VII
         folder = self.root / "EEG_preprocessed"
         if not folder.is_dir():
-            raise SourceError(f"{folder} is missing: data_root must be a SEED-VII folder, or a twin made by 'e2llm simulate'.")
+            raise SourceError(f"{folder} is missing: data_root must be a SEED-VII folder, or a twin made by 'e2llm "
+                              "simulate'.")
         found = sorted((int(path.stem), path) for path in folder.glob("*.mat") if path.stem.isdigit())
         if not found:
             raise SourceError(f"{folder} holds no files 1.mat, 2.mat, …: copy the subjects' files there.")
@@ -85,11 +86,12 @@ class SeedVII(Source):
             raise RecordingError(f"{recording.path} lacks clips {', '.join(missing[:8])}: copy the complete file again.")
         for clip in clips:
             if int(clip) not in self.emotions:
-                raise RecordingError(f"{recording.path} has clip {clip}, which the stimuli order does not list: check the file.")
+                raise RecordingError(f"{recording.path} has clip {clip}, which the stimuli order does not list: check "
+                                     "the file.")
             shape, kind = shapes[clip]
             if len(shape) != 2 or shape[0] != len(SEED_CHANNELS) or kind not in _NUMBERS:
-                raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) of numbers; "
-                                     "use the files of EEG_preprocessed as they were distributed.")
+                raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) "
+                                     "of numbers; use the files of EEG_preprocessed as they were distributed.")
         check_save_info(self.root, recording.subject, self.emotions)
         return clips
 
@@ -117,8 +119,8 @@ class SeedVII(Source):
             except Exception as error:
                 raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({error}); copy the file again.") from None
             if not np.isfinite(signal).all():
-                raise RecordingError(f"{recording.path}, clip {clip}: {int((~np.isfinite(signal)).sum())} samples are not "
-                                     "finite; repair or remove the file.")
+                raise RecordingError(f"{recording.path}, clip {clip}: {int((~np.isfinite(signal)).sum())} samples are "
+                                     "not finite; repair or remove the file.")
             yield Trial(recording.subject, (int(clip) - 1) // 20 + 1, int(clip), self.emotions[int(clip)],
                         signal.astype(np.float32), self.sfreq, SEED_CHANNELS, traces.get(clip))
 
@@ -186,7 +188,8 @@ def read_stimuli_order(path: Path) -> dict[int, str]:
             word = str(name).strip().lower()
             word = _SPELLINGS.get(word, word)
             if word not in SEED_VII.labels:
-                raise SourceError(f"{path}: clip {int(index)} has the label '{name}', which is none of {SEED_VII.labels}.")
+                raise SourceError(f"{path}: clip {int(index)} has the label '{name}', which is none of "
+                                  f"{SEED_VII.labels}.")
             emotions[int(index)] = word
     if not emotions:
         raise SourceError(f"{path}: found no row of video indices followed by emotions; copy the original file.")
@@ -227,7 +230,8 @@ class SeedVIIRaw(Source):
         named = {path: _NAME.fullmatch(path.stem) for path in (self.root / "EEG_raw").glob("*.cnt")}
         found = sorted((int(name[1]), int(name[3]), path) for path, name in named.items() if name)
         if not found:
-            raise SourceError(f"{self.root / 'EEG_raw'} holds no files like 1_20221001_1.cnt: data_root must be a SEED-VII folder with its EEG_raw.")
+            raise SourceError(f"{self.root / 'EEG_raw'} holds no files like 1_20221001_1.cnt: data_root must be a "
+                              "SEED-VII folder with its EEG_raw.")
         people = sorted({subject for subject, _, _ in found})[:subjects]
         self.sessions = {path.name: session for _, session, path in found}
         self.recordings = [Recording(path.name, path, str(subject)) for subject, _, path in found if subject in people]
@@ -245,7 +249,8 @@ class SeedVIIRaw(Source):
             raise RecordingError(why_unread(recording.path, error)) from None
         own = {canonical(name): name for name in raw.ch_names}
         if missing := [name for name in SEED_CHANNELS if name not in own]:
-            raise RecordingError(f"{recording.path} lacks the channels {', '.join(missing[:6])}: SEED-VII has 62; use its own files.")
+            raise RecordingError(f"{recording.path} lacks the channels {', '.join(missing[:6])}: SEED-VII has 62; use "
+                                 "its own files.")
         return raw, Match({own[name]: name for name in SEED_CHANNELS})
 
     def check(self, recording: Recording) -> list[str]:
@@ -260,7 +265,8 @@ class SeedVIIRaw(Source):
         clock = self.clock(recording)
         if recording.path.stem in STARTS:
             if clock is None:
-                raise RecordingError(f"{recording.path} has broken triggers and no {self._table(recording).name} in save_info: copy that table.")
+                raise RecordingError(f"{recording.path} has broken triggers and no {self._table(recording).name} in "
+                                     "save_info: copy that table.")
             date = recording.path.stem.split("_")[1]
             zero = pd.Timestamp(f"{date} {STARTS[recording.path.stem]}")
             stretches = [tuple((time - zero).total_seconds() for time in pair) for pair in clock]
@@ -268,8 +274,8 @@ class SeedVIIRaw(Source):
             stretches = self._triggered(recording, raw, clock)
         end = raw.n_times / raw.info["sfreq"]
         if outside := [clip for clip, (start, stop) in enumerate(stretches, start=1) if not 0 <= start < stop <= end]:
-            raise RecordingError(f"{recording.path}: clips {outside[:5]} of the session lie outside the {end:g} s of the recording; copy the "
-                                 "complete file again.")
+            raise RecordingError(f"{recording.path}: clips {outside[:5]} of the session lie outside the {end:g} s of "
+                                 "the recording; copy the complete file again.")
         return stretches
 
     def _triggered(self, recording: Recording, raw: mne.io.BaseRaw, clock: list | None) -> list[tuple[float, float]]:
@@ -279,13 +285,15 @@ class SeedVIIRaw(Source):
         n = CLIPS_A_SESSION if clock is None else len(clock)
         paired = len(starts) == len(stops) == n and all(a < b for a, b in zip(starts, stops, strict=True))
         if not paired or any(b > a for a, b in zip(starts[1:], stops[:-1], strict=True)):
-            raise RecordingError(f"{recording.path} has {len(starts)} start and {len(stops)} end triggers for {n} clips, or not in turn: its "
-                                 "triggers are broken; leave it out, clips are never guessed.")
+            raise RecordingError(f"{recording.path} has {len(starts)} start and {len(stops)} end triggers for {n} "
+                                 "clips, or not in turn: its triggers are broken; leave it out, clips are never "
+                                 "guessed.")
         for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             known = None if clock is None else (clock[place][1] - clock[place][0]).total_seconds()
             if known is not None and abs(stop - start - known) > _SLACK_S:
-                raise RecordingError(f"{recording.path}: clip {place + 1} of the session lasts {stop - start:.1f} s by its triggers, but "
-                                     f"{known:.1f} s by {self._table(recording).name}; one of them is of another recording.")
+                raise RecordingError(f"{recording.path}: clip {place + 1} of the session lasts {stop - start:.1f} s by "
+                                     f"its triggers, but {known:.1f} s by {self._table(recording).name}; one of them "
+                                     "is of another recording.")
         return list(zip(starts, stops, strict=True))
 
     def _table(self, recording: Recording) -> Path:
@@ -313,6 +321,8 @@ class SeedVIIRaw(Source):
         for place, (start, stop) in enumerate(self._stretches(recording, raw), start=1):
             clip = (session - 1) * CLIPS_A_SESSION + place
             if clip not in self.emotions:
-                raise RecordingError(f"{recording.path}: the stimuli order does not list clip {clip}; check the spreadsheet.")
+                raise RecordingError(f"{recording.path}: the stimuli order does not list clip {clip}; check the "
+                                     "spreadsheet.")
             signal = read_stretch(raw, match, recording.path, start, stop)
-            yield Trial(recording.subject, session, clip, self.emotions[clip], signal, raw.info["sfreq"], SEED_CHANNELS, traces.get(str(clip)))
+            yield Trial(recording.subject, session, clip, self.emotions[clip], signal, raw.info["sfreq"], SEED_CHANNELS,
+                        traces.get(str(clip)))
