@@ -61,10 +61,9 @@ def model_card(run: Run, facts: Mapping) -> str:
     more = ', language_model="…"' if language["kind"] == "local" else ""
     sections = [
         f"# {run.name}: EEG in, explained answers out", *_warnings(facts, tested["stamp"]),
-        f"An EEG encoder, a projector and a LoRA adapter that make a language model say which {label_set['noun']} "
-        f"{facts['preprocess']['window_s']:g} s of EEG show, and why. Made with e2llm {facts['e2llm']}, an "
-        "independent build of E²-LLM "
-        "(arXiv 2601.07877).",
+        f"An EEG encoder, a projector and a LoRA adapter. With them a language model names the {label_set['noun']} of "
+        f"{facts['preprocess']['window_s']:g} s of EEG and explains it. Made with e2llm {facts['e2llm']}, an "
+        "independent implementation of E²-LLM (arXiv 2601.07877).",
         "## Use", _USE.format(more=more, question=f"Which {label_set['noun']} is it?"), _language_words(language),
         "## Data, protocol and audit", _table([
             {"": "data", " ": facts["dataset"]}, {"": "answers", " ": ", ".join(label_set["labels"])},
@@ -78,7 +77,8 @@ def model_card(run: Run, facts: Mapping) -> str:
         "### Tier 1: balanced accuracy %", _table([_score_row(row) for row in tables["tier_1"]]),
         "### Shortcuts without EEG, same split: balanced accuracy %",
         _table([_score_row(row) for row in tables["shortcuts"]]),
-        "### Tiers 2 and 3, several windows and tasks without training: accuracy %", _table(_controlled(tables["tiers_2_and_3"])),
+        "### Tiers 2 and 3, several windows and tasks without training: accuracy %",
+        _table(_controlled(tables["tiers_2_and_3"])),
         *_claims(run), *_examples(metrics["samples"]),
         "## Limits", "\n".join(f"- {limit}" for limit in _LIMITS),
         "## A new recording", _new_subject_words(facts),
@@ -190,12 +190,10 @@ def _language_words(language: Mapping) -> str:
 
 def _new_subject_words(facts: Mapping) -> str:
     names, few = facts["ch_names"], len(facts["ch_names"]) // 4
-    return (
-        f"The encoder was trained on {len(names)} channels: {', '.join(names)}. A file may lack up to {few} of them; "
-        "they are interpolated by spherical splines and named. By default the "
-        f"`{facts['statistics']}` statistics are used, as in training; another choice is an argument of `read`. "
-        "Every answer names the choice."
-    )
+    return (f"The encoder was trained on {len(names)} channels: {', '.join(names)}. A file may lack up to {few} of "
+            "them; they are interpolated by spherical splines and named. By default the "
+            f"`{facts['statistics']}` statistics are used, as in training; another choice is an argument of `read`. "
+            "Every answer names the choice.")
 
 
 def _contents(language: Mapping) -> str:

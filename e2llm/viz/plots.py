@@ -259,31 +259,6 @@ def frequency_axis(ax: Axes, sfreq: float) -> None:
     ax.set(xlabel="frequency (Hz)", ylabel="power (dB re 1 µV²/Hz)", xlim=(1, top))
 
 
-def topographies(values: dict[str, np.ndarray], ch_names: Sequence[str], unit: str, title: str,
-                 vlim: tuple[float, float] | None = None) -> Figure:
-    """A row of scalp maps that share one colour bar.
-
-    Parameters
-    ----------
-    values : dict of str to ndarray, shape (n_channels,)
-        One map per entry.
-    ch_names : sequence of str
-        Channels.
-    unit, title : str
-        At the color bar, and above the figure.
-    vlim : tuple of float, optional
-        Limits of the colors; by default the range of the values, symmetric about zero if it contains zero.
-
-    Returns
-    -------
-    Figure
-    """
-    figure, axes = panels((1.9 * len(values) + 1.2, 2.6), 1, len(values))
-    scalp_maps(figure, list(np.ravel(axes)), values, ch_names, unit, vlim)
-    figure.suptitle(title)
-    return figure
-
-
 def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Sequence[str], unit: str,
                          title: str = "Band power by label") -> Figure:
     """Scalp maps of every label (rows) in every band (columns) with one color bar.
@@ -315,7 +290,7 @@ def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Se
 
 
 def scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequence[str], unit: str,
-                vlim: tuple[float, float] | None = None) -> None:
+               vlim: tuple[float, float] | None = None) -> None:
     """Draw one scalp map per panel and one color bar for all of them.
 
     Parameters
@@ -324,8 +299,12 @@ def scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequenc
         Where to draw; a panel for each map.
     values : dict of str to ndarray, shape (n_channels,)
         Title to map.
-    ch_names, unit, vlim
-        As in :func:`topographies`.
+    ch_names : sequence of str
+        Channels.
+    unit : str
+        At the color bar.
+    vlim : tuple of float, optional
+        Limits of the colors; by default the range of the values, symmetric about zero if it contains zero.
     """
     if len(ch_names) < 4:  # fewer span no surface to interpolate over
         for ax, name in zip(axes, values, strict=True):

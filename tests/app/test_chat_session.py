@@ -75,8 +75,9 @@ def corpus() -> SimpleNamespace:
     z[0, NAMES.columns.index("occipital alpha")], z[0, NAMES.columns.index("frontal theta")] = -2.5, 2.25
     norm_groups = index["subject"].to_numpy(dtype=object)
     split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalisation="calibration")
+    channel_baseline = Baseline.fit(differential_entropy(power).reshape(N, -1), norm_groups, split)
     return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES,
-                           subjects=norm_groups, norm_groups=norm_groups,
+                           subjects=norm_groups, norm_groups=norm_groups, channel_baseline=channel_baseline,
                            equalize=lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3)
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import test_bids
 from edfio import Edf, EdfSignal
-from layouts import write_emoeeg, write_seed_raw
+from layouts import write_bids, write_emoeeg, write_seed_raw
 
 import e2llm
 from e2llm.app import runs, stage_code, stages
@@ -61,7 +60,7 @@ def small(kind: str, tmp_path: Path, tiny_twin: Path) -> tuple[Path, dict]:
         return root, {"table": str(table)}
     if kind == "bids":
         for subject in ("01", "02"):
-            test_bids.write(root, subject)
+            write_bids(root, subject)
     if kind == "emoeeg-mc":
         write_emoeeg(root, 2, per_label=1)
     if kind == "faced":

@@ -106,10 +106,15 @@ def test_spectra_show_the_rhythm_that_is_there(rng):
     assert band.min() < rest.get_ydata().min() and band.max() > rest.get_ydata().max()
 
 
-def test_topographies_share_one_colour_bar(rng):
-    figure = plots.topographies({band: rng.normal(size=len(CHANNELS)) for band in BANDS}, CHANNELS, "dB", "Bands")
+def drawn_maps(values: dict[str, np.ndarray], ch_names: list[str], unit: str, vlim=None) -> Figure:
+    figure, axes = plots.panels((8, 3), 1, len(values))
+    plots.scalp_maps(figure, list(np.ravel(axes)), values, ch_names, unit, vlim)
+    return figure
+
+
+def test_scalp_maps_share_one_color_bar(rng):
+    figure = drawn_maps({band: rng.normal(size=len(CHANNELS)) for band in BANDS}, CHANNELS, "dB")
     assert [ax.get_title() for ax in maps(figure)] == list(BANDS)
-    assert title_of(figure) == "Bands"
     (bar,) = colour_bars(figure)
     assert bar.get_ylabel() == "dB"
     limits = {image.get_clim() for ax in maps(figure) for image in ax.images}
@@ -120,9 +125,9 @@ def test_topographies_share_one_colour_bar(rng):
 
 def test_amounts_get_a_sequential_map_and_limits_can_be_given(rng):
     values = {"alpha": np.linspace(1, 4, len(CHANNELS))}
-    assert maps(plots.topographies(values, CHANNELS, "µV", "Alpha"))[0].images[0].get_cmap().name == "viridis"
+    assert maps(drawn_maps(values, CHANNELS, "µV"))[0].images[0].get_cmap().name == "viridis"
     plt.close("all")
-    figure = plots.topographies(values, CHANNELS, "µV", "Alpha", vlim=(-2, 5))
+    figure = drawn_maps(values, CHANNELS, "µV", (-2, 5))
     image = maps(figure)[0].images[0]
     assert image.get_clim() == (-2, 5) and image.get_cmap().name == "RdBu_r"
 
