@@ -175,13 +175,13 @@ def relative_amplitude(state: Mapping[str, Tensor], amplitude_uv: float = 10.0) 
     Returns
     -------
     float or None
-        Ratio of two root mean squares; 0.1 for weights that nobody trained, None without a patch or channel embedding.
+        Ratio of two root mean squares; 0.1 for untrained weights, None without a patch or channel embedding.
     """
     kernel, channels = state.get("patch_embed.proj.weight"), state.get("chan_embed.weight")
     if kernel is None or channels is None or kernel.shape[-1] != PATCH:
         return None
     spectrum = np.random.default_rng(0).normal(size=(256, 2 * SFREQ + 1, 2)) @ [1.0, 1.0j]
-    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(2 * SFREQ + 1), 1.0)))[:, :PATCH]  # power falls as 1 / f
+    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(2 * SFREQ + 1), 1.0)))[:, :PATCH]  # power of 1 / f
     noise = torch.from_numpy(amplitude_uv * 1e-3 * pink / pink.std()).float()
     change = noise @ kernel.float().flatten(1).T
     return float(change.std(dim=0).norm() / channels.float().std(dim=0).norm())

@@ -1,8 +1,8 @@
-"""Edited copies of training windows, in which one band of one region moves alone.
+"""Augmentation of stage 1: band-edited training windows, in which one band of one region changes alone.
 
-In recorded windows features rise and fall together, so whatever learns from them alone may guess one feature from
-another. Stage 1 regresses the evidence of copies and what each edit changed, and the ear is fitted on both; what copies
-show of an emotion is nobody's to tell, so they have no label.
+In recorded windows features rise and fall together, so a model of them may predict one feature from another. Stage 1
+regresses the evidence of augmented windows and the change that each edit made, and the evidence probe is fitted on
+both. The emotion of an augmented window is not known, so it has no label.
 """
 
 from __future__ import annotations
@@ -10,35 +10,55 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..core.claims import MAX_ABS_Z
-from ..data.band_edits import Edit, draw_clear_edits, band_edited
+from ..data.band_edits import Edit, band_edited, draw_clear_edits
+from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT, NO_SOURCE, UNLABELLED
 from ..models.projector import EvidenceProbe
 
-if TYPE_CHECKING:
-    from ..data.dataset import Corpus
-
-
-
-TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the feature of a copy is moved; one copy of every window for each
+TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the edited feature is moved; one augmented window of every window for each
 
 
 @dataclass(frozen=True)
 class AugmentedWindows:
-    """Edits of training windows and what was measured in the edited signals; the signals are made when they are asked for."""
+    """Band edits of training windows with their measured evidence; signals are made when a batch needs them.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset.
+    edits : tuple of Edit
+        One for each augmented window.
+    z : ndarray, shape (n_augmented, n_evidence)
+        Evidence measured in the edited signals.
+    """
 
     corpus: Corpus
     edits: tuple[Edit, ...]
-    z: np.ndarray  # (n_copies, n_evidence)
+    z: np.ndarray
 
     @classmethod
     def draw(cls, corpus: Corpus, rows: np.ndarray, seed: int) -> AugmentedWindows:
-        """Copies of the windows ``rows`` by :func:`e2llm.data.band_edits.clear_edits`, which raises ValueError if none is clear."""
+        """Draw edits of windows by :func:`e2llm.data.band_edits.draw_clear_edits`.
+
+        Parameters
+        ----------
+        corpus : Corpus
+            Dataset.
+        rows : ndarray of int, shape (n_rows,)
+            Windows to edit.
+        seed : int
+            Of the draws.
+
+        Raises
+        ------
+        ValueError
+            If no edit is clear.
+        """
         rng = np.random.default_rng(seed)
         drawn = [draw_clear_edits(corpus, rows, rng, target) for target in TARGETS_Z]
         return cls(corpus, tuple(edit for each in drawn for edit in each.clear),
@@ -48,19 +68,33 @@ class AugmentedWindows:
         return len(self.edits)
 
     def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
-        """Inputs of stage 1 for some copies: equalised signal in millivolts, no label, targets for the evidence alone."""
+        """Inputs of stage 1: equalized signal in millivolts, no label, targets for the evidence only."""
         edits, corpus = [self.edits[place] for place in places], self.corpus
         spectral = np.full((len(edits), corpus.spectral.shape[1]), np.nan, dtype=np.float32)
         spectral[:, : self.z.shape[1]] = np.clip(self.z[places], -MAX_ABS_Z, MAX_ABS_Z)
-        return {"signal_mv": corpus.equalize(band_edited(corpus, edits),
-                                             corpus.norm_groups[[edit.row for edit in edits]]),
-                "labels": torch.full((len(edits),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
+        signal = corpus.equalize(band_edited(corpus, edits), corpus.norm_groups[[edit.row for edit in edits]])
+        return {"signal_mv": signal, "labels": torch.full((len(edits),), UNLABELLED),
+                "spectral": torch.from_numpy(spectral)}
 
     def append_augmented(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
-        """An order of windows with ``n`` copies of its own windows after each batch; copy i stands as the number of windows plus i.
+        """Append augmented windows to every batch of an order of windows.
 
-        The windows of a batch take turns, and so do the copies of a window. ValueError if no window of a batch has a
-        copy.
+        Augmented window i stands as the number of windows plus i. The windows of a batch take turns, and so do the
+        augmented windows of a window.
+
+        Parameters
+        ----------
+        order : ndarray of int, shape (n_batches * batch_size,)
+            Windows.
+        batch_size, n : int
+            Windows of a batch, and augmented windows to append; each is made from a window of the batch.
+        seed : int
+            Of the turns.
+
+        Raises
+        ------
+        ValueError
+            If no window of a batch has an augmented one.
         """
         if not n:
             return order
@@ -68,36 +102,34 @@ class AugmentedWindows:
         turns: dict[int, list[int]] = {}
         for place in rng.permutation(len(self)):
             turns.setdefault(self.edits[place].row, []).append(place)
-        copies_of = {row: cycle(places) for row, places in turns.items()}
+        augmented_of = {row: cycle(places) for row, places in turns.items()}
 
         def drawn(batch: np.ndarray) -> list[int]:
-            own = [row for row in rng.permutation(batch) if row in copies_of]
+            own = [row for row in rng.permutation(batch) if row in augmented_of]
             if not own:
                 raise ValueError(f"No window of a batch of {batch_size} has a clear edit: take larger batches, or no "
                                  "copies.")
-            return [len(self.corpus.windows) + next(copies_of[own[i % len(own)]]) for i in range(n)]
+            return [len(self.corpus.windows) + next(augmented_of[own[i % len(own)]]) for i in range(n)]
 
         return np.concatenate([np.concatenate([batch, drawn(batch)]) for batch in batches])
 
-    def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]],
-                                                                                           dict[str, torch.Tensor]]:
-        """Batches of an order from :meth:`beside`: ``windows`` makes the part of the windows, copies follow.
+    def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]], dict]:
+        """Batches of an order from :meth:`append_augmented`: ``windows`` makes the recorded part.
 
-        "source_index" says where in the batch the window of each copy stands, :data:`e2llm.models.eegpt.NO_ORIGIN`
-        where it does not.
+        ``source_index`` is the place in the batch of the window that each augmented one was made from;
+        :data:`e2llm.models.eegpt.NO_SOURCE` where there is none.
         """
         n_windows = len(self.corpus.windows)
 
         def collate(rows: list[int]) -> dict[str, torch.Tensor]:
-            own, augmented_places = [row for row in rows if row < n_windows], [row - n_windows for row in rows
-                                                                               if row >= n_windows]
+            own = [row for row in rows if row < n_windows]
+            augmented = [row - n_windows for row in rows if row >= n_windows]
             batch = windows(own)
-            if not augmented_places:
+            if not augmented:
                 return batch
             place = {row: i for i, row in enumerate(own)}
-            source_index = [NO_SOURCE] * len(own) + [place.get(self.edits[copy].row, NO_SOURCE)
-                                                     for copy in augmented_places]
-            return {**{name: torch.cat([batch[name], part]) for name, part in self.batch(augmented_places).items()},
+            source_index = [NO_SOURCE] * len(own) + [place.get(self.edits[i].row, NO_SOURCE) for i in augmented]
+            return {**{name: torch.cat([batch[name], part]) for name, part in self.batch(augmented).items()},
                     "source_index": torch.tensor(source_index)}
 
         return collate
@@ -105,20 +137,48 @@ class AugmentedWindows:
 
 def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.ndarray,
                        rows: np.ndarray) -> EvidenceProbe:
-    """How evidence is heard in an encoder's tokens (of ``rows``), learned from training windows, edited copies, and what each edit changed."""
+    """Fit the evidence probe on training windows, augmented windows, and the change between them.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Frozen.
+    augmented : AugmentedWindows
+        Of training windows.
+    tokens : ndarray, shape (n_rows, 16, eeg_width)
+        The encoder's tokens of ``rows``.
+    rows : ndarray of int, shape (n_rows,)
+        Windows, training windows among them.
+    """
     corpus = augmented.corpus
     train = np.isin(rows, corpus.split.train)
     place = {row: i for i, row in enumerate(rows[train])}
     source_index = np.array([*np.full(train.sum(), NO_SOURCE), *(place[edit.row] for edit in augmented.edits)])
-    predicted_evidence = np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]
-    return EvidenceProbe.fit(np.concatenate([predicted_evidence, encode_edited(encoder, corpus, augmented.edits)]),
-                             np.concatenate([corpus.z[rows[train]], augmented.z]),
-                   corpus.evidence_names.columns, source_index)
+    recorded = np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]
+    all_tokens = np.concatenate([recorded, encode_edited(encoder, corpus, augmented.edits)])
+    all_z = np.concatenate([corpus.z[rows[train]], augmented.z])
+    return EvidenceProbe.fit(all_tokens, all_z, corpus.evidence_names.columns, source_index)
 
 
 @torch.no_grad()
 def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], chunk: int = 64) -> np.ndarray:
-    """Encoder tokens of edited windows, shape (n, 16, eeg_width)."""
+    """Encoder tokens of band-edited windows.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Put into evaluation mode.
+    corpus : Corpus
+        Dataset.
+    edits : sequence of Edit
+        What to change.
+    chunk : int
+        Windows at a time.
+
+    Returns
+    -------
+    ndarray, shape (n_edits, 16, eeg_width)
+    """
     encoder.eval()
     parts = [edits[start : start + chunk] for start in range(0, len(edits), chunk)]
     found = [encoder(corpus.equalize(band_edited(corpus, part), corpus.norm_groups[[edit.row for edit in part]]))

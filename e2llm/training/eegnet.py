@@ -1,4 +1,4 @@
-"""TODO purpose of training.eegnet."""
+"""Training of the baseline EEGNet on raw windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from ..models.eegnet import EEGNet, EEGNetParams
 from .trainer import FitParams, Samples, fit, mixed_order
 
-Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]  # microvolts and owners to what the network reads
+# From microvolts and normalization groups to the network's input.
+Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def eegnet_collate(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, labels: np.ndarray) -> Callable:
@@ -23,9 +24,10 @@ def eegnet_collate(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, lab
     data : ndarray, shape (n_windows, n_channels, n_samples)
         Microvolts; may be memory-mapped.
     prepare : callable
-        ``prepare(signal_uv, owners)`` aligns, scales and decimates some windows: (batch, channels, samples) in and out.
-    owners, labels : ndarray, shape (n_windows,)
-        Subject and class index of every window.
+        ``prepare(signal_uv, subjects)`` aligns, scales and decimates some windows: (batch, channels, samples) in and
+        out.
+    subjects, labels : ndarray, shape (n_windows,)
+        Normalization group and class index of every window.
     """
 
     def collate(rows: list[int]) -> dict[str, Tensor]:
@@ -47,7 +49,7 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
 
     Parameters
     ----------
-    data, prepare, owners, labels
+    data, prepare, labels, subjects
         As for :func:`eegnet_collate`.
     rows : ndarray of int
         Training windows.
@@ -57,7 +59,7 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
         Size and schedule; its seed is also that of the first weights.
     folder : Path
         Checkpoints; the caller removes it.
-    tell : callable, optional
+    on_step : callable, optional
         As for :func:`e2llm.training.trainer.fit`.
 
     Returns
@@ -77,7 +79,23 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
 @torch.no_grad()
 def answers(model: EEGNet, data: np.ndarray, prepare: Prepare, subjects: np.ndarray, batch: int = 64,
             rows: np.ndarray | None = None) -> np.ndarray:
-    """Logits of windows, shape (n, n_classes); of all in ``data``, or of ``rows`` in their order."""
+    """Logits of windows.
+
+    Parameters
+    ----------
+    model : EEGNet
+        Put into evaluation mode.
+    data, prepare, subjects
+        As for :func:`eegnet_collate`.
+    batch : int
+        Windows at a time.
+    rows : ndarray of int, optional
+        Windows in the order of the result; default all.
+
+    Returns
+    -------
+    ndarray, shape (n, n_classes)
+    """
     model.eval()
     rows, device = np.arange(len(data)) if rows is None else rows, model.classifier.weight.device
     logits = [model(_prepared(data, prepare, subjects, rows[start : start + batch]).to(device))["logits"].cpu().numpy()

@@ -1,8 +1,12 @@
-"""Better reasoning by feedback: the checker as a reward.
+"""Feedback: rejection sampling with the checker of claims as reward.
 
-Rejection sampling (as in STaR, Zelikman et al. 2022, NeurIPS, with a reward for the reasons too): the model thinks
-aloud several times about every training window, and what it said with a true answer and nothing but true claims is
+The model gives several chains of thought for every training window. Those with a true answer and only true claims are
 trained on once more. No label or measurement of a held-out window enters.
+
+References
+----------
+Zelikman, E., et al. (2022). STaR: bootstrapping reasoning with reasoning. NeurIPS. (There, the reward is the answer
+alone.)
 """
 
 from __future__ import annotations
@@ -39,12 +43,27 @@ class FeedbackParams:
 
 
 def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """What the checker says of sampled chains; a row a chain.
+    """Check sampled chains of thought; the table has a row a chain.
 
-    Kept is a chain whose every sentence can be read, with one claim or more, all of them true, the true label as its
-    answer, and no other conclusion before it; one that also says that nothing stands out contradicts itself.
-    Of an item's kept chains only those with most true claims stay, each wording once: silence would be the safest
-    truth.
+    A chain is kept if every sentence can be read, it has at least one claim, all its claims are true, its answer is
+    the true label, and no other conclusion stands before it. One that also says that nothing stands out contradicts
+    itself. Of an item's kept chains only those with most true claims stay, each wording once: otherwise the safest
+    chain would be one with hardly any claim.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset of the items' windows.
+    items : sequence of Item
+        Questions about one window each.
+    chains : sequence of sequence of str
+        Sampled responses to each item.
+
+    Returns
+    -------
+    DataFrame
+        Columns item (its place), said (the response), times (how often it was sampled), answer_true, claims,
+        true_claims, kept.
     """
     rows = []
     for place, (item, texts) in enumerate(zip(items, chains, strict=True)):
@@ -54,7 +73,8 @@ def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]
             true = [verdict is Verdict.TRUE for verdict in verdicts(parsed.claims, z, corpus.evidence_names)]
             right = parse_answer(text, item.options) == item.answer
             concluded = {found.label for found in parsed.statements if isinstance(found, Conclusion)}
-            sound = right and parsed.readable and bool(true) and all(true) and concluded <= {item.answer} and not parsed.no_salient_feature
+            sound = (right and parsed.readable and bool(true) and all(true) and concluded <= {item.answer}
+                     and not parsed.no_salient_feature)
             rows.append((place, text, texts.count(text), right, len(true), sum(true), sound))
     table = pd.DataFrame(rows, columns=["item", "said", "times", "answer_true", "claims", "true_claims",
                                         "kept"]).astype({"kept": bool})
@@ -64,7 +84,15 @@ def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]
 
 
 def kept_items(items: Sequence[Item], table: pd.DataFrame) -> list[Item]:
-    """Items with the kept chains as their thoughts."""
+    """Items with the kept chains as their thoughts.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        As given to :func:`judged`.
+    table : DataFrame
+        From :func:`judged`.
+    """
     kept = table[table["kept"]]
     thoughts = kept["said"].str.split(END_THINK, n=1).str[0].str.replace(THINK, "").str.strip()
     return [replace(items[place], thought=thought) for place, thought in zip(kept["item"], thoughts, strict=True)]

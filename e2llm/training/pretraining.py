@@ -1,20 +1,25 @@
-"""Masked pretraining of an EEGPT on any windows (Wang et al., NeurIPS 2024): a start for those without the released weights.
+"""Masked pretraining of an EEGPT on any windows, for those without the released weights.
 
 Half of a window's time patches are hidden whole; of the others a fifth of the channels is shown. Two tasks share what
 the encoder makes of that:
 
-- *alignment*: a predictor tells the summary tokens of all time patches, hidden ones too, as a momentum copy of the
-  encoder that sees everything gives them (LayerNormed);
+- *alignment*: a predictor predicts the summary tokens of all time patches, hidden ones too, as a momentum copy of the
+  encoder gives them for the whole window (LayerNormed);
 - *reconstruction*: from the encoder's tokens where something was shown, and the predictor's where nothing was, a
-  reconstructor draws the samples of hidden patches (each with mean 0 and variance 1, so that an error of 1 is knowing
-  nothing).
+  reconstructor predicts the samples of hidden patches (each with mean 0 and variance 1, so that an error of 1 means
+  that nothing is known).
 
-Labels play no part. Masks, tasks and loss follow the paper; depths, the share of hidden channels rebuilt beside shown
-ones (0.2) and the momentum's linear rise (from 0.996 to 1) are those of the authors' code (BINE022/EEGPT). Ours: masks
-with fixed counts, drawn for each window instead of each batch; a start that hears EEG (``loud``,
-:func:`e2llm.models.eegpt_weights.start_encoder`); to save time, a limit on the patches drawn of a window; and a second
-reconstructor (:class:`Readouts`) for those who have minutes: within 1500 steps on ten people's EEG the paper's
-explained nothing (lesson 09).
+Labels play no part. Masks, tasks and loss follow the paper. Depths, the share of hidden channels that are rebuilt in
+partly shown time patches (0.2) and the linear rise of the momentum (from 0.996 to 1) are those of the authors' code
+(BINE022/EEGPT). Four things are ours: masks have fixed counts and are drawn for each window, not for each batch; the
+initialization ``loud`` (:func:`e2llm.models.eegpt_weights.initialize_encoder`); to save time, a limit on the patches
+that are rebuilt of a window; and a second reconstructor (:class:`Readouts`) for short trainings. Within 1500 steps on
+EEG of ten people the paper's reconstructor explained no variance (lesson 09).
+
+References
+----------
+Wang, G., et al. (2024). EEGPT: pretrained transformer for universal and reliable representation of EEG signals.
+NeurIPS.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,15 +38,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.montage import EEGPT_VOCABULARY
+from ..data.dataset import Corpus
 from ..data.normalization import Equalizer
 from ..models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, Block, EEGPTConfig
 from ..models.eegpt_weights import UNIT, initialize_encoder
 from .trainer import FitParams
-
-if TYPE_CHECKING:
-    from ..data.dataset import Corpus
-
-
 
 _FLAT = 1e-10  # square millivolts; a patch with less variance (0.01 microvolts) counts as flat and is drawn as zeros
 PARTS = ("train", "val", "test")
@@ -164,7 +165,7 @@ class Predictor(_Places):
 
 
 class Reconstructor(_Places):
-    """Samples of hidden patches, from summary tokens of every time patch; a query for each says its channel and its time."""
+    """Samples of hidden patches from summary tokens of every time patch; each query holds a channel and a time."""
 
     def __init__(self, config: EEGPTConfig) -> None:
         super().__init__(config, max(4, config.depth), PATCH)
@@ -173,7 +174,21 @@ class Reconstructor(_Places):
         self.begin()
 
     def forward(self, tokens: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
-        """(batch, n_patches, S, width) and patches (batch, n_hidden, 2), the channels' ``rows`` in the vocabulary, to (batch, n_hidden, 64)."""
+        """Predict samples.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (batch, n_patches, S, width)
+            Summary tokens.
+        hidden : Tensor of int, shape (batch, n_hidden, 2)
+            Time patch and channel of each patch to predict.
+        rows : Tensor of int, shape (n_channels,)
+            Rows of the channels in the vocabulary.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_hidden, 64)
+        """
         batch, n_patches, n_summary, _ = tokens.shape
         queries = self.query + self.chan_embed(rows[hidden[..., 1]])
         x = torch.cat([self.enter(tokens).flatten(1, 2), queries], dim=1)
@@ -182,11 +197,19 @@ class Reconstructor(_Places):
 
 
 class Readouts(nn.Module):
-    """Samples of hidden patches as a linear function of the summary tokens of their own time patch, one for each channel.
+    """Samples of hidden patches as a linear function of the tokens of their own time patch, one for each channel.
 
-    A linear head is enough to train an encoder by what it rebuilds (SimMIM, Xie et al. 2022, CVPR). It has a slope to
-    go down from the first step, where a transformer has first to find which tokens a patch is about and what its
-    channel's name means.
+    A linear head is enough to train an encoder by reconstruction. It has a useful gradient from the first step, where
+    a transformer first has to learn which tokens belong to a patch and what its channel embedding means.
+
+    Parameters
+    ----------
+    config : EEGPTConfig
+        Of the encoder.
+
+    References
+    ----------
+    Xie, Z., et al. (2022). SimMIM: a simple framework for masked image modeling. CVPR.
     """
 
     def __init__(self, config: EEGPTConfig) -> None:
@@ -204,12 +227,22 @@ RECONSTRUCTORS = {"transformer": Reconstructor, "linear": Readouts}
 
 
 def put(into: Tensor, times: Tensor, values: Tensor) -> Tensor:
-    """``into`` (batch, n_patches, S, width) with ``values`` (batch, n_times, S, width) at ``times`` (batch, n_times)."""
+    """Copy of a tensor with other values at some time patches.
+
+    Parameters
+    ----------
+    into : Tensor, shape (batch, n_patches, S, width)
+        Values elsewhere.
+    times : Tensor of int, shape (batch, n_times)
+        Time patches.
+    values : Tensor, shape (batch, n_times, S, width)
+        Values there.
+    """
     return into.scatter(1, times[:, :, None, None].expand_as(values), values)
 
 
 class MaskedPretraining(nn.Module):
-    """Encoder, momentum encoder, predictor and reconstructor; the loss is alignment plus reconstruction, both mean squared errors.
+    """Encoder, momentum encoder, predictor and reconstructor; the loss is the sum of two mean squared errors.
 
     Parameters
     ----------
@@ -223,29 +256,55 @@ class MaskedPretraining(nn.Module):
         super().__init__()
         self.encoder, self.params = encoder, params
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        self.predictor, self.reconstructor = Predictor(encoder.config), RECONSTRUCTORS[params.reconstructor](encoder.config)
+        self.predictor = Predictor(encoder.config)
+        self.reconstructor = RECONSTRUCTORS[params.reconstructor](encoder.config)
 
     def encode(self, signal_mv: Tensor, times: Tensor, channels: Tensor) -> Tensor:
-        """Summary tokens of the shown time patches, from their shown channels alone: (batch, n_times, S, width)."""
+        """Summary tokens of the shown time patches, from their shown channels alone: (batch, n_times, S, width).
+
+        Parameters
+        ----------
+        signal_mv, times, channels
+            As for :meth:`reconstruct`.
+        """
         window = torch.arange(len(signal_mv), device=signal_mv.device)[:, None, None]
         return self.encoder.summarize(self.encoder.embed(signal_mv)[window, times[:, :, None], channels])
 
     def reconstruct(self, signal_mv: Tensor, times: Tensor, channels: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted summary tokens of every time patch, and drawn samples (batch, n_hidden, 64) of the hidden patches."""
+        """Predicted summary tokens of every time patch, and samples of the hidden patches.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Millivolts.
+        times, channels, hidden : Tensor of int
+            See :class:`Masks`.
+
+        Returns
+        -------
+        predicted : Tensor, shape (batch, n_patches, S, width)
+        drawn : Tensor, shape (batch, n_hidden, 64)
+        """
         encoded = self.encode(signal_mv, times, channels)
         predicted = self.predictor(encoded, times, signal_mv.shape[-1] // PATCH)
         return predicted, self.reconstructor(put(predicted, times, encoded), hidden, self.encoder.channel_rows)
 
     @torch.no_grad()
     def targets(self, signal_mv: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """What the momentum encoder makes of the whole window, and the samples of the hidden patches, both normalised."""
+        """Momentum tokens of the whole window, and samples of the hidden patches, both normalized.
+
+        Parameters
+        ----------
+        signal_mv, hidden
+            As for :meth:`reconstruct`.
+        """
         tokens = self.target_encoder.summarize(self.target_encoder.embed(signal_mv))
         window = torch.arange(len(signal_mv), device=signal_mv.device)[:, None]
         patches = signal_mv.unflatten(-1, (-1, PATCH))[window, hidden[..., 1], hidden[..., 0]]
         return F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(patches, (PATCH,), eps=_FLAT)
 
     def forward(self, signal_mv: Tensor, times: Tensor, channels: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Loss and its two terms; the keys are what ``transformers.Trainer`` expects."""
+        """Loss and its two terms; parameters as for :meth:`reconstruct`."""
         predicted, drawn = self.reconstruct(signal_mv, times, channels, hidden)
         tokens, patches = self.targets(signal_mv, hidden)
         align, rebuild = F.mse_loss(predicted, tokens), F.mse_loss(drawn, patches)
@@ -253,7 +312,13 @@ class MaskedPretraining(nn.Module):
 
     @torch.no_grad()
     def follow(self, step: int, steps: int) -> None:
-        """Move the momentum encoder towards the encoder, after optimiser step ``step`` (the first is 1) of ``steps``."""
+        """Move the momentum encoder towards the encoder.
+
+        Parameters
+        ----------
+        step, steps : int
+            Optimizer step that was just taken (the first is 1), and their number.
+        """
         p = self.params
         keep = p.momentum + (p.last_momentum - p.momentum) * (step - 1) / steps
         for theirs, own in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
@@ -262,7 +327,19 @@ class MaskedPretraining(nn.Module):
 
 def masked_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, params: PretrainParams,
                    seed: int) -> Callable:
-    """Batches of pretraining; the masks depend on the seed and the batch's place in the order alone, so that a resumed training sees the same."""
+    """Batches of pretraining.
+
+    Masks depend only on the seed and the batch's place in the order, so that a resumed training sees the same.
+
+    Parameters
+    ----------
+    data, equalize, subjects
+        As for :func:`e2llm.training.trainer.signal_collate`.
+    params : PretrainParams
+        What is hidden.
+    seed : int
+        Of the masks.
+    """
 
     def collate(samples: list[dict]) -> dict[str, Tensor]:
         rows = np.array([sample["row"] for sample in samples])
@@ -275,36 +352,66 @@ def masked_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
 
 
 def epochs(rows: np.ndarray, params: FitParams) -> np.ndarray:
-    """Rows for every batch: all of them in a new random order, again and again."""
+    """Rows for every batch: all of them in a new random order, again and again.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+        Windows.
+    params : FitParams
+        Number and size of the batches, and seed.
+    """
     rng, need = np.random.default_rng(params.seed), params.steps * params.batch_size
     return np.concatenate([rng.permutation(rows) for _ in range(-(-need // len(rows)))])[:need]
 
 
-def new_model(ch_names: Sequence[str], config: EEGPTConfig, start: str, params: PretrainParams,
+def new_model(ch_names: Sequence[str], config: EEGPTConfig, weights: str, params: PretrainParams,
               seed: int) -> MaskedPretraining:
-    """A model before pretraining; ``start`` is what :func:`e2llm.models.eegpt_weights.start_encoder` takes."""
+    """A model before pretraining.
+
+    Parameters
+    ----------
+    ch_names, config
+        As for :class:`e2llm.models.eegpt.EEGPT`.
+    weights : str
+        See :func:`e2llm.models.eegpt_weights.initialize_encoder`.
+    params : PretrainParams
+        What is hidden, and the kind of reconstructor.
+    seed : int
+        Of random weights.
+    """
     torch.manual_seed(seed)
     encoder = EEGPT(config, list(ch_names))
-    initialize_encoder(encoder, start)
+    initialize_encoder(encoder, weights)
     return MaskedPretraining(encoder, params)
 
 
 def save_encoder(encoder: EEGPT, path: Path) -> None:
-    """Weights with what a reader must know of them: trained channels and unit."""
-    facts = json.dumps({"trained_channels": encoder.ch_names,
-                        "unit": UNIT})  # in one entry: several are written in no fixed order
+    """Write weights with two facts about them: trained channels and unit.
+
+    Parameters
+    ----------
+    encoder : EEGPT
+        Trained.
+    path : Path
+        ``.safetensors`` file.
+    """
+    # In one entry: several are written in no fixed order.
+    facts = json.dumps({"trained_channels": encoder.ch_names, "unit": UNIT})
     save_file({key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}, path,
               metadata={"e2llm": facts})
 
 
 @torch.no_grad()
 def explained(model: MaskedPretraining, corpus: Corpus, rows: np.ndarray, seed: int, n: int = 128) -> dict[str, float]:
-    """Share of the variance of hidden patches that the reconstruction explains (negative: worse than drawing zeros).
+    """Share of the variance of hidden patches that the reconstruction explains (negative: worse than zeros).
 
     Parameters
     ----------
     model : MaskedPretraining
         After training.
+    corpus : Corpus
+        Dataset.
     rows : ndarray of int
         Windows to draw from.
     seed, n : int
@@ -320,8 +427,8 @@ def explained(model: MaskedPretraining, corpus: Corpus, rows: np.ndarray, seed: 
     collate = masked_collate(corpus.windows.data, corpus.equalize, corpus.norm_groups, model.params, seed)
     device, errors = next(model.parameters()).device, {"hidden_times": [], "beside": []}
     for some in np.array_split(chosen, -(-len(chosen) // 32)):
-        batch = {key: value.to(device) for key, value in collate([{"row": row, "place": i} for i,
-                                                                  row in enumerate(some)]).items()}
+        samples = [{"row": row, "place": i} for i, row in enumerate(some)]
+        batch = {key: value.to(device) for key, value in collate(samples).items()}
         _, drawn = model.reconstruct(**batch)
         error = (drawn - model.targets(batch["signal_mv"], batch["hidden"])[1]).square().mean(dim=-1)
         partly_hidden = (batch["hidden"][..., :1] == batch["times"][:, None]).any(dim=-1)
@@ -333,14 +440,14 @@ def explained(model: MaskedPretraining, corpus: Corpus, rows: np.ndarray, seed: 
 @torch.no_grad()
 def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: int,
                     n: int = 4) -> dict[str, list[tuple[str, np.ndarray, np.ndarray]]]:
-    """Some hidden patches of a window beside what the model draws of them, for :func:`e2llm.viz.plots_pretraining.rebuilt`.
+    """Some hidden patches of a window and their reconstruction, for :func:`e2llm.viz.plots_pretraining.rebuilt`.
 
     Parameters
     ----------
-    model, corpus
-        After training; where the window is from.
+    model, corpus : MaskedPretraining, Corpus
+        After training; dataset of the window.
     row, seed : int
-        Window; the seed draws the masks, and which patches are shown: whichever comes, not the best.
+        Window; the seed draws the masks and the patches that are shown, not the best ones.
     n : int
         Patches of each kind.
 
@@ -359,6 +466,5 @@ def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: in
         places = chosen.nonzero().flatten().tolist()
         some = sorted(np.random.default_rng(seed).permutation(places)[:n].tolist())
         found[kind] = [(f"{corpus.windows.ch_names[hidden[i, 1]]}, {hidden[i, 0] * PATCH / SFREQ:.2f} s",
-                        originals[i].numpy(), drawn[i].numpy())
-                       for i in some]
+                        originals[i].numpy(), drawn[i].numpy()) for i in some]
     return found

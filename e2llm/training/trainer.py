@@ -27,7 +27,7 @@ class FitParams:
     Parameters
     ----------
     steps, batch_size : int
-        Optimiser steps, and samples in a batch.
+        Optimizer steps, and samples in a batch.
     lr : float
         Peak learning rate; linear warm-up over ``warmup`` (share of the steps), then cosine to 0.
     weight_decay : float
@@ -39,7 +39,7 @@ class FitParams:
     bf16 : bool
         Train in bfloat16 where the device can.
     accumulate : int
-        Batches that make one optimiser step, the mean of their losses: a larger step than memory holds.
+        Batches that make one optimizer step, the mean of their losses: a larger step than memory holds.
     """
 
     steps: int
@@ -61,7 +61,14 @@ class FitParams:
 class Samples(Dataset):
     """Samples in the order in which training will see them, so that a resumed run sees the same ones.
 
-    Samples that are dicts are told their ``place`` in it: what is random about one may depend on nothing else.
+    Samples that are dicts get their ``place`` in it: their random part may depend on nothing else.
+
+    Parameters
+    ----------
+    order : ndarray of int
+        Arguments of ``get``.
+    get : callable
+        ``get(i)`` gives a sample.
     """
 
     def __init__(self, order: np.ndarray, get: Callable[[int], object]) -> None:
@@ -76,7 +83,7 @@ class Samples(Dataset):
 
 
 class _StageTrainer(Trainer):
-    """Trainer that keeps the given order and logs the terms of a loss beside their sum."""
+    """Trainer that keeps the given order and logs the terms of a loss and their sum."""
 
     terms: tuple[str, ...] = ()
 
@@ -93,7 +100,7 @@ class _StageTrainer(Trainer):
 
 
 class _Report(TrainerCallback):
-    """Tells a progress function every step."""
+    """Calls a progress function after every step."""
 
     def __init__(self, on_step: Callable[..., None]) -> None:
         self.on_step = on_step
@@ -121,11 +128,11 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     folder : Path
         Checkpoints; the caller removes it when the stage is finished.
     groups : list of dict, optional
-        Optimiser groups with own learning rates; default all trainable parameters at ``params.lr``.
+        Optimizer groups with own learning rates; default all trainable parameters at ``params.lr``.
     terms : tuple of str
         Loss terms in the model's output to log.
-    tell : callable, optional
-        ``tell(step, **facts)`` after each step.
+    on_step : callable, optional
+        ``on_step(step, **facts)`` after each step.
 
     Returns
     -------
@@ -138,8 +145,8 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
-        gradient_accumulation_steps=params.accumulate, use_cpu=params.bf16
-        and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
+        gradient_accumulation_steps=params.accumulate,
+        use_cpu=params.bf16 and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
         save_steps=params.save_steps, save_total_limit=1,
@@ -179,9 +186,22 @@ def _cosine(steps: int, warmup: int) -> Callable[[int], float]:
 
 
 def mixed_order(labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, params: FitParams) -> np.ndarray:
-    """Rows for every batch: classes in equal shares, and within a class as many different people as possible.
+    """Rows for every batch: classes in equal shares, and within a class as many different subjects as possible.
 
-    Mixing people makes "same emotion, other person" the positive pair of the contrastive loss.
+    With mixed subjects, "same emotion, other subject" is the positive pair of the contrastive loss.
+
+    Parameters
+    ----------
+    labels, subjects : ndarray, shape (n_windows,)
+        Class index and subject of every window.
+    rows : ndarray of int
+        Windows to draw from.
+    params : FitParams
+        Number and size of the batches, and seed.
+
+    Returns
+    -------
+    ndarray of int, shape (n_batches * batch_size,)
     """
     rng = np.random.default_rng(params.seed)
     pools = {label: {who: rows[(labels[rows] == label) & (subjects[rows] == who)] for who in np.unique(subjects[rows])}
@@ -202,7 +222,17 @@ def mixed_order(labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, para
 
 def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, labels: np.ndarray,
                    spectral: np.ndarray) -> Callable:
-    """Batches of stage 1: equalised signal in millivolts, labels and spectral targets of some rows."""
+    """Batches of stage 1: equalized signal in millivolts, labels and spectral targets of some rows.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n_windows, n_channels, n_samples)
+        Microvolts.
+    equalize : Equalizer
+        Of the dataset.
+    subjects, labels, spectral : ndarray
+        Normalization group, class index and spectral targets of every window.
+    """
 
     def collate(rows: list[int]) -> dict[str, torch.Tensor]:
         return {"signal_mv": equalize(data[rows], subjects[rows]), "labels": torch.from_numpy(labels[rows]),
@@ -213,9 +243,23 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
 
 @torch.no_grad()
 def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, rows: np.ndarray,
-                path: Path,
-                batch: int = 64, on_step: Callable[..., None] | None = None) -> np.ndarray:
+                path: Path, batch: int = 64, on_step: Callable[..., None] | None = None) -> np.ndarray:
     """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
+
+    Parameters
+    ----------
+    model : Module
+        The encoder.
+    data, equalize, subjects
+        As for :func:`signal_collate`.
+    rows : ndarray of int, shape (n_rows,)
+        Windows.
+    path : Path
+        ``.npy`` file to write.
+    batch : int
+        Windows at a time.
+    on_step : callable, optional
+        ``on_step(n)`` after each batch, with the number of windows done.
 
     Returns
     -------
@@ -237,7 +281,17 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
 
 
 def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.ndarray:
-    """A shuffled order of items in which the items of a batch are of similar length (less padding)."""
+    """A shuffled order of items in which the items of a batch are of similar length (less padding).
+
+    Parameters
+    ----------
+    lengths : list of int
+        Tokens of every item.
+    params : FitParams
+        Number and size of the batches, and seed.
+    bucket : int
+        Batches that are sorted by length together.
+    """
     rng = np.random.default_rng(params.seed)
     lengths, need = np.asarray(lengths), params.n_batches * params.batch_size
     drawn = np.concatenate([rng.permutation(len(lengths)) for _ in range(-(-need // len(lengths)))])[:need]
@@ -257,14 +311,15 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
 
     Parameters
     ----------
+    processor : E2LLMProcessor
+        Pads.
     features : ndarray, shape (n_rows, 16, token_width)
         Encoder tokens; None for text alone.
     position : dict of int to int
         Row of ``features`` of each window id.
     noise : float
-        Standard deviation of noise added to the tokens on their way to the state tokens: a frozen encoder knows its
-        training windows too well, and a language model that only ever hears them so clear learns to trust what test
-        windows cannot give.
+        Standard deviation of noise on the input of the state tokens. A frozen encoder separates its training windows
+        better than others: without noise the language model would learn to rely on what test windows do not have.
     """
 
     def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
@@ -273,9 +328,9 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
-            predicted_evidence = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
+            eeg = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
             if noise:  # by the place in the order alone: a resumed run has another random state
-                drawn = [_normal(example["place"], len(example["windows"]), predicted_evidence.shape[1:])
+                drawn = [_normal(example["place"], len(example["windows"]), eeg.shape[1:])
                          for example in examples]
                 batch["eeg_noise"] = noise * torch.cat(drawn)
         return batch
@@ -288,7 +343,19 @@ def _normal(seed: int, n: int, shape: torch.Size) -> torch.Tensor:
 
 
 def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: float, seed: int) -> list[dict]:
-    """Training examples of items; of the kinds that can do without a thought, a share has one."""
+    """Training examples of items.
+
+    Parameters
+    ----------
+    items : list of Item
+        Questions with their answers.
+    processor : E2LLMProcessor
+        Makes ids.
+    thinking_share : float
+        Share with a thought, among items of :data:`e2llm.tasks.items.DIRECT_KINDS`; the others always have one.
+    seed : int
+        Of the choice.
+    """
     rng = np.random.default_rng(seed)
     share = np.array([(thinking_share if item.kind in DIRECT_KINDS else 1.0) if item.thought else 0.0
                       for item in items])

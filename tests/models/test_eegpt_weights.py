@@ -274,7 +274,7 @@ def test_a_kernel_made_for_microvolts_is_noticed_in_millivolts(tmp_path):
     with torch.no_grad():
         theirs.patch_embed.proj.weight.mul_(1e-3)  # the same tokens from microvolts
     save_file(theirs.state_dict(), tmp_path / "uv.safetensors")
-    assert "moves its tokens by 0.001" in str(load_released_weights(make(), tmp_path / "uv.safetensors"))
+    assert "changes its tokens by 0.001" in str(load_released_weights(make(), tmp_path / "uv.safetensors"))
 
 
 def test_every_key_that_did_not_match_is_listed(tmp_path):
