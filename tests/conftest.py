@@ -7,12 +7,15 @@ import os
 # Before anything imports numpy or torch: as many workers as cores, so one thread each, and none that waits by spinning.
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", MPLBACKEND="Agg")
 
+import random
 import shutil
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -20,6 +23,8 @@ from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.simulation import TwinParams, simulate
 from e2llm.data.sources.seed_vii import SeedVII
 
+hypothesis.settings.register_profile("shared cores", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("shared cores")
 LONGEST_FIRST = ("test_notebooks.py", "test_docs.py", "test_hub.py")  # begun last, one worker would wait for the other
 
 
@@ -30,9 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
-@pytest.fixture(autouse=True)
-def same_draws_in_any_order() -> None:
-    """Torch's global generator begins alike in every test, whatever ran before."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Global generators begin alike before the fixtures of every test, whatever ran before."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
 

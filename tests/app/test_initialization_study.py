@@ -1,4 +1,5 @@
-"""Starts of the encoder are made fold by fold without a look at held-out people, are not made twice, and are scored as scikit-learn would."""
+"""Starts of the encoder are made fold by fold without a look at held-out people, are not made twice, and are scored as
+scikit-learn would."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
+from transformers import Trainer
 
 from e2llm.app import initialization_study, stages
 from e2llm.app.initialization_study import Plan, begin, read_answers, study, weights_of
@@ -20,13 +22,20 @@ from e2llm.app.pretraining_stage import load_model
 from e2llm.app.runs import Run
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.evaluation.studies import initialization
-from e2llm.evaluation.studies.initialization import KEYS, PRETRAINED, PRETRAINED_FROM, STARTS, differences, scores
+from e2llm.evaluation.studies.initialization import (
+    INITIALIZATIONS,
+    KEYS,
+    PRETRAINED,
+    PRETRAINED_FROM,
+    differences,
+    scores,
+)
 from e2llm.training.pretraining import PretrainParams
 from e2llm.training.trainer import FitParams
 
 PROTOCOL = {"protocol": "subjects", "n_groups": 3, "normalisation": "population"}
 FIT = FitParams(steps=3, batch_size=4, lr=2e-3, save_steps=10**6)
-PLAN = Plan("tiny2", FIT, PretrainParams(drawn=8), stage_1=replace(FIT, batch_size=8))
+PLAN = Plan("tiny1", FIT, PretrainParams(drawn=8), stage_1=replace(FIT, batch_size=8))
 
 
 @pytest.fixture(autouse=True, scope="module")  # before the study that the tests share: threads round otherwise
@@ -52,38 +61,38 @@ def base(tmp_path_factory, twin, windows) -> Run:
 
 @pytest.fixture(scope="module")
 def studied(base):
-    """Two starts in two folds, stage 1 among the ways."""
+    """Two initializations in two folds, with stage 1."""
     return study(base, PROTOCOL, (0, 1), PLAN, ("random", PRETRAINED))
 
 
 # --- making
 
 
-def test_a_study_answers_every_test_window_once_in_every_way(base, studied):
+def test_a_study_answers_every_test_window_once_in_every_test(base, studied):
     answers = studied.answers
-    ways = [f"{way}: {start}" for way in ("linear probe", "stage 1") for start in ("random", PRETRAINED)]
-    assert list(answers) == [*KEYS, *ways, *initialization.BESIDE]
+    tests = [f"{test}: {start}" for test in ("linear probe", "stage 1") for start in ("random", PRETRAINED)]
+    assert list(answers) == [*KEYS, *tests, *map(str, initialization.COMPARED)]
     for fold, rows in answers.groupby("fold"):
         corpus = stages.open_dataset(base, {**PROTOCOL, "fold": fold})
         assert rows["window"].tolist() == corpus.split.test.tolist()
         assert rows["label"].tolist() == corpus.labels[corpus.split.test].tolist()
     assert answers["subject"].nunique() == 2  # three people, two folds
-    assert answers[ways].isin(range(7)).all(axis=None)
-    assert studied.explained[["fold", "part"]].to_numpy().tolist() == [[0, "train"], [0, "val"], [1, "train"], [1, "val"]]
+    assert answers[tests].isin(range(7)).all(axis=None)
+    assert studied.explained[["fold", "part"]].to_numpy().tolist() == [[0, "train"], [0, "val"], [1, "train"],
+                                                                       [1, "val"]]
     assert set(studied.explained["start"]) == {PRETRAINED}
 
 
 def test_the_tables_on_disk_are_those_of_the_answers(base, studied):
     folder = base.path.parent
-    answers = read_answers(folder / "base-starts-answers.csv")
+    answers = read_answers(folder / "base-init-answers.csv")
     pd.testing.assert_frame_equal(answers, studied.answers, check_dtype=False)
-    for name, table in (("base-starts", scores(answers, 7)), ("base-starts-differences", differences(answers, 7))):
+    for name, table in (("base-init", scores(answers, 7)), ("base-init-differences", differences(answers, 7))):
         pd.testing.assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), table, atol=1e-6, rtol=0)
 
 
 def test_a_finished_study_is_not_made_again(base, studied, monkeypatch):
-    monkeypatch.setattr("e2llm.training.trainer.fit", None)
-    monkeypatch.setattr("e2llm.training.trainer.fit", None)
+    monkeypatch.setattr(Trainer, "train", None)
     monkeypatch.setattr(initialization_study, "fit_baseline", None)
     again = study(base, PROTOCOL, (0, 1), PLAN, ("random", PRETRAINED))
     pd.testing.assert_frame_equal(again.answers, studied.answers)
@@ -91,37 +100,40 @@ def test_a_finished_study_is_not_made_again(base, studied, monkeypatch):
 
 def test_one_that_was_cut_off_goes_on(base, studied, monkeypatch):
     """Runs of a cut-off study lack some stages: the finished pretraining is used, the probe made again."""
-    run = Run.open(f"base-start-{PRETRAINED}-fold0")
+    run = Run.open(f"base-init-{PRETRAINED}-fold0")
     shutil.rmtree(run.path / "probe")
-    monkeypatch.setattr("e2llm.training.trainer.fit", None)
+    monkeypatch.setattr(Trainer, "train", None)
     again = study(base, PROTOCOL, (0, 1), PLAN, ("random", PRETRAINED))
     pd.testing.assert_frame_equal(again.answers, studied.answers)
 
 
 def test_stage_1_starts_from_the_pretrained_weights(base, studied):
-    run = Run.open(f"base-start-{PRETRAINED}-fold0")
+    run = Run.open(f"base-init-{PRETRAINED}-fold0")
     weights = weights_of(run, PRETRAINED)
-    assert run.require("encoder")["params"]["weights"] == weights and "keys matched" in run.require("encoder")["facts"]["origin"]
+    record = run.require("encoder")
+    assert record["params"]["weights"] == weights and "keys matched" in record["facts"]["origin"]
     corpus = stages.open_dataset(run)
     kept = stages.frozen_encoder(run, corpus).state_dict()
-    assert all(torch.equal(kept[key], value) for key, value in load_model(run, corpus).target_encoder.state_dict().items())
-    assert "random start" in Run.open("base-start-random-fold0").require("encoder")["facts"]["origin"]
+    assert all(torch.equal(kept[key], value) for key, value in load_model(run,
+                                                                          corpus).target_encoder.state_dict().items())
+    assert "random start" in Run.open("base-init-random-fold0").require("encoder")["facts"]["origin"]
 
 
 def test_weights_inside_the_project_are_named_from_it(base):
     inside = Run("one", base.root / "runs" / "one", base.root)
     assert weights_of(inside, PRETRAINED) == "runs/one/pretraining/encoder.safetensors"
     assert weights_of(inside, "physiology-pretrained") == weights_of(inside, PRETRAINED)
-    assert [weights_of(inside, start) for start in STARTS[:3]] == ["random", "loud", ""]
+    assert [weights_of(inside, start) for start in INITIALIZATIONS[:3]] == ["random", "loud", ""]
 
 
 def test_a_pretraining_begins_as_its_name_says(base, monkeypatch):
     begun = {}
-    monkeypatch.setattr(initialization_study, "pretrain", lambda run, corpus, protocol, size, fit, mask, start: begun.update({run.name: start}))
+    monkeypatch.setattr(initialization_study, "pretrain",
+                        lambda run, corpus, protocol, size, fit, mask, start: begun.update({run.name: start}))
     monkeypatch.setattr(initialization_study, "probe", lambda *_: None)
     for start in PRETRAINED_FROM:
         begin(base, start, {**PROTOCOL, "fold": 2}, PLAN)
-    assert begun == {"base-start-pretrained-fold2": "loud", "base-start-physiology-pretrained-fold2": ""}
+    assert begun == {"base-init-pretrained-fold2": "loud", "base-init-physiology-pretrained-fold2": ""}
 
 
 def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, twin, windows):
@@ -132,7 +144,7 @@ def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, 
     data[np.concatenate([corpus.split.test, corpus.split.val])] = 1e3
     np.save(path, data)
     run = begin(other, PRETRAINED, {**PROTOCOL, "fold": 0}, PLAN)
-    first = Run.open(f"base-start-{PRETRAINED}-fold0")
+    first = Run.open(f"base-init-{PRETRAINED}-fold0")
     assert [(each.path / "pretraining" / "encoder.safetensors").read_bytes() for each in (run, first)].count(
         (first.path / "pretraining" / "encoder.safetensors").read_bytes()) == 2
     held_out = set(corpus.subjects[corpus.split.test]) | set(corpus.subjects[corpus.split.val])
@@ -141,19 +153,20 @@ def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, 
 
 def test_a_fold_s_windows_are_those_of_the_base(base, studied):
     data = Path("windows/signal/data.npy")
-    assert os.path.samefile(base.path / data, Run.open("base-start-random-fold1").path / data)
+    assert os.path.samefile(base.path / data, Run.open("base-init-random-fold1").path / data)
 
 
 # --- wrong names
 
 
 def test_wrong_names_are_refused(base):
-    with pytest.raises(ValueError, match=r"Unknown start 'released' \(known: random, loud, physiology, pretrained, physiology-pretrained\)"):
+    known = "random, loud, physiology, pretrained, physiology-pretrained"
+    with pytest.raises(ValueError, match=rf"Unknown initializations \['released'\] \(known: {known}\)"):
         begin(base, "released", {**PROTOCOL, "fold": 0}, PLAN)
-    with pytest.raises(ValueError, match=r"Unknown starts \['noise'\]"):
+    with pytest.raises(ValueError, match=r"Unknown initializations \['noise'\]"):
         study(base, PROTOCOL, (0,), PLAN, ("random", "noise"))
     for folds, names in (((), ("random",)), ((0,), ())):
-        with pytest.raises(ValueError, match="one start and one fold or more"):
+        with pytest.raises(ValueError, match="one initialization and one fold or more"):
             study(base, PROTOCOL, folds, PLAN, names)
 
 
@@ -180,17 +193,20 @@ def test_pooled_scores_are_those_of_scikit_learn(answers):
         assert table.loc[name, "score"] == pytest.approx(expected, abs=1e-12)
         assert table.loc[name, "low"] < expected < table.loc[name, "high"]
     assert (table["n"] == 600).all() and (table["chance"] == 0.5).all() and (table["subjects"] == 10).all()
-    assert table.loc["clip duration", ["score", "low", "high"]].tolist() == [1, 1, 1] and table.loc["clip duration", "group"] == "no EEG"
+    assert table.loc["clip duration", ["score", "low", "high"]].tolist() == [1, 1, 1] and table.loc["clip duration",
+                                                                                                    "group"] == "no EEG"
 
 
 def test_differences_are_paired_and_within_one_way(answers):
     table = differences(answers.assign(**{"stage 1: random": answers["label"]}), 2).set_index("name")
     assert set(table.index) == {"random", "physiology"} and set(table["group"]) == {"linear probe"}
     for name in table.index:
-        one, other = (balanced_accuracy_score(answers["label"], answers[f"linear probe: {start}"]) for start in (PRETRAINED, name))
+        one, other = (balanced_accuracy_score(answers["label"], answers[f"linear probe: {start}"])
+                      for start in (PRETRAINED, name))
         assert table.loc[name, "difference"] == pytest.approx(one - other, abs=1e-12)
     assert table.loc["random", "low"] > 0 and table.loc["physiology", "low"] < 0 < table.loc["physiology", "high"]
-    same = differences(answers.assign(**{"linear probe: random": answers[f"linear probe: {PRETRAINED}"]}), 2).set_index("name")
+    same = differences(answers.assign(**{"linear probe: random": answers[f"linear probe: {PRETRAINED}"]}),
+                       2).set_index("name")
     assert same.loc["random", ["difference", "low", "high"]].tolist() == [0, 0, 0]
 
 

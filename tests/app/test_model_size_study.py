@@ -1,4 +1,5 @@
-"""Rungs share what they have in common, differ in the language model alone, and are measured on the same people and items."""
+"""Sizes share what they have in common, differ in the language model alone, and are measured on the same people and
+items."""
 
 from __future__ import annotations
 
@@ -12,18 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from micro import FIT, LANGUAGE_MODEL, linked
 
 from e2llm.app import model_size_study, reasoning_stage, stages
 from e2llm.app.model_size_study import BASE, gather, measure, share_stages, study, train_size
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.claims import Claim, salient_claims
-from e2llm.data.preprocessing import PreprocessParams
 from e2llm.evaluation import faithfulness, tiers
 from e2llm.evaluation.metrics import balanced_accuracy
-from e2llm.evaluation.personwise import drawn, scores
+from e2llm.evaluation.person_bootstrap import drawn, scores
 from e2llm.evaluation.studies import model_size
 from e2llm.evaluation.studies.model_size import SIZES, Schedule, claim_sums
-from e2llm.models.eegpt import HeadParams
 from e2llm.models.language import ScratchParams
 from e2llm.tasks import items as items_module
 from e2llm.tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
@@ -31,8 +31,6 @@ from e2llm.training import stage3_instruction
 from e2llm.training.trainer import FitParams
 
 ROOT = Path(__file__).parents[2]
-FIT = FitParams(4, 4, 4e-3)
-SMALL = ScratchParams(vocab_size=600, hidden_size=48, layers=2)
 KINDS = {"predict": 8, "match": 4, "compare": 4}
 
 
@@ -42,34 +40,28 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, twin) -> Run:
+def base(tmp_path_factory, micro_run) -> Run:
     """A base run of a few steps; three people, all of them tested on clips that none was trained on."""
-    before = os.environ.get("E2LLM_RUNS")
-    os.environ["E2LLM_RUNS"] = str(tmp_path_factory.mktemp("scaling"))
-    run = Run.open("base")
-    stages.preprocess(run, "seed-vii", twin, PreprocessParams(), n_jobs=1)
-    protocol = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
-    corpus = stages.open_dataset(run, protocol)
-    stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams(), 0)
-    corpus = stages.open_dataset(run)
-    stages.make_language_model(run, corpus, "scratch", "float32", SMALL, 40, 1, FIT)
-    stages.align(run, corpus, 1, 2, 8, 1.0, FIT)
-    stages.instruct(run, corpus, KINDS, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
-    yield run
-    os.environ.pop("E2LLM_RUNS") if before is None else os.environ.update(E2LLM_RUNS=before)
+    folder = tmp_path_factory.mktemp("sizes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("E2LLM_RUNS", str(folder))
+        yield linked(micro_run, folder, "base")
 
 
 @pytest.fixture
 def sizes(monkeypatch) -> None:
     """Two sizes as small as they can be."""
-    monkeypatch.setattr(model_size, "SIZES", {"scratch-small": SMALL, "scratch-wide": replace(SMALL, hidden_size=96)})
+    for module in (model_size, model_size_study):
+        monkeypatch.setattr(module, "SIZES", {"scratch-small": LANGUAGE_MODEL,
+                                              "scratch-wide": replace(LANGUAGE_MODEL, hidden_size=96)})
 
 
 @pytest.fixture(scope="module")
 def measured(base) -> dict:
     """Sums, answers and record of the measured base."""
     stage = measure(base, stages.open_dataset(base), 6)
-    read = {name: pd.read_csv(stage.path / f"{name}.csv", dtype={"subject": str, "sums": str}) for name in ("sums", "answers")}
+    read = {name: pd.read_csv(stage.path / f"{name}.csv", dtype={"subject": str, "sums": str})
+            for name in ("sums", "answers")}
     return read | {"record": base.require("scaling")}
 
 
@@ -121,10 +113,10 @@ def test_an_unfinished_base_is_named_with_the_notebook_to_run():
     assert not (run.path / "windows").exists()
 
 
-# --- rungs
+# --- sizes
 
 
-def test_a_rung_differs_in_size_and_learning_rate_alone(base, sizes):
+def test_one_size_differs_in_size_and_learning_rate_alone(base, sizes):
     run = train_size(base, "scratch-wide", 0)
     assert run.name == "base-scale-scratch-wide-seed0"
     for stage, subject in (("language_model", "fit"), ("projector", "fit"), ("adapter", "fit")):
@@ -140,7 +132,7 @@ def test_a_rung_differs_in_size_and_learning_rate_alone(base, sizes):
     for items in ("projector/items.jsonl", "adapter/items.jsonl"):
         assert (run.path / items).read_bytes() == (base.path / items).read_bytes(), "the same items"
     before = run.require("adapter")
-    assert train_size(base, "scratch-wide", 0).require("adapter") == before, "finished rungs are skipped"
+    assert train_size(base, "scratch-wide", 0).require("adapter") == before, "finished sizes are skipped"
 
 
 def test_share_of_steps_precision_and_seed_have_runs_of_their_own(base, sizes):
@@ -155,15 +147,16 @@ def test_share_of_steps_precision_and_seed_have_runs_of_their_own(base, sizes):
         Schedule(0.0)
 
 
-def test_a_local_folder_is_a_rung_and_the_base_is_one_itself(base):
+def test_a_local_folder_is_a_size_and_the_base_is_one_itself(base):
     folder = base.path / "language_model" / "model"
     run = train_size(base, str(folder))
     assert run.require("language_model")["params"]["name"] == str(folder)
-    assert run.require("projector")["params"]["fit"] == base.require("projector")["params"]["fit"], "equal widths, equal rates"
+    fits = [each.require("projector")["params"]["fit"] for each in (run, base)]
+    assert fits[0] == fits[1], "equal widths, equal rates"
     assert train_size(base, BASE) == base == train_size(base, "run:base")
 
 
-def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
+def test_a_finished_run_is_a_size_if_its_encoder_is_the_base_s(base):
     other = Run(name="moved", path=Path(shutil.copytree(base.path, base.path.parent / "moved")), root=base.root)
     assert train_size(base, "run:moved").path == other.path
     record = json.loads((other.path / "encoder" / "stage.json").read_text())
@@ -185,7 +178,8 @@ def test_a_finished_run_is_a_rung_if_its_encoder_is_the_base_s(base):
 def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
     run = Run.open("loaded")
     share_stages(base, run)
-    stages.make_language_model(run, stages.open_dataset(run), str(base.path / "language_model" / "model"), "float32", SMALL, 0, 0, FIT)
+    stages.make_language_model(run, stages.open_dataset(run), str(base.path / "language_model" / "model"), "float32",
+                               LANGUAGE_MODEL, 0, 0, FIT)
     stages.align(run, stages.open_dataset(run), 1, 2, 8, 1.0, FIT)
     stages.instruct(run, stages.open_dataset(run), KINDS, 0, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
     with pytest.raises(ValueError, match=r"no schedule for 'scratch-small'.*language_model = .scratch."):
@@ -196,9 +190,11 @@ def test_sizes_grow_and_can_be_made():
     from e2llm.models.language import make_tokenizer, new_language_model
 
     tokenizer = make_tokenizer(["a b c"], 300)
-    counts = [sum(p.numel() for p in new_language_model(tokenizer, size, 0).parameters()) for size in list(SIZES.values())[:4]]
+    counts = [sum(p.numel() for p in new_language_model(tokenizer, size, 0).parameters())
+              for size in list(SIZES.values())[:4]]
     assert counts == sorted(counts) and {size.vocab_size for size in SIZES.values()} == {ScratchParams().vocab_size}
-    assert SIZES["scratch-600k"].init_std == pytest.approx(ScratchParams().init_std, abs=0.003), "the default run's own size"
+    assert SIZES["scratch-600k"].init_std == pytest.approx(ScratchParams().init_std,
+                                                           abs=0.003), "the default run's own size"
 
 
 # --- what is measured
@@ -207,7 +203,8 @@ def test_sizes_grow_and_can_be_made():
 def test_every_measure_has_its_controls(measured):
     have = set(map(tuple, measured["sums"][["statistic", "source"]].drop_duplicates().to_numpy()))
     controls = ("EEG", "shuffled EEG", "no EEG")
-    for statistic in ("answers", "confidence", "claims", "parsed", "zero_shot", "zero_predict", "zero_match", "zero_choose"):
+    for statistic in ("answers", "confidence", "claims", "parsed", "zero_shot", "zero_predict", "zero_match",
+                      "zero_choose"):
         assert {(statistic, source) for source in controls} <= have
     assert {(name, source) for name in ("wordings", "unseen wordings") for source in controls[:2]} <= have
     assert {("thought", "EEG"), ("answers", model_size.HEAD), ("confidence", model_size.HEAD)} <= have
@@ -217,7 +214,8 @@ def test_sums_are_those_of_the_answers_that_lie_beside_them(base, measured):
     answers, corpus = measured["answers"], stages.open_dataset(base)
     assert answers["window"].tolist() == corpus.split.test.tolist()
     people = measured["sums"].assign(size="base", parameters=1, origin="scratch", seed=0)
-    expected = balanced_accuracy(answers["label"].to_numpy(), answers["answer"].to_numpy(), answers["subject"].to_numpy(), 7)
+    expected = balanced_accuracy(answers["label"].to_numpy(), answers["answer"].to_numpy(),
+                                 answers["subject"].to_numpy(), 7)
     assert drawn(people, "accuracy")["base"].score().value == pytest.approx(expected.value)
     with np.load(base.path / "encoder" / "answers.npz") as stored:
         at = np.searchsorted(stored["rows"], corpus.split.test)
@@ -237,7 +235,7 @@ def test_costs_are_measured(measured):
 
 
 def test_a_measured_run_is_not_measured_again(base, measured, monkeypatch):
-    monkeypatch.setattr(model_size_study, "listener_of", lambda run: pytest.fail("measured again"))
+    monkeypatch.setattr(model_size_study, "open_engine", lambda run: pytest.fail("measured again"))
     assert measure(base, stages.open_dataset(base), 6).done
 
 
@@ -246,19 +244,23 @@ def test_wordings_change_the_words_and_nothing_else(base):
     (item,) = items_module.prediction_items(corpus, corpus.split.test[:1], 0)
     other = model_size._reworded(item, ZERO_SHOT_WORDINGS[0].format(noun="emotion"))
     first, second = (each.messages[0]["content"] for each in (item, other))
-    assert first[0] == second[0] and first[1]["text"] != second[1]["text"] == " This EEG segment shows a person. Which emotion fits?"
-    assert replace(other, messages=item.messages) == item and len(PREDICT_WORDINGS) > model_size.N_WORDINGS <= len(ZERO_SHOT_WORDINGS)
+    assert first[0] == second[0] and first[1]["text"] != second[1]["text"]
+    assert second[1]["text"] == " This EEG segment shows a person. Which emotion fits?"
+    assert replace(other, messages=item.messages) == item
+    assert len(PREDICT_WORDINGS) > model_size.N_WORDINGS <= len(ZERO_SHOT_WORDINGS)
 
 
-def test_agreement_is_of_models_that_listen_and_not_of_ones_that_guess(base, monkeypatch):
-    """A model that knows the window answers every wording alike; under the control each wording hears another window."""
+def test_agreement_is_of_models_that_use_eeg_and_not_of_ones_that_guess(base, monkeypatch):
+    """A model that knows the window answers every wording alike; under the control each wording is asked about another
+    window.
+    """
     corpus = stages.open_dataset(base)
     engine, test = reasoning_stage.open_engine(base), corpus.split.test
     items = items_module.prediction_items(corpus, test, 0)
     window_of = {row: int(window) for window, row in engine.position.items()}
 
-    def knows(hearing, asked):
-        predicted_evidence = [window_of[hearing.position[item.windows[0]]] for item in asked]
+    def knows(engine, asked):
+        predicted_evidence = [window_of[engine.position[item.windows[0]]] for item in asked]
         return np.eye(7)[corpus.labels[predicted_evidence]]
 
     monkeypatch.setattr(model_size, "closed_set", knows)
@@ -269,7 +271,7 @@ def test_agreement_is_of_models_that_listen_and_not_of_ones_that_guess(base, mon
 
 
 def scaling_kappa(sums: np.ndarray) -> np.ndarray:
-    from e2llm.evaluation.personwise import fleiss_kappa
+    from e2llm.evaluation.person_bootstrap import fleiss_kappa
 
     return fleiss_kappa(sums)
 
@@ -279,30 +281,32 @@ def test_claims_of_each_person_add_up_to_the_precision_of_all(base):
     rows = corpus.split.test
     claims = [salient_claims(corpus.z[row], corpus.evidence_names) for row in rows]
     claims[0] = (Claim(corpus.evidence_names.columns[0], "typical"), Claim("nowhere", "low"))
-    claims = [() if corpus.subjects[row] == corpus.subjects[rows[-1]] else said for row, said in zip(rows, claims, strict=True)]
+    claims = [() if corpus.subjects[row] == corpus.subjects[rows[-1]] else said
+              for row, said in zip(rows, claims, strict=True)]
     expected = faithfulness.claim_precision(claims, corpus.z[rows], corpus.evidence_names, corpus.subjects[rows])
     sums = claim_sums(corpus, rows, claims)
     total = np.sum(list(sums.values()), axis=0)
-    assert total[0] / total[2] == pytest.approx(expected.value) and total[1] / total[2] == pytest.approx(expected.chance)
+    assert total[0] / total[2] == pytest.approx(expected.value)
+    assert total[1] / total[2] == pytest.approx(expected.chance)
     assert sums[str(corpus.subjects[rows[-1]])].tolist() == [0, 0, 0]
 
 
-# --- the ladder
+# --- the study
 
 
 def test_the_committed_study_is_what_its_sums_say():
     results = ROOT / "notebooks" / "results"
     people = pd.read_csv(results / "scaling_people.csv", dtype={"subject": str, "sums": str})
     pd.testing.assert_frame_equal(pd.read_csv(results / "scaling.csv"), scores(people), check_dtype=False, rtol=1e-9)
-    assert set(pd.read_csv(results / "scaling_costs.csv")["rung"]) == set(people["rung"])
+    assert set(pd.read_csv(results / "scaling_costs.csv")["size"]) == set(people["size"])
 
 
-def test_a_study_gathers_rungs_and_tells_which_could_not_be_had(base, sizes, measured):
-    explanations = []
-    found = study(base, [BASE, "scratch-small", "./nowhere"], [0, 1], 6, tell=explanations.append)
-    assert explanations == ["base", "base-scale-scratch-small-seed0", "base-scale-scratch-small-seed1"]
+def test_a_study_gathers_sizes_and_lists_what_could_not_be_loaded(base, sizes, measured):
+    finished = []
+    found = study(base, [BASE, "scratch-small", "./nowhere"], [0, 1], 6, on_run=finished.append)
+    assert finished == ["base", "base-scale-scratch-small-seed0", "base-scale-scratch-small-seed1"]
     assert list(found.missing) == ["./nowhere"] and "is no folder" in found.missing["./nowhere"]
-    assert set(found.people["rung"]) == {BASE, "scratch-small"} and len(found.costs) == 3
+    assert set(found.people["size"]) == {BASE, "scratch-small"} and len(found.costs) == 3
     table = scores(found.people)
     assert set(table["people"]) == {3}
     seeds = drawn(found.people, "agreement, seeds")
@@ -326,6 +330,6 @@ def test_seeds_of_other_windows_are_not_compared(base, sizes, measured):
 
 
 @pytest.mark.parametrize(("sizes", "seeds"), [([], [0]), (["base", "base"], [0]), (["base"], []), (["base"], [1, 1])])
-def test_a_ladder_without_rungs_or_with_one_twice_is_refused(base, sizes, seeds):
+def test_a_study_without_sizes_or_with_one_twice_is_refused(base, sizes, seeds):
     with pytest.raises(ValueError, match="different names and seeds"):
         study(base, sizes, seeds, 6)

@@ -1,4 +1,5 @@
-"""Runs stand side by side only where they were asked about the same windows, and what is said of each is counted from its own texts."""
+"""Runs stand side by side only where they were asked about the same windows, and what is said of each is counted from
+its own texts."""
 
 from __future__ import annotations
 
@@ -12,52 +13,30 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from micro import CLIPS, FIT, linked, train
 
 from e2llm.app import stages
-from e2llm.app.evaluation_stage import evaluate
 from e2llm.app.model_size_study import share_stages
 from e2llm.app.run_comparison import COLUMNS, TRAINING, side_by_side, write_explanations
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.claims import level
-from e2llm.data.preprocessing import PreprocessParams
-from e2llm.models.eegpt import HeadParams
-from e2llm.models.language import ScratchParams
 from e2llm.tasks.items import read_items
 from e2llm.tasks.thought_parser import parse
-from e2llm.training import stage3_instruction
-from e2llm.training.trainer import FitParams
 from e2llm.viz.plots_model_size import side_by_side as figure_of
-
-FIT = FitParams(4, 4, 4e-3)
-PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, twin):
+def runs(tmp_path_factory, micro_run):
     """Two runs on the same windows and encoder, of a few steps each, and one of another fold."""
-    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("E2LLM_RUNS", str(tmp_path_factory.mktemp("versus")))
-        one, other, elsewhere = (Run.open(name) for name in ("one", "other", "elsewhere"))
-        stages.preprocess(one, "seed-vii", twin, PreprocessParams(), n_jobs=1)
-        _train(one, PROTOCOL, seed=0)
+        patch.setenv("E2LLM_RUNS", str(folder))
+        one, other, elsewhere = linked(micro_run, folder, "one"), Run.open("other"), Run.open("elsewhere")
         share_stages(one, other)
-        _train(other, PROTOCOL, seed=1)
+        train(other, fit=replace(FIT, seed=1))
         share_stages(one, elsewhere, ["windows"])
-        _train(elsewhere, PROTOCOL | {"fold": 1}, seed=0)
+        train(elsewhere, CLIPS | {"fold": 1})
         yield one, other, elsewhere
-
-
-def _train(run: Run, protocol: dict, seed: int) -> None:
-    fit, corpus = replace(FIT, seed=seed), stages.open_dataset(run, protocol)
-    if not run.finished("encoder"):
-        stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", replace(FIT, batch_size=8), HeadParams(), 0)
-    corpus = stages.open_dataset(run)
-    stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(600, 48, 2), 40, 1, fit)
-    stages.align(run, corpus, 1, 2, 8, 1.0, fit)
-    stages.instruct(run, corpus, {"predict": 8, "match": 4}, 4, stage3_instruction.AdapterParams(rank=2, alpha=4), fit)
-    evaluate(run, corpus, None, 3, False, False, 0)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +50,12 @@ def test_answers_are_those_of_lesson_05(table, runs):
         rows = table[(table["run"] == run.name) & (table["group"] == "tier 1")].set_index("name")
         assert {"LLM", "LLM, free text", "LLM, no EEG", "stage-1 head"} <= set(rows.index)
         for name, row in rows.iterrows():
-            assert [row["score"], row["low"], row["chance"], row["n"]] == [stored[name][key] for key in ("score", "low", "chance", "n")]
-        kinds = {row["name"]: row["score"] for row in run.read_metrics()["tables"]["tiers_2_and_3"] if row["group"] == "EEG"}
-        assert dict(table[(table["run"] == run.name) & (table["group"] == "tiers 2 and 3")][["name", "score"]].to_numpy()) == kinds
+            assert [row["score"], row["low"], row["chance"], row["n"]] == [stored[name][key]
+                                                                           for key in ("score", "low", "chance", "n")]
+        kinds = {row["name"]: row["score"] for row in run.read_metrics()["tables"]["tiers_2_and_3"]
+                 if row["group"] == "EEG"}
+        others = table[(table["run"] == run.name) & (table["group"] == "tiers 2 and 3")]
+        assert dict(others[["name", "score"]].to_numpy()) == kinds
 
 
 def test_claims_are_counted_from_the_texts(table, runs):
@@ -120,5 +102,5 @@ def test_the_figure_has_a_row_for_every_rate_and_a_colour_for_every_run(table):
     ax = figure.axes[0]
     rates = table[table["group"] != "writing"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(dict.fromkeys(rates["name"]))
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"one", "other", "chance"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"one", "other", "chance"}
     plt.close(figure)
