@@ -1,7 +1,7 @@
-"""Which channels, moments and rhythms an answer is owed to: from its log-probability back through projector and encoder.
+"""Which channels, moments and bands an answer depends on, by gradients through projector and encoder.
 
-Attributions tell what a model listens to, which need not be what an emotion causes. Taking cells away shows whether they are right
-about the model; the table that the twin was made from, whether the model is right about the twin.
+Attributions show what a model uses, which need not be what an emotion causes. Taking cells away shows whether they are
+right about the model; the table that the twin was made from shows whether the model is right about the twin.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from ..core.bands import BANDS
 from ..core.chat import Item
-from ..core.claims import Claim
-from ..core.montage import FRONTAL_PAIRS, canonical, region_indices
+from ..data.dataset import Corpus
 from ..data.emotion_effects import EFFECTS
 from ..data.features import scalp_groups
 from ..models.eegpt import EEGPT, PATCH, SFREQ, EmotionEncoder
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
-from .metrics import Score, mean_over_subjects
+from .metrics import mean_over_subjects
 
-Scorer = Callable[[Tensor], Tensor]  # differentiable: signal (batch, channels, samples) in millivolts -> log-probabilities (batch, n_labels)
+# Differentiable: signal (batch, channels, samples) in millivolts -> log-probabilities (batch, n_labels)
+Scorer = Callable[[Tensor], Tensor]
 Bands = Mapping[str, tuple[float, float]]  # Hz, lower edge included
 
 
@@ -42,20 +42,37 @@ def head_score(model: EmotionEncoder) -> Scorer:
     return lambda signal_mv: model(signal_mv.to(model.classifier.weight.device))["logits"].log_softmax(dim=-1)
 
 
-def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, encoder: EEGPT, question: Item, closed: bool = False) -> Scorer:
-    """Log-probability of each option of a question about one segment, heard from the signal; shape (batch, n_options).
+def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, encoder: EEGPT, question: Item,
+                   closed: bool = False) -> Scorer:
+    """Log-probability of each option of a question about one segment, from the signal; shape (batch, n_options).
 
-    The numbers of :func:`e2llm.models.inference.score_options` without a thought, end of turn included, with their gradient through language
-    model, projector, and the ``encoder`` whose tokens that projector knows. Of the ``question`` the words and options count, not the
-    window that it names. The evidence tokens of the prompt are silent: which features are loud enough to be said jumps as the signal
-    changes, and a jump has no gradient; what is explained is the answer owed to the state tokens. ``closed`` normalises over the
-    options, to compare with the head; else what makes the model answer with any option at all counts too. ValueError for several EEG
-    parts or none, and for models in training mode.
+    The numbers of :func:`e2llm.models.inference.score_options` without a thought, end of turn included, with their
+    gradient through language model, projector and encoder. The evidence tokens of the prompt carry nothing: which
+    features are above the evidence threshold changes in steps as the signal changes, and a step has no gradient. So the
+    part of the answer that depends on the state tokens is explained.
+
+    Parameters
+    ----------
+    model, processor
+        The language model with its projector, and its processor.
+    encoder : EEGPT
+        Whose tokens that projector knows.
+    question : Item
+        Its words and options count, not the window that it names.
+    closed : bool
+        Normalize over the options, to compare with the head; else what makes the model answer with any option at all
+        counts too.
+
+    Raises
+    ------
+    ValueError
+        For several EEG parts or none, and for models in training mode.
     """
     _refuse_training(model, encoder)
     model = model.without_evidence_tokens()
     if len(found := processor.windows(question.messages)) != 1:
-        raise ValueError(f"The question holds {len(found)} EEG segments: ask about one, as e2llm.tasks.items.predict does.")
+        raise ValueError(f"The question holds {len(found)} EEG segments: ask about one, as "
+                         "e2llm.tasks.items.predict does.")
     device, n_options = model.device, len(question.options)
     prompt = torch.tensor([processor.ids(processor.prompt(question.messages, thinking=False))], device=device)
     options = [[*processor.ids(option), processor.tokenizer.eos_token_id] for option in question.options]
@@ -69,12 +86,14 @@ def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcess
         first = model(input_ids=prompt.expand(n, -1), eeg_features=features, use_cache=True)
         cache = first.past_key_values
         cache.batch_repeat_interleave(n_options)
-        said, real = ids.repeat(n, 1), mask.repeat(n, 1)
+        repeated, real = ids.repeat(n, 1), mask.repeat(n, 1)
         full = torch.cat([real.new_ones(len(real), prompt.shape[1]), real], dim=1)
-        second = model(input_ids=said, attention_mask=full, past_key_values=cache, position_ids=places.expand(len(said), -1), use_cache=True)
+        second = model(input_ids=repeated, attention_mask=full, past_key_values=cache,
+                       position_ids=places.expand(len(repeated), -1), use_cache=True)
         # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
-        logits = torch.cat([first.logits[:, -1:].repeat_interleave(n_options, dim=0), second.logits[:, :-1]], dim=1).float()
-        chosen = logits.log_softmax(-1).gather(-1, said.unsqueeze(-1)).squeeze(-1) * real
+        before = first.logits[:, -1:].repeat_interleave(n_options, dim=0)
+        logits = torch.cat([before, second.logits[:, :-1]], dim=1).float()
+        chosen = logits.log_softmax(-1).gather(-1, repeated.unsqueeze(-1)).squeeze(-1) * real
         scores = chosen.sum(dim=1).view(n, n_options)
         return scores.log_softmax(dim=-1) if closed else scores
 
@@ -83,7 +102,8 @@ def language_score(model: E2LLMForConditionalGeneration, processor: E2LLMProcess
 
 def _refuse_training(*models: torch.nn.Module) -> None:
     if training := [type(model).__name__ for model in models if model.training]:
-        raise ValueError(f"{training[0]} is in training mode, where dropout makes every gradient another one: call eval() first.")
+        raise ValueError(f"{training[0]} is in training mode, where dropout makes every gradient another one: "
+                         "call eval() first.")
 
 
 class Explanation(NamedTuple):
@@ -95,33 +115,57 @@ class Explanation(NamedTuple):
 
 
 def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tensor | None = None, steps: int = 32,
-            bands: Bands = BANDS, sfreq: float = SFREQ, tolerance: float = 0.05, batch: int = 16, doublings: int = 0) -> Explanation:
-    """Integrated gradients (Sundararajan, Taly & Yan 2017, ICML) by sample and by band, from one pass along the path.
+            bands: Bands = BANDS, sfreq: float = SFREQ, tolerance: float = 0.05, batch: int = 16,
+            doublings: int = 0) -> Explanation:
+    """Integrated gradients by sample and by band, from one pass along the path.
 
-    The gradient, averaged on the straight line from baseline to signal by Gauss-Legendre quadrature, times their difference. That is
-    linear in the difference, so its parts in the bands need no path of their own, and add up to the whole.
+    The gradient, averaged on the straight line from baseline to signal by Gauss-Legendre quadrature, times their
+    difference. That is linear in the difference, so its parts in the bands need no path of their own, and add up to the
+    whole.
 
     Parameters
     ----------
     score, target
-        Log-probabilities from signals, no window depending on another of its batch; and which of them is explained, one for each window.
+        Log-probabilities from signals, no window depending on another of its batch; and which of them is explained, one
+        for each window.
     signal, baseline : Tensor, shape (batch, channels, samples)
-        Millivolts for the scorers made here. By default the baseline is zero, where no rhythm has power; see :func:`spectral_baseline`.
-    steps, tolerance
-        Points on the path; and the largest gap, as a share of the difference of the scores (of 1 nat where that is smaller), that passes
-        without an :class:`IncompleteAttribution` warning. ValueError for shapes, targets, steps or bands that do not fit.
+        Millivolts for the scorers made here. By default the baseline is zero, where no rhythm has power.
+    steps : int
+        Points on the path.
+    bands : mapping
+        Name to lower and upper edge, Hz.
+    sfreq : float
+        Samples a second.
+    tolerance : float
+        Largest gap, as a share of the difference of the scores (of 1 nat where that is smaller), that passes without an
+        :class:`IncompleteAttribution` warning.
+    batch : int
+        Windows at a time.
     doublings : int
         How often windows with a larger gap are explained anew, each time with twice the points.
+
+    Raises
+    ------
+    ValueError
+        For shapes, targets, steps or bands that do not fit.
+
+    References
+    ----------
+    Sundararajan, Taly & Yan 2017, ICML.
     """
     baseline, chosen = torch.zeros_like(signal) if baseline is None else baseline, torch.as_tensor(np.asarray(target))
     if signal.ndim != 3 or not len(signal) or baseline.shape != signal.shape or chosen.shape != signal.shape[:1]:
-        raise ValueError(f"Signal {tuple(signal.shape)}, baseline {tuple(baseline.shape)} and target {tuple(chosen.shape)} do not fit: give "
+        raise ValueError(f"Signal {tuple(signal.shape)}, baseline {tuple(baseline.shape)} and target "
+                         f"{tuple(chosen.shape)} do not fit: give "
                          "(batch, channels, samples) twice, and one label a window.")
     if steps < 1 or not (torch.isfinite(signal).all() and torch.isfinite(baseline).all()):
-        raise ValueError(f"steps must be 1 or more, got {steps}, and signal and baseline finite: leave broken windows out.")
+        raise ValueError(f"steps must be 1 or more, got {steps}, and signal and baseline finite: leave "
+                         "broken windows out.")
     difference = signal - baseline
-    samples, in_bands = (np.empty(shape, dtype=difference.numpy().dtype) for shape in (signal.shape, (*signal.shape[:2], len(bands) + 1)))
-    moved, todo = _predicted_evidence(score, signal, chosen, batch) - _predicted_evidence(score, baseline, chosen, batch), np.arange(len(signal))
+    samples, in_bands = (np.empty(shape, dtype=difference.numpy().dtype)
+                         for shape in (signal.shape, (*signal.shape[:2], len(bands) + 1)))
+    moved = _values_of(score, signal, chosen, batch) - _values_of(score, baseline, chosen, batch)
+    todo = np.arange(len(signal))
     for points in [steps * 2**doubling for doubling in range(doublings + 1)]:
         for some in (todo[i : i + batch] for i in range(0, len(todo), batch)):
             gradient = _mean_gradient(score, baseline[some], difference[some], chosen[some], points)
@@ -132,7 +176,8 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
         if not len(todo := np.flatnonzero(~(share <= tolerance))):  # NaN included
             break
     else:
-        warnings.warn(f"Attributions miss the difference of the scores by up to {share.max():.1%} after {points} steps (tolerance {tolerance:.1%}): "
+        warnings.warn(f"Attributions miss the difference of the scores by up to {share.max():.1%} after {points} steps "
+                      f"(tolerance {tolerance:.1%}): "
                       "raise steps.", IncompleteAttribution, stacklevel=2)
     return Explanation(samples, in_bands, gap)
 
@@ -155,88 +200,118 @@ def _of_target(score: Scorer, signal: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _predicted_evidence(score: Scorer, signal: Tensor, target: Tensor, batch: int) -> np.ndarray:
-    return torch.cat([_of_target(score, signal[i : i + batch], target[i : i + batch]) for i in range(0, len(signal), batch)]).double().numpy()
-
-
-def integrated_gradients(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tensor | None = None, steps: int = 32) -> np.ndarray:
-    """Attribution of every sample, shape (batch, channels, samples); see :func:`explain`."""
-    return explain(score, signal, target, baseline, steps).samples
-
-
-def by_band(score: Scorer, signal: Tensor, target: Sequence[int], bands: Bands = BANDS, sfreq: float = SFREQ,
-            baseline: Tensor | None = None, steps: int = 32) -> np.ndarray:
-    """Attribution of every channel and band, shape (batch, channels, n_bands + 1), the rest last; see :func:`explain`."""
-    return explain(score, signal, target, baseline, steps, bands, sfreq).bands
+def _values_of(score: Scorer, signal: Tensor, target: Tensor, batch: int) -> np.ndarray:
+    parts = [_of_target(score, signal[i : i + batch], target[i : i + batch]) for i in range(0, len(signal), batch)]
+    return torch.cat(parts).double().numpy()
 
 
 def to_patches(attribution: np.ndarray, patch: int = PATCH) -> np.ndarray:
-    """Sums over the samples of each time patch: (batch, channels, samples) to (batch, channels, samples / patch)."""
+    """Sums over the samples of each time patch.
+
+    Parameters
+    ----------
+    attribution : ndarray, shape (batch, channels, samples)
+        Of samples.
+    patch : int
+        Samples in a patch.
+
+    Returns
+    -------
+    ndarray, shape (batch, channels, samples / patch)
+    """
     if attribution.shape[-1] % patch:
-        raise ValueError(f"{attribution.shape[-1]} samples are not a whole number of patches of {patch}: choose a patch that divides them.")
+        raise ValueError(f"{attribution.shape[-1]} samples are not a whole number of patches of {patch}: choose "
+                         "a patch that divides them.")
     return attribution.reshape(*attribution.shape[:-1], -1, patch).sum(axis=-1)
 
 
 def decompose(signal: Tensor, bands: Bands, sfreq: float) -> Tensor:
-    """Parts of a signal in each band and in none, by Fourier transform: (..., samples) to (..., n_bands + 1, samples), adding up to it."""
-    edges = [edge for band in sorted(bands.values()) for edge in band]
-    if not edges or edges != sorted(edges) or edges[0] < 0 or edges[-1] > sfreq / 2:
-        raise ValueError(f"The bands {dict(bands)} overlap or leave 0 to {sfreq / 2:g} Hz: give bands that lie side by side inside it.")
-    spectrum, frequencies = torch.fft.rfft(signal), torch.fft.rfftfreq(signal.shape[-1], 1.0 / sfreq)
-    parts = [torch.fft.irfft(spectrum * ((frequencies >= low) & (frequencies < high)), n=signal.shape[-1]) for low, high in bands.values()]
-    return torch.stack([*parts, signal - sum(parts)], dim=-2)
-
-
-def spectral_baseline(signal: Tensor, subjects: np.ndarray, bands: Bands = BANDS, sfreq: float = SFREQ) -> Tensor:
-    """Every window with its own waveform at its person's usual levels: the path from here changes power and nothing else.
-
-    Each band of each channel is scaled to the geometric mean of its power over the person's windows in ``signal`` (batch, channels,
-    samples), so the attribution tells what an answer owes to a band being stronger or weaker than usual; to the rest it gives nothing.
-    """
-    parts = decompose(signal, bands, sfreq)
-    level = parts[:, :, :-1].square().mean(dim=-1, keepdim=True).clamp_min(1e-20).log()
-    gain = torch.ones_like(parts[..., :1])
-    for who in np.unique(subjects):
-        own = torch.from_numpy(np.flatnonzero(np.asarray(subjects) == who))
-        gain[own, :, :-1] = (0.5 * (level[own].mean(dim=0) - level[own])).exp()
-    return (parts * gain).sum(dim=-2)
-
-
-def deletion_insertion(score: Scorer, signal: Tensor, target: Sequence[int], attribution: np.ndarray, shares: Sequence[float],
-                       rng: np.random.Generator, filler: Tensor | None = None, taper: int = 8, batch: int = 64) -> pd.DataFrame:
-    """Take cells away, or put them in, the most attributed first and in random order (Petsiuk, Das & Saenko 2018, BMVC).
-
-    A row for each window, kind ("deletion", "insertion") and share; "attributed" and "random" are the target's log-probability. ``score``,
-    ``signal`` and ``target`` are those of :func:`explain`; ``rng`` draws the random order of every window.
+    """Parts of a signal in each band and in none, by Fourier transform; they add up to it.
 
     Parameters
     ----------
+    signal : Tensor, shape (..., samples)
+        Any unit.
+    bands : mapping
+        Name to lower and upper edge, Hz; they must not overlap.
+    sfreq : float
+        Samples a second.
+
+    Returns
+    -------
+    Tensor, shape (..., n_bands + 1, samples)
+    """
+    edges = [edge for band in sorted(bands.values()) for edge in band]
+    if not edges or edges != sorted(edges) or edges[0] < 0 or edges[-1] > sfreq / 2:
+        raise ValueError(f"The bands {dict(bands)} overlap or leave 0 to {sfreq / 2:g} Hz: give bands that do not "
+                         "overlap inside it.")
+    spectrum, frequencies = torch.fft.rfft(signal), torch.fft.rfftfreq(signal.shape[-1], 1.0 / sfreq)
+    parts = [torch.fft.irfft(spectrum * ((frequencies >= low) & (frequencies < high)), n=signal.shape[-1])
+             for low, high in bands.values()]
+    return torch.stack([*parts, signal - sum(parts)], dim=-2)
+
+
+def deletion_insertion(score: Scorer, signal: Tensor, target: Sequence[int], attribution: np.ndarray,
+                       shares: Sequence[float],
+                       rng: np.random.Generator, filler: Tensor | None = None, taper: int = 8,
+                       batch: int = 64) -> pd.DataFrame:
+    """Take cells away, or put them in, the most attributed first and in random order.
+
+    Parameters
+    ----------
+    score, signal, target
+        As in :func:`explain`.
     attribution : ndarray, shape (batch, channels, n_patches)
         Of cells, from :func:`to_patches`; the largest come first, negative ones last, equal ones in random order.
     shares : sequence of float
         Of the cells taken away or put in: two or more, rising, from 0 to 1.
-    filler, taper
-        What stands where a cell is missing, shape of ``signal``, zeros by default; and in how many samples, an even number, a missing
-        cell fades at a kept one: inside it, so that kept cells stay whole. ValueError for what does not fit.
+    rng : Generator
+        Draws the random order of every window.
+    filler : Tensor, optional
+        Replaces missing cells; shape of ``signal``, zeros by default.
+    taper : int
+        In how many samples, an even number, a missing cell fades at a kept one: inside it, so that kept cells stay
+        whole.
+    batch : int
+        Windows at a time.
+
+    Returns
+    -------
+    DataFrame
+        A row for each window, kind ("deletion", "insertion") and share; "attributed" and "random" are the target's
+        log-probability.
+
+    Raises
+    ------
+    ValueError
+        For what does not fit.
+
+    References
+    ----------
+    Petsiuk, Das & Saenko 2018, BMVC.
     """
-    (n, channels, samples), wide, chosen = signal.shape, np.asarray(shares, dtype=float), torch.as_tensor(np.asarray(target))
-    if attribution.ndim != 3 or attribution.shape[:2] != (n, channels) or samples % attribution.shape[2] or attribution.shape[2] == samples:
-        raise ValueError(f"Attribution {attribution.shape} is not of cells of signal {tuple(signal.shape)}: sum it over patches with to_patches.")
+    (n, channels, samples), patches = signal.shape, attribution.shape[-1]
+    wide, chosen = np.asarray(shares, dtype=float), torch.as_tensor(np.asarray(target))
+    fits = attribution.ndim == 3 and attribution.shape[:2] == (n, channels)
+    if not fits or samples % patches or patches == samples:
+        raise ValueError(f"Attribution {attribution.shape} is not of cells of signal {tuple(signal.shape)}: sum it "
+                         "over patches with to_patches.")
     if len(wide) < 2 or (np.diff(wide) <= 0).any() or wide[0] < 0 or wide[-1] > 1:
         raise ValueError(f"shares must be two or more rising numbers from 0 to 1, got {list(shares)}.")
-    if taper < 0 or taper % 2 or 2 * taper > samples // attribution.shape[2]:
-        raise ValueError(f"taper must be even and at most half a cell of {samples // attribution.shape[2]} samples, got {taper}.")
+    if taper < 0 or taper % 2 or 2 * taper > samples // patches:
+        raise ValueError(f"taper must be even and at most half a cell of {samples // patches} samples, got "
+                         f"{taper}.")
     filler, cells = torch.zeros_like(signal) if filler is None else filler, attribution.reshape(n, -1)
     random = rng.permuted(np.tile(np.arange(cells.shape[1]), (n, 1)), axis=1)
     # Equal attributions fall in random order, else the first channels would go first.
     rank, tables = {"attributed": np.lexsort((random, -cells), axis=-1).argsort(axis=1), "random": random}, []
     for kind, share in [(kind, share) for kind in ("deletion", "insertion") for share in wide]:
-        predicted_evidence = {}
+        values = {}
         for name, place in rank.items():
             first = (place < round(share * cells.shape[1])).reshape(attribution.shape)
             keep = _weights(first if kind == "insertion" else ~first, samples, taper)
-            predicted_evidence[name] = _predicted_evidence(score, filler + keep * (signal - filler), chosen, batch)
-        tables.append(pd.DataFrame({"window": range(n), "kind": kind, "share": share, **predicted_evidence}))
+            values[name] = _values_of(score, filler + keep * (signal - filler), chosen, batch)
+        tables.append(pd.DataFrame({"window": range(n), "kind": kind, "share": share, **values}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -250,14 +325,23 @@ def _weights(keep: np.ndarray, samples: int, taper: int) -> Tensor:
 def areas(curves: pd.DataFrame, subjects: np.ndarray) -> pd.DataFrame:
     """Area under the curves of :func:`deletion_insertion` (nats, mean over their range of shares), a row a kind.
 
-    "score" is attributed minus random, with its interval over people (``owners`` of the windows): below 0 for deletion and above it for
-    insertion where attributions are right about the model.
+    "score" is attributed minus random, with its interval over people: below 0 for deletion and above it for insertion
+    where attributions are right about the model.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        From :func:`deletion_insertion`.
+    subjects : ndarray, shape (n_windows,)
+        Subject of every window.
     """
     rows = []
     for kind, table in curves.groupby("kind"):
         wide = {order: table.pivot(index="window", columns="share", values=order) for order in ("attributed", "random")}
-        area = {order: np.trapezoid(curve, curve.columns, axis=1) / np.ptp(curve.columns) for order, curve in wide.items()}
-        mean = {order: np.array([values[own].mean() for own in _people(subjects, len(values))]) for order, values in area.items()}
+        area = {order: np.trapezoid(curve, curve.columns, axis=1) / np.ptp(curve.columns)
+                for order, curve in wide.items()}
+        mean = {order: np.array([values[own].mean() for own in _people(subjects, len(values))])
+                for order, values in area.items()}
         difference = mean_over_subjects(mean["attributed"] - mean["random"], 0.0, len(subjects))
         rows.append(difference.row(kind, **{order: values.mean() for order, values in mean.items()}))
     return pd.DataFrame(rows)
@@ -267,13 +351,21 @@ def _people(subjects: np.ndarray, n: int) -> list[np.ndarray]:
     """Rows of each person; an interval over people needs two."""
     subjects = np.asarray(subjects)
     if subjects.shape != (n,) or len(names := np.unique(subjects)) < 2:
-        raise ValueError(f"An interval over people needs the owner of each of the {n} windows, and two people or more: give more windows.")
+        raise ValueError(f"An interval over people needs the subject of each of the {n} windows, and two people or "
+                         "more: give more windows.")
     return [subjects == name for name in names]
 
 
 def generator_cells(ch_names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Which (channel, band) each emotion changes in the twin, boolean (n_channels, n_bands): channels above the changed sources."""
-    cells, bands = {effect.emotion: np.zeros((len(ch_names), len(BANDS)), dtype=bool) for effect in EFFECTS}, list(BANDS)
+    """Which (channel, band) each emotion changes in the twin: channels above the changed sources.
+
+    Returns
+    -------
+    dict
+        Emotion to ndarray of bool, shape (n_channels, n_bands).
+    """
+    cells, bands = {effect.emotion: np.zeros((len(ch_names), len(BANDS)), dtype=bool)
+                    for effect in EFFECTS}, list(BANDS)
     for group, rows in scalp_groups(list(ch_names)).items():
         source = group.replace(" ", "_")  # "frontal_middle" begins with "frontal_mid"
         for effect in (effect for effect in EFFECTS if source.startswith(effect.region)):
@@ -281,28 +373,12 @@ def generator_cells(ch_names: Sequence[str]) -> dict[str, np.ndarray]:
     return cells
 
 
-def claimed_cells(claims: Sequence[Claim], ch_names: Sequence[str]) -> np.ndarray:
-    """Which (channel, band) some claims name, boolean (n_channels, n_bands).
-
-    Frontal asymmetry is alpha at the pairs that measure it, alpha frequency alpha at the channels that measure it
-    (:func:`e2llm.data.features.measure`). Spectral slope and artefact level are about no band, and name no cell.
-    """
-    cells, regions = np.zeros((len(ch_names), len(BANDS)), dtype=bool), region_indices(list(ch_names))
-    posterior = [row for region in ("parietal", "occipital") for row in regions.get(region, ())]
-    alpha = {"frontal asymmetry": [row for row, name in enumerate(ch_names) if canonical(name) in np.ravel(FRONTAL_PAIRS)],
-             "alpha frequency": posterior or list(range(len(ch_names)))}
-    for feature in {claim.feature for claim in claims} - {"spectral slope", "artefact level"}:
-        region, band = feature.split(" ")
-        rows, band = (alpha[feature], "alpha") if feature in alpha else (regions.get(region, []), band)
-        cells[rows, list(BANDS).index(band)] = True
-    return cells
-
-
 def _in_bands(band_attribution: np.ndarray, ch_names: Sequence[str], about: Sequence) -> np.ndarray:
     shape, n_bands = band_attribution.shape, len(BANDS)
     if len(shape) != 3 or shape[:2] != (len(about), len(ch_names)) or shape[2] not in (n_bands, n_bands + 1):
-        raise ValueError(f"Attribution {shape} is not ({len(about)} windows, {len(ch_names)} channels, {n_bands} bands, with or without the rest): "
-                         "make it with by_band and its default bands, and give all of its windows.")
+        raise ValueError(f"Attribution {shape} is not ({len(about)} windows, {len(ch_names)} channels, {n_bands} "
+                         "bands, with or without the rest): "
+                         "take the bands of explain with its default bands, of all windows.")
     return band_attribution[:, :, :n_bands]
 
 
@@ -310,11 +386,30 @@ def region_agreement(band_attribution: np.ndarray, labels: Sequence[str], subjec
                      signed: bool = True) -> pd.DataFrame:
     """Whether attributions find the cells that the twin's generator changes: area under the ROC curve, chance 0.5.
 
-    ``band_attribution`` (n, channels, n_bands or one more, the rest) is for each window's own emotion, ``labels`` (n,). A person's map of
-    an emotion is its mean over the person's windows, or without ``signed`` that of its size. Sizes follow what is loud in the signal,
-    whatever the model: with shuffled weights (Adebayo et al. 2018, NeurIPS) they agreed with the twin at 0.59 to 0.65, values at 0.51
-    to 0.52. "other emotions" is the area of the same map for the cells of the other emotions, "difference" the agreement beyond it,
-    chance 0. A row an emotion, and one for "all", with intervals over people.
+    Parameters
+    ----------
+    band_attribution : ndarray, shape (n, channels, n_bands or n_bands + 1)
+        For each window's own emotion; the rest of the spectrum last.
+    labels : sequence of str, length n
+        Emotion of each window.
+    subjects : ndarray, shape (n,)
+        Subject of each window.
+    ch_names : sequence of str
+        Channels.
+    signed : bool
+        A person's map of an emotion is the mean over the person's windows of the values, else of their size. Sizes
+        follow the power in the signal, whatever the model: with shuffled weights they agreed with the twin at 0.59 to
+        0.65, values at 0.51 to 0.52.
+
+    Returns
+    -------
+    DataFrame
+        A row an emotion, and one for "all", with intervals over people. "other emotions" is the area of the same map
+        for the cells of the other emotions, "difference" the agreement beyond it, chance 0.
+
+    References
+    ----------
+    Adebayo et al. 2018, NeurIPS.
     """
     values, labels, cells = _in_bands(band_attribution, ch_names, labels), np.asarray(labels), generator_cells(ch_names)
     if strange := sorted(set(labels.tolist()) - set(cells)):
@@ -325,7 +420,8 @@ def region_agreement(band_attribution: np.ndarray, labels: Sequence[str], subjec
     for person, own in enumerate(_people(subjects, len(values))):
         for emotion in np.unique(labels[own]):
             chosen = own & (labels == emotion)
-            area = {name: roc_auc_score(cell.ravel(), maps[chosen].mean(axis=0).ravel()) for name, cell in cells.items()}
+            area = {name: roc_auc_score(cell.ravel(), maps[chosen].mean(axis=0).ravel())
+                    for name, cell in cells.items()}
             found.append((person, emotion, chosen.sum(), area.pop(emotion), np.mean(list(area.values()))))
     table, rows = pd.DataFrame(found, columns=["person", "emotion", "n", "own", "other emotions"]), []
     for name in [*(emotion for emotion in cells if emotion in labels), "all"]:
@@ -333,28 +429,83 @@ def region_agreement(band_attribution: np.ndarray, labels: Sequence[str], subjec
         people = some.groupby("person")[["own", "other emotions"]].mean()
         own, others = people.to_numpy().T
         beyond = mean_over_subjects(own - others, 0.0, len(own))
-        low, high = (beyond.low, beyond.high) if len(own) > 1 else (-1.0, 1.0)  # one person says nothing about others
+        # One person gives no information about others
+        low, high = (beyond.low, beyond.high) if len(own) > 1 else (-1.0, 1.0)
         rows.append(mean_over_subjects(own, 0.5, int(some["n"].sum())).row(name) | {
-            "other emotions": others.mean(), "difference": beyond.value, "difference low": low, "difference high": high, "subjects": len(own)})
+            "other emotions": others.mean(), "difference": beyond.value, "difference low": low, "difference high": high,
+            "subjects": len(own)})
     return pd.DataFrame(rows)
 
 
-def claims_agreement(band_attribution: np.ndarray, claims: Sequence[Sequence[Claim]], subjects: np.ndarray, ch_names: Sequence[str]) -> Score:
-    """Area under the ROC curve, chance 0.5, of the attribution's size for the cells that a window's claims name; windows without are left out.
-
-    Claims are of unusual power, and so are large attributions against :func:`spectral_baseline`, even with shuffled weights: use zeros.
-    """
-    values, named = np.abs(_in_bands(band_attribution, ch_names, claims)), [claimed_cells(some, ch_names) for some in claims]
-    explanations = np.array([0 < cells.sum() < cells.size for cells in named])
-    if not explanations.any():
-        raise ValueError("No window has a claim about these channels: give the claims of Corpus.segments(rows).")
-    area = np.array([roc_auc_score(named[i].ravel(), values[i].ravel()) for i in np.flatnonzero(explanations)])
-    return mean_over_subjects(np.array([area[own].mean() for own in _people(np.asarray(subjects)[explanations], len(area))]), 0.5, len(area))
-
-
 def topography(band_attribution: np.ndarray, labels: Sequence[str], order: Sequence[str] | None = None) -> np.ndarray:
-    """Mean of each label, sorted or in ``order``, for :func:`e2llm.viz.plots.emotion_topographies`: (n_labels, n_bands, channels), no rest."""
+    """Mean of each label, for :func:`e2llm.viz.plots.emotion_topographies`.
+
+    Parameters
+    ----------
+    band_attribution : ndarray, shape (n, channels, n_bands + 1)
+        From :func:`explain`.
+    labels : sequence of str, length n
+        Label of each window.
+    order : sequence of str, optional
+        Labels of the result; default sorted.
+
+    Returns
+    -------
+    ndarray, shape (n_labels, n_bands, channels)
+    """
     labels, order = np.asarray(labels), sorted(set(labels)) if order is None else list(order)
     if lacking := [name for name in order if name not in labels]:
         raise ValueError(f"No window is labelled {lacking}: leave these labels out of order.")
     return np.stack([band_attribution[labels == name, :, : len(BANDS)].mean(axis=0).T for name in order])
+
+
+class AttributionTables(NamedTuple):
+    """Attributions of some test windows to their own label."""
+
+    agreement: pd.DataFrame  # with the generator's cells, by model and emotion; empty if the source is no twin
+    areas: pd.DataFrame  # deletion and insertion against random order, by model
+    curves: pd.DataFrame
+    maps: np.ndarray  # (n_labels, n_bands, n_channels) of the language model, nats
+    labels: list[str]
+
+
+SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.7, 1)  # of the cells taken away or put in
+
+
+def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bool, windows_a_label: int, seed: int,
+                       steps: int = 24) -> AttributionTables:
+    """Integrated gradients of models on test windows, checked by deletion and by the twin's own table.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Windows and split.
+    scores : mapping
+        Model to its scorer over the labels, in the label set's order; maps are those of the last one.
+    is_twin : bool
+        Whether the generator's table is known.
+    windows_a_label : int
+        Test windows of each label.
+    seed : int
+        Of the windows and the random order of cells.
+    steps : int
+        See :func:`explain`.
+    """
+    rng, test = np.random.default_rng(seed), corpus.split.test
+    rows = np.sort(np.concatenate([rng.permutation(test[corpus.labels[test] == label])[:windows_a_label]
+                                   for label in np.unique(corpus.labels[test])]))
+    signal = corpus.equalize(corpus.windows.data[rows], corpus.norm_groups[rows])
+    target, subjects = corpus.labels[rows], corpus.subjects[rows]
+    labels = [corpus.label_set.labels[i] for i in target]
+    shown = [label for label in corpus.label_set.labels if label in labels]
+    agreed, area, curves, maps = [], [], [], None
+    for name, score in scores.items():
+        found = explain(score, signal, target, steps=steps, doublings=2)
+        curve = deletion_insertion(score, signal, target, to_patches(found.samples), SHARES, rng)
+        curves.append(curve.assign(model=name))
+        area.append(areas(curve, subjects).assign(group=name))
+        if is_twin:
+            agreed.append(region_agreement(found.bands, labels, subjects, corpus.windows.ch_names).assign(group=name))
+        maps = topography(found.bands, labels, shown)
+    return AttributionTables(pd.concat(agreed, ignore_index=True) if agreed else pd.DataFrame(),
+                             pd.concat(area, ignore_index=True), pd.concat(curves, ignore_index=True), maps, shown)

@@ -1,8 +1,8 @@
 """What any model must beat, and the ceiling on the twin.
 
-A baseline is a recipe: a model and a declared alignment to each person's own level. Fitted on a corpus under a split
-it answers for rows of the corpus and for any other signals, so that it can be put under the same controls as a model.
-Hyperparameters are chosen on the validation part.
+A baseline is a recipe: a model and a declared alignment of subjects. Fitted on a corpus under a split it answers for
+rows of the corpus and for any other signals, so that it can be put under the same controls as a model. Hyperparameters
+are chosen on the validation part.
 """
 
 from __future__ import annotations
@@ -11,38 +11,35 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 import yaml
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
+from ..data.dataset import Corpus
 from ..data.emotion_effects import Preset, oracle_probabilities
 from ..data.features import band_power, differential_entropy
-from ..data.normalization import ALIGNMENTS, Aligner, Baseline, Equaliser
+from ..data.normalization import ALIGNMENTS, Aligner, Baseline, Equalizer
 from ..data.preprocessing import Windows
 from ..data.protocols import Split
 from ..models.eegnet import EEGNetParams, decimated
 from ..models.eegpt import EEGPT
 from ..training.eegnet import answers, train_eegnet
 from ..training.trainer import FitParams
+from .metrics import plain_balanced_accuracy
 
-if TYPE_CHECKING:
-    from ..data.dataset import Corpus
-
-
-
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)  # inverse regularisation of logistic regression
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)  # inverse regularization of logistic regression
 MARGINS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the support vector machine
 EEGNET_SIZE = EEGNetParams(dropout=0.25)  # the paper's value across people
-EEGNET_FIT = FitParams(steps=400, batch_size=32, lr=1e-2, weight_decay=0.0, save_steps=10**6)  # chosen on a validation part
+# Chosen on a validation part
+EEGNET_FIT = FitParams(steps=400, batch_size=32, lr=1e-2, weight_decay=0.0, save_steps=10**6)
 
 
 class Fitted(Protocol):
@@ -52,7 +49,15 @@ class Fitted(Protocol):
         """Class indices of rows of the corpus."""
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Class indices of signals (n, n_channels, n_samples) in microvolts, compared with the levels of ``whose`` (Split.whose)."""
+        """Class indices of signals.
+
+        Parameters
+        ----------
+        signals : ndarray, shape (n, n_channels, n_samples)
+            Microvolts.
+        norm_groups : ndarray, shape (n,)
+            Normalization group of each (:meth:`e2llm.data.protocols.Split.norm_groups`).
+        """
 
 
 # ---------------------------------------------------------------- features
@@ -86,18 +91,21 @@ class Entropy:
         return self._measured(np.asarray(self.windows.power)[rows], self.norm_groups[rows])
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Features of any signals in microvolts."""
+        """Features of any signals; parameters as in :class:`Fitted`."""
         if self.align is not None:
             signals = self.align(signals, norm_groups)
         return self._measured(band_power(signals, self.windows.sfreq), norm_groups)
 
 
 class FrozenTokens:
-    """Mean summary token of a frozen encoder that has seen no label; its input is equalised as the split allows."""
+    """Mean summary token of a frozen encoder that was trained with no label.
+
+    Its input is equalised as the split allows.
+    """
 
     def __init__(self, encoder: EEGPT, windows: Windows, split: Split) -> None:
         self.encoder, self.windows, self.norm_groups = encoder.eval(), windows, split.norm_groups(windows.index)
-        self.equalise = Equaliser.fit(np.asarray(windows.power), self.norm_groups, split, windows.sfreq)
+        self.equalize = Equalizer.fit(np.asarray(windows.power), self.norm_groups, split, windows.sfreq)
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Features of rows of the corpus."""
@@ -105,24 +113,27 @@ class FrozenTokens:
 
     @torch.no_grad()
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Features of any signals in microvolts."""
+        """Features of any signals; parameters as in :class:`Fitted`."""
         device = next(self.encoder.parameters()).device
-        parts = [self.encoder(self.equalise(signals[i : i + batch], norm_groups[i : i + batch]).to(device)).mean(1).flatten(1).cpu().numpy()
-                 for i in range(0, len(signals), batch)]
-        return np.concatenate(parts)
+        equalized = (self.equalize(signals[i : i + batch], norm_groups[i : i + batch])
+                     for i in range(0, len(signals), batch))
+        return np.concatenate([self.encoder(part.to(device)).mean(1).flatten(1).cpu().numpy() for part in equalized])
 
 
-def _in_chunks(measure: Callable, data: np.ndarray, norm_groups: np.ndarray, rows: np.ndarray, chunk: int = 128) -> np.ndarray:
+def _in_chunks(measure: Callable, data: np.ndarray, norm_groups: np.ndarray, rows: np.ndarray,
+               chunk: int = 128) -> np.ndarray:
     """Measure rows of memory-mapped windows without holding all of them."""
-    return np.concatenate([measure(np.array(data[some]), norm_groups[some]) for some in np.array_split(rows, -(-len(rows) // chunk))])
+    return np.concatenate([measure(np.array(data[some]), norm_groups[some])
+                           for some in np.array_split(rows, -(-len(rows) // chunk))])
 
 
 # ---------------------------------------------------------------- classifiers
 
 
 def logistic_regressions() -> list[ClassifierMixin]:
-    """Candidates, from the strongest regularisation to the weakest."""
-    return [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")) for strength in STRENGTHS]
+    """Candidates, from the strongest regularization to the weakest."""
+    return [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced"))
+            for strength in STRENGTHS]
 
 
 def support_vector_machines() -> list[ClassifierMixin]:
@@ -138,14 +149,28 @@ class Classical:
     classifier: ClassifierMixin
 
     @classmethod
-    def fit(cls, features: Entropy | FrozenTokens, candidates: list[ClassifierMixin], labels: np.ndarray, split: Split) -> Classical:
-        """Train every candidate on train and keep the first of those that are best on val."""
+    def fit(cls, features: Entropy | FrozenTokens, candidates: list[ClassifierMixin], labels: np.ndarray,
+            split: Split) -> Classical:
+        """Train every candidate on train and keep the first of those that are best on val.
+
+        Parameters
+        ----------
+        features : Entropy or FrozenTokens
+            Measure windows.
+        candidates : list of ClassifierMixin
+            Untrained.
+        labels : ndarray of int, shape (n_windows,)
+            Class indices of all windows.
+        split : Split
+            Trains on train, chooses on val.
+        """
+        n_classes = int(labels.max()) + 1
         train, val = features.rows(split.train), features.rows(split.val)
         scores = []
         with threadpool_limits(1):  # small matrices: threads that wait for each other take fifteen times as long
             for candidate in candidates:
                 candidate.fit(train, labels[split.train])
-                scores.append(balanced_accuracy_score(labels[split.val], candidate.predict(val)))
+                scores.append(plain_balanced_accuracy(labels[split.val], candidate.predict(val), n_classes))
         return cls(features, candidates[int(np.argmax(scores))])
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
@@ -153,7 +178,7 @@ class Classical:
         return self.classifier.predict(self.features.rows(rows))
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Class indices of any signals in microvolts."""
+        """Class indices of any signals; parameters as in :class:`Fitted`."""
         return self.classifier.predict(self.features(signals, norm_groups))
 
 
@@ -168,8 +193,18 @@ class Convolutional:
 
     @classmethod
     def fit(cls, corpus: Corpus, split: Split, alignment: str, schedule: FitParams = EEGNET_FIT,
-            params: EEGNetParams = EEGNET_SIZE, tell: Callable[..., None] | None = None) -> Convolutional:
-        """Train for a fixed number of steps on train; the validation part is not needed."""
+            params: EEGNetParams = EEGNET_SIZE) -> Convolutional:
+        """Train for a fixed number of steps on train; the validation part is not needed.
+
+        Parameters
+        ----------
+        corpus, split : Corpus and Split
+            Windows, and which of them train.
+        alignment : str
+            One of :data:`e2llm.data.normalization.ALIGNMENTS`.
+        schedule, params : FitParams and EEGNetParams
+            Schedule and size.
+        """
         windows, norm_groups = corpus.windows, split.norm_groups(corpus.windows.index)
         align = Aligner.fit(windows.data, norm_groups, split, alignment)
 
@@ -177,8 +212,8 @@ class Convolutional:
             return align(decimated(signals, windows.sfreq, params.rate), who)
 
         with tempfile.TemporaryDirectory() as folder:  # half a minute's work: not worth resuming
-            net = train_eegnet(windows.data, prepare, corpus.labels, norm_groups, split.train, len(corpus.label_set), params, schedule,
-                               Path(folder), tell)
+            net = train_eegnet(windows.data, prepare, corpus.labels, norm_groups, split.train, len(corpus.label_set),
+                               params, schedule, Path(folder))
         return cls(net, prepare, windows, norm_groups)
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
@@ -186,7 +221,7 @@ class Convolutional:
         return _in_chunks(self, self.windows.data, self.norm_groups, rows)
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Class indices of any signals in microvolts."""
+        """Class indices of any signals; parameters as in :class:`Fitted`."""
         return answers(self.net, signals, self.prepare, norm_groups).argmax(axis=1)
 
 
@@ -202,8 +237,8 @@ class Recipe:
     model : str
         Key of :data:`MODELS`.
     alignment : str
-        One of :data:`e2llm.data.normalization.ALIGNMENTS`, fitted on the rows that the split allows. A frozen encoder's input is
-        equalised as in stage 1, and knows no other alignment.
+        One of :data:`e2llm.data.normalization.ALIGNMENTS`, fitted on the rows that the split allows. A frozen encoder's
+        input is equalised as in stage 1, and knows no other alignment.
     """
 
     model: str
@@ -213,7 +248,8 @@ class Recipe:
         if self.model not in MODELS:
             raise ValueError(f"Unknown baseline '{self.model}' (known: {', '.join(MODELS)}).")
         if self.alignment not in MODELS[self.model]:
-            raise ValueError(f"'{self.model}' takes the alignments {', '.join(MODELS[self.model])}, not '{self.alignment}'.")
+            raise ValueError(f"'{self.model}' takes the alignments {', '.join(MODELS[self.model])}, not "
+                             f"'{self.alignment}'.")
 
     @property
     def name(self) -> str:
@@ -224,8 +260,15 @@ class Recipe:
 def distinct(recipes: Sequence[Recipe], split: Split) -> list[Recipe]:
     """Recipes that answer differently under a split, the first of each kind.
 
-    Z-scores against population levels are one linear map for everybody; the standardisation in front of the classic classifiers
-    takes it away again, so that they are the same baseline with and without.
+    Z-scores with population statistics are one linear map for all subjects; the standardization in front of the classic
+    classifiers takes it away again, so that they are the same baseline with and without.
+
+    Parameters
+    ----------
+    recipes : sequence of Recipe
+        Baselines.
+    split : Split
+        Its normalization decides.
     """
     same = ("none", "z-score") if split.normalisation == "population" else ()
     kept: dict[tuple, Recipe] = {}
@@ -235,7 +278,8 @@ def distinct(recipes: Sequence[Recipe], split: Split) -> list[Recipe]:
     return list(kept.values())
 
 
-LOGISTIC, SVM, PROBE, EEGNET = "entropy + logistic regression", "entropy + SVM", "frozen encoder + logistic regression", "EEGNet"
+LOGISTIC, SVM, EEGNET = "entropy + logistic regression", "entropy + SVM", "EEGNet"
+PROBE = "frozen encoder + logistic regression"
 MODELS: dict[str, tuple[str, ...]] = {LOGISTIC: ALIGNMENTS, SVM: ALIGNMENTS, PROBE: ("none",), EEGNET: ALIGNMENTS}
 
 
@@ -262,7 +306,8 @@ def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split, encoder: EEGPT | 
         return Convolutional.fit(corpus, split, recipe.alignment)
     if recipe.model == PROBE:
         if encoder is None:
-            raise ValueError(f"'{PROBE}' needs an encoder: give one that has seen no label (e2llm.training.stage1_encoder.new_encoder).")
+            raise ValueError(f"'{PROBE}' needs an encoder: give one that has seen no label "
+                             "(e2llm.training.stage1_encoder.new_encoder).")
         features = FrozenTokens(encoder, corpus.windows, split)
     else:
         features = Entropy(corpus.windows, split, recipe.alignment)
@@ -280,7 +325,7 @@ def oracle(truth: Path, subjects: np.ndarray, clips: np.ndarray, windows: np.nda
     ----------
     truth : Path
         Ground-truth folder of the twin (:func:`e2llm.data.simulation.truth_folder`).
-    subjects, clips, windows : ndarray
+    subjects, clips, windows : ndarray, shape (n,)
         Which windows.
 
     Returns

@@ -1,27 +1,39 @@
-"""TODO purpose of evaluation.control_models."""
+"""Models put under the control battery: the stage-1 head and the language model as functions of signals."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..data.dataset import Corpus
 from ..models.eegpt import EmotionEncoder
 from ..models.inference import InferenceEngine, closed_set
 from ..tasks.items import prediction_items
-from .controls import Answerer
+from .baselines import LOGISTIC, Recipe, fit_baseline
+from .controls import Answerer, Source, battery, with_mean_token, with_random_projector, without_eeg
 
 
 @torch.no_grad()
-def _encode(model: EmotionEncoder, corpus: Corpus, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> torch.Tensor:
+def _encode(model: EmotionEncoder, corpus: Corpus, signals: np.ndarray, norm_groups: np.ndarray,
+            batch: int = 64) -> torch.Tensor:
     """Summary tokens of signals, shape (n, 16, summary tokens, width)."""
     device = next(model.parameters()).device
-    parts = [model.encoder(corpus.equalise(signals[i : i + batch], norm_groups[i : i + batch]).to(device)) for i in range(0, len(signals), batch)]
+    parts = [model.encoder(corpus.equalize(signals[i : i + batch], norm_groups[i : i + batch]).to(device))
+             for i in range(0, len(signals), batch)]
     return torch.cat(parts).cpu()
 
 
 def stage_1_head(model: EmotionEncoder, corpus: Corpus) -> Answerer:
-    """The encoder's own classifier."""
+    """The encoder's own classifier.
+
+    Parameters
+    ----------
+    model : EmotionEncoder
+        After stage 1.
+    corpus : Corpus
+        Equalizes the signals.
+    """
 
     @torch.no_grad()
     def answer(signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
@@ -31,12 +43,53 @@ def stage_1_head(model: EmotionEncoder, corpus: Corpus) -> Answerer:
 
 
 def language_model(engine: InferenceEngine, model: EmotionEncoder, corpus: Corpus, seed: int) -> Answerer:
-    """The language model's most probable label, without a thought."""
+    """The language model's most probable label, without a thought.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The language model.
+    model : EmotionEncoder
+        The encoder whose tokens its projector knows.
+    corpus : Corpus
+        Its test windows are asked about.
+    seed : int
+        Of the questions' wordings.
+    """
     items, test = prediction_items(corpus, corpus.split.test, seed), corpus.split.test
 
     def answer(signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
         tokens = _encode(model, corpus, signals, norm_groups).flatten(2).numpy()
-        predicted_evidence = InferenceEngine(engine.model, engine.processor, tokens, {int(row): i for i, row in enumerate(test)})
-        return closed_set(predicted_evidence, items).argmax(axis=1)
+        encoded = InferenceEngine(engine.model, engine.processor, tokens, {int(row): i for i, row in enumerate(test)})
+        return closed_set(encoded, items).argmax(axis=1)
 
     return answer
+
+
+def control_battery(corpus: Corpus, engine: InferenceEngine, model: EmotionEncoder, seed: int = 0) -> pd.DataFrame:
+    """Linear baseline, stage-1 head and language model under every control.
+
+    See :func:`e2llm.evaluation.controls.battery`.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows are answered.
+    engine : InferenceEngine
+        The language model with its features.
+    model : EmotionEncoder
+        The encoder after stage 1.
+    seed : int
+        Of questions, controls and intervals.
+    """
+    test, items = corpus.split.test, prediction_items(corpus, corpus.split.test, seed)
+    within = {Source.NONE: closed_set(engine, without_eeg(items)),
+              "mean token": closed_set(with_mean_token(engine, corpus.split.train.tolist()), items),
+              "random projector": closed_set(with_random_projector(engine, seed), items)}
+    recipe = Recipe(LOGISTIC, "z-score")
+    models = {recipe.name: fit_baseline(recipe, corpus, corpus.split), "stage-1 head": stage_1_head(model, corpus),
+              "LLM": language_model(engine, model, corpus, seed)}
+    more = {"LLM": {name: scores.argmax(axis=1) for name, scores in within.items()}}
+    return battery(models, np.array(corpus.windows.data[test]), corpus.labels[test], corpus.subjects[test],
+                   corpus.windows.index["clip"].to_numpy()[test], len(corpus.label_set), more, seed,
+                   norm_groups=corpus.norm_groups[test])

@@ -10,7 +10,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,17 +17,33 @@ from scipy.stats import norm, t
 
 from ..core.chat import Item
 from ..models.inference import InferenceEngine
-from .metrics import ROUNDING, balanced_accuracy, paired_difference
-from .statistics import label_permutation
+from .metrics import ROUNDING, balanced_accuracy, label_permutation, paired_difference, plain_balanced_accuracy
+
+
+class Role(StrEnum):
+    """Purpose of a row in a table of scores."""
+
+    ORACLE = "oracle"  # knows how the data were made: the ceiling
+    BASELINE = "baseline"  # what a model has to beat
+    MODEL = "model"
+    CONTROL = "control"  # has lost the EEG of its window: must score chance
+
+
+class Source(StrEnum):
+    """EEG that a question is asked about: that of its window, or one of two controls."""
+
+    EEG = "EEG"
+    SHUFFLED = "shuffled EEG"
+    NONE = "no EEG"
 
 
 def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, seed: int) -> InferenceEngine:
-    """The same model, hearing for every window another window of the same person; see :func:`e2llm.evaluation.controls.other_windows`.
+    """The same model with the EEG of another window of the same person for every window; see :func:`other_windows`.
 
     Parameters
     ----------
-    listener : Listener
-        The model as it hears.
+    engine : InferenceEngine
+        The model with its features.
     index : DataFrame
         One row a window with ``subject`` and ``label``.
     rows : ndarray of int
@@ -38,17 +53,34 @@ def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, see
     """
     about = index.iloc[rows]
     source = other_windows(about["subject"].to_numpy(), about["label"].to_numpy(), np.random.default_rng(seed))
-    return replace(engine, position={int(window): engine.position[int(rows[other])] for window, other in zip(rows, source, strict=True)})
+    return replace(engine, position={int(window): engine.position[int(rows[other])]
+                                     for window, other in zip(rows, source, strict=True)})
 
 
 def with_mean_token(engine: InferenceEngine, rows: list[int]) -> InferenceEngine:
-    """The same model, hearing the mean of the given windows' tokens, whatever the window."""
+    """The same model with the mean of the given windows' tokens in place of every window's.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The model with its features.
+    rows : list of int
+        Windows whose tokens are averaged.
+    """
     mean = np.mean([engine.features[engine.position[row]] for row in rows], axis=0, keepdims=True)
     return replace(engine, features=mean.astype(np.float32), position=dict.fromkeys(engine.position, 0))
 
 
 def with_random_projector(engine: InferenceEngine, seed: int) -> InferenceEngine:
-    """The same language model and EEG behind a projector that has learned nothing, at the volume of the trained one."""
+    """The same language model and EEG behind an untrained projector whose outputs are as large as the trained one's.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The model with its features.
+    seed : int
+        Of the projector's weights.
+    """
     model = copy.deepcopy(engine.model)
     model.projector.reinitialize(seed)
     return replace(engine, model=model)
@@ -62,38 +94,48 @@ def without_eeg(items: list[Item]) -> list[Item]:
     return [replace(item, messages=[strip(message) for message in item.messages]) for item in items]
 
 
-Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # signals (n, channels, samples) in microvolts, whose levels (n,) -> class indices (n,)
-SignalControl = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]  # signals, owners, class indices, generator
+def variants(engine: InferenceEngine, items: list[Item], index: pd.DataFrame, rows: np.ndarray,
+             seed: int) -> dict[Source, tuple[InferenceEngine, list[Item]]]:
+    """Engine and items for the EEG and both of its controls.
+
+    Parameters
+    ----------
+    engine, index, rows, seed
+        As in :func:`shuffled`.
+    items : list of Item
+        Questions about these windows.
+    """
+    return {Source.EEG: (engine, items), Source.SHUFFLED: (shuffled(engine, index, rows, seed), items),
+            Source.NONE: (engine, without_eeg(items))}
 
 
-class Role(StrEnum):
-    """What a row of a table of scores is there for."""
-
-    ORACLE = "oracle"  # knows how the data were made: the ceiling
-    BASELINE = "baseline"  # what a model has to beat
-    MODEL = "model"
-    CONTROL = "control"  # has lost the EEG of its window: must score chance
+# Signals (n, channels, samples) in microvolts and normalization groups (n,) -> class indices (n,)
+Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Signals, subjects (n,), class indices (n,), generator -> signals
+SignalControl = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
 def other_windows(subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For every window the row of another window of the same person: a permutation that leaves no window where it is.
 
-    The label of the other window tells nothing of the own one: windows of a person are permuted at random, and one that drew itself
-    changes places with another window of its label, so that as many windows meet their own label as in the random permutation. (A
-    plain derangement avoids the own label, so that whoever hears the other window well would score less than chance.)
+    The label of the other window tells nothing of the own one: windows of a person are permuted at random, and one that
+    drew itself changes places with another window of its label, so that as many windows meet their own label as in the
+    random permutation. (A plain derangement avoids the own label, so that a good model would score less than chance on
+    it.)
 
     Parameters
     ----------
-    owners, labels : ndarray, shape (n,)
-        Whose window, and what it shows.
+    subjects, labels : ndarray, shape (n,)
+        Subject and label of each window.
     rng : Generator
         Source of the random numbers.
 
     Returns
     -------
     ndarray of int, shape (n,)
-        Rows. A window that is its person's only one changes places with those of other such people, or joins the person with most
-        windows; a window that is its person's only one of its label and drew itself takes one of that label from somebody else.
+        Rows. A window that is its person's only one changes places with those of other such people, or joins the person
+        with most windows; a window that is its person's only one of its label and drew itself takes one of that label
+        from somebody else.
 
     Raises
     ------
@@ -101,7 +143,8 @@ def other_windows(subjects: np.ndarray, labels: np.ndarray, rng: np.random.Gener
         If there are fewer than two windows.
     """
     if (n := len(subjects)) < 2:
-        raise ValueError(f"There is no other window to take the place of a window: {n} given. Shuffle two windows or more.")
+        raise ValueError(f"There is no other window to take the place of a window: {n} given. Shuffle two windows "
+                         "or more.")
     _, group, counts = np.unique(subjects, return_inverse=True, return_counts=True)
     lone = counts[group] == 1
     group = np.where(lone, counts.argmax() if lone.sum() == 1 else -1, group)
@@ -119,13 +162,35 @@ def other_windows(subjects: np.ndarray, labels: np.ndarray, rng: np.random.Gener
     return source
 
 
-def shuffled_within_subject(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every window becomes another window of the same person; see :func:`other_windows`."""
+def shuffled_within_subject(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
+                            rng: np.random.Generator) -> np.ndarray:
+    """Every window becomes another window of the same person; see :func:`other_windows`.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n, channels, samples)
+        Microvolts.
+    subjects, labels : ndarray, shape (n,)
+        Of each window.
+    rng : Generator
+        Source of the random numbers.
+    """
     return signals[other_windows(subjects, labels, rng)]
 
 
-def matched_noise(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise with each person's mean power spectrum in every channel: a person's level and rhythm, no window's."""
+def matched_noise(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
+                  rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise with each person's mean power spectrum in every channel.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n, channels, samples)
+        Microvolts.
+    subjects, labels : ndarray, shape (n,)
+        Of each window; labels play no part.
+    rng : Generator
+        Source of the random numbers.
+    """
     out = np.empty_like(signals)
     for who in np.unique(subjects):
         own = subjects == who
@@ -137,33 +202,56 @@ def matched_noise(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
     return out
 
 
-def phase_randomised(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fourier surrogates: each window keeps its power spectra and the phase differences between channels, and loses all timing.
+def phase_randomised(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
+                     rng: np.random.Generator) -> np.ndarray:
+    """Fourier surrogates: windows keep power spectra and phase differences between channels, and lose timing.
 
-    One random phase a frequency is added to all channels alike (Prichard & Theiler 1994, Phys. Rev. Lett. 73:951). A model
-    of band power keeps its score; what it loses came from waveforms and moments in time.
+    One random phase a frequency is added to all channels alike (Prichard & Theiler 1994, Phys. Rev. Lett. 73:951). A
+    model of band power keeps its score; what it loses came from waveforms and moments in time.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n, channels, samples)
+        Microvolts.
+    subjects, labels : ndarray, shape (n,)
+        Of each window; neither plays a part.
+    rng : Generator
+        Source of the random numbers.
     """
     spectra = np.fft.rfft(signals)
-    turn = np.exp(2j * np.pi * rng.uniform(size=(len(signals), 1, spectra.shape[-1])))
-    turn[..., 0] = 1.0  # the mean and the highest frequency are real
+    rotation = np.exp(2j * np.pi * rng.uniform(size=(len(signals), 1, spectra.shape[-1])))
+    rotation[..., 0] = 1.0  # the mean and the highest frequency are real
     if signals.shape[-1] % 2 == 0:
-        turn[..., -1] = 1.0
-    return np.fft.irfft(spectra * turn, n=signals.shape[-1]).astype(signals.dtype)
+        rotation[..., -1] = 1.0
+    return np.fft.irfft(spectra * rotation, n=signals.shape[-1]).astype(signals.dtype)
 
 
-def permuted_channels(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One permutation of the channels for all windows: every signal is real, none is where it belongs."""
+def permuted_channels(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
+                      rng: np.random.Generator) -> np.ndarray:
+    """One permutation of the channels for all windows: every signal is real, none is where it belongs.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n, channels, samples)
+        Microvolts.
+    subjects, labels : ndarray, shape (n,)
+        Of each window; neither plays a part.
+    rng : Generator
+        Source of the random numbers.
+    """
     return signals[:, rng.permutation(signals.shape[1])]
 
 
 SIGNAL_CONTROLS: dict[str, SignalControl] = {
-    "shuffled EEG": shuffled_within_subject, "noise with matched spectrum": matched_noise,
+    Source.SHUFFLED: shuffled_within_subject, "noise with matched spectrum": matched_noise,
     "phase-randomised": phase_randomised, "permuted channels": permuted_channels,
 }
-KEEP_EEG = ("phase-randomised", "permuted channels")  # they destroy a part of the signal: what is left may score above chance
+# They destroy a part of the signal: what is left may score above chance
+KEEP_EEG = ("phase-randomised", "permuted channels")
 
 
-def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarray, subjects: np.ndarray, clips: np.ndarray, n_classes: int,
+def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarray, subjects: np.ndarray,
+            clips: np.ndarray, n_classes: int,
             more: Mapping[str, Mapping[str, np.ndarray]] | None = None, seed: int = 0, n_permutations: int = 1000,
             norm_groups: np.ndarray | None = None) -> pd.DataFrame:
     """Every model under every control, in one table.
@@ -176,8 +264,8 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
         Test windows, microvolts.
     truth : ndarray of int, shape (n_windows,)
         Class indices.
-    owners, clips : ndarray, shape (n_windows,)
-        Whose window, of which clip.
+    subjects, clips : ndarray, shape (n_windows,)
+        Subject and clip of each window.
     n_classes : int
         Number of classes.
     more : mapping, optional
@@ -186,26 +274,33 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
         Of surrogates, intervals and permutations.
     n_permutations : int
         Of the label null of the intact answers.
-    whose : ndarray, shape (n_windows,), optional
-        Whose levels windows are compared with (:meth:`e2llm.data.protocols.Split.whose`); default ``owners``.
+    norm_groups : ndarray, shape (n_windows,), optional
+        Normalization group of each window (:meth:`e2llm.data.protocols.Split.norm_groups`); default ``subjects``.
 
     Returns
     -------
     DataFrame
-        ``name`` (model), ``group`` (EEG or the control), ``role`` (:class:`Role`; a control where nothing of the window is left),
-        score with interval and chance, ``difference`` to EEG with its interval
-        (paired, people resampled), and for EEG ``p``: how often labels permuted among a person's clips score as high, and
-        ``p clips``: the same with the clips' labels permuted for everybody alike, NaN where people saw clips with other labels.
+        ``name`` (model), ``group`` (EEG or the control), ``role`` (:class:`Role`; a control where nothing of the window
+        is left), score with interval and chance, ``difference`` to EEG with its interval (paired, people resampled),
+        and for EEG ``p``: how often labels permuted among a person's clips score as high, and ``p clips``: the same
+        with the clips' labels permuted for everybody alike, NaN where people saw clips with other labels.
     """
     rows, norm_groups = [], subjects if norm_groups is None else norm_groups
     same_for_all = len(set(zip(clips, truth, strict=True))) == len(set(clips))
     for name, answer in models.items():
         intact = answer(signals, norm_groups)
-        score = partial(balanced_accuracy_of, intact, n_classes)
-        p = label_permutation(score, truth, subjects, clips, n_permutations, seed)["p"]
-        p_clips = label_permutation(score, truth, subjects, clips, n_permutations, seed, shared=True)["p"] if same_for_all else np.nan
-        rows.append(balanced_accuracy(truth, intact, subjects, n_classes, seed).row(name, group="EEG", role=Role.MODEL) | {"p": p, "p clips": p_clips})
-        answers = {control: answer(change(signals, subjects, truth, np.random.default_rng(seed)), norm_groups) for control, change in SIGNAL_CONTROLS.items()}
+
+        def score(labels: np.ndarray, intact: np.ndarray = intact) -> float:
+            return plain_balanced_accuracy(labels, intact, n_classes)
+
+        null = truth, subjects, clips, n_permutations, seed
+        p = label_permutation(score, *null)["p"]
+        p_clips = label_permutation(score, *null, shared=True)["p"] if same_for_all else np.nan
+        rows.append(balanced_accuracy(truth, intact, subjects, n_classes, seed).row(name, group=Source.EEG,
+                                                                                    role=Role.MODEL)
+                    | {"p": p, "p clips": p_clips})
+        answers = {control: answer(change(signals, subjects, truth, np.random.default_rng(seed)), norm_groups)
+                   for control, change in SIGNAL_CONTROLS.items()}
         for control, given in {**answers, **(more or {}).get(name, {})}.items():
             role = Role.MODEL if control in KEEP_EEG else Role.CONTROL
             fall, low, high = paired_difference(truth, given, intact, subjects, n_classes, seed)
@@ -217,19 +312,21 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
 def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     """Hold every control of some tables against its own chance.
 
-    One in twenty sound controls misses its 95 % interval by luck. So the intervals are widened for their number m (Bonferroni): the
-    quantile of Student's t at 0.05 / m takes the place of that at 0.05, with one degree of freedom less than subjects. If all
-    controls are sound, all are found at chance in 95 of 100 evaluations or more. No half of an interval is narrower than that of
-    pure guessing at ``n`` items: a few people may happen to be alike, but a control that guesses varies at least so much. Intervals
-    over people count, not those over people and clips: with few clips these hold everything.
+    One in twenty sound controls misses its 95 % interval by luck. So the intervals are widened for their number m
+    (Bonferroni): the quantile of Student's t at 0.05 / m takes the place of that at 0.05, with one degree of freedom
+    less than subjects. If all controls are sound, all are found at chance in 95 of 100 evaluations or more. No half of
+    an interval is narrower than that of pure guessing at ``n`` items: a few people may happen to be alike, but a
+    control that guesses varies at least so much. Intervals over people count, not those over people and clips: with few
+    clips these hold everything.
 
     Parameters
     ----------
     *tables : DataFrame
-        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over people),
-        ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged together.
+        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over
+        people), ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged
+        together.
     subjects : int
-        Number of people behind the intervals. One tells nothing of others: its intervals stay as they are, 0 to 1.
+        Number of people behind the intervals. One gives no information about others: its intervals stay 0 to 1.
 
     Returns
     -------
@@ -243,7 +340,8 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     """
     found = pd.concat([table[table["role"] == Role.CONTROL] for table in tables], ignore_index=True)
     if found.empty:
-        raise ValueError("The tables hold no row with the role 'control': give the tables of an evaluation, tier 1 and tiers 2 and 3.")
+        raise ValueError("The tables hold no row with the role 'control': give the tables of an evaluation, tier 1 and "
+                         "tiers 2 and 3.")
     wider = 1.0
     if subjects > 1:
         wider = t.ppf(1 - 0.025 / len(found), subjects - 1) / t.ppf(0.975, subjects - 1)
@@ -252,10 +350,3 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     found["high"] = found["score"] + np.maximum(wider * (found["high"] - found["score"]), guessing)
     found["at_chance"] = (found["low"] - ROUNDING <= found["chance"]) & (found["chance"] <= found["high"] + ROUNDING)
     return found.reindex(columns=["name", "group", "score", "chance", "low", "high", "at_chance"])
-
-
-def balanced_accuracy_of(predicted: np.ndarray, n_classes: int, truth: np.ndarray) -> float:
-    """Balanced accuracy alone, for permutations that need it a thousand times."""
-    totals = np.bincount(truth, minlength=n_classes)
-    hits = np.bincount(truth[truth == predicted], minlength=n_classes)
-    return float((hits[totals > 0] / totals[totals > 0]).mean())

@@ -1,6 +1,7 @@
-"""One classifier, several truths: the same features and model scored under every protocol, each beside what sees no EEG.
+"""Protocol comparison: the same features and model scored under every protocol, each with probes that use no EEG.
 
-Beside them, what others have published under a split that can be named, and a clock: how well EEG tells the time of a session.
+Also what others have published under a split that can be named, and a clock: how well EEG predicts the time in a
+session.
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ from ..data.protocols import JOINT_GROUPS, Split, n_folds
 from ..data.splits import make_split
 from ..models.eegpt import EEGPT
 from .baselines import LOGISTIC, SVM, Recipe, distinct, fit_baseline
-from .metrics import Score, mean_over_subjects
+from .metrics import Score, mean_over_subjects, score_row
 from .shortcuts import PROBES
-from .statistics import scored
 
 Classifier = Callable[[Corpus, Split], np.ndarray]  # class indices of split.test
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A protocol with its way to a person's levels."""
+    """A protocol with its normalization."""
 
     protocol: str
     normalisation: str
@@ -50,11 +50,13 @@ class Setting:
         folds = n_folds(index, self.protocol, **options)
         if self.protocol == "joint":  # its further folds test the same people again, on other clips
             folds = n_folds(index, "subjects", **({"n_groups": JOINT_GROUPS} | options))
-        return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, **options) for fold in range(folds)]
+        return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, **options)
+                for fold in range(folds)]
 
 
 SETTINGS = (Setting("random_windows", "calibration"), Setting("clips", "calibration"), Setting("clips", "session"),
-            Setting("within_subject", "session"), Setting("subjects", "transductive"), Setting("subjects", "population"),
+            Setting("within_subject", "session"), Setting("subjects", "transductive"),
+            Setting("subjects", "population"),
             Setting("joint", "calibration"), Setting("joint", "population"))
 
 
@@ -74,25 +76,27 @@ def probe(name: str) -> Classifier:
     """A shortcut probe as a classifier; see :mod:`e2llm.evaluation.shortcuts`."""
 
     def classify(corpus: Corpus, split: Split) -> np.ndarray:
-        return np.array([corpus.label_set.index(label) for label in PROBES[name](corpus.windows.index, split)])
+        return np.array([corpus.label_set.index(label) for label in PROBES[name].answer(corpus.windows.index, split)])
 
     return classify
 
 
-# Seven classes of SEED-VII, plain accuracy in %, EEG alone. Only figures whose split and normalisation are stated; a score
-# without them (the paper's 61.73 among these) has no place beside ours. DE-CNN: a CNN on differential entropy. At second hand: the
-# primary paper was not checked.
+# Seven classes of SEED-VII, plain accuracy in %, EEG alone. Only figures whose split and normalization are stated; a
+# score without them (the paper's 61.73 among these) cannot be compared with ours. DE-CNN: a CNN on differential
+# entropy. At second hand: the primary paper was not checked.
 PUBLISHED = pd.DataFrame(
     [("subjects, transductive", 29.1, 1.8, "DE-CNN, one subject left out, z-scored"),
      ("subjects, population", 15.0, np.nan, "DE-CNN, one subject left out, not z-scored"),
      ("clips, transductive", 37.0, 2.4, "DE-CNN, official folds of clips, z-scored")],
     columns=["group", "published %", "sd", "what"])
-MODELS: dict[str, Classifier] = {recipe.name: BaselineClassifier(recipe) for recipe in (Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"))}
-SHORTCUTS: dict[str, Classifier] = {name: probe(name) for name in ("clip duration", "nearest in time", "position in session", "session prior")}
+MODELS: dict[str, Classifier] = {recipe.name: BaselineClassifier(recipe)
+                                 for recipe in (Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"))}
+SHORTCUTS: dict[str, Classifier] = {name: probe(name) for name in ("clip duration", "nearest in time",
+                                                                   "position in session", "session prior")}
 
 
 def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] | None = None,
-                    settings: Sequence[Setting] = SETTINGS, seed: int = 0, tell: Callable[..., None] | None = None,
+                    settings: Sequence[Setting] = SETTINGS, seed: int = 0, on_step: Callable[..., None] | None = None,
                     n_jobs: int = 2) -> pd.DataFrame:
     """Score models and shortcut probes under each protocol, pooled over its folds.
 
@@ -106,25 +110,26 @@ def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] | None
         Protocols. One that leaks by design is taken, and marked.
     seed : int
         Of the intervals.
-    tell : callable, optional
-        ``tell(step)`` after each setting.
+    on_step : callable, optional
+        ``on_step(step)`` after each setting.
     n_jobs : int
         Settings tried at a time; the result does not depend on it.
 
     Returns
     -------
     DataFrame
-        ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``clips low`` and ``clips high``
-        (interval over people and clips), ``leaky``, ``statement``. Of baselines that are the same under a setting
-        (:func:`e2llm.evaluation.baselines.distinct`) the first has a row.
+        ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``clips low`` and
+        ``clips high`` (interval over people and clips), ``leaky``, ``statement``. Of baselines that are the same under
+        a setting (:func:`e2llm.evaluation.baselines.distinct`) the first has a row.
     """
     classifiers = MODELS | SHORTCUTS if classifiers is None else classifiers
-    work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_under)(corpus, classifiers, setting, seed) for setting in settings)
+    work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_under)(corpus, classifiers, setting, seed)
+                                                          for setting in settings)
     rows = []
     for step, done in enumerate(work, 1):
         rows += done
-        if tell is not None:
-            tell(step)
+        if on_step is not None:
+            on_step(step)
     return pd.DataFrame(rows)
 
 
@@ -133,18 +138,22 @@ def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setti
     splits, clips = setting.splits(corpus.windows.index), corpus.windows.index["clip"].to_numpy()
     test, rows = np.concatenate([split.test for split in splits]), []
     truth, subjects, n_classes = corpus.labels[test], corpus.subjects[test], len(corpus.label_set)
-    kept = distinct([classify.recipe for classify in classifiers.values() if isinstance(classify, BaselineClassifier)], splits[0])
+    kept = distinct([classify.recipe for classify in classifiers.values() if isinstance(classify, BaselineClassifier)],
+                    splits[0])
     for name, classify in classifiers.items():
         if isinstance(classify, BaselineClassifier) and classify.recipe not in kept:
             continue
         answers = np.concatenate([classify(corpus, split) for split in splits])
-        row = scored(name, truth, answers, subjects, clips[test], n_classes, seed, group=setting.name)
+        row = score_row(name, truth, answers, subjects, clips[test], n_classes, seed, group=setting.name)
         rows.append(row | {"leaky": splits[0].leaky, "statement": splits[0].statement})
     return rows
 
 
 def reached(table: pd.DataFrame) -> dict[str, list[Finding]]:
-    """Warnings of every setting in a table of :func:`under_protocols`; see :func:`e2llm.data.audit.reached_by_shortcuts`."""
+    """Warnings of every setting in a table of :func:`under_protocols`.
+
+    See :func:`e2llm.data.audit.reached_by_shortcuts`.
+    """
     found = {}
     for setting, rows in table.groupby("group", sort=False):
         is_probe = rows["name"].isin(PROBES)
@@ -153,12 +162,12 @@ def reached(table: pd.DataFrame) -> dict[str, list[Finding]]:
 
 
 def session_clock(corpus: Corpus, seed: int = 0) -> Score:
-    """How well EEG tells when in a session a window was recorded: what makes neighbours in time alike.
+    """How well EEG predicts when in a session a window was recorded: what makes neighbors in time alike.
 
-    In every session of every person, ridge regression from differential entropy to a clip's place in the session, trained on
-    every second clip and asked about the others, both ways. (Blocks of clips would not do: the mean of the trained places is
-    then far from the block that is asked about, and a clock that knows nothing is wrong in a way that looks like knowledge.)
-    Where the clock works, a clip's neighbours may be recognised by the hour instead of the emotion.
+    In every session of every person, ridge regression from differential entropy to a clip's place in the session,
+    trained on every second clip and tested on the others, both ways. (Blocks of clips would not do: the mean of the
+    trained places is then far from the tested block, and the errors of a clock without information look like
+    information.) Where the clock works, a clip's neighbors may be recognized by the time instead of the emotion.
 
     Parameters
     ----------
@@ -170,23 +179,26 @@ def session_clock(corpus: Corpus, seed: int = 0) -> Score:
     Returns
     -------
     Score
-        Mean over people of Spearman's correlation between told and true place within a session, interval over people, chance 0.
+        Mean over people of Spearman's correlation between predicted and true place within a session, interval over
+        people, chance 0.
 
     Raises
     ------
     ValueError
-        If a session has fewer than four clips: it has no time to tell.
+        If a session has fewer than four clips.
     """
     index, entropy = corpus.windows.index, differential_entropy(np.asarray(corpus.windows.power))
     features, agreement = entropy.reshape(len(index), -1), {name: [] for name in np.unique(corpus.subjects)}
     place = index.groupby(["subject", "session"])["clip"].rank(method="dense").to_numpy()
     if (fewest := int(index.groupby(["subject", "session"])["clip"].nunique().min())) < 4:
-        raise ValueError(f"A session has {fewest} clips: a clock needs four or more to be asked about some and trained on others.")
+        raise ValueError(f"A session has {fewest} clips: a clock needs four or more to be asked about some and trained "
+                         "on others.")
     for rows in index.groupby(["subject", "session"]).indices.values():
         for half in (0, 1):
             train, test = rows[place[rows] % 2 != half], rows[place[rows] % 2 == half]
             with threadpool_limits(1):
-                clock = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 6))).fit(features[train], place[train])
+                clock = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 6))).fit(features[train],
+                                                                                           place[train])
             agreement[corpus.subjects[rows[0]]].append(spearmanr(clock.predict(features[test]), place[test]).statistic)
     by_subject = np.array([np.mean(values) for values in agreement.values()])
     return mean_over_subjects(by_subject, chance=0.0, n=len(index), seed=seed)

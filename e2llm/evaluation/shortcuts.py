@@ -1,12 +1,13 @@
-"""Classifiers that see no EEG, under the very same split as the models: what can be 'decoded' without any brain signal.
+"""Classifiers without EEG, under the same split as the models: what can be 'decoded' without any brain signal.
 
 A probe knows who was recorded, when and for how long, and the labels of the training windows; never a label of the
-validation or test windows, and never the signal. Whatever it reaches, a model may have reached without the brain.
+validation or test windows, and never the signal. What it reaches, a model may have reached without the brain signal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,49 +19,61 @@ from .metrics import Score, balanced_accuracy
 _TRIAL = ["subject", "session", "clip"]
 
 
-def clip_duration(index: pd.DataFrame, split: Split) -> np.ndarray:
-    """Decision tree, grown to the end, on a trial's length: its number of windows and, where known, its seconds."""
+def _clip_duration(index: pd.DataFrame, split: Split) -> np.ndarray:
     train, test, of_window = _trials(index, split)
     features = [name for name in ("n_windows", "seconds") if train[name].notna().all() and test[name].notna().all()]
     tree = DecisionTreeClassifier(random_state=0).fit(train[features].to_numpy(), train["label"])
     return tree.predict(test[features].to_numpy()).astype(str)[of_window]
 
 
-def position_in_session(index: pd.DataFrame, split: Split) -> np.ndarray:
-    """Most frequent training label, over all subjects, at the same place of the same session, or at the nearest place trained on."""
+def _position_in_session(index: pd.DataFrame, split: Split) -> np.ndarray:
     return _nearest_place(index, split, own_first=False)
 
 
-def nearest_in_time(index: pd.DataFrame, split: Split) -> np.ndarray:
-    """Label of the subject's own training trial nearest in order within the session (of two equally near, the earlier), else of other
-    subjects' trials at the nearest place of that session."""
+def _nearest_in_time(index: pd.DataFrame, split: Split) -> np.ndarray:
     return _nearest_place(index, split, own_first=True)
 
 
-def session_prior(index: pd.DataFrame, split: Split) -> np.ndarray:
-    """Most frequent training label of the session, over all subjects."""
+def _session_prior(index: pd.DataFrame, split: Split) -> np.ndarray:
     return _prior(index, split, "session")
 
 
-def subject_identity(index: pd.DataFrame, split: Split) -> np.ndarray:
-    """Most frequent training label of the same subject, or of all subjects for one who is not trained on."""
+def _subject_identity(index: pd.DataFrame, split: Split) -> np.ndarray:
     return _prior(index, split, "subject")
 
 
-def majority(index: pd.DataFrame, split: Split) -> np.ndarray:
-    """Most frequent training label."""
+def _majority(index: pd.DataFrame, split: Split) -> np.ndarray:
     return _prior(index, split, None)
 
 
-Probe = Callable[[pd.DataFrame, Split], np.ndarray]
-PROBES: dict[str, Probe] = {
-    "clip duration": clip_duration, "position in session": position_in_session, "nearest in time": nearest_in_time,
-    "session prior": session_prior, "subject identity": subject_identity, "majority": majority,
+class Probe(NamedTuple):
+    """A classifier without EEG: labels of the test windows from index and split, and what it does in one sentence."""
+
+    answer: Callable[[pd.DataFrame, Split], np.ndarray]
+    what: str
+
+
+PROBES = {
+    "clip duration": Probe(_clip_duration,
+                           "Decision tree, grown to the end, on a trial's length: its number of windows and, "
+                                           "where known, its seconds."),
+    "position in session": Probe(_position_in_session,
+                                 "Most frequent training label, over all subjects, at the same place of "
+                                                       "the same session, or at the nearest place trained on."),
+    "nearest in time": Probe(_nearest_in_time,
+                             "Label of the subject's own training trial nearest in order within the session "
+                                               "(of two equally near, the earlier), else of other subjects' trials at "
+                                               "the nearest place of that session."),
+    "session prior": Probe(_session_prior, "Most frequent training label of the session, over all subjects."),
+    "subject identity": Probe(_subject_identity,
+                              "Most frequent training label of the same subject, or of all subjects for one "
+                                                 "who is not trained on."),
+    "majority": Probe(_majority, "Most frequent training label."),
 }
 
 
 def probe(index: pd.DataFrame, split: Split, seed: int = 0) -> pd.DataFrame:
-    """Scores of every probe on the test windows, to print beside a model's.
+    """Scores of every probe on the test windows, to compare with a model's.
 
     Parameters
     ----------
@@ -80,32 +93,39 @@ def probe(index: pd.DataFrame, split: Split, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     truth = index["label"].iloc[split.test].astype(str).to_numpy()
-    for name, function in PROBES.items():
-        answers = function(index, split)
+    for name, (answer, what) in PROBES.items():
+        answers = answer(index, split)
         score = _score(index, split, answers, seed)
-        rows.append({**score.row(name), "accuracy": float((answers == truth).mean()), "what": " ".join(function.__doc__.split())})
+        rows.append({**score.row(name), "accuracy": float((answers == truth).mean()), "what": what})
     return pd.DataFrame(rows)
 
 
 def neighbour_worth(index: pd.DataFrame, split: Split) -> float:
-    """What neighbours in time across the split are worth: balanced accuracy of 'nearest in time' minus chance.
+    """Gain from neighbors in time across the split: balanced accuracy of 'nearest in time' minus chance.
 
-    In SEED-VII, pooled over the four official folds, training on the three others: 0.286 - 0.143; an outer fold alone has
-    0.048, an inner one 0.238, and a protocol that sets the next fold aside for validation 0.048. Part of it is the session:
-    it shows five of seven emotions, so that any of its training trials, near or not, is right one time in five.
+    In SEED-VII, pooled over the four official folds, training on the three others: 0.286 - 0.143; an outer fold alone
+    has 0.048, an inner one 0.238, and a protocol that sets the next fold aside for validation 0.048. Part of it is the
+    session: it shows five of seven emotions, so that any of its training trials, near or not, is right one time in
+    five.
 
     Parameters
     ----------
     index, split
         As in :func:`probe`.
     """
-    score = _score(index, split, nearest_in_time(index, split), seed=0)
+    score = _score(index, split, _nearest_in_time(index, split), seed=0)
     return score.value - score.chance
 
 
 def session_worth(index: pd.DataFrame, split: Split) -> float:
-    """What recognising the session is worth: balanced accuracy of 'session prior' minus chance; parameters of :func:`probe`."""
-    score = _score(index, split, session_prior(index, split), seed=0)
+    """Gain from recognizing the session: balanced accuracy of 'session prior' minus chance.
+
+    Parameters
+    ----------
+    index, split
+        As in :func:`probe`.
+    """
+    score = _score(index, split, _session_prior(index, split), seed=0)
     return score.value - score.chance
 
 
@@ -114,7 +134,8 @@ def _score(index: pd.DataFrame, split: Split, answers: np.ndarray, seed: int) ->
     labels = np.unique(index["label"].astype(str))
     truth = index["label"].iloc[split.test].astype(str).to_numpy()
     subjects = index["subject"].iloc[split.test].to_numpy()
-    return balanced_accuracy(np.searchsorted(labels, truth), np.searchsorted(labels, answers), subjects, len(labels), seed)
+    return balanced_accuracy(np.searchsorted(labels, truth), np.searchsorted(labels, answers), subjects, len(labels),
+                             seed)
 
 
 def _trials(index: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:

@@ -1,25 +1,45 @@
-"""The evaluation of a run: three tiers, controls, baselines, ceiling and ablation, as tables and metrics.json."""
+"""Evaluation in three tiers: basic prediction, several tasks, zero-shot.
+
+With controls, baselines and the oracle, as tables.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..core.chat import END_THINK, Item
 from ..data.dataset import Corpus
+from ..models.eegpt import EEGPT
 from ..models.inference import InferenceEngine, closed_set, generate, score_options
 from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
-from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe
-from .controls import Role, shuffled, without_eeg
-from .metrics import Score, accuracy, balanced_accuracy, classification
-from .statistics import compare_models, over_seeds, per_subject, scored
+from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, distinct, fit_baseline
+from .controls import Role, Source, variants
+from .metrics import (
+    Score,
+    accuracy,
+    balanced_accuracy,
+    classification,
+    compare_models,
+    over_seeds,
+    per_subject,
+    score_row,
+)
+
+TIER_2 = ("describe", "select", "compare", "rank", "match")
+TIER_3 = ("zero_predict", "zero_match", "zero_choose")
+BEST_PROBE = "best without EEG"  # column: the highest score of the shortcut probes under the same split
+BASELINES = (Recipe(LOGISTIC), Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"), Recipe(PROBE))
+RAW_BASELINE = Recipe(EEGNET, "z-score")  # half a minute of training: when asked for
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered to items of one kind: its choices, its free texts, and which of these could be read."""
+    """A model's answers to items of one kind: its choices, its free texts, and which of these could be read."""
 
     chosen: list[str]
     texts: list[str]
@@ -32,10 +52,17 @@ class Answers:
 
 
 def answer(engine: InferenceEngine, items: list[Item]) -> Answers:
-    """Let the model think aloud, then take the most probable of the options.
+    """Let the model write a thought, then take the most probable of the options.
 
     Every answer is a choice from the closed set, so chance is well defined; the free text, and whether it can be read,
-    is reported beside it. Long options (descriptions) are compared per token, without a thought.
+    is reported with it. Long options (descriptions) are compared per token, without a thought.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The model with its features.
+    items : list of Item
+        Of one kind.
     """
     if items[0].kind == "describe":
         best = [int(np.argmax(row)) for row in score_options(engine, items, per_token=True)]
@@ -49,91 +76,280 @@ def answer(engine: InferenceEngine, items: list[Item]) -> Answers:
 
 
 def score_items(engine: InferenceEngine, items: list[Item], seed: int = 0) -> tuple[Score, Answers]:
-    """Accuracy of one kind of items with its chance level and interval over subjects."""
+    """Accuracy of one kind of items with its chance level and interval over subjects.
+
+    Parameters
+    ----------
+    engine, items
+        As in :func:`answer`.
+    seed : int
+        Of the interval.
+    """
     given = answer(engine, items)
     correct = np.array([choice == item.answer for choice, item in zip(given.chosen, items, strict=True)])
     chance = np.array([1.0 / len(item.options) for item in items])
     return accuracy(correct, chance, np.array([item.subject for item in items]), seed), given
 
 
-TIER_2 = ("describe", "select", "compare", "rank", "match")
-TIER_3 = ("zero_predict", "zero_match", "zero_choose")
-BEST_PROBE = "best without EEG"  # column: the highest score of the shortcut probes under the same split
-SOURCES = ("EEG", "shuffled EEG", "no EEG")
-BASELINES = (Recipe(LOGISTIC), Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"), Recipe(PROBE))
-RAW_BASELINE = Recipe(EEGNET, "z-score")  # half a minute of training: when asked for
+# ---------------------------------------------------------------- tier 1
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of all models to test windows, and the label probabilities of the language model."""
+
+    windows: pd.DataFrame  # one row a window: id, subject, session, clip, window, label
+    answers: dict[str, np.ndarray]  # model to class indices, -1 for an answer that could not be read
+    probabilities: np.ndarray  # (n_windows, n_labels)
+    labels: tuple[str, ...]
+
+    def table(self) -> pd.DataFrame:
+        """As it is written: labels by name, empty for an answer that could not be read.
+
+        One column ``p(label)`` a label.
+        """
+        table = self.windows.reset_index(drop=True)
+        for name, given in self.answers.items():
+            table[name] = [self.labels[i] if i >= 0 else "" for i in given]
+        for i, label in enumerate(self.labels):
+            table[f"p({label})"] = self.probabilities[:, i]
+        return table
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame) -> Predictions:
+        """From what :meth:`table` made."""
+        columns = list(table.columns)
+        labels = tuple(column[2:-1] for column in columns if column.startswith("p(") and column.endswith(")"))
+        if "label" not in columns or not labels:
+            raise ValueError(f"A table of predictions needs the columns 'label' and 'p(label)', not {columns}.")
+        first, code = columns.index("label") + 1, {label: i for i, label in enumerate(labels)}
+        answers = {name: table[name].map(code).fillna(-1).astype(int).to_numpy()
+                   for name in columns[first : -len(labels)]}
+        return cls(table[columns[:first]], answers, table[columns[-len(labels) :]].to_numpy(), labels)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """True class indices, shape (n_windows,)."""
+        return self.windows["label"].map({label: i for i, label in enumerate(self.labels)}).to_numpy()
+
+
+class Tier1(NamedTuple):
+    """Basic prediction."""
+
+    table: pd.DataFrame  # score, intervals, chance and further metrics of each model
+    tests: pd.DataFrame  # paired tests of the other models against the language model
+    predictions: Predictions
+    items: list[Item]
+    answers: Answers  # of the language model
 
 
 def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, role: str) -> dict:
-    """Row of the tier-1 table: score of the answers to the test windows with chance and both intervals, kappa and F1; ``role`` is a
-    :class:`e2llm.evaluation.controls.Role`."""
+    """Row of the tier-1 table: score of the answers to the test windows with chance and both intervals, kappa and F1.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows were answered.
+    name : str
+        Of the model.
+    predicted : ndarray of int, shape (n_test,)
+        Class indices, -1 for an answer that could not be read.
+    role : str
+        A :class:`e2llm.evaluation.controls.Role`.
+    """
     test, n_classes = corpus.split.test, len(corpus.label_set)
     truth, subjects, clips = corpus.labels[test], corpus.subjects[test], corpus.windows.index["clip"].to_numpy()[test]
-    more = classification(truth, predicted, n_classes)
-    chosen = {key: more[key] for key in ("kappa", "macro_f1", "weighted_f1")}
-    return scored(name, truth, predicted, subjects, clips, n_classes, role=Role(role)) | chosen
+    row = score_row(name, truth, predicted, subjects, clips, n_classes, role=Role(role))
+    return row | classification(truth, predicted, n_classes)
 
 
 def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str = "LLM") -> pd.DataFrame:
-    """Every other model against a reference over the test subjects; see :func:`e2llm.evaluation.statistics.compare_models`."""
+    """Every other model against a reference over the test subjects.
+
+    See :func:`e2llm.evaluation.metrics.compare_models`.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows were answered.
+    answers : dict
+        Model to class indices.
+    reference : str
+        One of them.
+    """
     test = corpus.split.test
-    scores = pd.DataFrame({name: per_subject(corpus.labels[test], given, corpus.subjects[test], len(corpus.label_set))["balanced_accuracy"]
+    truth, subjects, n_classes = corpus.labels[test], corpus.subjects[test], len(corpus.label_set)
+    scores = pd.DataFrame({name: per_subject(truth, given, subjects, n_classes)["balanced_accuracy"]
                            for name, given in answers.items()})
     return compare_models(scores, reference).reset_index(names="name").assign(reference=reference)
 
 
-def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int) -> tuple[pd.DataFrame, dict[str, tuple]]:
-    """Every multi-task and zero-shot kind that the source serves, heard and under both controls.
+def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: EEGPT, recipes: Sequence[Recipe],
+           seed: int,
+           oracle: np.ndarray | None = None) -> Tier1:
+    """Basic prediction: the model, its controls, the stage-1 head, the baselines and, on a twin, the oracle.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows are asked about.
+    engine : InferenceEngine
+        The language model with its features.
+    head : ndarray of int, shape (n_test,)
+        Class indices from the stage-1 head.
+    encoder : EEGPT
+        Frozen encoder before stage 1, for the linear probe.
+    recipes : sequence of Recipe
+        Baselines.
+    seed : int
+        Of questions and controls.
+    oracle : ndarray of int, shape (n_test,), optional
+        Class indices from the oracle.
+    """
+    test, labels = corpus.split.test, corpus.label_set.labels
+    items, index = prediction_items(corpus, test, seed), corpus.windows.index.iloc[test]
+    names = {Source.EEG: "LLM", Source.SHUFFLED: "LLM, shuffled EEG", Source.NONE: "LLM, no EEG"}
+    scored = {source: closed_set(*asked)
+              for source, asked in variants(engine, items, corpus.windows.index, test, seed + 1).items()}
+    answers = {names[source]: found.argmax(axis=1) for source, found in scored.items()} | {"stage-1 head": head}
+    recipes = distinct(recipes, corpus.split)
+    for recipe in recipes:
+        answers[recipe.name] = fit_baseline(recipe, corpus, corpus.split, encoder).rows(test)
+    texts = generate(engine, items)
+    parsed = [parse_answer(text, list(labels)) for text in texts]
+    answers["LLM, free text"] = np.array([labels.index(label) if label is not None else -1 for label in parsed])
+    if oracle is not None:
+        answers["oracle"] = oracle
+    roles = {"oracle": Role.ORACLE, **{recipe.name: Role.BASELINE for recipe in recipes}, "stage-1 head": Role.MODEL,
+             "LLM": Role.MODEL, "LLM, free text": Role.MODEL, "LLM, shuffled EEG": Role.CONTROL,
+             "LLM, no EEG": Role.CONTROL}
+    order = [name for name in roles if name in answers]
+    windows = index[["id", "subject", "session", "clip", "window", "label"]]
+    return Tier1(pd.DataFrame([tier_1_row(corpus, name, answers[name], roles[name]) for name in order]),
+                 comparisons(corpus, {name: answers[name] for name in order}),
+                 Predictions(windows, answers, scored[Source.EEG], labels), items,
+                 Answers([labels[i] for i in answers["LLM"]], texts, parsed))
+
+
+def baseline_table(corpus: Corpus, encoder: EEGPT, recipes: Sequence[Recipe],
+                   on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Baselines under the corpus's split; rows of the tier-1 table.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Windows and split.
+    encoder : EEGPT
+        Frozen encoder that has seen no label, for the linear probe.
+    recipes : sequence of Recipe
+        Which baselines, each with its alignment.
+    on_step : callable, optional
+        ``on_step(step)`` after each.
+    """
+    rows = []
+    for step, recipe in enumerate(distinct(recipes, corpus.split), 1):
+        answers = fit_baseline(recipe, corpus, corpus.split, encoder).rows(corpus.split.test)
+        rows.append(tier_1_row(corpus, recipe.name, answers, Role.BASELINE))
+        if on_step is not None:
+            on_step(step)
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- tiers 2 and 3
+
+
+class Example(NamedTuple):
+    """First item of a kind with the model's answer and text."""
+
+    item: Item
+    chosen: str
+    text: str
+
+
+def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int,
+                  seed: int) -> tuple[pd.DataFrame, dict[str, Example]]:
+    """Every multi-task and zero-shot kind that the source serves, with EEG and under both controls.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows are asked about.
+    engine : InferenceEngine
+        The language model with its features.
+    n_items : int
+        Items of each kind.
+    seed : int
+        Of items, controls and intervals.
 
     Returns
     -------
     table : DataFrame
         One row for each kind and source of EEG, with parse rate.
     examples : dict
-        First item, answer and text of each kind, for people to read.
+        First item, answer and text of each kind.
     """
     builder, rows, examples = OneSubjectBuilder.of_test(corpus, seed), [], {}
     for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builder.kinds()):
         items = builder.draw(kind, n_items)
-        variants = {"EEG": (engine, items), "shuffled EEG": (shuffled(engine, corpus.windows.index, corpus.split.test, seed + 1), items),
-                    "no EEG": (engine, without_eeg(items))}
-        for source in SOURCES:
-            score, given = score_items(*variants[source], seed)
-            role = Role.MODEL if source == "EEG" else Role.CONTROL
+        for source, asked in variants(engine, items, corpus.windows.index, corpus.split.test, seed + 1).items():
+            score, given = score_items(*asked, seed)
+            role = Role.MODEL if source is Source.EEG else Role.CONTROL
             rows.append(score.row(kind, tier=items[0].tier, group=source, role=role) | {"parsed": given.parse_rate})
-            if source == "EEG":
-                examples[kind] = (items[0], given.chosen[0], given.texts[0])
+            if source is Source.EEG:
+                examples[kind] = Example(items[0], given.chosen[0], given.texts[0])
     return pd.DataFrame(rows), examples
 
 
-def ablation_rows(ablated: str, corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int) -> list[dict]:
-    """Tier-1 closed set, and one kind each of tier 2 and 3, of one variant."""
+def ablation_rows(ablation: str, corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int) -> list[dict]:
+    """Tier-1 closed set, and one kind each of tier 2 and 3, of one ablation.
+
+    Parameters
+    ----------
+    ablation : str
+        Its name.
+    corpus, engine, n_items, seed
+        As in :func:`tiers_2_and_3`.
+    """
     test = corpus.split.test
     predicted = closed_set(engine, prediction_items(corpus, test, seed)).argmax(axis=1)
-    scores: dict[str, Score] = {"predict": balanced_accuracy(corpus.labels[test], predicted, corpus.subjects[test], len(corpus.label_set))}
+    scores = {"predict": balanced_accuracy(corpus.labels[test], predicted, corpus.subjects[test],
+                                           len(corpus.label_set))}
     builder = OneSubjectBuilder.of_test(corpus, seed)
     for kind in (kind for kind in ("match", "zero_match") if kind in builder.kinds()):
         scores[kind] = score_items(engine, builder.draw(kind, n_items), seed)[0]
-    return [score.row(kind, group=ablated) for kind, score in scores.items()]
+    return [score.row(kind, group=ablation) for kind, score in scores.items()]
 
 
-def samples(said: dict, examples: dict[str, tuple], n: int = 3) -> list[dict]:
-    """Answers for people to read: some of tier 1 (right and wrong), one of each other kind."""
-    right = [i for i, item in enumerate(said["items"]) if said["parsed"][i] == item.answer]
-    wrong = [i for i, item in enumerate(said["items"]) if said["parsed"][i] != item.answer]
-    chosen = [(said["items"][i], said["texts"][i]) for i in right[: n - 1] + wrong[:1]]
+def samples(first: Tier1, examples: dict[str, Example], n: int = 3) -> list[dict]:
+    """Answers for people to read: some of tier 1 (right and wrong), one of each other kind.
+
+    Parameters
+    ----------
+    first : Tier1
+        Basic prediction.
+    examples : dict
+        From :func:`tiers_2_and_3`.
+    n : int
+        How many of tier 1.
+    """
+    is_right = [label == item.answer for label, item in zip(first.answers.parsed, first.items, strict=True)]
+    right, wrong = ([i for i, hit in enumerate(is_right) if hit is wanted] for wanted in (True, False))
+    chosen = [(first.items[i], first.answers.texts[i]) for i in right[: n - 1] + wrong[:1]]
     chosen += [(item, text or f"(scored) {given}") for item, given, text in examples.values()]
     return [{"question": question_text(item), "answer": text, "truth": item.answer} for item, text in chosen]
 
 
-def pooled(predictions: list[pd.DataFrame]) -> pd.DataFrame:
+# ---------------------------------------------------------------- tables of several runs
+
+
+def pooled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tier-1 scores over the folds of a protocol: every person was tested in one of them.
 
-    Two people in a fold say little of others; together the folds resample all people.
+    Two people in a fold give little information about others; together the folds resample all people.
 
     Parameters
     ----------
-    predictions : list of DataFrame
+    tables : sequence of DataFrame
         ``predictions.csv`` of runs that differ only in their fold.
 
     Raises
@@ -141,42 +357,59 @@ def pooled(predictions: list[pd.DataFrame]) -> pd.DataFrame:
     ValueError
         If a window was tested in several of them, or the answers are not from the same label set and models.
     """
-    columns = [list(table.columns) for table in predictions]
-    if any(names != columns[0] for names in columns):
-        raise ValueError("The folds do not hold answers of the same models and labels: pool runs that differ only in their fold.")
-    table = pd.concat(predictions, ignore_index=True)
+    if any(list(table.columns) != list(tables[0].columns) for table in tables):
+        raise ValueError("The folds do not hold answers of the same models and labels: pool runs that differ only in "
+                         "their fold.")
+    table = pd.concat(tables, ignore_index=True)
     if table.duplicated(["subject", "clip", "window"]).any():
         raise ValueError("A window was tested in several folds: pool a protocol whose test parts are disjoint.")
-    labels = [name[2:-1] for name in columns[0] if name.startswith("p(")]
-    code = {label: i for i, label in enumerate(labels)}
-    truth, subjects = table["label"].map(code).to_numpy(), table["subject"].astype(str).to_numpy()
-    rows = []
-    for name in columns[0][columns[0].index("label") + 1 : -len(labels)]:
-        given = table[name].map(code).fillna(-1).astype(int).to_numpy()
-        rows.append(scored(name, truth, given, subjects, table["clip"].to_numpy(), len(labels)) | {"subjects": len(np.unique(subjects))})
-    return pd.DataFrame(rows)
+    found = Predictions.from_table(table)
+    subjects, clips = table["subject"].astype(str).to_numpy(), table["clip"].to_numpy()
+    rows = [score_row(name, found.truth, given, subjects, clips, len(found.labels))
+            for name, given in found.answers.items()]
+    return pd.DataFrame(rows).assign(subjects=len(np.unique(subjects)))
 
 
 def spread(metrics: dict[int, dict]) -> pd.DataFrame:
-    """How much the scores of tier 1, and of tiers 2 and 3 heard with EEG, owe to the seed; see :func:`e2llm.evaluation.statistics.over_seeds`.
+    """How much the scores of tier 1, and of tiers 2 and 3 with EEG, depend on the seed.
 
     Parameters
     ----------
     metrics : dict of int to dict
         Seed to the ``metrics.json`` of a run; three or more that differ only in it.
+
+    Returns
+    -------
+    DataFrame
+        ``tier``, ``name``, the columns of :func:`e2llm.evaluation.metrics.over_seeds`, ``chance`` and ``seeds``.
     """
     scores: dict[tuple, dict[int, Score]] = {}
     for seed, content in metrics.items():
         for tier, rows in (("1", content["tables"]["tier_1"]), ("2 and 3", content["tables"]["tiers_2_and_3"])):
             for row in rows:
-                if tier == "1" or row["group"] == "EEG":
+                if tier == "1" or row["group"] == Source.EEG:
                     scores.setdefault((tier, row["name"]), {})[seed] = score_of(pd.DataFrame([row]), row["name"])
-    return pd.DataFrame([{"tier": tier, "name": name, **over_seeds(found), "chance": next(iter(found.values())).chance, "seeds": len(found)}
-                         for (tier, name), found in scores.items()])
+    return pd.DataFrame([{"tier": tier, "name": name, **over_seeds(found), "chance": next(iter(found.values())).chance,
+                          "seeds": len(found)} for (tier, name), found in scores.items()])
 
 
 def score_of(table: pd.DataFrame, name: str, group: str | None = None, clips: bool = False) -> Score:
-    """One row of a table of scores, with its interval over people, or over people and ``clips``; KeyError if there is none."""
+    """One row of a table of scores, with its interval over people.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of scores.
+    name, group : str
+        Of the row.
+    clips : bool
+        Take the interval over people and clips.
+
+    Raises
+    ------
+    KeyError
+        If there is no such row.
+    """
     rows = table[(table["name"] == name) & ((group is None) | (table["group"] == group))]
     if rows.empty:
         raise KeyError(f"No row '{name}'{'' if group is None else f' of {group}'} in the table.")
@@ -186,11 +419,12 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None, clips: bo
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of scores as people read it: percent, an interval in one column, no index in the way; ``role`` where no ``group`` says more.
+    """A table of scores for people to read: percent, an interval in one column; ``role`` where no ``group`` says more.
 
-    Where it has them, the interval over people and clips and the best score without EEG stand beside every score.
+    Where the table has them, the interval over people and clips and the best score without EEG follow every score.
     """
-    shown = table[["name", *[column for column in ("group", "role") if column in table][:1]]].assign(**{"score %": table["score"].mul(100).round(1)})
+    more = [column for column in ("group", "role") if column in table][:1]
+    shown = table[["name", *more]].assign(**{"score %": table["score"].mul(100).round(1)})
     for low, high, title in (("low", "high", "95 % interval"), ("clips low", "clips high", "people and clips")):
         if low in table:
             shown[title] = [f"{100 * a:.1f} – {100 * b:.1f}" for a, b in zip(table[low], table[high], strict=True)]

@@ -37,10 +37,6 @@ def against_size(table: pd.DataFrame, title: str, measures: Sequence[str] = SHOW
         Above the figure.
     measures : sequence of str
         Panels, three in a row. Where a measure has no value without EEG, shuffled EEG is the control.
-
-    Returns
-    -------
-    Figure
     """
     rows = -(-len(measures) // 3)
     figure, axes = panels((11, 3.1 * rows + 0.5), rows, min(3, len(measures)))
@@ -95,10 +91,6 @@ def costs(table: pd.DataFrame, title: str) -> Figure:
         Costs of :func:`e2llm.app.model_size_study.study`: one row per model size and training seed.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     table = table.groupby("size").agg({"parameters": "first", "seconds_a_step": "mean", "tokens_a_second": "mean",
                                        "generated_tokens_a_second": "mean"}).sort_values("parameters")
@@ -125,9 +117,5 @@ def side_by_side(table: pd.DataFrame, title: str) -> Figure:
         out.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     return score_panels(table[table["group"] != "writing"], title, series="run", xlim=(0, 100))

@@ -11,25 +11,19 @@ import pytest
 import torch
 
 from e2llm.core.bands import BANDS
-from e2llm.core.claims import Claim, EvidenceNames
 from e2llm.core.labels import SEED_VII
-from e2llm.core.montage import REGIONS, eegpt_channels, region_of
+from e2llm.core.montage import eegpt_channels, region_of
 from e2llm.data.emotion_effects import EFFECTS
 from e2llm.evaluation.attribution import (
     IncompleteAttribution,
     areas,
-    by_band,
-    claimed_cells,
-    claims_agreement,
     decompose,
     deletion_insertion,
     explain,
     generator_cells,
     head_score,
-    integrated_gradients,
     language_score,
     region_agreement,
-    spectral_baseline,
     to_patches,
     topography,
 )
@@ -63,8 +57,9 @@ def linear(weight: torch.Tensor):
     return lambda x: torch.stack([(weight * x).sum((1, 2)), -(weight * x).sum((1, 2))], dim=1)
 
 
-def alpha_listener(channel: int, gain: float = 1.0):
-    """Says label 1 the louder alpha is in one channel, measured in each quarter second by sine and cosine; deaf to all else."""
+def alpha_score(channel: int, gain: float = 1.0):
+    """Says label 1 the louder alpha is in one channel, measured in each quarter second by sine and cosine; deaf to all
+    else."""
     wave = torch.stack([torch.sin(2 * torch.pi * 12 * TIMES), torch.cos(2 * torch.pi * 12 * TIMES)])
 
     def score(x: torch.Tensor) -> torch.Tensor:
@@ -87,24 +82,26 @@ def with_alpha(n: int, channel: int, channels: int = 4, seed: int = 0) -> torch.
 def test_a_linear_score_is_shared_out_as_weight_times_signal():
     weight, x, start = torch.randn(3, 64), noise(4, samples=64), noise(4, samples=64, seed=1)
     for target, sign in ((0, 1.0), (1, -1.0)):
-        np.testing.assert_allclose(integrated_gradients(linear(weight), x, [target] * 4, steps=1), sign * weight * x, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(integrated_gradients(linear(weight), x, [0, 0, 1, 0], start)[2], -(weight * (x - start))[2], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(explain(linear(weight), x, [target] * 4, steps=1).samples, sign * weight * x,
+                                   rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(explain(linear(weight), x, [0, 0, 1, 0], start).samples[2],
+                               -(weight * (x - start))[2], rtol=1e-4, atol=1e-7)
 
 
 def test_a_quadratic_and_a_cubic_score_have_the_textbook_attributions():
     x, start = noise(2, samples=64), noise(2, samples=64, seed=1)
-    square = integrated_gradients(lambda s: s.square().sum((1, 2))[:, None], x, [0, 0], start, steps=1)
+    square = explain(lambda s: s.square().sum((1, 2))[:, None], x, [0, 0], start, steps=1).samples
     np.testing.assert_allclose(square, x**2 - start**2, atol=1e-9)
-    cube = integrated_gradients(lambda s: s.pow(3).sum((1, 2))[:, None], x, [0, 0], start, steps=2)
+    cube = explain(lambda s: s.pow(3).sum((1, 2))[:, None], x, [0, 0], start, steps=2).samples
     np.testing.assert_allclose(cube, x**3 - start**3, atol=1e-10)
     # Of a product each factor gets half.
-    product = integrated_gradients(lambda s: (s[:, 0] * s[:, 1]).sum(1)[:, None], x, [0, 0])
+    product = explain(lambda s: (s[:, 0] * s[:, 1]).sum(1)[:, None], x, [0, 0]).samples
     np.testing.assert_allclose(product[:, :2], (0.5 * x[:, :1] * x[:, 1:2]).expand(2, 2, 64), atol=1e-9)
     assert not product[:, 2].any()
 
 
 def test_batches_change_nothing():
-    score, x = alpha_listener(1), with_alpha(5, 1)
+    score, x = alpha_score(1), with_alpha(5, 1)
     for one, other in zip(explain(score, x, [1, 0, 1, 0, 1], batch=2), explain(score, x, [1, 0, 1, 0, 1]), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -126,17 +123,17 @@ def test_parts_add_up_and_hold_their_own_rhythm_only():
 @pytest.mark.parametrize("bands", [{}, {"a": (1, 8), "b": (7, 12)}, {"a": (8, 4)}, {"a": (100, 200)}, {"a": (-1, 4)}])
 def test_bands_that_would_not_add_up_are_refused(bands):
     with pytest.raises(ValueError, match="give bands that lie side by side"):
-        by_band(alpha_listener(0), noise(1), [0], bands)
+        explain(alpha_score(0), noise(1), [0], bands=bands)
 
 
 def test_a_linear_score_owes_each_band_what_the_bands_part_says():
     weight, x = torch.randn(3, SAMPLES), noise(2)
     expected = torch.einsum("bcks,cs->bck", decompose(x, BANDS, SFREQ), weight)
-    np.testing.assert_allclose(by_band(linear(weight), x, [0, 0]), expected, atol=1e-5)
+    np.testing.assert_allclose(explain(linear(weight), x, [0, 0]).bands, expected, atol=1e-5)
 
 
 def test_patches_are_sums_and_bands_and_patches_agree_on_every_channel():
-    x, score = with_alpha(3, 1), alpha_listener(1)
+    x, score = with_alpha(3, 1), alpha_score(1)
     explanations = explain(score, x, [1, 1, 1], noise(3, 4, seed=7))
     cells = to_patches(explanations.samples)
     assert cells.shape == (3, 4, 16)
@@ -158,7 +155,8 @@ def small_encoder(seed: int = 0) -> EEGPT:
 
 @pytest.fixture(scope="module")
 def trained_head() -> EmotionEncoder:
-    """Told apart by alpha at OZ alone: label 1 has it, label 0 has as much of it in a random other place and of beta at OZ."""
+    """Told apart by alpha at OZ alone: label 1 has it, label 0 has as much of it in a random other place and of beta at
+    OZ."""
     torch.set_num_threads(1)
     model = EmotionEncoder(small_encoder(), 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -203,7 +201,7 @@ def test_a_trained_model_is_seen_to_listen_where_the_rhythm_was_planted(trained_
     with torch.no_grad():
         assert (score(signal).argmax(1) == labels).float().mean() > 0.9
     present = labels == 1
-    explanations = by_band(score, signal[present], [1] * int(present.sum()), steps=16).mean(axis=0)
+    explanations = explain(score, signal[present], [1] * int(present.sum()), steps=16).bands.mean(axis=0)
     channel, band = np.unravel_index(explanations.argmax(), explanations.shape)
     assert CHANNELS[channel] == "OZ" and list(BANDS)[band] == "alpha"
 
@@ -211,24 +209,27 @@ def test_a_trained_model_is_seen_to_listen_where_the_rhythm_was_planted(trained_
 def test_too_few_steps_are_told_and_more_are_enough():
     x = with_alpha(2, 0)
     with pytest.warns(IncompleteAttribution, match="after 1 steps .* raise steps"):
-        rough = explain(alpha_listener(0, gain=30), x, [1, 1], steps=1)
+        rough = explain(alpha_score(0, gain=30), x, [1, 1], steps=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fine = explain(alpha_listener(0, gain=30), x, [1, 1], steps=48)
+        fine = explain(alpha_score(0, gain=30), x, [1, 1], steps=48)
     assert np.abs(fine.gap).max() < 0.05 < np.abs(rough.gap).max()
 
 
 def test_windows_that_miss_are_explained_anew_and_the_others_are_left():
     x = with_alpha(3, 0) * torch.tensor([1.0, 1e-3, 1.0])[:, None, None]  # of the faint one little is to be shared out
-    score = alpha_listener(0, gain=30)
+    score = alpha_score(0, gain=30)
     with pytest.warns(IncompleteAttribution):
         rough = explain(score, x, [1, 1, 1], steps=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fine = explain(score, x, [1, 1, 1], steps=3, doublings=4)
-    assert np.abs(rough.gap[1]) < 0.05 and np.array_equal(fine.samples[1], rough.samples[1]) and np.array_equal(fine.bands[1], rough.bands[1])
+    assert np.abs(rough.gap[1]) < 0.05 and np.array_equal(fine.samples[1],
+                                                          rough.samples[1]) and np.array_equal(fine.bands[1],
+                                                                                               rough.bands[1])
     for i in (0, 2):
-        assert np.abs(fine.gap[i]) < 0.05 < np.abs(rough.gap[i]) and not np.allclose(fine.samples[i], rough.samples[i], atol=1e-4)
+        assert np.abs(fine.gap[i]) < 0.05 < np.abs(rough.gap[i]) and not np.allclose(fine.samples[i], rough.samples[i],
+                                                                                     atol=1e-4)
     np.testing.assert_allclose(fine.bands.sum((1, 2)), fine.samples.sum((1, 2)), atol=1e-5)
     with pytest.warns(IncompleteAttribution, match="after 6 steps"):
         explain(score, x, [1, 1, 1], steps=3, doublings=1, tolerance=1e-9)
@@ -237,7 +238,8 @@ def test_windows_that_miss_are_explained_anew_and_the_others_are_left():
 @pytest.fixture(scope="module")
 def language():
     """A random language model, its processor, an encoder, and a tier-1 question."""
-    processor = E2LLMProcessor(make_tokenizer(["Which emotion does the segment show? sad surprise happy", *SEED_VII.labels], 400), 4)
+    processor = E2LLMProcessor(make_tokenizer(["Which emotion does the segment show? sad surprise happy",
+                                               *SEED_VII.labels], 400), 4)
     size = ScratchParams(400, hidden_size=64, layers=2, heads=4, max_positions=256)
     model = new_language_model(processor.tokenizer, size, 0)
     torch.manual_seed(0)
@@ -246,7 +248,8 @@ def language():
             if parameter.ndim == 2:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     encoder = small_encoder().eval()
-    joined = E2LLMForConditionalGeneration.join(model, processor.tokenizer, "none", None, encoder.config.token_width, 4, 0).eval()
+    joined = E2LLMForConditionalGeneration.join(model, processor.tokenizer, "none", None, encoder.config.token_width, 4,
+                                                0).eval()
     question = predict(Segment(0, "sad", 0.5, ()), SEED_VII, np.random.default_rng(0))
     question = replace(question, options=[*question.options, "surprise and happy"])  # options of different length
     return joined, processor, encoder, question
@@ -260,7 +263,8 @@ def test_the_language_score_is_that_of_the_evaluation(language):
         got = language_score(*language)(signal).numpy()
         closed = language_score(*language, closed=True)(signal)
     items = [replace(question, messages=[{**question.messages[0], "content": [
-        {"type": "eeg", "window": w} if part["type"] == "eeg" else part for part in question.messages[0]["content"]]}]) for w in range(5)]
+        {"type": "eeg", "window": w} if part["type"] == "eeg" else part for part in question.messages[0]["content"]]}])
+             for w in range(5)]
     expected = np.stack(score_options(InferenceEngine(model, processor, features, {w: w for w in range(5)}), items))
     np.testing.assert_allclose(got, expected, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.01 and np.ptp(expected, axis=1).min() > 0.1
@@ -293,28 +297,6 @@ def test_models_and_questions_that_cannot_be_explained_are_refused(language):
 # --- baselines
 
 
-def test_the_spectral_baseline_has_the_persons_levels_and_the_windows_waveform():
-    subjects = np.array(["a", "a", "b", "b", "b"])
-    x = noise(5, 2) * torch.tensor([1.0, 3.0, 1.0, 2.0, 0.5])[:, None, None]
-    base = spectral_baseline(x, subjects)
-    level, before = (decompose(s, BANDS, SFREQ)[:, :, :-1].square().mean(-1).log() for s in (base, x))
-    for who in "ab":
-        own = torch.from_numpy(subjects == who)
-        torch.testing.assert_close(level[own], before[own].mean(0).expand_as(level[own]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(decompose(base, BANDS, SFREQ)[..., -1, :], decompose(x, BANDS, SFREQ)[..., -1, :], atol=1e-7, rtol=0)
-    alpha = [decompose(s, BANDS, SFREQ)[1, 0, 2] for s in (base, x)]
-    assert float(torch.corrcoef(torch.stack(alpha))[0, 1]) == pytest.approx(1.0, abs=1e-4)
-    alone = spectral_baseline(x[:1], subjects[:1])
-    torch.testing.assert_close(alone, x[:1], atol=1e-7, rtol=1e-5)
-
-
-def test_against_the_usual_level_less_than_usual_counts_too():
-    loud = with_alpha(2, 0)
-    x = torch.cat([loud, 0.3 * loud])
-    explanations = by_band(alpha_listener(0), x, [1] * 4, baseline=spectral_baseline(x, np.array(["a"] * 4)))[:, 0, 2]
-    assert (explanations[:2] > 0.1).all() and (explanations[2:] < -0.1).all()
-
-
 # --- right about the model
 
 
@@ -326,12 +308,13 @@ def trial(score, attribution, signal, **more):
 
 def test_cells_that_a_model_uses_cost_it_its_answer_first():
     signal = with_alpha(6, 2)
-    cells = to_patches(integrated_gradients(alpha_listener(2), signal, [1] * 6))
-    curves, table = trial(alpha_listener(2), cells, signal)
+    cells = to_patches(explain(alpha_score(2), signal, [1] * 6).samples)
+    curves, table = trial(alpha_score(2), cells, signal)
     assert table.loc["deletion", "high"] < -0.1 and table.loc["insertion", "low"] > 0.1
-    assert table.loc["deletion", "score"] == pytest.approx(table.loc["deletion", "attributed"] - table.loc["deletion", "random"])
+    assert table.loc["deletion", "score"] == pytest.approx(table.loc["deletion", "attributed"]
+                                                           - table.loc["deletion", "random"])
     ends = curves.set_index(["kind", "share"])[["attributed", "random"]]
-    score = alpha_listener(2)
+    score = alpha_score(2)
     whole, nothing = score(signal)[:, 1].numpy(), score(torch.zeros_like(signal))[:, 1].numpy()
     for kind, first, last in (("deletion", whole, nothing), ("insertion", nothing, whole)):
         for order in ("attributed", "random"):
@@ -341,9 +324,9 @@ def test_cells_that_a_model_uses_cost_it_its_answer_first():
 
 def test_cells_that_a_model_ignores_cost_it_nothing_earlier_than_chance():
     signal = with_alpha(6, 2)
-    cells = to_patches(integrated_gradients(alpha_listener(2), signal, [1] * 6))
+    cells = to_patches(explain(alpha_score(2), signal, [1] * 6).samples)
     signal[:, 0] = signal[:, 2]  # as loud, but this listener's attributions name channel 2
-    _, other = trial(alpha_listener(0), cells, signal)
+    _, other = trial(alpha_score(0), cells, signal)
     assert other.loc["deletion", "low"] > -0.05 and other.loc["insertion", "high"] < 0.05
     _, deaf = trial(lambda x: torch.zeros(len(x), 2).log_softmax(-1), cells, signal)
     assert deaf.loc["deletion", "score"] == 0.0 == deaf.loc["insertion", "score"]
@@ -377,16 +360,18 @@ def test_only_missing_cells_change_and_they_fade():
     ({"attribution": np.zeros((3, 4, SAMPLES))}, "sum it over patches with to_patches"),
     ({"attribution": np.zeros((2, 4, 16))}, "sum it over patches with to_patches"),
     ({"shares": [0.5]}, "two or more rising numbers"), ({"shares": [0, 0.5, 0.4]}, "two or more rising numbers"),
-    ({"shares": [0, 1.1]}, "two or more rising numbers"), ({"taper": 5}, "taper must be even"), ({"taper": 34}, "half a cell of 64 samples, got 34"),
+    ({"shares": [0, 1.1]}, "two or more rising numbers"), ({"taper": 5}, "taper must be even"),
+    ({"taper": 34}, "half a cell of 64 samples, got 34"),
 ])
 def test_deletion_refuses_what_does_not_fit(change, match):
     given = {"attribution": np.zeros((3, 4, 16)), "shares": SHARES, "rng": np.random.default_rng(0), **change}
     with pytest.raises(ValueError, match=match):
-        deletion_insertion(alpha_listener(0), noise(3, 4), [1] * 3, **given)
+        deletion_insertion(alpha_score(0), noise(3, 4), [1] * 3, **given)
 
 
 def test_an_interval_over_people_needs_people():
-    curves = deletion_insertion(alpha_listener(0), noise(2, 2), [1, 1], np.zeros((2, 2, 16)), [0, 1], np.random.default_rng(0))
+    curves = deletion_insertion(alpha_score(0), noise(2, 2), [1, 1], np.zeros((2, 2, 16)), [0, 1],
+                                np.random.default_rng(0))
     for subjects in (np.array(["a", "a"]), np.array(["a", "b", "c"])):
         with pytest.raises(ValueError, match="needs the owner of each of the 2 windows, and two people or more"):
             areas(curves, subjects)
@@ -400,7 +385,7 @@ def test_an_interval_over_people_needs_people():
 ])
 def test_attribution_refuses_what_does_not_fit(target, more, match):
     with pytest.raises(ValueError, match=match):
-        integrated_gradients(alpha_listener(0), noise(2), target, **more)
+        explain(alpha_score(0), noise(2), target, **more)
 
 
 # --- right about the twin
@@ -417,9 +402,11 @@ def test_the_cells_of_the_generator_are_those_of_its_table():
     named = {(CAP[i], list(BANDS)[j]) for i, j in zip(*np.nonzero(cells["happy"]), strict=True)}
     temporal = [name for name in CAP if region_of(name) == "temporal"]
     assert temporal == ["FT7", "T7", "T8", "TP8"]
-    assert named == {*((name, band) for name in temporal for band in ("beta", "gamma")), ("FP1", "alpha"), ("F7", "alpha"), ("F3", "alpha"),
+    assert named == {*((name, band) for name in temporal for band in ("beta", "gamma")), ("FP1", "alpha"),
+                     ("F7", "alpha"), ("F3", "alpha"),
                      ("FZ", "theta")}
-    assert {CAP[i] for i in np.flatnonzero(cells["sad"][:, 0])} == {name for name in CAP if region_of(name) == "frontal"}
+    assert {CAP[i] for i in np.flatnonzero(cells["sad"][:, 0])} == {name
+                                                                    for name in CAP if region_of(name) == "frontal"}
 
 
 def test_attributions_made_of_the_table_agree_and_random_ones_do_not():
@@ -437,7 +424,8 @@ def test_attributions_made_of_the_table_agree_and_random_ones_do_not():
 
 
 def test_a_map_that_is_the_same_for_all_emotions_agrees_with_none_of_them_beyond_the_others():
-    everything = sum(generator_cells(CAP).values()) + 0.1 * np.random.default_rng(0).normal(size=(len(LABELS), len(CAP), len(BANDS)))
+    everything = sum(generator_cells(CAP).values()) + 0.1 * np.random.default_rng(0).normal(size=(len(LABELS), len(CAP),
+                                                                                                  len(BANDS)))
     table = region_agreement(everything, LABELS, OWNERS, CAP).set_index("name")
     assert table.loc["all", "low"] > 0.7  # which chance alone would take for insight
     assert table.loc["all", "difference"] == pytest.approx(0.0, abs=0.03)
@@ -470,35 +458,9 @@ def test_an_emotion_that_one_person_had_says_nothing_about_others():
 # --- claims and maps
 
 
-def test_claims_name_cells_and_agreement_finds_them():
-    claims = (Claim("occipital alpha", "high"), Claim("frontal asymmetry", "low"))
-    cells = claimed_cells(claims, CHANNELS)
-    assert {(CHANNELS[i], list(BANDS)[j]) for i, j in zip(*np.nonzero(cells), strict=True)} == {
-        (name, "alpha") for name in ("O1", "OZ", "O2", "F3", "F4")}
-    rng, subjects = np.random.default_rng(0), np.repeat(["a", "b", "c"], 20)
-    explanations = [claims if i % 4 else () for i in range(60)]
-    right = -4.0 * cells + rng.normal(size=(60, len(CHANNELS), len(BANDS)))
-    score = claims_agreement(right, explanations, subjects, CHANNELS)
-    assert score.low > 0.9 and score.n == 45 and score.chance == 0.5
-    assert claims_agreement(rng.normal(size=right.shape), explanations, subjects, CHANNELS).value == pytest.approx(0.5, abs=0.1)
-    with pytest.raises(ValueError, match=r"No window has a claim.*Corpus\.segments"):
-        claims_agreement(right, [()] * 60, subjects, CHANNELS)
-
-
-def test_every_feature_of_the_evidence_table_can_be_claimed():
-    names = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
-    covered = {region_of(name) for name in CHANNELS}
-    for feature in names.columns:
-        cells = claimed_cells((Claim(feature, "low"),), CHANNELS)
-        assert cells.any() == (feature.split()[0] in {*covered, "alpha"} or feature == "frontal asymmetry"), feature
-        wanted = "alpha" if feature == "frontal asymmetry" else feature
-        assert set(np.nonzero(cells)[1]) <= {i for i, band in enumerate(BANDS) if band in wanted}
-    posterior = {name for name in CHANNELS if region_of(name) in ("parietal", "occipital")}
-    assert {CHANNELS[i] for i in np.nonzero(claimed_cells((Claim("alpha frequency", "high"),), CHANNELS))[0]} == posterior
-
-
 def test_maps_are_means_that_the_scalp_plots_take():
-    values, labels = np.random.default_rng(0).normal(size=(6, len(CHANNELS), len(BANDS) + 1)), np.array(["sad", "happy"] * 3)
+    values, labels = np.random.default_rng(0).normal(size=(6, len(CHANNELS), len(BANDS) + 1)), np.array(["sad",
+                                                                                                         "happy"] * 3)
     maps = topography(values, labels, ["sad", "happy"])
     assert maps.shape == (2, len(BANDS), len(CHANNELS))
     assert maps[1, 2, 4] == pytest.approx(values[1::2, 4, 2].mean())

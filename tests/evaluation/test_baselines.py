@@ -18,7 +18,18 @@ from e2llm.data.features import band_power
 from e2llm.data.normalization import ALIGNMENTS
 from e2llm.data.protocols import Split
 from e2llm.evaluation import baselines
-from e2llm.evaluation.baselines import EEGNET, LOGISTIC, MARGINS, MODELS, PROBE, STRENGTHS, SVM, Recipe, distinct, fit_baseline
+from e2llm.evaluation.baselines import (
+    EEGNET,
+    LOGISTIC,
+    MARGINS,
+    MODELS,
+    PROBE,
+    STRENGTHS,
+    SVM,
+    Recipe,
+    distinct,
+    fit_baseline,
+)
 from e2llm.models.eegpt import EEGPT, EEGPT_SIZES
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.training.trainer import FitParams
@@ -37,13 +48,15 @@ def make_corpus(effect: float, n: int = 360, owner_spread: float = 0.0, seed: in
     """Band power in which class ``c`` raises band ``c`` of channel 1 by ``effect``, in units of its spread."""
     rng = np.random.default_rng(seed)
     labels, who = rng.integers(N_CLASSES, size=n), rng.integers(3, size=n)
-    log_power = rng.normal(size=(n, N_CHANNELS, N_BANDS)) + owner_spread * rng.normal(size=(3, N_CHANNELS, N_BANDS))[who]
+    log_power = rng.normal(size=(n, N_CHANNELS, N_BANDS)) + owner_spread * rng.normal(size=(3, N_CHANNELS,
+                                                                                            N_BANDS))[who]
     log_power[np.arange(n), 1, labels] += effect
     return as_corpus(np.exp(log_power), labels, np.array(["1", "2", "3"], dtype=object)[who])
 
 
 def as_corpus(power, labels, subjects, data=None, sfreq=256.0) -> SimpleNamespace:
-    windows = SimpleNamespace(index=pd.DataFrame({"subject": subjects, "session": 1}), power=power, data=data, sfreq=sfreq)
+    windows = SimpleNamespace(index=pd.DataFrame({"subject": subjects, "session": 1}), power=power, data=data,
+                              sfreq=sfreq)
     return SimpleNamespace(windows=windows, labels=labels, subjects=subjects, label_set=range(N_CLASSES))
 
 
@@ -125,7 +138,8 @@ def test_dead_channels_do_no_harm():
 
 
 def signal_corpus(n: int = 240, seed: int = 0) -> SimpleNamespace:
-    """Real windows of 4 s: class ``c`` has an alpha rhythm in channel ``c``; every person's electrodes are mixed and scaled by their own."""
+    """Real windows of 4 s: class ``c`` has an alpha rhythm in channel ``c``; every person's electrodes are mixed and
+    scaled by their own."""
     rng = np.random.default_rng(seed)
     labels, who = np.arange(n) % N_CLASSES, np.arange(n) // N_CLASSES % 3
     data = rng.normal(size=(n, N_CHANNELS, 1024)).astype(np.float32)
@@ -223,6 +237,7 @@ def test_z_scores_against_population_levels_are_no_baseline_of_their_own(model):
     for normalisation, same in (("population", True), ("calibration", False)):
         split = make_split(len(corpus.labels), normalisation)
         assert np.array_equal(answers(corpus, split, "none", model), answers(corpus, split, "z-score", model)) == same
-        assert distinct(recipes, split) == [recipe for recipe in recipes if not (same and recipe == Recipe(model, "z-score"))]
+        assert distinct(recipes, split) == [recipe for recipe in recipes
+                                            if not (same and recipe == Recipe(model, "z-score"))]
     alone = [Recipe(model, "z-score"), Recipe(PROBE)]
     assert distinct(alone, make_split(len(corpus.labels), "population")) == alone

@@ -11,7 +11,6 @@ from sklearn.metrics import balanced_accuracy_score
 from e2llm.evaluation.controls import (
     SIGNAL_CONTROLS,
     Role,
-    balanced_accuracy_of,
     battery,
     controls_at_chance,
     matched_noise,
@@ -20,7 +19,7 @@ from e2llm.evaluation.controls import (
     phase_randomised,
     shuffled_within_subject,
 )
-from e2llm.evaluation.metrics import accuracy, balanced_accuracy, paired_difference
+from e2llm.evaluation.metrics import accuracy, balanced_accuracy, paired_difference, plain_balanced_accuracy
 
 SFREQ, N_SAMPLES, N_CHANNELS = 128, 512, 4
 TIMES = np.arange(N_SAMPLES) / SFREQ
@@ -32,7 +31,9 @@ def recorded(n_subjects: int = 8, n_clips: int = 12) -> tuple[np.ndarray, ...]:
     subjects = np.repeat([str(s) for s in range(n_subjects)], 2 * n_clips)
     clips = np.tile(np.repeat(np.arange(n_clips), 2), n_subjects)
     truth = clips % 2
-    signals = rng.normal(size=(len(subjects), N_CHANNELS, N_SAMPLES)) * np.linspace(0.5, 2.0, n_subjects)[subjects.astype(int), None, None]
+    signals = rng.normal(size=(len(subjects), N_CHANNELS, N_SAMPLES)) * np.linspace(0.5, 2.0,
+                                                                                    n_subjects)[subjects.astype(int),
+                                                                                                None, None]
     wave = np.sin(2 * np.pi * 10 * TIMES + rng.uniform(0, 2 * np.pi, size=(len(subjects), 1)))
     signals[np.arange(len(subjects)), 1 - truth] += 1.2 * wave
     return signals.astype(np.float32), truth, subjects, clips
@@ -98,7 +99,8 @@ def test_surrogates_keep_spectra_and_lags_between_channels_and_lose_the_waveform
     out = phase_randomised(SIGNALS, OWNERS, TRUTH, np.random.default_rng(0))
     np.testing.assert_allclose(np.abs(np.fft.rfft(out)), np.abs(np.fft.rfft(SIGNALS)), rtol=1e-3, atol=1e-2)
     full = {"fs": SFREQ, "nperseg": N_SAMPLES, "window": "boxcar", "detrend": False}
-    np.testing.assert_allclose(csd(out[0, 0], out[0, 1], **full)[1], csd(SIGNALS[0, 0], SIGNALS[0, 1], **full)[1], rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(csd(out[0, 0], out[0, 1], **full)[1], csd(SIGNALS[0, 0], SIGNALS[0, 1], **full)[1],
+                               rtol=1e-2, atol=1e-4)
     correlation = [np.corrcoef(a[0], b[0])[0, 1] for a, b in zip(out, SIGNALS, strict=True)]
     assert np.abs(np.mean(correlation)) < 0.1
 
@@ -119,7 +121,8 @@ def test_a_model_that_hears_falls_to_chance_where_it_should_and_only_there():
     for control in ("shuffled EEG", "noise with matched spectrum", "no EEG"):
         assert rows.loc[control, "low"] <= 0.5 <= rows.loc[control, "high"], control
         assert rows.loc[control, "difference high"] < 0
-    assert rows.loc["phase-randomised", "difference"] == pytest.approx(0.0, abs=0.06)  # Welch segments see the window's edges
+    # Welch segments see the window's edges
+    assert rows.loc["phase-randomised", "difference"] == pytest.approx(0.0, abs=0.06)
     assert rows.loc["EEG", "score"] == pytest.approx(balanced_accuracy_score(TRUTH, hears_power(SIGNALS, OWNERS)))
 
 
@@ -168,7 +171,7 @@ def test_the_quick_score_is_scikit_learns():
     truth, predicted = rng.integers(0, 3, 200), rng.integers(0, 4, 200)
     with pytest.warns(UserWarning, match="classes not in y_true"):
         wanted = balanced_accuracy_score(truth, predicted)
-    assert balanced_accuracy_of(predicted, 4, truth) == pytest.approx(wanted)
+    assert plain_balanced_accuracy(truth, predicted, 4) == pytest.approx(wanted)
 
 
 # --- another window
@@ -195,10 +198,12 @@ def test_the_other_window_is_of_the_same_person_and_seeded():
 
 
 def test_the_label_of_the_other_window_tells_nothing_of_the_own():
-    """Windows that meet their own label: in closed form sum(n_label ** 2) / n of a random permutation, by windows of one person."""
+    """Windows that meet their own label: in closed form sum(n_label ** 2) / n of a random permutation, by windows of
+    one person."""
     labels = np.repeat([0, 1, 2, 3], [2, 3, 5, 10])
     subjects = np.repeat(["a", "b"], 20)
-    met = [np.mean((both := np.tile(labels, 2))[other_windows(subjects, both, np.random.default_rng(seed))] == both) for seed in range(3000)]
+    met = [np.mean((both := np.tile(labels, 2))[other_windows(subjects, both, np.random.default_rng(seed))] == both)
+           for seed in range(3000)]
     wanted = (2**2 + 3**2 + 5**2 + 10**2) / 20**2
     without_own = np.sum(np.array([2, 3, 5, 10]) * (np.array([2, 3, 5, 10]) - 1)) / (20 * 19)  # of a plain derangement
     error = np.std(met) / np.sqrt(len(met))
@@ -208,11 +213,14 @@ def test_the_label_of_the_other_window_tells_nothing_of_the_own():
 # --- controls against chance
 
 
-def evaluation(rng: np.random.Generator, leak: float = 0.0, n_people: int = 7, n_items: int = 300) -> list[pd.DataFrame]:
-    """Two tables with sound controls of 18 kinds, but for one in the second table that is right more often, and a model."""
+def evaluation(rng: np.random.Generator, leak: float = 0.0, n_people: int = 7,
+               n_items: int = 300) -> list[pd.DataFrame]:
+    """Two tables with sound controls of 18 kinds, but for one in the second table that is right more often, and a
+    model."""
     subjects = rng.integers(0, n_people, n_items)
     right = [rng.uniform(size=n_items) < 0.25 + leak * (kind == 17) for kind in range(18)]
-    rows = [accuracy(hits, np.full(n_items, 0.25), subjects, kind).row(f"kind {kind}", role=Role.CONTROL) for kind, hits in enumerate(right)]
+    rows = [accuracy(hits, np.full(n_items, 0.25), subjects, kind).row(f"kind {kind}", role=Role.CONTROL)
+            for kind, hits in enumerate(right)]
     model = accuracy(rng.uniform(size=n_items) < 0.9, np.full(n_items, 0.25), subjects).row("LLM", role=Role.MODEL)
     return [pd.DataFrame([model, *rows[:2]]), pd.DataFrame(rows[2:])]
 
@@ -224,23 +232,28 @@ def test_sound_controls_seldom_raise_an_alarm_and_a_leak_in_any_tier_does():
         assert len(found) == 18 and "LLM" not in set(found["name"])
         alarms += not found["at_chance"].all()
     assert alarms <= 11  # of 100 at a level of 5 %: 99.5 % of binomial draws
-    found = [controls_at_chance(*evaluation(rng, leak=0.3), subjects=7).set_index("name")["at_chance"] for _ in range(20)]
+    found = [controls_at_chance(*evaluation(rng, leak=0.3), subjects=7).set_index("name")["at_chance"]
+             for _ in range(20)]
     assert np.mean([~each["kind 17"] for each in found]) > 0.9
 
 
 def test_eegmats_description_control_fails():
     """75.7 (64.3 to 85.4) at chance 50 over 26 people was printed as at chance, since only tier 1 was looked at."""
-    tier_1 = pd.DataFrame([("LLM, no EEG", "control", 0.5, 0.5, 0.5, 0.5, 597)], columns=["name", "role", "score", "low", "high", "chance", "n"])
-    others = pd.DataFrame([(kind, group, "control", *(numbers if (kind, group) == ("describe", "shuffled EEG") else (0.5, 0.4, 0.6)), 0.5, 300)
+    tier_1 = pd.DataFrame([("LLM, no EEG", "control", 0.5, 0.5, 0.5, 0.5, 597)],
+                          columns=["name", "role", "score", "low", "high", "chance", "n"])
+    others = pd.DataFrame([(kind, group, "control", *(numbers if (kind, group) == ("describe", "shuffled EEG")
+                                                      else (0.5, 0.4, 0.6)), 0.5, 300)
                            for kind in ("describe", "select", "zero_predict") for group in ("shuffled EEG", "no EEG")
-                           for numbers in [(0.757, 0.643, 0.854)]], columns=["name", "group", "role", "score", "low", "high", "chance", "n"])
+                           for numbers in [(0.757, 0.643, 0.854)]],
+                          columns=["name", "group", "role", "score", "low", "high", "chance", "n"])
     found = controls_at_chance(tier_1, others, subjects=26)
     assert found.loc[~found["at_chance"], ["name", "group"]].to_numpy().tolist() == [["describe", "shuffled EEG"]]
     assert (found["low"] <= found["score"]).all() and found.loc[1, "low"] < 0.643 and found.loc[1, "high"] > 0.854
 
 
 def test_a_single_control_keeps_its_interval_and_one_person_says_nothing():
-    row = pd.DataFrame([("no EEG", Role.CONTROL, 0.4, 0.3, 0.5, 0.25, 300)], columns=["name", "role", "score", "low", "high", "chance", "n"])
+    row = pd.DataFrame([("no EEG", Role.CONTROL, 0.4, 0.3, 0.5, 0.25, 300)],
+                       columns=["name", "role", "score", "low", "high", "chance", "n"])
     found = controls_at_chance(row, subjects=9).iloc[0]
     assert (found["low"], found["high"], found["at_chance"]) == (pytest.approx(0.3), pytest.approx(0.5), False)
     assert controls_at_chance(row.assign(low=0.0, high=1.0), subjects=1)["at_chance"].all()
@@ -259,4 +272,6 @@ def test_people_who_happen_to_be_alike_make_no_alarm_of_a_guess():
 
 def test_the_battery_says_which_rows_must_fall_to_chance():
     roles = table(power=hears_power)["role"].xs("power")
-    assert {control for control, role in roles.items() if role == Role.CONTROL} == {"shuffled EEG", "noise with matched spectrum", "no EEG"}
+    assert {control for control, role in roles.items() if role == Role.CONTROL} == {"shuffled EEG",
+                                                                                    "noise with matched spectrum",
+                                                                                    "no EEG"}

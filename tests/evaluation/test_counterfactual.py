@@ -1,4 +1,5 @@
-"""An edit does to the signal what it says, by scipy's measure; the response tells speakers who listen from those who do not."""
+"""An edit does to the signal what it says, by scipy's measure; the response tells speakers who listen from those who do
+not."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from e2llm.data.band_edits import (
 )
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Baseline
-from e2llm.evaluation.counterfactual import control_edits, responses, summary, truthful
+from e2llm.evaluation.counterfactual import responses, summary, truthful
 from e2llm.tasks.thought_parser import Parsed, parse
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
@@ -57,7 +58,8 @@ def welch_db(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Change in decibels by channel and band, power summed over all windows; (n_channels, n_bands)."""
     def powers(x):
         frequencies, density = welch(x.astype(float), fs=SFREQ, nperseg=512, detrend=False)
-        return np.stack([density[..., (frequencies >= low) & (frequencies < high)].sum(-1) for low, high in BANDS.values()], -1).sum(0)
+        return np.stack([density[..., (frequencies >= low) & (frequencies < high)].sum(-1)
+                         for low, high in BANDS.values()], -1).sum(0)
     return 10 * np.log10(powers(after) / powers(before))
 
 
@@ -65,7 +67,8 @@ def welch_db(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("band", BANDS)
 def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
     signal = eeg(40)
-    after, members = scale_band(signal, CHANNELS, SFREQ, band, "parietal", db), [region_of(name) == "parietal" for name in CHANNELS]
+    after, members = scale_band(signal, CHANNELS, SFREQ, band, "parietal", db), [region_of(name) == "parietal"
+                                                                                 for name in CHANNELS]
     frequencies, one = periodogram(signal[:, members].astype(float), SFREQ, detrend=False)
     _, other = periodogram(after[:, members].astype(float), SFREQ, detrend=False)
     low, high = BANDS[band]
@@ -76,7 +79,8 @@ def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
     np.testing.assert_allclose(other[..., predicted_evidence], one[..., predicted_evidence], rtol=1e-3, atol=1e-6)
     assert np.array_equal(after[:, ~np.array(members)], signal[:, ~np.array(members)]) and after.dtype == np.float32
     place, change = list(BANDS).index(band), welch_db(signal, after)[members]
-    shortfall = 0.3 if db > 0 else 2.5 if band in ("delta", "theta") else 0.7  # a softer band hears its louder neighbours by leakage
+    # A softer band hears its louder neighbours by leakage
+    shortfall = 0.3 if db > 0 else 2.5 if band in ("delta", "theta") else 0.7
     assert np.abs(change[:, place] - db).max() < shortfall
     assert np.abs(np.delete(change, place, axis=1)).max() < 0.6
 
@@ -92,7 +96,8 @@ def test_nothing_asked_changes_nothing_and_the_inverse_restores():
     whole = np.round(signal).astype(int)
     assert scale_band(whole, CHANNELS, SFREQ, "beta", "frontal", 3.0).dtype == float and whole.dtype == int
     both = [scale_band(scale_band(signal, CHANNELS, SFREQ, *one), CHANNELS, SFREQ, *other)
-            for one, other in ((("beta", "frontal", 3.0), ("alpha", "frontal", -5.0)), (("alpha", "frontal", -5.0), ("beta", "frontal", 3.0)))]
+            for one, other in ((("beta", "frontal", 3.0), ("alpha", "frontal", -5.0)),
+                               (("alpha", "frontal", -5.0), ("beta", "frontal", 3.0)))]
     np.testing.assert_allclose(*both, atol=1e-4)
 
 
@@ -106,12 +111,14 @@ def test_phases_and_waveform_inside_the_band_stay():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"band": "mu"}, "Unknown band 'mu'.*alpha"), ({"region": "insular"}, "Unknown region 'insular'.*frontal"),
-    ({"ch_names": ["F3", "F4"], "signal_uv": np.ones((2, 64))}, "No channel lies in the occipital region; these channels cover frontal"),
+    ({"ch_names": ["F3", "F4"], "signal_uv": np.ones((2, 64))},
+     "No channel lies in the occipital region; these channels cover frontal"),
     ({"signal_uv": np.ones((3, 64))}, "one row a channel name"), ({"signal_uv": np.ones(64)}, "one row a channel name"),
     ({"signal_uv": np.full((12, 64), np.nan)}, "leave broken windows out"), ({"db": np.inf}, "must be finite"),
     ({"sfreq": 8.0}, "64 samples at 8 Hz hold no alpha")])
 def test_an_edit_that_cannot_be_is_refused(change, message):
-    asked = {"signal_uv": np.ones((12, 64)), "ch_names": CHANNELS, "sfreq": SFREQ, "band": "alpha", "region": "occipital", "db": 3.0} | change
+    asked = {"signal_uv": np.ones((12, 64)), "ch_names": CHANNELS, "sfreq": SFREQ, "band": "alpha",
+             "region": "occipital", "db": 3.0} | change
     with pytest.raises(ValueError, match=message):
         scale_band(**asked)
 
@@ -120,7 +127,8 @@ def test_an_edit_that_cannot_be_is_refused(change, message):
 
 
 def independent_z(corpus, edit: Edit) -> float:
-    """Z-score of the edited feature by scipy alone, from the edited signal and the windows that the baseline is made of."""
+    """Z-score of the edited feature by scipy alone, from the edited signal and the windows that the baseline is made
+    of."""
     members = [i for i, name in enumerate(CHANNELS) if name in REGIONS[edit.region]]
     low, high = BANDS[edit.band]
 
@@ -140,7 +148,8 @@ def test_levels_after_the_edit_are_measured_and_as_wanted(corpus, drawn):
     for edit, z_before, z_after in zip(drawn.clear, drawn.z_before, drawn.z_after, strict=True):
         z = independent_z(corpus, edit)
         assert (z if edit.wanted == "high" else -z) >= CITED - 1e-3 and z == pytest.approx(edit.reached, abs=1e-3)
-        assert edit.reached == z_after[column[edit.feature]] and edit.wanted != edit.before and edit.subject == corpus.subjects[edit.row]
+        assert edit.reached == z_after[column[edit.feature]] and edit.wanted != edit.before
+        assert edit.subject == corpus.subjects[edit.row]
         assert np.array_equal(z_before, corpus.z[edit.row]) and np.sign(edit.db) == (1 if edit.wanted == "high" else -1)
     for edit in drawn.unclear:
         assert abs(independent_z(corpus, edit)) == pytest.approx(abs(edit.reached), abs=1e-3)
@@ -169,13 +178,14 @@ def test_side_effects_of_an_edit_are_measured(corpus, drawn):
 
 
 def test_controls_move_nothing(corpus, drawn):
-    controls = control_edits(drawn.clear)
+    controls = [replace(edit, db=0.0, reached=float("nan")) for edit in drawn.clear]
     assert np.array_equal(band_edited(corpus, controls[:5]), corpus.windows.data[[edit.row for edit in controls[:5]]])
     z = measure_edited(corpus, controls)
     np.testing.assert_allclose(z, drawn.z_before, atol=1e-4)
     assert moved_features(drawn.z_before, z, corpus.evidence_names) == [()] * len(controls)
     texts = truthful(drawn.z_before, corpus.evidence_names)
-    found = rates(responses(texts, truthful(z, corpus.evidence_names), controls, drawn.z_before, z, corpus.evidence_names))
+    found = rates(responses(texts, truthful(z, corpus.evidence_names), controls, drawn.z_before, z,
+                            corpus.evidence_names))
     assert found["followed"] == found["flipped"] == 0 and found["untouched claims kept"] == 1
 
 
@@ -193,7 +203,8 @@ def test_flat_windows_are_reported_and_left_out():
 
 
 @pytest.mark.parametrize(("rows", "target", "message"), [
-    ([], 2.5, "one or more"), ([400], 2.5, "from 0 to 119"), ([-1], 2.5, "from 0 to 119"), ([0.5], 2.5, "row numbers"), ([0], 1.0, "aim beyond")])
+    ([], 2.5, "one or more"), ([400], 2.5, "from 0 to 119"), ([-1], 2.5, "from 0 to 119"), ([0.5], 2.5, "row numbers"),
+    ([0], 1.0, "aim beyond")])
 def test_rows_and_targets_that_cannot_be_are_refused(corpus, rows, target, message):
     with pytest.raises(ValueError, match=message):
         draw_clear_edits(corpus, rows, np.random.default_rng(0), target)
@@ -218,10 +229,12 @@ def test_a_truthful_speaker_follows_and_keeps(corpus, drawn):
     table = explanations(corpus, drawn, truthful(drawn.z_before, names), truthful(drawn.z_after, names))
     found = summary(table).set_index("name")
     assert found.loc["followed", "score"] >= 0.95 and found.loc["flipped", "score"] == found.loc["followed", "score"]
-    assert found.loc["untouched claims not contradicted", "score"] == 1 and found.loc["untouched claims kept", "score"] >= 0.8
+    assert found.loc["untouched claims not contradicted", "score"] == 1 and found.loc["untouched claims kept",
+                                                                                      "score"] >= 0.8
     for name in ("followed", "flipped", "untouched claims kept"):
         assert found.loc[name, "chance"] < 0.3 < found.loc[name, "low"]
-    assert found.loc["followed", "n"] == len(drawn.clear) and found.loc["untouched claims kept", "n"] == table["n_untouched"].sum() > 60
+    assert found.loc["followed", "n"] == len(drawn.clear) and found.loc["untouched claims kept",
+                                                                        "n"] == table["n_untouched"].sum() > 60
 
 
 def test_a_parrot_keeps_and_never_follows(corpus, drawn):
@@ -236,12 +249,15 @@ def test_a_random_speaker_and_a_constant_one_are_at_chance(corpus, drawn):
     rng, columns = np.random.default_rng(4), corpus.evidence_names.columns
 
     def anything() -> Parsed:
-        return said(*(f"{columns[i]} {rng.choice(['low', 'high'])}" for i in rng.choice(len(columns), 12, replace=False)))
+        return said(*(f"{columns[i]} {rng.choice(['low', 'high'])}"
+                      for i in rng.choice(len(columns), 12, replace=False)))
 
-    found = [summary(explanations(corpus, drawn, [anything() for _ in drawn.clear], [anything() for _ in drawn.clear])) for _ in range(40)]
+    found = [summary(explanations(corpus, drawn, [anything() for _ in drawn.clear], [anything() for _ in drawn.clear]))
+             for _ in range(40)]
     for rows in zip(*(table.to_dict("records") for table in found), strict=True):
         assert np.mean([row["low"] <= row["chance"] <= row["high"] for row in rows]) >= 0.8, rows[0]["name"]
-        assert np.mean([row["score"] for row in rows]) == pytest.approx(np.mean([row["chance"] for row in rows]), abs=0.03), rows[0]["name"]
+        assert np.mean([row["score"] for row in rows]) == pytest.approx(np.mean([row["chance"] for row in rows]),
+                                                                        abs=0.03), rows[0]["name"]
     assert np.mean([table["chance"][0] for table in found]) == pytest.approx(12 / len(columns) / 2, abs=0.02)
     same = [said("frontal alpha high", "occipital beta low")] * len(drawn.clear)
     for _, row in summary(explanations(corpus, drawn, same, same)).iterrows():
@@ -253,14 +269,16 @@ def by_hand() -> tuple[list[Edit], np.ndarray, np.ndarray]:
     def edit(row, subject, feature, wanted):
         return Edit(row, subject, feature, *feature.split()[::-1], 6.0, "typical", wanted)
 
-    edits = [edit(0, "a", "frontal alpha", "high"), edit(0, "a", "central beta", "low"), edit(1, "a", "frontal alpha", "high"),
+    edits = [edit(0, "a", "frontal alpha", "high"), edit(0, "a", "central beta", "low"),
+             edit(1, "a", "frontal alpha", "high"),
              edit(2, "b", "occipital theta", "low")]
     before = np.zeros((4, len(NAMES.columns)))
     after = before.copy()
     for i, one in enumerate(edits):
         after[i, NAMES.columns.index(one.feature)] = 2.5 if one.wanted == "high" else -2.5
     after[0, NAMES.columns.index("frontal asymmetry")] = -1.0
-    for feature, one, other in (("occipital alpha", -2.2, -2.1), ("temporal gamma", 2.1, 1.9), ("central delta", -3.0, -3.0)):
+    for feature, one, other in (("occipital alpha", -2.2, -2.1), ("temporal gamma", 2.1, 1.9),
+                                ("central delta", -3.0, -3.0)):
         before[0, NAMES.columns.index(feature)], after[0, NAMES.columns.index(feature)] = one, other
     return edits, before, after
 
@@ -268,19 +286,26 @@ def by_hand() -> tuple[list[Edit], np.ndarray, np.ndarray]:
 def test_responses_by_hand():
     edits, z_before, z_after = by_hand()
     before = [parse(text, ["fear"]) for text in (
-        "Occipital alpha low, frontal asymmetry high. Temporal gamma high. Central delta low.", "Frontal alpha high.", "Frontal alpha high.", "")]
-    after = [said("frontal alpha high", "occipital alpha low", "temporal gamma low"), said("central beta low", "central beta high"),
+        "Occipital alpha low, frontal asymmetry high. Temporal gamma high. Central delta low.", "Frontal alpha high.",
+        "Frontal alpha high.", "")]
+    after = [said("frontal alpha high", "occipital alpha low", "temporal gamma low"),
+             said("central beta low", "central beta high"),
              said("frontal alpha high", "occipital alpha low"), said("occipital theta low")]
-    table = responses(before, after, edits, z_before, z_after, NAMES, (["fear", "sad", None, "sad"], ["fear", "fear", "sad", "sad"]))
-    assert table["followed"].tolist() == [True, False, True, True] and table["flipped"].tolist() == [True, False, False, True]
-    assert table["said_before"].tolist() == [False, False, True, False] and table["answer_changed"].tolist() == [False, True, True, False]
+    table = responses(before, after, edits, z_before, z_after, NAMES,
+                      (["fear", "sad", None, "sad"], ["fear", "fear", "sad", "sad"]))
+    assert table["followed"].tolist() == [True, False, True, True] and table["flipped"].tolist() == [True, False, False,
+                                                                                                     True]
+    assert table["said_before"].tolist() == [False, False, True,
+                                             False] and table["answer_changed"].tolist() == [False, True, True, False]
     # The first edit moved the asymmetry; of the other three claims one is kept, one denied, one left unsaid.
-    assert table["moved"].tolist() == ["frontal alpha, frontal asymmetry", "central beta", "frontal alpha", "occipital theta"]
+    assert table["moved"].tolist() == ["frontal alpha, frontal asymmetry", "central beta", "frontal alpha",
+                                       "occipital theta"]
     assert table["n_untouched"].tolist() == [3, 1, 0, 0]
     # Two of them are about evidence that should not be missing, before and after: one is kept.
     assert table["n_salient"].tolist() == [2, 0, 0, 0] and table["n_kept_salient"].tolist() == [1, 0, 0, 0]
     assert table["n_kept"].tolist() == [1, 0, 0, 0] and table["n_not_contradicted"].tolist() == [2, 1, 0, 0]
-    # Chance is taken from other windows of the same person: the third text for the first two edits, the first two for the third.
+    # Chance is taken from other windows of the same person: the third text for the first two edits, the first two for
+    # the third.
     assert table["chance followed"].tolist()[:3] == [1, 0, 0.5] and np.isnan(table["chance followed"][3])
     assert table["chance n_kept"].tolist()[:2] == [1, 1] and table["chance n_not_contradicted"].tolist()[:2] == [3, 1]
     assert table["chance answer_changed"].tolist()[:3] == [1, 0, 1]
@@ -318,7 +343,8 @@ def test_edits_and_texts_that_do_not_fit_are_refused(corpus):
     for wrong in (z_after[:, 1:], np.full_like(z_after, np.nan)):
         with pytest.raises(ValueError, match="all finite: pass z_before"):
             responses(texts, texts, edits, z_before, wrong, NAMES)
-    for nothing in (lambda: responses([], [], [], z_before[:0], z_after[:0], NAMES), lambda: control_edits([]), lambda: band_edited(corpus, []),
+    for nothing in (lambda: responses([], [], [], z_before[:0], z_after[:0], NAMES),
+                    lambda: band_edited(corpus, []),
                     lambda: measure_edited(corpus, [])):
         with pytest.raises(ValueError, match="There are no edits: draw some"):
             nothing()

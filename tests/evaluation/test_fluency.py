@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from e2llm.evaluation.studies.fluency import QUESTION, fluency, surprise
+from e2llm.evaluation.studies.fluency import QUESTION, fluency, negative_log_probability
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 
 LABELS = ["fear", "happy"]
-TEXTS = ["<think>\nEvidence: occipital alpha low. That fits fear.\n</think>\n\nfear", "Gibberish stands here. That fits fear.",
+TEXTS = ["<think>\nEvidence: occipital alpha low. That fits fear.\n</think>\n\nfear",
+         "Gibberish stands here. That fits fear.",
          "That fits fear. That fits fear.", "Nothing stands out."]
 OWNERS = ["1", "1", "2", "3"]
 
@@ -33,17 +34,21 @@ def test_counts_are_those_of_a_reader():
     assert found["readable sentences"] == 6 / 7  # the answer behind a thought is no part of it
     assert found["texts that repeat themselves"] == 1 / 4
     assert found["words in a text"] == pytest.approx((7 + 6 + 6 + 3) / 4)
-    pairs = [text.split() for text in ("evidence: occipital alpha low. that fits fear.", "gibberish stands here. that fits fear.",
+    pairs = [text.split() for text in ("evidence: occipital alpha low. that fits fear.",
+                                       "gibberish stands here. that fits fear.",
                                        "that fits fear. that fits fear.", "nothing stands out.")]
     pairs = [pair for words in pairs for pair in itertools.pairwise(words)]
     assert found["distinct word pairs"] == len(set(pairs)) / len(pairs)
 
 
 def test_garbage_is_less_readable_and_a_parrot_less_varied():
-    fluent = ["Evidence: occipital alpha low. That fits fear.", "Measured: frontal beta high. This points to happy.", "Nothing stands out."]
-    garbage = ["alpha the occipital fits. Low low fear that.", "Points beta frontal to. Happy measured.", "Out nothing stands."]
+    fluent = ["Evidence: occipital alpha low. That fits fear.", "Measured: frontal beta high. This points to happy.",
+              "Nothing stands out."]
+    garbage = ["alpha the occipital fits. Low low fear that.", "Points beta frontal to. Happy measured.",
+               "Out nothing stands."]
     subjects = ["1", "2", "3"]
-    assert scores(fluent, subjects).loc["readable sentences", "score"] == 1.0 > scores(garbage, subjects).loc["readable sentences", "score"]
+    good, bad = (scores(texts, subjects).loc["readable sentences", "score"] for texts in (fluent, garbage))
+    assert good == 1.0 > bad
     parrot = scores(fluent[:1] * 3, subjects)
     assert parrot.loc["distinct word pairs", "score"] < scores(fluent, subjects).loc["distinct word pairs", "score"]
 
@@ -52,7 +57,8 @@ def test_intervals_are_over_people():
     found = scores()
     assert found.loc["readable sentences", "low"] < 6 / 7 <= found.loc["readable sentences", "high"]
     alone = scores(TEXTS[:2], ["1", "1"])
-    assert np.isnan(alone.loc["readable sentences", ["low", "high"]].astype(float)).all()  # one person says nothing of others
+    # One person says nothing of others
+    assert np.isnan(alone.loc["readable sentences", ["low", "high"]].astype(float)).all()
     assert fluency(TEXTS, OWNERS, LABELS).equals(fluency(TEXTS, OWNERS, LABELS))
 
 
@@ -60,8 +66,9 @@ def test_intervals_are_over_people():
 def test_perplexity_is_that_of_the_judge_asked_token_by_token(judge):
     model, tokenizer = judge
     texts = ["That fits fear.", "Evidence: occipital alpha low. That fits fear.", ""]
-    nats, tokens = surprise(texts, model, tokenizer)
-    start = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False, add_generation_prompt=True)
+    nats, tokens = negative_log_probability(texts, model, tokenizer)
+    start = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False,
+                                          add_generation_prompt=True)
     for text, found, n in zip(texts, nats, tokens, strict=True):
         seen, total = tokenizer(start, add_special_tokens=False)["input_ids"], 0.0
         own = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -75,6 +82,6 @@ def test_perplexity_is_that_of_the_judge_asked_token_by_token(judge):
 
 
 @pytest.mark.parametrize("texts, subjects", [([], []), (["a"], ["1", "2"])])
-def test_texts_and_owners_have_to_fit(texts, subjects):
-    with pytest.raises(ValueError, match="as many owners as texts"):
+def test_texts_and_subjects_have_to_fit(texts, subjects):
+    with pytest.raises(ValueError, match="as many subjects as texts"):
         fluency(texts, subjects, LABELS)

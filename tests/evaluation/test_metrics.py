@@ -9,7 +9,8 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 from e2llm.evaluation.metrics import Score, accuracy, balanced_accuracy, classification, confusion
 
 
-def answers(n: int = 300, n_classes: int = 4, share: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def answers(n: int = 300, n_classes: int = 4, share: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray,
+                                                                                          np.ndarray]:
     """Truth, answers of which a share is right, and owners of unequal size."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(n_classes, size=n)
@@ -53,7 +54,8 @@ def test_an_unread_answer_is_a_wrong_one():
     assert table["balanced_accuracy"] == pytest.approx(score.value)
     recalls = [np.mean(unread[truth == c] == c) for c in range(4)]
     precisions = [np.mean(truth[unread == c] == c) for c in range(4)]
-    assert table["macro_f1"] == pytest.approx(np.mean([2 * r * p / (r + p) for r, p in zip(recalls, precisions, strict=True)]))
+    assert table["macro_f1"] == pytest.approx(np.mean([2 * r * p / (r + p)
+                                                       for r, p in zip(recalls, precisions, strict=True)]))
     assert table["kappa"] < classification(truth, predicted, 4)["kappa"]
 
 
@@ -67,8 +69,8 @@ def test_a_class_nobody_asked_about_does_not_count():
 def slow_interval(score, subjects: np.ndarray, n: int = 4000, seed: int = 7) -> np.ndarray:
     """Draw whole subjects (twelve) with replacement, put their rows together and score them.
 
-    The tails are those of the expanded percentile interval for twelve: -2.2010 of Student's t with 11 degrees of freedom,
-    times the root of 12/11, is the normal quantile of 0.01076.
+    The tails are those of the expanded percentile interval for twelve: -2.2010 of Student's t with 11 degrees of
+    freedom, times the root of 12/11, is the normal quantile of 0.01076.
     """
     rng = np.random.default_rng(seed)
     names = sorted(set(subjects))
@@ -84,7 +86,8 @@ def test_the_interval_comes_from_resampling_subjects():
     subjects = np.sort(np.random.default_rng(4).choice(list("abcdefghijkl"), size=400))
     predicted = np.where(np.isin(subjects, list("adfk")) & (np.arange(400) % 3 > 0), truth, predicted)
     score = balanced_accuracy(truth, predicted, subjects, 4)
-    expected = slow_interval(lambda rows: np.mean([np.mean(predicted[rows][truth[rows] == c] == c) for c in range(4)]), subjects)
+    expected = slow_interval(lambda rows: np.mean([np.mean(predicted[rows][truth[rows] == c] == c) for c in range(4)]),
+                             subjects)
     assert [score.low, score.high] == pytest.approx(expected, abs=0.012)
     assert score.high - score.low > 0.2  # 400 independent windows would give 0.1
 
@@ -96,12 +99,15 @@ def test_the_interval_comes_from_resampling_subjects():
 
 def test_intervals_are_seeded():
     truth, predicted, subjects = answers()
-    assert balanced_accuracy(truth, predicted, subjects, 4, seed=1) == balanced_accuracy(truth, predicted, subjects, 4, seed=1)
-    assert balanced_accuracy(truth, predicted, subjects, 4, seed=1) != balanced_accuracy(truth, predicted, subjects, 4, seed=2)
+    assert balanced_accuracy(truth, predicted, subjects, 4, seed=1) == balanced_accuracy(truth, predicted, subjects, 4,
+                                                                                         seed=1)
+    assert balanced_accuracy(truth, predicted, subjects, 4, seed=1) != balanced_accuracy(truth, predicted, subjects, 4,
+                                                                                         seed=2)
 
 
 def test_chance_of_items_with_different_numbers_of_options_is_their_mean():
-    score = accuracy(np.array([True, False, True, True]), np.array([0.5, 0.5, 0.25, 0.25]), np.array(["a", "a", "b", "b"]))
+    score = accuracy(np.array([True, False, True, True]), np.array([0.5, 0.5, 0.25, 0.25]),
+                     np.array(["a", "a", "b", "b"]))
     assert (score.value, score.chance, score.n) == (0.75, 0.375, 4)
     assert (score.low, score.high) == (0.5, 1.0)
 
@@ -109,7 +115,8 @@ def test_chance_of_items_with_different_numbers_of_options_is_their_mean():
 def test_one_subject_says_nothing_about_others():
     truth, predicted, _ = answers(share=0.95)
     alone = np.full(len(truth), "a")
-    for score in (balanced_accuracy(truth, predicted, alone, 4), accuracy(truth == predicted, np.full(300, 0.25), alone)):
+    for score in (balanced_accuracy(truth, predicted, alone, 4),
+                  accuracy(truth == predicted, np.full(300, 0.25), alone)):
         assert score.value > 0.9 and (score.low, score.high) == (0.0, 1.0) and not score.above_chance
 
 

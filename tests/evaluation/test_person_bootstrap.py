@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
-from e2llm.evaluation import metrics, personwise, statistics
-from e2llm.evaluation.personwise import (
+from e2llm.evaluation import metrics
+from e2llm.evaluation.person_bootstrap import (
     MEASURES,
     PEOPLE,
     agreement_sums,
@@ -23,6 +23,7 @@ from e2llm.evaluation.personwise import (
     draw,
     drawn,
     fleiss_kappa,
+    page_test,
     ratio_sums,
     scores,
     trends,
@@ -58,20 +59,22 @@ def test_accuracy_kappa_and_interval_are_those_of_scikit_learn_and_metrics(asked
     sums = stacked(confusion_sums(truth, predicted, subjects, 4))
     found = draw(MEASURES["accuracy"], [sums]).score()
     expected = metrics.balanced_accuracy(truth, predicted, subjects, 4)
-    assert (found.value, found.low, found.high, found.chance) == pytest.approx((expected.value, expected.low, expected.high, 0.25))
+    assert (found.value, found.low, found.high, found.chance) == pytest.approx((expected.value, expected.low,
+                                                                                expected.high, 0.25))
     assert found.value == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert draw(MEASURES["kappa"], [sums]).value == pytest.approx(cohen_kappa_score(truth, predicted))
     one = subjects == "p2"
-    assert draw(MEASURES["kappa"], [sums]).people[2] == pytest.approx(cohen_kappa_score(truth[one], predicted[one], labels=range(4)))
+    assert draw(MEASURES["kappa"], [sums]).people[2] == pytest.approx(cohen_kappa_score(truth[one], predicted[one],
+                                                                                        labels=range(4)))
 
 
 def test_calibration_is_that_of_statistics(asked):
     truth, _, subjects = asked
     probabilities = np.random.default_rng(0).dirichlet(np.full(4, 0.4), size=len(truth))
     sums = stacked(confidence_sums(probabilities, truth, subjects)).sum(axis=0)
-    expected = statistics.calibration(probabilities, truth)
-    assert float(personwise.calibration_error(sums)) == pytest.approx(expected["expected_calibration_error"])
-    assert float(personwise.brier(sums)) == pytest.approx(expected["brier"])
+    expected = metrics.calibration(probabilities, truth)
+    assert float(MEASURES["calibration error"].value(sums)) == pytest.approx(expected["expected_calibration_error"])
+    assert float(MEASURES["Brier score"].value(sums)) == pytest.approx(expected["brier"])
 
 
 def test_rates_are_those_of_metrics_and_several_kinds_count_alike():
@@ -79,7 +82,8 @@ def test_rates_are_those_of_metrics_and_several_kinds_count_alike():
     hits, chance = rng.uniform(size=30) < 0.7, np.full(30, 1 / 3)
     sums = stacked(ratio_sums(hits, chance, subjects))
     found, expected = draw(MEASURES["zero_match"], [sums]).score(), metrics.accuracy(hits, chance, subjects)
-    assert (found.value, found.low, found.high, found.chance) == pytest.approx((expected.value, expected.low, expected.high, expected.chance))
+    assert (found.value, found.low, found.high, found.chance) == pytest.approx((expected.value, expected.low,
+                                                                                expected.high, expected.chance))
     other = np.array([[0, 1, 10.0]] * 4)
     both = draw(MEASURES["zero-shot"], [np.hstack([sums, other])])
     assert both.value == pytest.approx(hits.mean() / 2) and both.chance == pytest.approx((1 / 3 + 0.1) / 2)
@@ -88,11 +92,13 @@ def test_rates_are_those_of_metrics_and_several_kinds_count_alike():
 def test_fleiss_kappa_of_the_example_and_of_two_raters():
     answers = np.stack([np.repeat(np.arange(5), row) for row in EXAMPLE])
     subjects = np.array(list("aabbccddee"))
-    assert float(fleiss_kappa(stacked(agreement_sums(answers, subjects, 5)).sum(axis=0))) == pytest.approx(0.210, abs=5e-4)
+    assert float(fleiss_kappa(stacked(agreement_sums(answers, subjects, 5)).sum(axis=0))) == pytest.approx(0.210,
+                                                                                                           abs=5e-4)
     rng = np.random.default_rng(2)
     two = np.column_stack([first := rng.integers(3, size=80), answers_of(first, 0.5, 3, rng)])
     shares = np.bincount(two.ravel(), minlength=3) / two.size
-    scott = (np.mean(two[:, 0] == two[:, 1]) - (shares**2).sum()) / (1 - (shares**2).sum())  # Scott's pi: two raters, one pool
+    # Scott's pi: two raters, one pool
+    scott = (np.mean(two[:, 0] == two[:, 1]) - (shares**2).sum()) / (1 - (shares**2).sum())
     assert float(fleiss_kappa(stacked(agreement_sums(two, np.zeros(80), 3)).sum(axis=0))) == pytest.approx(scott)
 
 
@@ -135,17 +141,19 @@ def table_of(shares: dict[str, tuple[float, float, str]], seeds: int = 1, people
     for size, (parameters, share, origin) in shares.items():
         for seed in range(seeds):
             sums = confusion_sums(truth, answers_of(truth, share, 7, rng), subjects, 7)
-            rows += [(size, parameters, origin, seed, "answers", "EEG", who, as_text(each)) for who, each in sums.items()]
+            rows += [(size, parameters, origin, seed, "answers", "EEG", who, as_text(each))
+                     for who, each in sums.items()]
     return pd.DataFrame(rows, columns=list(PEOPLE))
 
 
-GROWING = table_of({"s": (1e5, 0.2, "scratch"), "m": (1e6, 0.4, "scratch"), "l": (1e7, 0.6, "scratch"), "smart": (1e8, 0.9, "pretrained")})
+GROWING = table_of({"s": (1e5, 0.2, "scratch"), "m": (1e6, 0.4, "scratch"), "l": (1e7, 0.6, "scratch"),
+                    "smart": (1e8, 0.9, "pretrained")})
 
 
 def test_a_trend_that_was_put_in_is_found_and_pretrained_models_do_not_count():
     found = trends(GROWING).set_index("measure").loc["accuracy"]
     assert found["slope"] == pytest.approx(0.2 * 6 / 7, abs=0.02) and found["low"] > 0.1 and found["high"] < 0.25
-    assert found["rungs"] == 3 and found["better"] == "more"
+    assert found["sizes"] == 3 and found["better"] == "more"
     assert found["p"] < 0.001 and found["p"] <= found["p_holm"] <= 2 * found["p"]
 
 
@@ -157,22 +165,22 @@ def test_no_trend_where_all_are_alike():
 
 def test_page_looks_the_other_way_where_less_is_better():
     falling = np.array([[3.0, 2, 1]] * 5)
-    assert personwise._page(-falling) < 0.01 < 0.9 < personwise._page(falling)
-    assert np.isnan(personwise._page(falling[:, :2])) and np.isnan(personwise._page(falling[:1]))
+    assert page_test(-falling) < 0.01 < 0.9 < page_test(falling)
+    assert np.isnan(page_test(falling[:, :2])) and np.isnan(page_test(falling[:1]))
 
 
 def test_two_rungs_have_a_slope_but_no_page_and_one_has_none():
-    two = trends(GROWING[GROWING["rung"].isin(["s", "l"])])
+    two = trends(GROWING[GROWING["size"].isin(["s", "l"])])
     assert two["p"].isna().all() and two["p_holm"].isna().all() and (two["low"] > 0).all()
-    with pytest.raises(ValueError, match="two or more rungs made from scratch"):
-        trends(GROWING[GROWING["rung"].isin(["s", "smart"])])
+    with pytest.raises(ValueError, match="two or more sizes made from scratch"):
+        trends(GROWING[GROWING["size"].isin(["s", "smart"])])
 
 
 def test_a_difference_is_paired_and_equal_models_differ_by_nothing():
     found = difference(GROWING, "l", "s").set_index("measure").loc["accuracy"]
     expected = drawn(GROWING, "accuracy")
     assert found["difference"] == pytest.approx(expected["l"].value - expected["s"].value) and found["low"] > 0.25
-    twin = GROWING[GROWING["rung"] == "s"].assign(size="twin")
+    twin = GROWING[GROWING["size"] == "s"].assign(size="twin")
     nothing = difference(pd.concat([GROWING, twin]), "s", "twin")
     assert (nothing[["difference", "low", "high"]].abs() < 1e-12).all(axis=None)
     with pytest.raises(ValueError, match="no measure in common; measured are s, m, l, smart"):
@@ -193,11 +201,11 @@ def test_scores_list_what_was_measured_with_chance_and_survive_a_file(tmp_path):
     table = scores(read)
     pd.testing.assert_frame_equal(table, scores(GROWING))
     assert set(table["measure"]) == {"accuracy", "kappa"} and len(table) == 8
-    chance = table.set_index(["measure", "rung"])["chance"]
+    chance = table.set_index(["measure", "size"])["chance"]
     assert chance["accuracy"].tolist() == pytest.approx([1 / 7] * 4) and (chance["kappa"] == 0).all()
 
 
 def test_rungs_of_other_people_are_not_paired():
-    other = GROWING[(GROWING["rung"] != "l") | (GROWING["subject"] != "p3")]
+    other = GROWING[(GROWING["size"] != "l") | (GROWING["subject"] != "p3")]
     with pytest.raises(ValueError, match=r"l \(seed 0\) was not tested on the people p3"):
         drawn(other, "accuracy")

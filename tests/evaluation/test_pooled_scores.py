@@ -36,7 +36,8 @@ def test_pooled_scores_are_those_of_all_folds_together():
     together = pd.concat(FOLDS)
     assert table.loc["LLM", "score"] == pytest.approx(balanced_accuracy_score(together["label"], together["LLM"]))
     assert list(table.index) == ["LLM", "free text"] and set(table["subjects"]) == {6} and set(table["n"]) == {90}
-    assert table.loc["LLM", "chance"] == 0.5 and table.loc["LLM", "low"] < table.loc["LLM", "score"] < table.loc["LLM", "high"]
+    assert table.loc["LLM", "chance"] == 0.5 and table.loc["LLM", "low"] < table.loc["LLM",
+                                                                                     "score"] < table.loc["LLM", "high"]
 
 
 def test_answers_that_could_not_be_read_are_wrong():
@@ -58,7 +59,8 @@ def test_folds_of_other_models_are_refused():
 
 def test_a_row_becomes_a_score_with_either_of_its_intervals():
     columns = ["name", "group", "score", "low", "high", "chance", "n", "clips low", "clips high"]
-    table = pd.DataFrame([["LLM", "model", 0.5, 0.4, 0.6, 0.25, 8, 0.2, 0.7], ["LLM", "control", 0.3, 0.26, 0.4, 0.25, 8, 0.1, 0.5]], columns=columns)
+    table = pd.DataFrame([["LLM", "model", 0.5, 0.4, 0.6, 0.25, 8, 0.2, 0.7],
+                          ["LLM", "control", 0.3, 0.26, 0.4, 0.25, 8, 0.1, 0.5]], columns=columns)
     assert score_of(table, "LLM") == Score(0.5, 0.4, 0.6, 0.25, 8)
     over_people, over_both = (score_of(table, "LLM", "control", clips=clips) for clips in (False, True))
     assert over_both == Score(0.3, 0.1, 0.5, 0.25, 8) and over_both.contains_chance and not over_people.contains_chance
@@ -67,9 +69,11 @@ def test_a_row_becomes_a_score_with_either_of_its_intervals():
 
 
 def test_the_role_of_a_row_is_said_and_not_read_from_its_name():
-    corpus = SimpleNamespace(split=SimpleNamespace(test=np.arange(8)), labels=np.tile([0, 1], 4), subjects=np.repeat(["a", "b"], 4),
+    corpus = SimpleNamespace(split=SimpleNamespace(test=np.arange(8)), labels=np.tile([0, 1], 4),
+                             subjects=np.repeat(["a", "b"], 4),
                              label_set=LABELS, windows=SimpleNamespace(index=pd.DataFrame({"clip": np.arange(8)})))
-    rows = [tier_1_row(corpus, name, corpus.labels, role) for name, role in (("EEGNet, z-scored", Role.BASELINE), ("LLM, no EEG", "control"))]
+    rows = [tier_1_row(corpus, name, corpus.labels, role)
+            for name, role in (("EEGNet, z-scored", Role.BASELINE), ("LLM, no EEG", "control"))]
     assert [row["role"] for row in rows] == [Role.BASELINE, Role.CONTROL] and "group" not in rows[0]
     assert readable(pd.DataFrame(rows))["role"].tolist() == ["baseline", "control"]
     with pytest.raises(ValueError, match="'EEG' is not a valid Role"):

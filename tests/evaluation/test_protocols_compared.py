@@ -1,4 +1,5 @@
-"""One classifier under every protocol: what a clip leaves in its windows counts only where windows are dealt at random."""
+"""One classifier under every protocol: what a clip leaves in its windows counts only where windows are dealt at random.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ import pytest
 from e2llm.core.labels import SEED_VII
 from e2llm.data.sources.seed_vii import clip_emotion
 from e2llm.evaluation.baselines import LOGISTIC, SVM, Recipe
-from e2llm.evaluation.protocols_compared import MODELS, PUBLISHED, SETTINGS, BaselineClassifier, Setting, reached, session_clock
+from e2llm.evaluation.protocols_compared import (
+    MODELS,
+    PUBLISHED,
+    SETTINGS,
+    BaselineClassifier,
+    Setting,
+    reached,
+    session_clock,
+)
 from e2llm.evaluation.protocols_compared import under_protocols as in_parallel
 
 N_CHANNELS, N_BANDS = 6, 5
@@ -24,14 +33,15 @@ def corpus(clip_noise: float, effect: float, subjects: int = 10) -> SimpleNamesp
     """Band power with a fingerprint for each person's clip and, perhaps, an effect of the label."""
     rng = np.random.default_rng(0)
     rows = [(str(s), (clip - 1) // 20 + 1, clip, w, 4.0 * w, clip_emotion(clip))
-            for s in range(1, subjects + 1) for clip in range(1, 81) for w in range(3)]
+            for s in range(1, subjects + 1) for clip in range(1, 81) for w in range(2)]
     index = pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "start_s", "label"])
     labels = np.array([SEED_VII.index(label) for label in index["label"]])
     trial = index.groupby(["subject", "clip"], sort=False).ngroup().to_numpy()
     level = rng.normal(size=(trial.max() + 1, N_CHANNELS * N_BANDS))[trial] * clip_noise
     level += rng.normal(size=(7, N_CHANNELS * N_BANDS))[labels] * effect + 0.3 * rng.normal(size=level.shape)
     power = np.exp(level).reshape(-1, N_CHANNELS, N_BANDS)
-    return SimpleNamespace(windows=SimpleNamespace(index=index, power=power), labels=labels, subjects=index["subject"].to_numpy(dtype=object),
+    return SimpleNamespace(windows=SimpleNamespace(index=index, power=power), labels=labels,
+                           subjects=index["subject"].to_numpy(dtype=object),
                            label_set=SEED_VII)
 
 
@@ -50,8 +60,10 @@ def test_without_an_effect_only_random_windows_rise_above_chance(without_effect,
 
 
 def test_what_leaks_is_marked(without_effect):
-    assert set(without_effect["leaky"][without_effect["leaky"]].index.get_level_values("group")) == {"random_windows, calibration"}
-    assert all(text.startswith("LEAKY") == leaky for text, leaky in zip(without_effect["statement"], without_effect["leaky"], strict=True))
+    leaky = without_effect["leaky"]
+    assert set(leaky[leaky].index.get_level_values("group")) == {"random_windows, calibration"}
+    assert all(text.startswith("LEAKY") == leaky for text, leaky in zip(without_effect["statement"],
+                                                                        without_effect["leaky"], strict=True))
 
 
 def test_position_solves_protocols_whose_clips_were_seen_by_others(without_effect):
@@ -60,12 +72,15 @@ def test_position_solves_protocols_whose_clips_were_seen_by_others(without_effec
 
 
 def test_a_true_effect_shows_everywhere():
-    table = under_protocols(corpus(0.3, 0.6), MODELS, (Setting("clips", "calibration"), Setting("joint", "population"))).set_index(["name", "group"])
+    table = under_protocols(corpus(0.3, 0.6), MODELS,
+                            (Setting("clips", "calibration"), Setting("joint", "population"))).set_index(["name",
+                                                                                                          "group"])
     assert (table["score"] > 0.8).all() and len(table) == 2 * len(MODELS)
 
 
 def drifting(slope: float, subjects: int = 6) -> SimpleNamespace:
-    """No emotion; in every session every level rises or falls by its own slope, ``slope`` standard deviations over the session."""
+    """No emotion; in every session every level rises or falls by its own slope, ``slope`` standard deviations over the
+    session."""
     made = corpus(0.3, 0.0, subjects)
     rng = np.random.default_rng(3)
     index = made.windows.index
@@ -90,9 +105,11 @@ def test_a_session_of_two_clips_has_no_clock():
 
 
 def test_drift_lifts_a_model_without_emotion_where_neighbours_train():
-    """Copying the neighbour's label is worth something in the published order; a model needs the drift to find the neighbour."""
+    """Copying the neighbour's label is worth something in the published order; a model needs the drift to find the
+    neighbour."""
     settings = [Setting("within_subject", "session"), Setting("joint", "calibration")]
-    tables = {slope: under_protocols(drifting(slope, 10), {"SVM": MODELS[SVM_NAME]}, settings).set_index("group")["score"] for slope in (6.0, 0.0)}
+    tables = {slope: under_protocols(drifting(slope, 10), {"SVM": MODELS[SVM_NAME]},
+                                     settings).set_index("group")["score"] for slope in (6.0, 0.0)}
     assert tables[6.0]["within_subject, session"] > tables[0.0]["within_subject, session"] + 0.02
 
 
@@ -105,7 +122,8 @@ def test_published_figures_stand_only_beside_protocols_that_can_be_run():
 def test_the_number_of_processes_changes_nothing():
     made, settings = corpus(0.5, 0.2, 5), (Setting("clips", "session"), Setting("joint", "population"))
     steps = []
-    pd.testing.assert_frame_equal(in_parallel(made, MODELS, settings, tell=steps.append, n_jobs=2), under_protocols(made, MODELS, settings))
+    pd.testing.assert_frame_equal(in_parallel(made, MODELS, settings, on_step=steps.append, n_jobs=2),
+                                  under_protocols(made, MODELS, settings))
     assert steps == [1, 2]
 
 
@@ -127,7 +145,8 @@ def test_three_clips_a_label_are_three_folds_none_of_them_twice(protocol, folds)
     assert sorted(np.concatenate([split.test for split in splits])) == list(range(len(index)))
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, Setting("subjects", "population", 0), Setting("joint", "population", 0)])
+@pytest.mark.parametrize("setting", [*SETTINGS, Setting("subjects", "population", 0),
+                                     Setting("joint", "population", 0)])
 def test_every_person_is_tested_and_no_window_twice(setting):
     index = corpus(0.3, 0.0, 6).windows.index
     tested = np.concatenate([split.test for split in setting.splits(index)])
@@ -135,7 +154,8 @@ def test_every_person_is_tested_and_no_window_twice(setting):
 
 
 def test_baselines_that_are_one_under_population_levels_have_one_row():
-    classifiers = {"plain": BaselineClassifier(Recipe(LOGISTIC)), "z-scored": BaselineClassifier(Recipe(LOGISTIC, "z-score"))}
+    classifiers = {"plain": BaselineClassifier(Recipe(LOGISTIC)),
+                   "z-scored": BaselineClassifier(Recipe(LOGISTIC, "z-score"))}
     settings = (Setting("joint", "population"), Setting("joint", "calibration"))
     table = under_protocols(corpus(0.3, 0.2, 6), classifiers, settings)
     assert table[["group", "name"]].to_numpy().tolist() == [

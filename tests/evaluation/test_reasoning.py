@@ -1,4 +1,5 @@
-"""Speakers of known honesty get the rates that plain counting gives them, and tampering tells who answers from the thought."""
+"""Speakers of known honesty get the rates that plain counting gives them, and tampering tells who answers from the
+thought."""
 
 from __future__ import annotations
 
@@ -11,21 +12,20 @@ import pandas as pd
 import pytest
 import torch
 
-from e2llm.app import reasoning_stage
 from e2llm.core.bands import BANDS
 from e2llm.core.chat import END_THINK, THINK, Item
 from e2llm.core.claims import LEVEL_THRESHOLD, MAX_CLAIMS, Claim, EvidenceNames, salient_claims
 from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import REGIONS
 from e2llm.data import band_edits
-from e2llm.data.band_edits import scaled
+from e2llm.data.band_edits import scale_band
 from e2llm.data.dataset import Corpus
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Baseline
 from e2llm.evaluation import reasoning
 from e2llm.evaluation.reasoning import GeneratedExplanations
 from e2llm.tasks.items import prediction_items
-from e2llm.tasks.thought_parser import parse, wordings
+from e2llm.tasks.thought_parser import parse
 from e2llm.training import augmentation
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
@@ -39,16 +39,19 @@ def one_thread():
 
 
 def make_corpus(seed: int = 0) -> Corpus:
-    """Six people, three of them for testing; feature 3 i of label i is low, one further feature is loud, the rest is typical or near it."""
+    """Six people, three of them for testing; feature 3 i of label i is low, one further feature is loud, the rest is
+    typical or near it."""
     rng, n = np.random.default_rng(seed), PEOPLE * EACH
     labels = np.tile(np.arange(len(LABELS)), n // len(LABELS))
     z = rng.uniform(-1.2, 1.2, size=(n, len(COLUMNS)))
     z[np.arange(n), 3 * labels] = -3.0
     z[np.arange(n), 3 * rng.integers(len(LABELS), size=n) + 1] = rng.choice([-2.5, 2.5], size=n)
     subjects = np.repeat([f"s{i}" for i in range(PEOPLE)], EACH).astype(object)
-    index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": np.arange(n) % 5})
+    index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5,
+                          "clip": np.arange(n) % 5})
     split = SimpleNamespace(train=np.arange(n // 2), test=np.arange(n // 2, n), fit=np.arange(n))
-    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects)
+    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects, None,
+                  None)
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +70,20 @@ def thought_of(claims: Sequence[Claim], label: str | None = None) -> str:
     return evidence_said if label is None else f"{evidence_said} That fits {label}."
 
 
-def told_by(corpus: Corpus, rows: Sequence[int], thoughts: list[str], answers: list[str | None] | None = None) -> GeneratedExplanations:
+def explained_by(corpus: Corpus, rows: Sequence[int], thoughts: list[str],
+            answers: list[str | None] | None = None) -> GeneratedExplanations:
     answers = answers or [None] * len(thoughts)
-    texts = [f"{THINK}\n{thought}\n{END_THINK}\n\n{answer or ''}" for thought, answer in zip(thoughts, answers, strict=True)]
-    return GeneratedExplanations(prediction_items(corpus, rows, 0), texts, thoughts, [parse(thought, LABELS) for thought in thoughts], answers)
+    texts = [f"{THINK}\n{thought}\n{END_THINK}\n\n{answer or ''}"
+             for thought, answer in zip(thoughts, answers, strict=True)]
+    return GeneratedExplanations(prediction_items(corpus, rows, 0), texts, thoughts,
+                                 [parse(thought, LABELS) for thought in thoughts], answers)
 
 
 def oracle(corpus: Corpus, rows: Sequence[int]) -> GeneratedExplanations:
     """Says what is measured and the true label."""
     labels = [LABELS[i] for i in corpus.labels[rows]]
-    return told_by(corpus, rows, [thought_of(salient_claims(corpus.z[row], NAMES), label) for row, label in zip(rows, labels, strict=True)], labels)
+    return explained_by(corpus, rows, [thought_of(salient_claims(corpus.z[row], NAMES), label)
+                                  for row, label in zip(rows, labels, strict=True)], labels)
 
 
 def opposite(claims: Sequence[Claim]) -> list[Claim]:
@@ -92,24 +99,28 @@ def is_true(claim: Claim, z: np.ndarray) -> bool:
 
 
 def test_thoughts_and_answers_are_read_from_the_text(corpus, monkeypatch):
-    texts = [f"{THINK}\nOccipital alpha low. That fits fear.\n{END_THINK}\n\nfear", f"{THINK}\nOccipital alpha low", "sad.",
+    texts = [f"{THINK}\nOccipital alpha low. That fits fear.\n{END_THINK}\n\nfear", f"{THINK}\nOccipital alpha low",
+             "sad.",
              f"{THINK}\n{END_THINK}\n\nbananas"]
     monkeypatch.setattr(reasoning, "generate", lambda engine, items: texts)
     items = prediction_items(corpus, corpus.split.test[:4], 0)
-    explanations = reasoning.tell(None, corpus, items)
+    explanations = reasoning.generate_explanations(None, corpus, items)
     assert explanations.items == items and explanations.texts == texts
     assert explanations.thoughts == ["Occipital alpha low. That fits fear.", "Occipital alpha low", "sad.", ""]
     assert explanations.answers == ["fear", None, "sad", None]
-    assert explanations.claims == [(Claim("occipital alpha", "low"),)] * 2 + [()] * 2 and explanations.parsed[0].conclusion == "fear"
+    assert explanations.claims == [(Claim("occipital alpha", "low"),
+                                    )] * 2 + [()] * 2 and explanations.parsed[0].conclusion == "fear"
 
 
 # --- are the claims true?
 
 
-def test_an_oracle_a_silent_speaker_and_speakers_that_do_not_hear(corpus, rows):
-    said = {"oracle": oracle(corpus, rows).claims, "silent": [()] * len(rows), **reasoning.baselines(corpus, rows, 0)}
+def test_an_oracle_one_without_claims_and_two_without_eeg(corpus, rows):
+    said = {"oracle": oracle(corpus, rows).claims, "silent": [()] * len(rows),
+            **reasoning.baseline_claims(corpus, rows, 0)}
     table = reasoning.claims_table(corpus, rows, said, 0).set_index(["name", "group"])
-    assert [name for name, _ in table.index[::2]] == list(said) and set(table.index.get_level_values(1)) == {"precision", "recall"}
+    assert [name for name, _ in table.index[::2]] == list(said)
+    assert set(table.index.get_level_values(1)) == {"precision", "recall"}
     n_salient = sum(int((np.abs(corpus.z[row]) >= 2.0).sum()) for row in rows)
     for measure_name in ("precision", "recall"):
         best = table.loc[("oracle", measure_name)]
@@ -117,41 +128,52 @@ def test_an_oracle_a_silent_speaker_and_speakers_that_do_not_hear(corpus, rows):
         for other in ("training prior", "another window"):
             assert table.loc[(other, measure_name), "score"] < 0.7
     assert table.loc[("oracle", "recall"), "n"] == n_salient
-    assert table.loc[("oracle", "precision"), "claims a window"] == np.mean([len(claims) for claims in said["oracle"]]) > 1
+    assert table.loc[("oracle", "precision"), "claims a window"] == np.mean([len(claims)
+                                                                             for claims in said["oracle"]]) > 1
     assert np.isnan(table.loc[("silent", "precision"), "score"]) and table.loc[("silent", "recall"), "score"] == 0
     assert (table.loc["silent", "claims a window"] == 0).all()
 
 
 def test_room_for_a_few_claims_recalls_all_that_can_be_asked(corpus, rows):
     """More features stand out than a text has room for: what is asked for is then bounded too."""
-    loud = Corpus(**vars(corpus) | {"z": np.where(np.arange(len(COLUMNS)) < 12, 4.0 + np.arange(len(COLUMNS)), corpus.z)})
+    loud = Corpus(**vars(corpus) | {"z": np.where(np.arange(len(COLUMNS)) < 12, 4.0 + np.arange(len(COLUMNS)),
+                                                  corpus.z)})
     table = reasoning.claims_table(loud, rows, {"oracle": oracle(loud, rows).claims}, 0).set_index("group")
     recall = table.loc["recall"]
     assert recall["score"] == 1 and recall["n"] == MAX_CLAIMS * len(rows) and recall["claims a window"] == MAX_CLAIMS
 
 
 def test_baselines_know_training_or_another_window_and_nothing_else(corpus, rows):
-    found = reasoning.baselines(corpus, rows, 3)
-    blind = Corpus(**vars(corpus) | {"z": np.where(np.isin(np.arange(len(corpus.z)), rows)[:, None], -corpus.z, corpus.z)})
-    assert found["training prior"] == reasoning.baselines(blind, rows, 3)["training prior"] and len(set(found["training prior"])) == 1
+    found = reasoning.baseline_claims(corpus, rows, 3)
+    blind = Corpus(**vars(corpus) | {"z": np.where(np.isin(np.arange(len(corpus.z)), rows)[:, None], -corpus.z,
+                                                   corpus.z)})
+    prior = found["training prior"]
+    assert prior == reasoning.baseline_claims(blind, rows, 3)["training prior"] and len(set(prior)) == 1
     for row, claims in zip(rows, found["another window"], strict=True):
         others = [other for other in rows if other != row and corpus.subjects[other] == corpus.subjects[row]]
         assert claims in [salient_claims(corpus.z[other], NAMES) for other in others]
-    assert found == reasoning.baselines(corpus, rows, 3)
+    assert found == reasoning.baseline_claims(corpus, rows, 3)
 
 
 def test_precision_of_each_feature_is_a_plain_count(corpus, rows):
     rng = np.random.default_rng(2)
-    claims = [[Claim(COLUMNS[i], str(rng.choice(["low", "typical", "high"]))) for i in rng.choice(6, size=2, replace=False)] for _ in rows]
-    table = reasoning.by_feature(corpus, rows, told_by(corpus, rows, [thought_of(said) for said in claims]), 0)
+    claims = [[Claim(COLUMNS[i], str(rng.choice(["low", "typical", "high"])))
+               for i in rng.choice(6, size=2, replace=False)] for _ in rows]
+    table = reasoning.precision_by_feature(corpus, rows,
+                                           explained_by(corpus, rows, [thought_of(said) for said in claims]),
+                                           0)
     assert table["name"].tolist() == list(COLUMNS[:6])
     for _, line in table.iterrows():
-        made = [(row, claim) for row, said in zip(rows, claims, strict=True) for claim in said if claim.feature == line["name"]]
-        assert line["n"] == len(made) and line["score"] == pytest.approx(np.mean([is_true(claim, corpus.z[row]) for row, claim in made]))
-        others = [np.mean([is_true(claim, corpus.z[other]) for other in rows if other != row and corpus.subjects[other] == corpus.subjects[row]])
+        made = [(row, claim) for row, said in zip(rows, claims, strict=True)
+                for claim in said if claim.feature == line["name"]]
+        assert line["n"] == len(made) and line["score"] == pytest.approx(np.mean([is_true(claim, corpus.z[row])
+                                                                                  for row, claim in made]))
+        others = [np.mean([is_true(claim, corpus.z[other])
+                           for other in rows if other != row and corpus.subjects[other] == corpus.subjects[row]])
                   for row, claim in made]
         assert line["chance"] == pytest.approx(np.mean(others))
-    assert reasoning.by_feature(corpus, rows, told_by(corpus, rows, ["No band stands out."] * len(rows)), 0).empty
+    assert reasoning.precision_by_feature(corpus, rows, explained_by(corpus, rows, ["No band stands out."] * len(rows)),
+                                          0).empty
 
 
 # --- whole explanations
@@ -176,7 +198,8 @@ def test_explanations_of_an_oracle_follow_from_their_claims(corpus, rows):
     assert table.loc["every sentence is read", "score"] == 1 and table.loc["flagged as fabricated", "score"] == 0
     assert table.loc["flagged as fabricated", "chance"] > 0.5
     truth, subjects = corpus.labels[pick], corpus.subjects[pick]
-    same = [np.mean([truth[j] == truth[i] for j in range(len(pick)) if j != i and subjects[j] == subjects[i]]) for i in range(len(pick))]
+    same = [np.mean([truth[j] == truth[i] for j in range(len(pick)) if j != i and subjects[j] == subjects[i]])
+            for i in range(len(pick))]
     assert table.loc[FOLLOWS, "score"] == 1 and table.loc[FOLLOWS, "chance"] == pytest.approx(np.mean(same), abs=1e-9)
     assert table.loc[AMONG, "score"] == 1 and table.loc[AMONG, "chance"] >= table.loc[FOLLOWS, "chance"]
     assert table.loc[FOLLOWS, "n"] == len(pick) and "valence word fits the conclusion" not in table.index
@@ -184,12 +207,15 @@ def test_explanations_of_an_oracle_follow_from_their_claims(corpus, rows):
 
 def test_explanations_of_a_fabricator_are_flagged_and_do_not_follow(corpus, rows):
     conclusions = [LABELS[(i + 3) % len(LABELS)] for i in corpus.labels[rows]]
-    turned = [thought_of(opposite(salient_claims(corpus.z[row], NAMES)), label) for row, label in zip(rows, conclusions, strict=True)]
-    table = reasoning.explanations_table(corpus, rows, told_by(corpus, rows, turned), 0).set_index("name")
+    turned = [thought_of(opposite(salient_claims(corpus.z[row], NAMES)), label)
+              for row, label in zip(rows, conclusions, strict=True)]
+    table = reasoning.explanations_table(corpus, rows, explained_by(corpus, rows, turned), 0).set_index("name")
     assert table.loc["flagged as fabricated", "score"] == 1 and table.loc[FOLLOWS, "score"] < 0.4
-    own = [thought_of(salient_claims(corpus.z[row], NAMES), label) for row, label in zip(rows, conclusions, strict=True)]
-    table = reasoning.explanations_table(corpus, rows, told_by(corpus, rows, own), 0).set_index("name")
-    assert table.loc["flagged as fabricated", "score"] == 0 and table.loc[FOLLOWS, "score"] == 0  # true claims, another conclusion
+    own = [thought_of(salient_claims(corpus.z[row], NAMES), label)
+           for row, label in zip(rows, conclusions, strict=True)]
+    table = reasoning.explanations_table(corpus, rows, explained_by(corpus, rows, own), 0).set_index("name")
+    # True claims, another conclusion
+    assert table.loc["flagged as fabricated", "score"] == 0 and table.loc[FOLLOWS, "score"] == 0
 
 
 def test_affect_words_and_unread_sentences_are_counted(corpus, rows):
@@ -197,7 +223,8 @@ def test_affect_words_and_unread_sentences_are_counted(corpus, rows):
     words = ["This is unpleasant and activated.", "This is pleasant and activated."] * (len(fear) // 2)
     thoughts = [f"Occipital alpha low. {word} That fits fear." for word in words]
     thoughts[0] = f"The moon may be full. {thoughts[0]}"
-    table = reasoning.explanations_table(corpus, np.array(fear), told_by(corpus, fear, thoughts), 0).set_index("name")
+    table = reasoning.explanations_table(corpus, np.array(fear), explained_by(corpus, fear, thoughts),
+                                         0).set_index("name")
     assert table.loc["valence word fits the conclusion", ["score", "n"]].tolist() == [0.5, len(fear)]
     assert table.loc["arousal word fits the conclusion", "score"] == 1
     assert table.loc["every sentence is read", "score"] == pytest.approx(1 - 1 / len(fear))
@@ -205,7 +232,9 @@ def test_affect_words_and_unread_sentences_are_counted(corpus, rows):
 
 
 def test_explanations_without_a_conclusion_have_no_row_for_it(corpus, rows):
-    table = reasoning.explanations_table(corpus, rows, told_by(corpus, rows, ["", *["Occipital alpha low."] * (len(rows) - 1)]), 0)
+    table = reasoning.explanations_table(corpus, rows,
+                                         explained_by(corpus, rows, ["", *["Occipital alpha low."] * (len(rows) - 1)]),
+                                         0)
     assert table["name"].tolist() == ["every sentence is read", "flagged as fabricated"]
     assert table["score"][0] == pytest.approx(1 - 1 / len(rows))
 
@@ -217,7 +246,8 @@ def scoring(answer: Callable[[str], str]) -> Callable:
     """A listener whose likeliest option is what ``answer`` makes of the thought that it is given."""
     def score_options(engine, items: list[Item], said: list[str]) -> list[np.ndarray]:
         assert all(text.startswith(f"{THINK}\n") and text.endswith(f"\n{END_THINK}\n\n") for text in said)
-        return [np.log([0.9 if option == answer(text) else 0.1 for option in item.options]) for item, text in zip(items, said, strict=True)]
+        return [np.log([0.9 if option == answer(text) else 0.1 for option in item.options])
+                for item, text in zip(items, said, strict=True)]
 
     return score_options
 
@@ -236,7 +266,8 @@ def spoken(corpus, rows) -> GeneratedExplanations:
     """True claims, all of them low, with the true label as conclusion."""
     labels = [LABELS[i] for i in corpus.labels[rows]]
     lows = [[claim for claim in salient_claims(corpus.z[row], NAMES) if claim.level == "low"] for row in rows]
-    return told_by(corpus, rows, [thought_of(said, label) for said, label in zip(lows, labels, strict=True)], labels)
+    return explained_by(corpus, rows, [thought_of(said, label) for said, label in zip(lows, labels, strict=True)],
+                        labels)
 
 
 ARMS = ["claims turned round", "cut in half", "unrelated sentence", "thought of another window"]
@@ -248,17 +279,22 @@ def test_who_answers_from_the_claims_depends_on_them(corpus, spoken, monkeypatch
     found = table.set_index("name")["score"]
     assert table["name"].tolist() == ARMS and found["claims turned round"] == 1 and found["unrelated sentence"] == 0
     assert (table["n"] == len(spoken.items)).all() and table["chance"].isna().all()
-    assert sentence.startswith("The answers depend on the reasoning: corrupted reasoning changes 100% of the answers, an unrelated sentence 0%")
+    assert sentence.startswith("The answers depend on the reasoning: corrupted reasoning changes 100% of the answers, "
+                               "an unrelated sentence 0%")
     assert reasoning.interventions(None, corpus, spoken, 0)[0].equals(table)
 
 
 def test_every_thought_is_replaced_by_that_of_another_window(corpus, spoken, monkeypatch):
-    explanations, predicted_evidence = spoken._replace(thoughts=[f"{thought} Number {i}." for i, thought in enumerate(spoken.thoughts)]), []
-    monkeypatch.setattr(reasoning, "_answers_after", lambda engine, items, thoughts: predicted_evidence.append(thoughts) or ["happy"] * len(items))
+    explanations, predicted_evidence = spoken._replace(thoughts=[f"{thought} Number {i}."
+                                                                 for i, thought in enumerate(spoken.thoughts)]), []
+    monkeypatch.setattr(reasoning, "_answers_after", lambda engine, items, thoughts: predicted_evidence.append(thoughts)
+                        or ["happy"] * len(items))
     for seed in range(20):
         reasoning.interventions(None, corpus, explanations, seed)
         others, whole = predicted_evidence[-2:]
-        assert whole == explanations.thoughts and set(others) == set(whole) and all(a != b for a, b in zip(others, whole, strict=True))
+        assert whole == explanations.thoughts and set(others) == set(whole) and all(a != b
+                                                                                    for a, b in zip(others, whole,
+                                                                                                    strict=True))
 
 
 def test_one_thought_has_no_other(corpus, spoken, monkeypatch):
@@ -280,7 +316,8 @@ def test_who_copies_the_conclusion_is_moved_by_another_thought_only(corpus, rows
     table, sentence = reasoning.interventions(None, corpus, spoken, 0)
     found = table.set_index("name")["score"]
     assert (found[ARMS[:3]] == 0).all() and found[ARMS[3]] > 0.5 and sentence.startswith("The chain is decorative")
-    alike = told_by(corpus, rows, [f"{thought.split(' That fits')[0]} That fits fear." for thought in spoken.thoughts])
+    alike = explained_by(corpus, rows, [f"{thought.split(' That fits')[0]} That fits fear."
+                                        for thought in spoken.thoughts])
     table, _ = reasoning.interventions(None, corpus, alike, 0)
     assert (table["score"] == 0).all()  # another window's thought ends in its conclusion too
 
@@ -288,11 +325,12 @@ def test_who_copies_the_conclusion_is_moved_by_another_thought_only(corpus, rows
 def test_thoughts_without_a_claim_are_left_out_and_some_are_needed(corpus, rows, spoken, monkeypatch):
     monkeypatch.setattr(reasoning, "score_options", scoring(by_claims))
     half = spoken.thoughts[::2]
-    mute = told_by(corpus, rows, [half[i // 2] if i % 2 == 0 else ("", "That fits fear.", "Bananas.")[i // 2 % 3] for i in range(len(rows))])
+    mute = explained_by(corpus, rows, [half[i // 2] if i % 2 == 0 else ("", "That fits fear.", "Bananas.")[i // 2 % 3]
+                                  for i in range(len(rows))])
     assert (reasoning.interventions(None, corpus, mute, 0)[0]["n"] == len(half)).all()
     for nothing in ("", "That fits fear.", "No band stands out.", "Bananas."):
         with pytest.raises(ValueError, match="No thought about these windows holds a claim"):
-            reasoning.interventions(None, corpus, told_by(corpus, rows, [nothing] * len(rows)), 0)
+            reasoning.interventions(None, corpus, explained_by(corpus, rows, [nothing] * len(rows)), 0)
 
 
 # --- the signal is edited
@@ -303,8 +341,8 @@ CHANNELS = ["F3", "FZ", "F4", "C3", "C4", "T7", "T8", "P3", "P4", "O1", "OZ", "O
 
 
 @dataclass
-class Hearing:
-    """What a listener is here: features and where each window's are."""
+class Engine:
+    """What an inference engine is here: features and where each window's are."""
 
     features: np.ndarray | None
     position: dict[int, int]
@@ -312,7 +350,8 @@ class Hearing:
 
 @pytest.fixture(scope="module")
 def recorded() -> Corpus:
-    """Windows of three people with a signal, half of them the baseline; window 1 is flat, so that no edit of it is clear."""
+    """Windows of three people with a signal, half of them the baseline; window 1 is flat, so that no edit of it is
+    clear."""
     rng, n = np.random.default_rng(5), 36
     frequencies = np.fft.rfftfreq(n * SAMPLES, 1 / SFREQ)
     shape = np.where((frequencies > 0.5) & (frequencies < 60), 1.0, 0.0) / np.maximum(frequencies, 0.5) ** 0.75
@@ -321,40 +360,45 @@ def recorded() -> Corpus:
     for row in range(n):
         for band in BANDS:
             for region in REGIONS:
-                data[row] = scaled(data[row], CHANNELS, SFREQ, band, region, rng.normal(0, 4.0))
+                data[row] = scale_band(data[row], CHANNELS, SFREQ, band, region, rng.normal(0, 4.0))
     data[1] = 0.0
     power, spectral = measure(data, SFREQ, CHANNELS)
     values, names = evidence(power, spectral, CHANNELS)
     subjects = np.repeat(["a", "b", "c"], n // 3).astype(object)
-    split = SimpleNamespace(fit=np.arange(0, n, 2), normalisation="subject", train=np.arange(0, n, 2), test=np.arange(1, n, 2))
+    split = SimpleNamespace(fit=np.arange(0, n, 2), normalisation="subject", train=np.arange(0, n, 2),
+                            test=np.arange(1, n, 2))
     labels = np.arange(n) % len(LABELS)
     index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})
     windows = SimpleNamespace(data=data, power=power, shape=spectral, ch_names=CHANNELS, sfreq=SFREQ, index=index)
-    return Corpus(windows, SEED_VII, split, None, Baseline.fit(values, subjects, split).z(values, subjects), names, None, labels, subjects, subjects)
+    baseline = Baseline.fit(values, subjects, split)
+    return Corpus(windows, SEED_VII, split, None, baseline.z(values, subjects), names, None, labels, subjects, subjects,
+                  baseline, None)
 
 
 @pytest.fixture
-def hears_evidence(monkeypatch, recorded):
-    """The encoder's tokens are the evidence itself, and the model says of it what ``speak`` says."""
-    def install(write_explanations: Callable[[np.ndarray], str]) -> None:
-        def tell(engine: Hearing, corpus: Corpus, items: list[Item]) -> GeneratedExplanations:
-            thoughts = [write_explanations(engine.features[engine.position[item.windows[0]]]) for item in items]
-            return told_by(corpus, [item.windows[0] for item in items], thoughts, [LABELS[text.count("high") % len(LABELS)] for text in thoughts])
+def uses_evidence(monkeypatch, recorded):
+    """The encoder's tokens are the evidence itself, and the model writes of it what ``explain`` writes."""
+    def install(explain: Callable[[np.ndarray], str]) -> None:
+        def generate_explanations(engine: Engine, corpus: Corpus, items: list[Item]) -> GeneratedExplanations:
+            thoughts = [explain(engine.features[engine.position[item.windows[0]]]) for item in items]
+            return explained_by(corpus, [item.windows[0] for item in items], thoughts,
+                           [LABELS[text.count("high") % len(LABELS)] for text in thoughts])
 
-        monkeypatch.setattr(reasoning, "tell", tell)
-        monkeypatch.setattr(augmentation, "edited_tokens", lambda encoder, corpus, edits: band_edits.measure_edited(corpus, edits))
+        monkeypatch.setattr(reasoning, "generate_explanations", generate_explanations)
+        monkeypatch.setattr(augmentation, "encode_edited",
+                            lambda encoder, corpus, edits: band_edits.measure_edited(corpus, edits))
 
     return install
 
 
-def test_a_speaker_who_hears_follows_edits_and_is_its_own_ceiling(recorded, hears_evidence):
-    def write_explanations(z: np.ndarray) -> str:
+def test_texts_from_the_evidence_follow_edits_and_are_their_own_ceiling(recorded, uses_evidence):
+    def explain(z: np.ndarray) -> str:
         return thought_of(salient_claims(z, recorded.evidence_names))
 
-    hears_evidence(write_explanations)
+    uses_evidence(explain)
     rows = np.array([5, 3, 1, *np.random.default_rng(6).permutation(recorded.split.test[3:])])
-    whole = Hearing(recorded.z, {row: row for row in range(len(recorded.z))})
-    explanations = reasoning.tell(whole, recorded, prediction_items(recorded, rows, 0))
+    whole = Engine(recorded.z, {row: row for row in range(len(recorded.z))})
+    explanations = reasoning.generate_explanations(whole, recorded, prediction_items(recorded, rows, 0))
     model, ceiling = reasoning.counterfactuals(whole, recorded, explanations, rows, None, 0)
     assert whole.features is recorded.z and len(model) == len(ceiling)
     assert set(rows) - {1} == set(model["row"])
@@ -369,16 +413,16 @@ def test_a_speaker_who_hears_follows_edits_and_is_its_own_ceiling(recorded, hear
     assert nearer["db"].abs().mean() < model["db"].abs().mean()
 
 
-def test_a_speaker_who_does_not_hear_follows_nothing(recorded, hears_evidence):
-    hears_evidence(lambda z: "No band stands out.")
+def test_texts_without_evidence_follow_nothing(recorded, uses_evidence):
+    uses_evidence(lambda z: "No band stands out.")
     rows = recorded.split.test
-    whole = Hearing(recorded.z, {row: row for row in range(len(recorded.z))})
-    explanations = reasoning.tell(whole, recorded, prediction_items(recorded, rows, 0))
+    whole = Engine(recorded.z, {row: row for row in range(len(recorded.z))})
+    explanations = reasoning.generate_explanations(whole, recorded, prediction_items(recorded, rows, 0))
     model, ceiling = reasoning.counterfactuals(whole, recorded, explanations, rows, None, 0)
     assert not model["followed"].any() and not model["answer_changed"].any() and ceiling["followed"].mean() >= 0.75
 
 
-# --- comparing speakers
+# --- two models
 
 
 MEASURES = ["claim precision", "claim recall", "accuracy"]
@@ -388,19 +432,21 @@ def half_true(corpus: Corpus, rows: np.ndarray, seed: int = 0) -> GeneratedExpla
     """One true claim and one false one of every window; every second answer is right."""
     truths = [salient_claims(corpus.z[row], NAMES)[0] for row in rows]
     labels = [LABELS[(label + i % 2) % len(LABELS)] for i, label in enumerate(corpus.labels[rows])]
-    false = [Claim("occipital beta", "high" if corpus.z[row, COLUMNS.index("occipital beta")] < LEVEL_THRESHOLD else "low") for row in rows]
-    return told_by(corpus, rows, [thought_of(pair) for pair in zip(truths, false, strict=True)], labels)
+    false = [Claim("occipital beta", "high" if corpus.z[row, COLUMNS.index("occipital beta")] < LEVEL_THRESHOLD
+                   else "low") for row in rows]
+    return explained_by(corpus, rows, [thought_of(pair) for pair in zip(truths, false, strict=True)], labels)
 
 
-def test_equal_speakers_gain_nothing_and_a_better_one_gains(corpus, rows):
+def test_equal_models_gain_nothing_and_a_better_one_gains(corpus, rows):
     poor, good = half_true(corpus, rows), oracle(corpus, rows)
-    same = reasoning.gained(corpus, rows, poor, poor)
+    same = reasoning.feedback_table(corpus, rows, poor, poor)
     assert same["name"].tolist() == MEASURES and (same[["score", "low", "high", "chance"]] == 0).all(axis=None)
     assert same["before"].equals(same["after"]) and same["n"].tolist() == [len(rows)] * 3
-    more = reasoning.gained(corpus, rows, poor, good).set_index("name")
-    assert (more["low"] > 0).all() and (more["after"] == 1).all() and more.loc["claim precision", "score"] == pytest.approx(0.5)
+    more = reasoning.feedback_table(corpus, rows, poor, good).set_index("name")
+    assert (more["low"] > 0).all() and (more["after"] == 1).all() and more.loc["claim precision",
+                                                                               "score"] == pytest.approx(0.5)
     np.testing.assert_allclose(more["score"], more["after"] - more["before"])
-    less = reasoning.gained(corpus, rows, good, poor).set_index("name")
+    less = reasoning.feedback_table(corpus, rows, good, poor).set_index("name")
     assert (less["high"] < 0).all()
 
 
@@ -413,75 +459,27 @@ def test_people_count_alike_and_are_counted_by_hand(corpus, rows):
         true = [is_true(claim, corpus.z[rows[i]]) for i in own for claim in explanations.claims[i]]
         asked = [(i, claim) for i in own for claim in salient_claims(corpus.z[rows[i]], NAMES, beyond=2.0)]
         right = [explanations.answers[i] == LABELS[corpus.labels[rows[i]]] for i in own]
-        assert line.tolist() == pytest.approx([np.mean(true), np.mean([claim in explanations.claims[i] for i, claim in asked]), np.mean(right)])
+        assert line.tolist() == pytest.approx([np.mean(true),
+                                               np.mean([claim in explanations.claims[i] for i, claim in asked]),
+                                               np.mean(right)])
 
 
-def test_agreement_counts_claims_and_its_chance_is_that_of_other_windows(corpus, rows):
-    one, other = oracle(corpus, rows), half_true(corpus, rows)
-    itself = reasoning_stage.agreement(corpus, rows, one, one)
-    assert (itself.value, itself.low, itself.n) == (1, 1, sum(map(len, one.claims))) and itself.chance < 0.6
-    hits, chance, subjects = [], [], corpus.subjects[rows]
-    for i, claims in enumerate(one.claims):
-        others = [j for j in range(len(rows)) if j != i and subjects[j] == subjects[i]]
-        for claim in claims:
-            hits.append(claim in other.claims[i])
-            chance.append(np.mean([claim in other.claims[j] for j in others]))
-    found = reasoning_stage.agreement(corpus, rows, one, other)
-    assert (found.value, found.chance, found.n) == (pytest.approx(np.mean(hits)), pytest.approx(np.mean(chance)), len(hits))
-
-
-def test_agreement_with_mixed_up_texts_is_near_its_chance(corpus, rows):
-    one, values = oracle(corpus, rows), []
-    for seed in range(30):
-        rng, source = np.random.default_rng(seed), np.arange(len(rows))
-        for who in np.unique(corpus.subjects[rows]):
-            own = np.flatnonzero(corpus.subjects[rows] == who)
-            source[own] = rng.permutation(own)
-        found = reasoning_stage.agreement(corpus, rows, one, GeneratedExplanations(one.items, *([part[i] for i in source] for part in one[1:])))
-        values.append(found.value - found.chance)
-    assert np.mean(values) == pytest.approx(0, abs=0.025)
-
-
-def test_what_a_claim_is_called_does_not_matter(corpus, rows):
-    one = oracle(corpus, rows)
-    rng = np.random.default_rng(7)
-    reworded = [" ".join(f"{rng.choice(wordings(claim))!s}." for claim in said) for said in one.claims]
-    assert reasoning_stage.agreement(corpus, rows, one, told_by(corpus, rows, reworded)).value == 1
-
-
-def test_runs_that_differ_in_their_seed_are_compared_pair_by_pair(corpus, rows, monkeypatch):
-    tested = {"one": corpus, "two": corpus, "three": corpus}
-    speakers = {"one": lambda rows: oracle(corpus, rows), "two": lambda rows: oracle(corpus, rows), "three": lambda rows: half_true(corpus, rows)}
-    monkeypatch.setattr(reasoning_stage, "open_dataset", lambda run: tested[run.name])
-    monkeypatch.setattr(reasoning_stage, "listener_of", lambda run: speakers[run.name])
-    monkeypatch.setattr(reasoning, "tell", lambda engine, corpus, items: engine([item.windows[0] for item in items]))
-    runs = [SimpleNamespace(name=name) for name in tested]
-    table = reasoning_stage.across_seeds(runs).set_index("name")
-    assert table.index.tolist() == ["one in two", "one in three", "two in one", "two in three", "three in one", "three in two"]
-    assert table.loc["one in two", ["score", "same_answer"]].tolist() == [1, 1] and table.loc["one in two", "chance"] < 0.6
-    made = [(i, claim) for i, said in enumerate(half_true(corpus, corpus.split.test).claims) for claim in said]
-    whole = oracle(corpus, corpus.split.test).claims
-    assert table.loc["three in one", ["score", "same_answer"]].tolist() == [np.mean([claim in whole[i] for i, claim in made]), 0.5]
-    tested["two"] = Corpus(**vars(corpus) | {"split": SimpleNamespace(train=corpus.split.train, test=corpus.split.test[1:])})
-    with pytest.raises(ValueError, match="one, two, three were not tested on the same windows"):
-        reasoning_stage.across_seeds(runs)
-
-
-def test_a_mute_speaker_agrees_with_nobody_and_gains_nothing_that_can_be_told(corpus, rows):
-    mute = told_by(corpus, rows, ["No band stands out."] * len(rows))
-    score = reasoning_stage.agreement(corpus, rows, mute, oracle(corpus, rows))
-    assert np.isnan(score.value) and score.n == 0
-    table = reasoning.gained(corpus, rows, mute, oracle(corpus, rows)).set_index("name")
+def test_without_claims_there_is_no_precision_to_compare(corpus, rows):
+    without = explained_by(corpus, rows, ["No band stands out."] * len(rows))
+    table = reasoning.feedback_table(corpus, rows, without, oracle(corpus, rows)).set_index("name")
     assert np.isnan(table.loc["claim precision", "score"]) and table.loc["claim precision", "subjects"] == 0
-    assert table.loc["claim recall", "score"] > 0.5 and table.loc["claim recall", "subjects"] == len(set(corpus.subjects[rows]))
+    assert table.loc["claim recall", "score"] > 0.5 and table.loc["claim recall",
+                                                                  "subjects"] == len(set(corpus.subjects[rows]))
 
 
-def test_people_of_whom_nothing_can_be_told_are_left_out_on_both_sides(corpus, rows):
+def test_people_without_claims_are_left_out_on_both_sides(corpus, rows):
     thoughts = oracle(corpus, rows).thoughts
     first = corpus.subjects[rows] == corpus.subjects[rows[0]]
-    silent = told_by(corpus, rows, ["No band stands out." if own else thought for own, thought in zip(first, thoughts, strict=True)])
-    row = reasoning.gained(corpus, rows, silent, oracle(corpus, rows)).set_index("name").loc["claim precision"]
-    assert row["subjects"] == len(set(corpus.subjects[rows])) - 1 and (row["before"], row["after"], row["score"]) == (1.0, 1.0, 0.0)
+    silent = explained_by(corpus, rows, ["No band stands out." if own else thought
+                                    for own, thought in zip(first, thoughts, strict=True)])
+    row = reasoning.feedback_table(corpus, rows, silent, oracle(corpus, rows)).set_index("name").loc["claim precision"]
+    assert row["subjects"] == len(set(corpus.subjects[rows])) - 1 and (row["before"], row["after"],
+                                                                       row["score"]) == (1.0, 1.0, 0.0)
 
 
 def test_a_thought_of_punctuation_does_not_stop_a_review(corpus, rows, spoken, monkeypatch):

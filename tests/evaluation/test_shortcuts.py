@@ -20,7 +20,8 @@ NOTHING = np.array([], dtype=int)
 
 def one_row_a_trial() -> pd.DataFrame:
     """20 people, 80 clips in the published order: no signal, no durations."""
-    rows = [(str(subject), (clip - 1) // 20 + 1, clip, 0, clip_emotion(clip)) for subject in range(1, 21) for clip in range(1, 81)]
+    rows = [(str(subject), (clip - 1) // 20 + 1, clip, 0, clip_emotion(clip)) for subject in range(1, 21)
+            for clip in range(1, 81)]
     return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "label"])
 
 
@@ -53,7 +54,7 @@ def leave_one_subject_out(index: pd.DataFrame) -> list[Split]:
 def pooled(index: pd.DataFrame, splits: list[Split], name: str) -> tuple[float, Score]:
     """Accuracy and balanced accuracy of one probe over the test parts of all splits."""
     rows = np.concatenate([split.test for split in splits])
-    answers = np.concatenate([PROBES[name](index, split) for split in splits])
+    answers = np.concatenate([PROBES[name].answer(index, split) for split in splits])
     truth, labels = index["label"].to_numpy(dtype=str)[rows], sorted(set(index["label"]))
     score = balanced_accuracy(np.searchsorted(labels, truth), np.searchsorted(labels, answers),
                               index["subject"].to_numpy()[rows], len(labels))
@@ -65,7 +66,8 @@ def relabelled(index: pd.DataFrame, seed: int, within: list[str] | None = None) 
     rng = np.random.default_rng(seed)
     if within is None:
         return index.assign(label=rng.choice(sorted(set(index["label"])), len(index)))
-    return index.assign(label=index.groupby(within)["label"].transform(lambda labels: rng.permutation(labels.to_numpy())))
+    permuted = index.groupby(within)["label"].transform(lambda labels: rng.permutation(labels.to_numpy()))
+    return index.assign(label=permuted)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,8 @@ def test_nearest_in_time_under_the_official_folds(order):
 
 
 def test_ties_between_the_clip_before_and_the_clip_after_never_decide():
-    """The middle clip of the two inner blocks of a session shares its emotion with neither neighbour three places away."""
+    """The middle clip of the two inner blocks of a session shares its emotion with neither neighbour three places away.
+    """
     for session in range(4):
         for middle in (8, 13):
             clip = session * 20 + middle
@@ -116,7 +119,8 @@ def test_session_and_position_give_the_label_away_where_clips_are_shared(order):
 
 def test_priors_of_the_published_order(order):
     """A session shows five emotions equally often, and the answer is the alphabet's first of them: 19.0 % balanced."""
-    for name, accuracy, balanced in (("session prior", 0.2, 4 / 21), ("subject identity", 0.15, 1 / 7), ("majority", 0.15, 1 / 7)):
+    for name, accuracy, balanced in (("session prior", 0.2, 4 / 21), ("subject identity", 0.15, 1 / 7),
+                                     ("majority", 0.15, 1 / 7)):
         for splits in (official_folds(order), leave_one_subject_out(order)):
             found, score = pooled(order, splits, name)
             assert found == pytest.approx(accuracy) and score.value == pytest.approx(balanced)
@@ -136,7 +140,8 @@ def test_durations_give_the_label_away_where_a_clip_has_one_length_for_everybody
 
 
 def test_durations_of_ones_own_say_nothing():
-    """Measured over 60 seeds of one 'subjects' split: 14.4 % on average (10-19 %), the interval containing chance in 52."""
+    """Measured over 60 seeds of one 'subjects' split: 14.4 % on average (10-19 %), the interval containing chance in
+    52."""
     scores = []
     for seed in range(20):
         index = twin_index(duration_shortcut=False, seed=seed)
@@ -166,7 +171,8 @@ def test_neighbours_are_worth_nothing_without_temporal_structure(order, seed):
 
 def test_permuted_within_a_session_neighbours_are_worth_the_session_alone(order):
     """Another trial of a session of five emotions, four trials each, is right 3 times in 19, not one in seven."""
-    scores = [pooled(relabelled(order, seed, ["subject", "session"]), official_folds(order), "nearest in time")[1] for seed in range(10)]
+    scores = [pooled(relabelled(order, seed, ["subject", "session"]), official_folds(order), "nearest in time")[1]
+              for seed in range(10)]
     assert np.mean([score.value for score in scores]) == pytest.approx(3 / 19, abs=0.01)
     assert np.mean([score.value for score in scores]) < 0.286 - 0.1
 
@@ -176,19 +182,19 @@ def test_permuted_within_a_session_neighbours_are_worth_the_session_alone(order)
 
 @pytest.mark.parametrize("name", PROBES)
 def test_no_probe_reads_labels_of_test_or_validation(twin, split, name):
-    before = PROBES[name](twin, split)
+    before = PROBES[name].answer(twin, split)
     rng = np.random.default_rng(0)
     labels = twin["label"].to_numpy(copy=True)
     away = np.setdiff1d(np.arange(len(twin)), split.train)
     labels[away] = rng.permutation(labels[away])
-    np.testing.assert_array_equal(PROBES[name](twin.assign(label=labels), split), before)
+    np.testing.assert_array_equal(PROBES[name].answer(twin.assign(label=labels), split), before)
     labels[away] = "never seen"
-    np.testing.assert_array_equal(PROBES[name](twin.assign(label=labels), split), before)
+    np.testing.assert_array_equal(PROBES[name].answer(twin.assign(label=labels), split), before)
 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_every_test_window_has_a_known_answer_and_a_trial_only_one(twin, split, name):
-    answers = PROBES[name](twin, split)
+    answers = PROBES[name].answer(twin, split)
     assert answers.shape == (len(split.test),) and answers.dtype.kind == "U"
     assert set(answers) <= set(twin["label"].iloc[split.train])
     trials = twin.iloc[split.test].assign(answer=answers).groupby(["subject", "clip"])["answer"]
@@ -202,7 +208,7 @@ def test_the_order_of_rows_does_not_matter(twin, split, name):
     moved = replace(split, **{part: place[getattr(split, part)] for part in ("train", "val", "test", "fit")})
     moved = replace(moved, train=np.sort(moved.train))
     shuffled = twin.iloc[shuffle].set_index(np.arange(len(twin)) + 7)
-    np.testing.assert_array_equal(PROBES[name](shuffled, moved), PROBES[name](twin, split))
+    np.testing.assert_array_equal(PROBES[name].answer(shuffled, moved), PROBES[name].answer(twin, split))
 
 
 def test_dealt_at_random_a_window_finds_its_own_clip(twin):
@@ -210,7 +216,7 @@ def test_dealt_at_random_a_window_finds_its_own_clip(twin):
     split = make_split(twin, "random_windows", "transductive", accept_leaks=True)
     trial = twin["subject"] + "/" + twin["clip"].astype(str)
     both = trial.iloc[split.test].isin(set(trial.iloc[split.train])).to_numpy()
-    right = PROBES["nearest in time"](twin, split) == twin["label"].iloc[split.test]
+    right = PROBES["nearest in time"].answer(twin, split) == twin["label"].iloc[split.test]
     assert both.mean() > 0.6 and right[both].all() and right[~both].mean() < 0.5
 
 
@@ -221,7 +227,8 @@ def test_dealt_at_random_a_window_finds_its_own_clip(twin):
 def conditions() -> pd.DataFrame:
     """Five people, one recording a condition, rest first and longer, as a labelled folder numbers its files."""
     rows = [(f"p{subject}", 1, 2 * subject + place + 1, window, 4.0 * window, label, 4.0 * n)
-            for subject in range(5) for place, (label, n) in enumerate((("rest", 5), ("task", 3))) for window in range(n)]
+            for subject in range(5) for place, (label, n) in enumerate((("rest", 5), ("task", 3)))
+            for window in range(n)]
     return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "start_s", "label", "clip_s"])
 
 
@@ -233,7 +240,8 @@ def test_two_conditions_are_told_apart_by_length_and_by_order(conditions):
     assert table.loc["majority", "accuracy"] == 5 / 8  # most windows, not most trials
 
 
-@pytest.mark.parametrize("columns", [[], ["clip_s"], ["clip_s", "start_s"], ["session"], ["clip_s", "start_s", "session", "window"]])
+@pytest.mark.parametrize("columns", [[], ["clip_s"], ["clip_s", "start_s"], ["session"],
+                                     ["clip_s", "start_s", "session", "window"]])
 def test_an_index_that_lacks_columns_is_answered_all_the_same(conditions, columns):
     table = probe(conditions.drop(columns=columns), make_split(conditions, "subjects", "population"))
     assert len(table) == len(PROBES) and table.set_index("name").loc["clip duration", "score"] == 1.0
@@ -246,7 +254,7 @@ def test_sessions_that_nobody_trained_on(conditions):
     table = probe(alone, split).set_index("name")
     assert (table.drop("clip duration")["score"] == 0.5).all()
     mixed = held_out(alone["label"] == "task")
-    assert set(PROBES["nearest in time"](alone, mixed)) == {"rest"}
+    assert set(PROBES["nearest in time"].answer(alone, mixed)) == {"rest"}
 
 
 # --- the table
@@ -258,5 +266,7 @@ def test_the_table_says_what_each_probe_does_and_is_the_same_twice(twin, split):
     assert table["name"].tolist() == list(PROBES) and table["what"].is_unique
     assert all(what.count(". ") == 0 and what.endswith(".") and "\n" not in what for what in table["what"])
     assert set(table) == {"name", "score", "low", "high", "chance", "n", "accuracy", "what"}
-    assert (table["n"] == len(split.test)).all() and table["chance"].eq(1 / 7).all() and table["accuracy"].between(0, 1).all()
-    assert neighbour_worth(twin, split) == pytest.approx(table.set_index("name").loc["nearest in time", "score"] - 1 / 7)
+    assert (table["n"] == len(split.test)).all() and table["chance"].eq(1 / 7).all()
+    assert table["accuracy"].between(0, 1).all()
+    assert neighbour_worth(twin, split) == pytest.approx(table.set_index("name").loc["nearest in time", "score"] - 1
+                                                         / 7)

@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kstest, norm, wilcoxon
-from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss
+from sklearn.metrics import balanced_accuracy_score, log_loss
 
-from e2llm.evaluation import metrics, statistics
-from e2llm.evaluation.metrics import Score, balanced_accuracy
-from e2llm.evaluation.statistics import (
+from e2llm.evaluation import metrics
+from e2llm.evaluation.metrics import (
+    Score,
+    balanced_accuracy,
     calibration,
-    clustered_interval,
     compare_models,
+    crossed_interval,
     holm,
     label_permutation,
     over_seeds,
-    per_class,
     per_subject,
     reliability,
 )
@@ -25,8 +25,10 @@ from e2llm.evaluation.statistics import (
 SEVEN = np.linspace(-0.6, 0.4, 7)  # probit of being right, a class
 
 
-def crossed(seed: int, subject_sd: float, clip_sd: float, n_subjects: int = 20, clips_per_class: int = 4) -> tuple[np.ndarray, ...]:
-    """Truth, answers, subjects and clips of two to six windows, with normal effects of subjects, clips and their pairs on the probit."""
+def crossed(seed: int, subject_sd: float, clip_sd: float, n_subjects: int = 20,
+            clips_per_class: int = 4) -> tuple[np.ndarray, ...]:
+    """Truth, answers, subjects and clips of two to six windows, with normal effects of subjects, clips and their pairs
+    on the probit."""
     rng = np.random.default_rng([5, seed])
     n_clips = 7 * clips_per_class
     pair = np.repeat(np.arange(n_subjects * n_clips), rng.integers(2, 7, size=n_subjects * n_clips))
@@ -43,23 +45,6 @@ def expected(subject_sd: float, clip_sd: float) -> float:
     return float(norm.cdf(SEVEN / np.sqrt(1 + subject_sd**2 + clip_sd**2 + 0.4**2)).mean())
 
 
-def test_classes_are_those_of_scikit_learn():
-    truth, predicted, _, _ = crossed(0, 0.5, 0.4)
-    predicted[::9] = -1
-    names = list("abcdefg")
-    table = per_class(truth, predicted, 7, names)
-    report = classification_report(truth, predicted, labels=range(7), target_names=names, output_dict=True)
-    for name in names:
-        assert table.loc[name].to_numpy() == pytest.approx([report[name][key] for key in ("precision", "recall", "f1-score", "support")])
-
-
-def test_classes_by_hand():
-    table = per_class(np.array([0, 0, 0, 1]), np.array([0, 1, -1, 1]), 3, ["sad", "calm", "never"])
-    assert table.loc["sad"].tolist() == pytest.approx([1, 1 / 3, 1 / 2, 3])
-    assert table.loc["calm"].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 1])
-    assert table.loc["never", ["precision", "recall", "f1"]].isna().all() and table.loc["never", "support"] == 0
-
-
 def test_subjects_are_scored_over_the_classes_they_have():
     truth, predicted, subjects, _ = crossed(1, 0.5, 0.4)
     predicted[::9] = -1
@@ -69,14 +54,17 @@ def test_subjects_are_scored_over_the_classes_they_have():
     assert table["n"].to_dict() == pd.Series(subjects).value_counts().to_dict()
     for name, score in table["balanced_accuracy"].items():
         own = subjects == name
-        assert score == pytest.approx(np.mean([np.mean(predicted[own & (truth == c)] == c) for c in np.unique(truth[own])]))
+        assert score == pytest.approx(np.mean([np.mean(predicted[own & (truth == c)] == c)
+                                               for c in np.unique(truth[own])]))
         assert score == balanced_accuracy(truth[own], predicted[own], subjects[own], 7).value
     assert len(np.unique(truth[subjects == 3])) == 2
 
 
 @pytest.mark.parametrize("broken", [
-    lambda truth, predicted, subjects: (truth[1:], predicted, subjects), lambda truth, predicted, subjects: (truth + 1, predicted, subjects),
-    lambda truth, predicted, subjects: (truth, predicted - 2, subjects), lambda truth, predicted, subjects: (truth, predicted / 1, subjects),
+    lambda truth, predicted, subjects: (truth[1:], predicted, subjects),
+    lambda truth, predicted, subjects: (truth + 1, predicted, subjects),
+    lambda truth, predicted, subjects: (truth, predicted - 2, subjects),
+    lambda truth, predicted, subjects: (truth, predicted / 1, subjects),
     lambda truth, predicted, subjects: (truth[:0], predicted[:0], subjects[:0])])
 def test_arrays_that_do_not_fit_are_refused(broken):
     truth, predicted, subjects, _ = crossed(0, 0.5, 0.4)
@@ -84,50 +72,49 @@ def test_arrays_that_do_not_fit_are_refused(broken):
     with pytest.raises(ValueError, match=r"one length|whole numbers"):
         per_subject(truth, predicted, subjects, 7)
     with pytest.raises(ValueError, match=r"one length|whole numbers"):
-        per_class(truth, predicted, 7, list("abcdefg"))
-    with pytest.raises(ValueError, match=r"one length|whole numbers"):
-        clustered_interval(truth, predicted, subjects, subjects, 7)
-
-
-def test_every_class_wants_a_name():
-    with pytest.raises(ValueError, match="length"):
-        per_class(np.array([0, 1]), np.array([0, 1]), 2, ["only"])
+        crossed_interval(truth, predicted, subjects, subjects, 7)
 
 
 def test_the_two_way_interval_comes_from_drawing_people_and_clips():
     truth, predicted, subjects, clips = crossed(2, 0.5, 0.8, n_subjects=12, clips_per_class=3)
     predicted[::9] = -1
-    score = clustered_interval(truth, predicted, subjects, clips, 7)
-    assert score.value == pytest.approx(balanced_accuracy_score(truth, np.where(predicted < 0, (truth + 1) % 7, predicted)))
+    score = crossed_interval(truth, predicted, subjects, clips, 7)
+    assert score.value == pytest.approx(balanced_accuracy_score(truth,
+                                                                np.where(predicted < 0, (truth + 1) % 7, predicted)))
     assert (score.chance, score.n) == (1 / 7, len(truth))
     rng, values = np.random.default_rng(3), []
-    cells = {(who, clip): np.flatnonzero((subjects == who) & (clips == clip)) for who in range(12) for clip in range(21)}
+    cells = {(who, clip): np.flatnonzero((subjects == who) & (clips == clip)) for who in range(12)
+             for clip in range(21)}
     for _ in range(1500):
         people, films = rng.integers(12, size=12), rng.integers(21, size=21)
         rows = np.concatenate([cells[who, clip] for who in people for clip in films])
-        right, asked = np.bincount(truth[rows], truth[rows] == predicted[rows], 7), np.bincount(truth[rows], minlength=7)
+        right, asked = np.bincount(truth[rows], truth[rows] == predicted[rows], 7), np.bincount(truth[rows],
+                                                                                                minlength=7)
         values.append(np.mean(right[asked > 0] / asked[asked > 0]))
-    assert [score.low, score.high] == pytest.approx(np.quantile(values, [0.01076, 1 - 0.01076]), abs=0.02)  # tails for twelve: see test_metrics
+    # Tails for twelve: see test_metrics
+    assert [score.low, score.high] == pytest.approx(np.quantile(values, [0.01076, 1 - 0.01076]), abs=0.02)
     one_way = balanced_accuracy(truth, predicted, subjects, 7)
     assert score.high - score.low > 1.2 * (one_way.high - one_way.low)
 
 
 def test_the_two_way_interval_is_seeded_and_knows_when_it_knows_nothing():
     data = crossed(2, 0.5, 0.4)
-    assert clustered_interval(*data, 7, seed=1) == clustered_interval(*data, 7, seed=1) != clustered_interval(*data, 7, seed=2)
+    assert crossed_interval(*data, 7, seed=1) == crossed_interval(*data, 7, seed=1) != crossed_interval(*data, 7,
+                                                                                                        seed=2)
     truth, predicted, subjects, clips = data
     for groups in ((subjects, np.zeros_like(clips)), (np.zeros_like(subjects), clips)):
-        score = clustered_interval(truth, predicted, *groups, 7)
+        score = crossed_interval(truth, predicted, *groups, 7)
         assert (score.low, score.high) == (0.0, 1.0)
     named = np.array(list("abcdefghijklmnopqrst"))[subjects]
-    assert clustered_interval(truth, predicted, named, clips, 7, seed=1) == clustered_interval(*data, 7, seed=1)
+    assert crossed_interval(truth, predicted, named, clips, 7, seed=1) == crossed_interval(*data, 7, seed=1)
 
 
 @pytest.mark.filterwarnings("error")
 def test_people_and_clips_in_equal_number_are_drawn_apart_and_empty_samples_left_out(monkeypatch):
     draws, original = [], metrics.resample_subjects
-    monkeypatch.setattr(statistics, "_resampled_subjects", lambda groups, seed: draws.append(original(groups, seed)) or draws[-1])
-    score = clustered_interval(np.zeros(3, dtype=int), np.array([0, 0, 1]), np.arange(3), np.arange(3), 2)
+    monkeypatch.setattr(metrics, "resample_subjects",
+                        lambda groups, seed: draws.append(original(groups, seed)) or draws[-1])
+    score = crossed_interval(np.zeros(3, dtype=int), np.array([0, 0, 1]), np.arange(3), np.arange(3), 2)
     (_, people), (_, clips) = draws
     assert abs(np.corrcoef(people[:, 0], clips[:, 0])[0, 1]) < 0.1
     assert ((people * clips).sum(axis=1) == 0).any()  # samples without a window
@@ -149,14 +136,16 @@ def test_where_clips_differ_only_the_two_way_interval_holds_the_truth(monkeypatc
     held = np.zeros(2)
     for seed in range(500):
         truth, predicted, subjects, clips = crossed(seed, 0.5, 0.4)
-        scores = clustered_interval(truth, predicted, subjects, clips, 7, seed=seed), balanced_accuracy(truth, predicted, subjects, 7, seed=seed)
+        scores = (crossed_interval(truth, predicted, subjects, clips, 7, seed=seed),
+                  balanced_accuracy(truth, predicted, subjects, 7, seed=seed))
         held += [score.low <= expected(0.5, 0.4) <= score.high for score in scores]
     assert 0.93 <= held[0] / 500 <= 0.99  # 0.96 with 1000 samples when written
     assert held[1] / 500 < 0.93  # 0.894: its interval is for other people who see the same clips
 
 
 def test_holm_by_a_worked_example():
-    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04, and no adjusted p may fall below one before it
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04, and no adjusted p may fall below one
+    # before it
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0] and holm(np.array([0.2])).tolist() == [0.2]
 
@@ -164,7 +153,8 @@ def test_holm_by_a_worked_example():
 def scores_of_models(n: int = 16) -> pd.DataFrame:
     rng = np.random.default_rng(8)
     base = rng.uniform(0.2, 0.6, size=n)
-    models = {"linear": base, "better": base + rng.normal(0.1, 0.05, size=n), "like": base + rng.normal(0, 0.05, size=n), "same": base}
+    models = {"linear": base, "better": base + rng.normal(0.1, 0.05, size=n),
+              "like": base + rng.normal(0, 0.05, size=n), "same": base}
     return pd.DataFrame(models, index=[f"s{i}" for i in range(n)])
 
 
@@ -189,7 +179,8 @@ def test_zeros_count_against_a_difference_and_rounding_does_not_make_them():
     # four zeros; of six equal differences one is negative: with equal ranks that is the sign test, 2 * (1 + 6) / 2**6
     assert p == pytest.approx(14 / 64)
     ranked = pd.DataFrame({"a": np.zeros(8), "b": [0, 0, 0.1, 0.2, -0.3, 0.4, 0.5, 0.6]})
-    # two zeros take ranks 1 and 2, the negative one has 5: {}, {3}, {4}, {5} of 2**6 sets of ranks 3 to 8 sum to no more
+    # two zeros take ranks 1 and 2, the negative one has 5: {}, {3}, {4}, {5} of 2**6 sets of ranks 3 to 8 sum to no
+    # more
     assert compare_models(ranked, "a").loc["b", "p"] == pytest.approx(2 * 4 / 64)
 
 
@@ -212,9 +203,11 @@ def test_calibration_by_hand():
     truth = np.array([0, 1, 0, 1])
     table = reliability(probabilities, truth, 5)
     assert table["n"].tolist() == [0, 0, 2, 0, 2]
-    assert table.loc[2].tolist() == pytest.approx([0.4, 0.6, 0.575, 0.5, 2]) and table.loc[4].tolist() == pytest.approx([0.8, 1, 0.875, 1, 2])
+    assert table.loc[2].tolist() == pytest.approx([0.4, 0.6, 0.575, 0.5,
+                                                   2]) and table.loc[4].tolist() == pytest.approx([0.8, 1, 0.875, 1, 2])
     assert table.loc[[0, 1, 3], ["confidence", "accuracy"]].isna().all(axis=None)
-    assert reliability(np.array([[0.5, 0.5], [0.75, 0.25]]), truth[:2], 4)["n"].tolist() == [0, 1, 1, 0]  # a bin holds the edge that closes it
+    # A bin holds the edge that closes it
+    assert reliability(np.array([[0.5, 0.5], [0.75, 0.25]]), truth[:2], 4)["n"].tolist() == [0, 1, 1, 0]
     found = calibration(probabilities, truth, 5)
     assert found["expected_calibration_error"] == pytest.approx((0.075 + 0.125) / 2)
     assert found["brier"] == pytest.approx(2 * (0.4**2 + 0.55**2 + 0.1**2 + 0.15**2) / 4)
@@ -255,7 +248,8 @@ def test_truth_must_fit_probabilities():
 
 
 def evidence_of_clips(seed: int, effect: float = 0.0) -> tuple:
-    """Score, labels, owners and clips of a model whose evidence for each of three classes is shared by a clip's windows."""
+    """Score, labels, owners and clips of a model whose evidence for each of three classes is shared by a clip's
+    windows."""
     rng = np.random.default_rng([6, seed])
     pair = np.repeat(np.arange(6 * 9), rng.integers(1, 8, size=6 * 9))
     subjects, clips = pair // 9, pair % 9
@@ -293,14 +287,16 @@ def test_where_everybody_answers_a_clip_alike_only_shared_labels_are_permuted_ri
 
 def test_shared_labels_need_clips_with_one_label():
     with pytest.raises(ValueError, match="A clip of somebody has two labels"):
-        label_permutation(lambda given: 0.0, np.array([0, 1, 1, 0]), np.array([1, 1, 2, 2]), np.array([1, 2, 1, 2]), shared=True)
+        label_permutation(lambda given: 0.0, np.array([0, 1, 1, 0]), np.array([1, 1, 2, 2]), np.array([1, 2, 1, 2]),
+                          shared=True)
 
 
 def test_a_true_effect_is_found_and_p_never_zero():
     score, labels, subjects, clips = evidence_of_clips(0, effect=3.0)
     found = label_permutation(score, labels, subjects, clips, n=199)
     assert found["p"] == 1 / 200 and found["value"] == score(labels) > found["null_mean"] + 3 * found["null_sd"]
-    assert found == label_permutation(score, labels, subjects, clips, n=199) != label_permutation(score, labels, subjects, clips, n=199, seed=1)
+    assert found == label_permutation(score, labels, subjects, clips, n=199)
+    assert found != label_permutation(score, labels, subjects, clips, n=199, seed=1)
 
 
 def test_labels_move_as_clips_and_stay_with_their_subject():
@@ -338,6 +334,7 @@ def test_labels_that_cannot_be_permuted_are_refused():
 
 def test_seeds():
     scores = {seed: Score(value, 0, 1, 0.25, 9) for seed, value in enumerate([0.4, 0.5, 0.9])}
-    assert over_seeds(scores) == pytest.approx({"mean": 0.6, "sd": np.std([0.4, 0.5, 0.9], ddof=1), "min": 0.4, "max": 0.9})
+    assert over_seeds(scores) == pytest.approx({"mean": 0.6, "sd": np.std([0.4, 0.5, 0.9], ddof=1), "min": 0.4,
+                                                "max": 0.9})
     with pytest.raises(ValueError, match="At least three"):
         over_seeds({seed: scores[seed] for seed in (0, 1)})
