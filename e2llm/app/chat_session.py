@@ -125,10 +125,6 @@ class E2LLM:
         corpus : Corpus, optional
             Dataset of the run, if it is open already.
 
-        Returns
-        -------
-        E2LLM
-
         Raises
         ------
         StageMissing
@@ -159,10 +155,6 @@ class E2LLM:
         task : str, optional
             Decides the closed set of answers of a free text: by default "predict" (the labels) for one window, and
             "match" (letters) for several.
-
-        Returns
-        -------
-        Explained
 
         Raises
         ------
@@ -330,10 +322,6 @@ class ExportedModel:
         dtype : str, optional
             Of the language model; only the default, that of the training, gives the same bits.
 
-        Returns
-        -------
-        ExportedModel
-
         Raises
         ------
         ExportError, LanguageModelError
@@ -374,10 +362,6 @@ class ExportedModel:
         statistics : str, optional
             What the windows are compared with: ``subject`` (mean of these files, without labels; needs 12 windows) or
             ``population`` (subjects of the training run). Default: as in training, ``facts["statistics"]``.
-
-        Returns
-        -------
-        NewRecording
 
         Raises
         ------

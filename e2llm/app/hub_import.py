@@ -94,10 +94,6 @@ def export_folder(name: str | Path, revision: str | None) -> Path:
     revision : str or None
         Of the hub id.
 
-    Returns
-    -------
-    Path
-
     Raises
     ------
     ExportError

@@ -48,10 +48,6 @@ def find_notebooks(folder: Path | None = None, also: Sequence[str] = ()) -> list
     also : sequence of str
         Numbers of further lessons, such as "07".
 
-    Returns
-    -------
-    list of Path
-
     Raises
     ------
     FileNotFoundError
@@ -345,10 +341,6 @@ def run_pipeline(
         Default: :func:`find_notebooks`.
     cell_timeout : float
         Seconds that one cell may take.
-
-    Returns
-    -------
-    Run
 
     Raises
     ------

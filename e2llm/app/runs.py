@@ -122,10 +122,6 @@ class Run:
         needs : tuple of str
             Stages it reads. A change of their parameters or files makes this one stale.
 
-        Returns
-        -------
-        Stage
-
         Raises
         ------
         StageMissing
@@ -279,10 +275,6 @@ class Run:
         publish : bool
             Also copy it to ``figures/`` of the project. This is done for the default run in ``runs/`` only, so that
             other runs and tests never change the figures of the README.
-
-        Returns
-        -------
-        Path
         """
         path = self.path / "figures" / f"{check_name(name, 'figure')}.png"
         with replacing(path) as partial:
@@ -371,10 +363,6 @@ class Stage:
             Kept unrounded; NaN becomes null.
         **facts
             Other facts to keep, such as recordings that could not be used.
-
-        Returns
-        -------
-        Stage
 
         Raises
         ------

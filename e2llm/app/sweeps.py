@@ -86,10 +86,6 @@ def table_name(profile: str | Path, overrides: Mapping | None = None, name: str 
     ----------
     profile, overrides, name
         As in :func:`sweep`.
-
-    Returns
-    -------
-    str
     """
     return name or run_name(profile, overrides or {})
 

@@ -29,7 +29,7 @@ from ..tasks.thought_parser import Comparison, NoSalientFeature, Parsed, Stateme
 from . import plots
 
 # of e2llm.core.claims.Verdict
-MARKS = {"true": ("✓", "#0072B2"), "false": ("✗", "#D55E00"), "unknown feature": ("?", "#767676")}
+MARKS = {Verdict.TRUE: ("✓", "#0072B2"), Verdict.FALSE: ("✗", "#D55E00"), Verdict.UNKNOWN: ("?", "#767676")}
 
 
 
@@ -46,19 +46,15 @@ def escaped(text: str) -> str:
     return html.escape(" ".join(text.split()))
 
 
-def marked(verdict: str, text: str, title: str = "") -> str:
+def marked(verdict: Verdict, text: str, title: str = "") -> str:
     """Words in the color of a verdict, followed by its mark, as HTML.
 
     Parameters
     ----------
-    verdict : str
-        Key of :data:`MARKS`.
+    verdict : Verdict
+        Decides color and mark.
     text, title : str
         The words, and the text that the browser shows under the pointer; both are escaped.
-
-    Returns
-    -------
-    str
     """
     mark, colour = MARKS[verdict]
     return f'<span style="color: {colour}" title="{html.escape(title)}">{escaped(text)}&nbsp;<b>{mark}</b></span>'
@@ -85,10 +81,6 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
         The statistics that ``z`` is relative to.
     said : str, optional
         Answer in the generated text; it is marked if it is not the most probable.
-
-    Returns
-    -------
-    Figure
     """
     n, bands = len(rows), list(BANDS)
     layout = [[f"{i} {band}" for band in bands] for i in range(n)] + [["spectrum"] * 3 + ["answers"] * 2]
@@ -166,10 +158,6 @@ def check(statement: Claim | Comparison | NoSalientFeature, z: np.ndarray, names
         Rows of :attr:`e2llm.data.dataset.Corpus.z`, in the order of the letters.
     names : EvidenceNames
         Names of its columns.
-
-    Returns
-    -------
-    Checked
     """
     columns = names.columns
     if isinstance(statement, Comparison):
@@ -214,10 +202,6 @@ def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNa
         Answers that a conclusion may name.
     z, names
         As in :func:`check`.
-
-    Returns
-    -------
-    tuple of Piece
     """
     found = []
     for sentence in sentences(thought):

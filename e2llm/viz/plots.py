@@ -10,6 +10,7 @@ and ``title`` is above the figure. Colors are safe for color-blind readers: seab
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -58,10 +59,6 @@ def panels(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[
         Width and height, inches.
     rows, columns : int
         Number of panels.
-
-    Returns
-    -------
-    figure, axes
     """
     return plt.subplots(rows, columns, figsize=size, layout="constrained")
 
@@ -90,10 +87,6 @@ def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, cl
         Channels of both.
     seconds : float
         Length shown.
-
-    Returns
-    -------
-    Figure
     """
     rows = _shown_rows(ch_names)
     names = [ch_names[row] for row in rows]
@@ -122,10 +115,6 @@ def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> 
         Sampling rate, Hz.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     figure, ax = panels((8, 4))
     for i, (name, signal) in enumerate(signal_by_name.items()):
@@ -153,10 +142,6 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
         Channels.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     regions = region_indices(list(ch_names))
     region = {row: name for name, members in regions.items() for row in members}
@@ -271,10 +256,6 @@ def emotion_topographies(values: np.ndarray, labels: Sequence[str], ch_names: Se
         Labels and channels.
     unit, title : str
         At the color bar, and above the figure.
-
-    Returns
-    -------
-    Figure
     """
     rows, columns = len(labels), len(BANDS)
     figure, axes = panels((1.3 * columns + 1.8, 1.25 * rows + 0.8), rows, columns)
@@ -348,10 +329,6 @@ def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
         Labels (rows) by parts (columns): ``pd.crosstab(index["label"], part)``.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     figure, ax = panels((max(6.0, 0.45 * table.size + 1.5), 3.6))
     table.plot.bar(ax=ax, rot=0, width=0.85, color=PALETTE[: table.shape[1]], edgecolor="white")
@@ -391,10 +368,6 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
         Their names.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     counts = np.asarray(matrix, float)
     totals = counts.sum(axis=1, keepdims=True)
@@ -418,10 +391,6 @@ def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> F
         Names of the columns.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     matrix = np.asarray(matrix, float)
     limit = float(np.nanmax(np.abs(matrix))) or 1.0
@@ -459,10 +428,6 @@ def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], ti
         What each window is colored by: its label, or its subject.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     names = list(dict.fromkeys(colours))
     groups = np.array([names.index(name) for name in colours])
@@ -490,10 +455,6 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
         rows.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     table = table.reset_index(drop=True)
     groups = next((table[column] for column in ("group", "role") if column in table), pd.Series("", index=table.index))
@@ -527,10 +488,6 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
         interval over people lies above chance, and each panel's title counts these scores.
     xlim : tuple of float, optional
         Range of the axis in percent; by default the range of the intervals and of chance.
-
-    Returns
-    -------
-    Figure
     """
     names, above = list(dict.fromkeys(table["name"])), np.where(table["low"] > table["chance"], ABOVE, NOT_ABOVE)
     table = table.assign(_panel=table[panel] if panel else "", _series=table[series] if series else above)
@@ -538,9 +495,9 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
     shifts = np.linspace(-0.2, 0.2, len(kinds)) if series and len(kinds) > 1 else np.zeros(len(kinds))
     shown = list(dict.fromkeys(table["_panel"]))
     columns = min(len(shown), 4)
-    lines = -(-len(shown) // columns)
-    height = lines * (0.3 * len(names) + 1.0) + 0.7
-    figure, axes = plt.subplots(lines, columns, figsize=(11 if columns > 1 else 8, height), sharex=True, sharey=True,
+    stacked = -(-len(shown) // columns)
+    height = stacked * (0.3 * len(names) + 1.0) + 0.7
+    figure, axes = plt.subplots(stacked, columns, figsize=(11 if columns > 1 else 8, height), sharex=True, sharey=True,
                                 squeeze=False, layout="constrained")
     for ax in axes.flat[len(shown):]:
         ax.set_visible(False)
@@ -557,7 +514,10 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
             _chance_marks(ax, some, at, 0.36 / (len(kinds) if series else 1) + 0.08)
         ax.set_yticks(range(len(names)), names)
         ax.set(ylim=(len(names) - 0.4, -0.6), xlim=xlim or _score_range(table))
-        ax.set_title(place if series else f"{place}\n{(rows['_series'] == ABOVE).sum()} of {len(rows)} above chance")
+        lines = textwrap.wrap(str(place), 88 // columns)
+        if not series:
+            lines.append(f"{(rows['_series'] == ABOVE).sum()} of {len(rows)} above chance")
+        ax.set_title("\n".join(lines))
         ax.grid(axis="x", color="0.9", zorder=0)
         ax.set_xlabel("score (%)")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -602,10 +562,6 @@ def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
         ``share``, and in nats ``attributed`` and ``random``.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     figure, axes = panels((9.5, 3.4), 1, 2)
     for ax, kind in zip(axes, ("deletion", "insertion"), strict=True):
@@ -630,10 +586,6 @@ def reliability(table: pd.DataFrame, title: str) -> Figure:
         each bin.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     table = table[table["n"] > 0]
     figure, ax = panels((4.2, 4.0))
@@ -654,10 +606,6 @@ def probabilities(probs: dict[str, float], title: str) -> Figure:
         Answer to its probability, 0 to 1.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     names = sorted(probs, key=probs.get, reverse=True)
     figure, ax = panels((6.5, 0.34 * len(names) + 1.1))

@@ -33,10 +33,6 @@ def masks(drawn: Masks, ch_names: Sequence[str], title: str, n_patches: int = N_
         Above the figure.
     n_patches : int
         Columns: time patches of 250 ms.
-
-    Returns
-    -------
-    Figure
     """
     kind = np.full((len(ch_names), n_patches), 2)
     times, channels = drawn.times[0].numpy(), drawn.channels[0].numpy()
@@ -71,10 +67,6 @@ def rebuilt(rows: dict[str, Sequence[tuple[str, np.ndarray, np.ndarray]]], title
         the original patch.
     title : str
         Above the figure.
-
-    Returns
-    -------
-    Figure
     """
     columns = len(next(iter(rows.values())))
     figure, axes = panels((2.4 * columns + 1, 1.9 * len(rows) + 0.9), len(rows), columns)

@@ -147,10 +147,6 @@ def number(value: Any, column: str) -> str:
         A number is written with three significant digits, None as a dash.
     column : str
         If its name ends in ``%``, a share is written in percent with one decimal (0.5 is 50.0).
-
-    Returns
-    -------
-    str
     """
     if value is None:
         return "–"
@@ -214,10 +210,6 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
         File name without suffix, PNG.
     reasoning : mapping, optional
         ``meaning`` (text), ``tables`` (title to rows) and ``examples`` (title to rows) of lesson 07.
-
-    Returns
-    -------
-    str
     """
     found = {(package, version) for record in stages.values() for package, version in record["versions"].items()}
     if reasoning is not None:

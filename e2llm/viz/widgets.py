@@ -134,10 +134,6 @@ def window_name(windows: Windows, row: int) -> str:
         All windows.
     row : int
         The one to name.
-
-    Returns
-    -------
-    str
     """
     it = windows.index.iloc[row]
     if "file" in it:  # of a new subject: no label is known, and the statistics are a choice

@@ -29,6 +29,7 @@ from e2llm.core.claims import Claim, EvidenceNames, Verdict
 from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS, SEED_CHANNELS, eegpt_channels
 from e2llm.data.features import differential_entropy
+from e2llm.data.normalization import Baseline
 from e2llm.data.preprocessing import Windows
 from e2llm.models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
