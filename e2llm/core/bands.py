@@ -1,4 +1,4 @@
-"""TODO purpose of core.bands."""
+"""The five frequency bands of the EEG, edges in Hz."""
 
 from __future__ import annotations
 

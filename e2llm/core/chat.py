@@ -1,4 +1,4 @@
-"""TODO purpose of core.chat."""
+"""Words of a chat: special tokens, the letters of segments, and one instruction item."""
 
 from __future__ import annotations
 
@@ -6,14 +6,32 @@ from dataclasses import dataclass, field
 
 EEG_TOKEN = "<|eeg|>"
 THINK, END_THINK = "<think>", "</think>"
-EMPTY_THOUGHT = f"{THINK}\n\n{END_THINK}\n\n"  # of an answer without a thought
+EMPTY_THOUGHT = f"{THINK}\n\n{END_THINK}\n\n"  # before an answer without a thought
 IGNORE = -100  # label of a token that carries no loss
 LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One instruction item."""
+    """One instruction item.
+
+    Parameters
+    ----------
+    kind : str
+        Task kind ("predict", "describe", …).
+    tier : int
+        Tier of the reasoning evaluation.
+    messages : list of dict
+        Chat messages; content parts are typed "eeg" (a window id) or "text".
+    thought, answer : str
+        What the model should generate.
+    options : list of str
+        The closed set of answers.
+    subject, axis : str
+        Subject of the windows, and the axis of a comparison ("valence"); empty where neither applies.
+    windows : list of int
+        Rows of the windows in the prompt.
+    """
 
     kind: str
     tier: int

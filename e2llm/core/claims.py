@@ -1,4 +1,4 @@
-"""TODO purpose of core.claims."""
+"""Claims about measured evidence: levels, thresholds, the claims that a window supports, and verdicts on claims."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def level(z: float) -> str:
     return LEVELS[1 + int(z >= LEVEL_THRESHOLD) - int(z <= -LEVEL_THRESHOLD)]
 
 
-MAX_ABS_Z = 6.0  # |z| beyond which evidence is not heard any louder
-EVIDENCE_THRESHOLD = 1.5  # |z| as heard from which a feature is said; measured evidence is worth citing from the same size on
+MAX_ABS_Z = 6.0  # larger |z| are clipped to this
+EVIDENCE_THRESHOLD = 1.5  # |z| of predicted evidence from which a feature enters the prompt; the same size as CITED
 MAX_CLAIMS = 10  # of a text
-CITED = 1.5  # |z| from which measured evidence is worth citing: well beyond the threshold of a level, so that what is said is clear
+CITED = 1.5  # |z| from which measured evidence is worth citing: well beyond LEVEL_THRESHOLD, so that the claim is clear
 SALIENT = 2.0  # |z| from which it should not be missing
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One measured statement: a feature of the window is low or high against the person's own level."""
+    """One measured statement: a feature of the window is low or high relative to its baseline."""
 
     feature: str  # "occipital alpha", "frontal asymmetry"
     level: str
@@ -51,7 +51,24 @@ class Claim:
 
 def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS, beyond: float = CITED) -> tuple[Claim,
                                                                                                                  ...]:
-    """What may be said of a window: the ``limit`` features largest in ``|z|`` that reach ``beyond``, in the order of the table."""
+    """Claims that a window supports.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n_evidence,)
+        Evidence of the window relative to its baseline, standard deviations.
+    names : EvidenceNames
+        Its columns.
+    limit : int
+        Number of claims at the most: those of the largest ``|z|``.
+    beyond : float
+        Smallest ``|z|`` of a claim.
+
+    Returns
+    -------
+    tuple of Claim
+        In the order of the columns.
+    """
     order = np.sort(np.argsort(-np.abs(z), kind="stable")[:limit])
     return tuple(Claim(names.columns[i], level(z[i])) for i in order if abs(z[i]) >= beyond)
 
@@ -68,7 +85,23 @@ class Verdict(StrEnum):
 
 
 def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
-    z = np.asarray(z)  # in its own precision: at the threshold a level must come out as in features.level
+    """Evidence as an array, its shape and values checked.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n_evidence,) or (n_windows, n_evidence)
+        Z-scores.
+    names : EvidenceNames
+        Their columns.
+    n_dims : int
+        Number of dimensions that ``z`` must have.
+
+    Raises
+    ------
+    ValueError
+        For another shape or values that are not finite.
+    """
+    z = np.asarray(z)  # in its own precision: at the threshold a level must come out as in level()
     wanted = "(n_evidence,)" if n_dims == 1 else "(n_windows, n_evidence)"
     if z.ndim != n_dims or z.shape[-1] != len(names.columns):
         raise ValueError(f"z has shape {z.shape}, expected {wanted} with {len(names.columns)} columns: pass Corpus.z "
@@ -79,9 +112,9 @@ def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
 
 
 def level_index(z: np.ndarray, threshold: float) -> np.ndarray:
-    """Place in :data:`e2llm.core.claims.LEVELS` of every z-score."""
+    """Index in :data:`LEVELS` of every z-score, with ``threshold`` in place of :data:`LEVEL_THRESHOLD`."""
     if not threshold > 0:
-        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the person's own "
+        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the "
                          "level in z.")
     return 1 + (z >= threshold).astype(int) - (z <= -threshold)
 
@@ -99,9 +132,12 @@ def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames, threshold: flo
 
     Parameters
     ----------
-    claims, z, names : sequence of Claim; ndarray, shape (n_evidence,); EvidenceNames
-        What was said; evidence of the window against the person's own level, in standard deviations, and what its
-        columns are.
+    claims : sequence of Claim
+        Claims of a text.
+    z : ndarray, shape (n_evidence,)
+        Evidence of the window relative to its baseline, standard deviations.
+    names : EvidenceNames
+        Columns of ``z``.
     threshold : float
         ``|z|`` from which a level is low or high, as in :func:`e2llm.core.claims.level`.
     """

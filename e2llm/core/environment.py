@@ -1,4 +1,4 @@
-"""TODO purpose of core.environment."""
+"""Where the code runs: in a notebook's kernel, with or without a reader in front of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def in_kernel() -> bool:
 
 
 def is_interactive() -> bool:
-    """True if somebody sits before this notebook, so that live widgets and bars make sense.
+    """True if a reader has this notebook open, so that live widgets and progress bars make sense.
 
     Jupyter sets ``JPY_SESSION_NAME`` for the kernels it serves; papermill and nbval do not. The pipeline also
     sets ``E2LLM_BATCH``, for kernels started from within a notebook inherit the first.

@@ -1,4 +1,4 @@
-"""Files: where the project is, files written whole or not at all, and told apart by their contents."""
+"""Files: where the project is, files written whole or not at all, and checksums of contents."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def data_fingerprint(root: str | Path, inputs: Iterable[Path] | None = None, cac
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the data.")
     known = json.loads(cache.read_text("utf-8")) if cache is not None and cache.is_file() else {}
-    kept, facts = {}, []
+    kept: dict[str, str] = {}
+    facts: list[list[str | None]] = []
     for place in [root] if inputs is None else inputs:
         name = place.relative_to(root).as_posix() if place.is_relative_to(root) else f"outside/{place.name}"
         if place.is_dir():

@@ -66,12 +66,12 @@ def _standard_positions() -> dict[str, dict[str, np.ndarray]]:
 
 
 def known_channels(names: list[str]) -> list[str]:
-    """Those names (in their order) that have a scalp position after canonicalisation; a difference of two sites has none."""
+    """Names that have a scalp position, in their order; a difference of two sites has none."""
     return [name for name in names if canonical(name) in _standard_positions()["ch_pos"] and not bipolar_pair(name)]
 
 
 def bipolar_pair(name: str) -> tuple[str, str] | None:
-    """The two sites that a bipolar derivation subtracts (``"EEG Fp1-F7"`` gives ``("FP1", "F7")``), or None for any other name."""
+    """Sites that a bipolar derivation subtracts: ``"EEG Fp1-F7"`` gives ``("FP1", "F7")``, any other name None."""
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
     sites = [canonical(part) for part in "".join(words).split("-")]
     if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= {*_standard_positions()["ch_pos"],
@@ -109,14 +109,14 @@ class Match:
         return sorted({name for name in names if names.count(name) > 1})
 
 
-# Names of what is recorded beside the EEG: a position in the file does not make a scalp electrode of it.
+# Names of signals other than EEG: a position in the file does not make a scalp electrode of it.
 _NOT_SCALP = re.compile(r"EOG|ECG|EKG|EMG|[HV]EO|RESP|GSR|PPG|STI|TRIG|STATUS|REF|GND|^[AM][12]$")
 HEAD_MM = 95.0  # radius of the sphere on which distances of electrodes are measured
 NEAR_MM = 15.0  # less than half the distance of neighbours of the 10-10 system
 
 
 def _on_sphere(xyz: np.ndarray) -> tuple[np.ndarray, float]:
-    """Positions on the unit sphere around the centre of the sphere that fits them best, and the worst misfit as a share of its radius."""
+    """Positions on the unit sphere around the centre of the best-fitting sphere, and the largest relative misfit."""
     design = np.column_stack([2 * xyz, np.ones(len(xyz))])
     solution = np.linalg.lstsq(design, (xyz**2).sum(axis=1), rcond=None)[0]
     from_centre = xyz - solution[:3]
@@ -126,7 +126,7 @@ def _on_sphere(xyz: np.ndarray) -> tuple[np.ndarray, float]:
 
 def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] | None = None,
                    within_mm: float = NEAR_MM) -> Match:
-    """Place channels on the head: by name, by older name, and where the name says nothing, by measured position.
+    """Place channels on the head: by name, by older name, and where the name is unknown, by measured position.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] |
 
 def _near(positions: dict[str, np.ndarray], unnamed: list[str], taken: set[str], within_mm: float) -> dict[str,
     tuple[str, float]]:
-    """Nearest free name of the vocabulary for every channel without one, and its distance; the closest pairs choose first."""
+    """Nearest free name of the vocabulary for every unnamed channel, and its distance; the closest pairs come first."""
     if len(positions) < 8 or not unnamed:
         return {}
     directions, misfit = _on_sphere(np.stack(list(positions.values())))
@@ -208,7 +208,8 @@ def make_info(ch_names: list[str], sfreq: float) -> mne.Info:
     names = [canonical(name) for name in ch_names]
     unknown = [name for name in names if name not in _standard_positions()["ch_pos"]]
     if unknown:
-        raise ValueError(f"No scalp position is known for {unknown}: drop these channels or rename them to 10-05 names.")
+        raise ValueError(f"No scalp position is known for {unknown}: drop these channels or rename them to 10-05 "
+                         "names.")
     return _cached_info(tuple(names), float(sfreq)).copy()
 
 

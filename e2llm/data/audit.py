@@ -1,14 +1,14 @@
 """The auditor: refuses a split whose test score should not be believed, with the reason and the offending rows.
 
 Every rule looks at one way in which test data reach training, and yields findings. ``refuse`` stops the work;
-``warn`` is printed beside every score. A refusal can be overridden by naming its rule; the report is then stamped.
+``warn`` is printed with every score. A refusal can be overridden by naming its rule; the report is then stamped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from ..core.chat import Item
     from .protocols import Split
 
-
-
 PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
-NEAR = 0.01  # largest difference of any log band power between copies: 1 %, while neighbouring windows differ by tens of percent
-NOTHING_FOUND = "nothing found"  # what the facts of a run say of a split without findings
+NEAR = 0.01  # largest difference of log band power between duplicates, 1 %; neighboring windows differ far more
+NOTHING_FOUND = "nothing found"  # stated by a run whose split has no findings
 SHOWN = 5  # rows named in a reason
 
 
@@ -74,7 +72,7 @@ class Case:
     items : sequence of Item
         Instruction items or few-shot examples that a model was trained on or shown.
     pretrained_on : collection of str
-        Subjects whose recordings the encoder's weights have seen.
+        Subjects whose recordings the encoder was pretrained on.
     repaired_over : str
         What channel repair was fitted on: ``clip`` (each by itself), ``recording`` or ``corpus``.
     selected_on : str
@@ -97,16 +95,33 @@ class Case:
     session_worth: float | None = None
     parts: dict[str, np.ndarray] = field(init=False)
     trial: pd.Series = field(init=False)
+    recording: pd.Series = field(init=False)
 
     def __post_init__(self) -> None:
         if "session" not in self.index:  # a source may know none: then all of a person's clips are one
             object.__setattr__(self, "index", self.index.assign(session=1))
         object.__setattr__(self, "parts", {name: np.asarray(getattr(self.split, name))
                                            for name in ("train", "val", "test")})
-        object.__setattr__(self, "trial", self.index["subject"].astype(str) + "/" + self.index["clip"].astype(str))
+        for name, column in (("trial", "clip"), ("recording", "session")):
+            object.__setattr__(self, name, self.index["subject"].astype(str) + "/" + self.index[column].astype(str))
 
     def shared(self, column: pd.Series, left: np.ndarray, right: np.ndarray) -> tuple[list, tuple[int, ...]]:
-        """Values of a column that stand on both sides, and the rows of the right side that hold them."""
+        """Values that stand on both sides of a split.
+
+        Parameters
+        ----------
+        column : Series
+            One value a window.
+        left, right : ndarray of int
+            Rows of the two sides.
+
+        Returns
+        -------
+        values : list
+            Sorted values on both sides.
+        rows : tuple of int
+            Rows of the right side that hold them.
+        """
         on_right = column.iloc[right]
         both = on_right.isin(set(column.iloc[left])).to_numpy()
         return sorted(set(on_right[both]), key=str), tuple(int(row) for row in right[both])
@@ -142,8 +157,8 @@ def overlapping_windows(case: Case) -> Iterator[Finding]:
         both = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)),
                                  trial=case.trial)
         both = both[both["side"].isin([left, right])].sort_values(["trial", "start_s"], kind="stable")
-        near = (both["trial"] == both["trial"].shift()) & (both["start_s"] - both["start_s"].shift() < case.window_s
-                                                           - 1e-9)
+        near = both["trial"] == both["trial"].shift()
+        near &= both["start_s"] - both["start_s"].shift() < case.window_s - 1e-9
         near &= both["side"] != both["side"].shift()
         if near.any():
             yield Finding("overlapping_windows", "refuse", f"windows of {left} and {right} share samples",
@@ -155,12 +170,12 @@ def clip_on_both_sides(case: Case) -> Iterator[Finding]:
     for left, right in PAIRS:
         values, rows = case.shared(case.trial, case.parts[left], case.parts[right])
         if values:
-            yield Finding("clip_on_both_sides", "refuse", f"same clips of one subject in {left} and {right}: "
-                                                          f"{_named(values)}", rows)
+            reason = f"same clips of one subject in {left} and {right}: {_named(values)}"
+            yield Finding("clip_on_both_sides", "refuse", reason, rows)
 
 
 def subject_on_both_sides(case: Case) -> Iterator[Finding]:
-    """A cross-subject protocol tests on people that training has not met."""
+    """A cross-subject protocol tests on subjects outside the training part."""
     for left, right in PAIRS if case.split.subject_disjoint else ():
         values, rows = case.shared(case.index["subject"], case.parts[left], case.parts[right])
         if values:
@@ -169,7 +184,7 @@ def subject_on_both_sides(case: Case) -> Iterator[Finding]:
 
 
 def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
-    """A cross-video protocol tests on clips that training has not met, whoever watched them."""
+    """A cross-video protocol tests on clips outside the training part, whoever watched them."""
     for left, right in PAIRS if case.split.clip_disjoint else ():
         values, rows = case.shared(case.index["clip"], case.parts[left], case.parts[right])
         if values:
@@ -178,7 +193,7 @@ def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
 
 
 def context_on_both_sides(case: Case) -> Iterator[Finding]:
-    """A cross-context protocol tests on a context that neither training nor validation has met."""
+    """A cross-context protocol tests on a context outside training and validation."""
     for left, right in (("train", "test"), ("val", "test")) if case.split.context_disjoint else ():
         values, rows = case.shared(case.index["context"], case.parts[left], case.parts[right])
         if values:
@@ -190,45 +205,45 @@ def duplicated_signal(case: Case) -> Iterator[Finding]:
     """The same signal, perhaps under another name, gain or with a little noise, stays on one side."""
     if case.power is None:
         return
-    levels = np.log(np.maximum(np.asarray(case.power, dtype=float), 1e-12)).reshape(len(case.power), -1)
-    levels = levels - levels.mean(axis=1, keepdims=True)
+    log_power = np.log(np.maximum(np.asarray(case.power, dtype=float), 1e-12)).reshape(len(case.power), -1)
+    log_power = log_power - log_power.mean(axis=1, keepdims=True)
     for left, right in PAIRS:
         if min(len(case.parts[left]), len(case.parts[right])) == 0:
             continue
-        search = NearestNeighbors(n_neighbors=1, metric="chebyshev").fit(levels[case.parts[left]])
-        distance = search.kneighbors(levels[case.parts[right]])[0][:, 0]
-        if (copies := case.parts[right][distance < NEAR]).size:
+        search = NearestNeighbors(n_neighbors=1, metric="chebyshev").fit(log_power[case.parts[left]])
+        distance = search.kneighbors(log_power[case.parts[right]])[0][:, 0]
+        if (duplicates := case.parts[right][distance < NEAR]).size:
             yield Finding("duplicated_signal", "refuse", f"signals of {right} stand, nearly equal, in {left} too",
-                          tuple(copies.tolist()))
+                          tuple(duplicates.tolist()))
 
 
 def normalisation_on_test(case: Case) -> Iterator[Finding]:
-    """Levels come from windows outside the held-out clips, or the protocol says that it is transductive."""
+    """Normalization is fitted outside the held-out clips, or the protocol says that it is transductive."""
     split = case.split
     if split.transductive:
-        yield Finding("transductive", "warn", "levels were fitted on all windows of a person, test windows included")
+        yield Finding("transductive", "warn", "statistics were fitted on all windows of a subject, test windows "
+                                               "included")
         return
     if (used := np.intersect1d(split.fit, split.test)).size:
-        yield Finding("normalisation_on_test", "refuse", f"normalisation '{split.normalisation}' was fitted with test "
-                                                         "windows", tuple(used.tolist()))
+        reason = f"normalisation '{split.normalisation}' was fitted with test windows"
+        yield Finding("normalisation_on_test", "refuse", reason, tuple(used.tolist()))
     for name in ("val", "test"):
         values, rows = case.shared(case.trial, np.setdiff1d(split.fit, case.parts[name]), case.parts[name])
         if values:
-            yield Finding("normalisation_on_test", "refuse", f"normalisation was fitted with other windows of {name} "
-                                                             f"clips: {_named(values)}", rows)
+            reason = f"normalisation was fitted with other windows of {name} clips: {_named(values)}"
+            yield Finding("normalisation_on_test", "refuse", reason, rows)
     if split.normalisation == "population" and (extra := np.setdiff1d(split.fit, split.train)).size:
-        yield Finding("normalisation_on_test", "refuse", "population levels were fitted outside the training part",
+        yield Finding("normalisation_on_test", "refuse", "population statistics were fitted outside the training part",
                       tuple(extra.tolist()))
 
 
 def repair_on_test(case: Case) -> Iterator[Finding]:
     """Channels are found bad, and repaired, from a stretch that lies on one side."""
-    units = {"clip": case.trial, "recording": case.index["subject"].astype(str) + "/"
-             + case.index["session"].astype(str), "corpus": pd.Series("all", index=case.index.index)}
+    units = {"clip": case.trial, "recording": case.recording, "corpus": pd.Series("all", index=case.index.index)}
     if case.repaired_over not in units:
         raise ValueError(f"Unknown scope of channel repair '{case.repaired_over}' (known: {', '.join(units)}).")
     if case.repaired_over == "clip":
-        return  # clip_on_both_sides speaks of it
+        return  # clip_on_both_sides checks it
     values, rows = case.shared(units[case.repaired_over], case.parts["train"], case.parts["test"])
     if values:
         reason = f"bad channels were found over a whole {case.repaired_over}, with its test windows: {_named(values)}"
@@ -245,13 +260,13 @@ def items_reuse_test(case: Case) -> Iterator[Finding]:
 
 
 def pretrained_on_test(case: Case) -> Iterator[Finding]:
-    """The encoder's weights have not seen the people it is tested on."""
+    """The encoder was not pretrained on the test subjects."""
     seen = {str(name) for name in case.pretrained_on}
     subjects = case.index["subject"].iloc[case.parts["test"]].astype(str)
     if (known := sorted(set(subjects) & seen)):
         rows = tuple(int(row) for row, name in zip(case.parts["test"], subjects, strict=True) if name in seen)
-        yield Finding("pretrained_on_test", "refuse", "the encoder's weights were pretrained on test subjects "
-                                                      f"{_named(known)}", rows)
+        reason = f"the encoder's weights were pretrained on test subjects {_named(known)}"
+        yield Finding("pretrained_on_test", "refuse", reason, rows)
 
 
 def selected_on_test(case: Case) -> Iterator[Finding]:
@@ -272,54 +287,55 @@ def labels_of_parts(case: Case) -> Iterator[Finding]:
 
 
 def time_neighbours(case: Case) -> Iterator[Finding]:
-    """Clips next to each other in time share the state of that minute; worth what copying the nearest label is worth."""
+    """Clips next to each other in time share the state of that minute, which may give the label away."""
     trials = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)))
     trials = trials.drop_duplicates(["subject", "clip"]).sort_values(["subject", "session", "clip"])
     same = (trials["subject"] == trials["subject"].shift()) & (trials["session"] == trials["session"].shift())
     before, after = trials["side"].shift().where(same), trials["side"].shift(-1).where(same.shift(-1, fill_value=False))
-    append_augmented = (trials["side"] == "test") & ((before == "train") | (after == "train"))
-    if append_augmented.any():
-        worth = "not measured" if case.neighbour_worth is None else f"{100 * case.neighbour_worth:+.1f} points over chance"
-        yield Finding("time_neighbours", "warn", f"{append_augmented.sum()} test clips follow or precede a training "
-                                                 "clip of the same person and session "
-                      f"(copying the nearest label: {worth})", tuple(trials["row"][append_augmented]))
+    adjacent = (trials["side"] == "test") & ((before == "train") | (after == "train"))
+    if adjacent.any():
+        reason = (f"{adjacent.sum()} test clips follow or precede a training clip of the same person and session "
+                  f"(copying the nearest label: {_points(case.neighbour_worth)})")
+        yield Finding("time_neighbours", "warn", reason, tuple(trials["row"][adjacent]))
 
 
 def session_fingerprint(case: Case) -> Iterator[Finding]:
-    """Where sessions differ in their labels, whoever recognises a session by its electrodes knows something of the label."""
+    """Where sessions differ in their labels, the electrodes of a session give something of the label away."""
     if case.split.normalisation == "session" or case.index.groupby("session")["label"].agg(frozenset).nunique() < 2:
         return
-    recording = case.index["subject"].astype(str) + "/" + case.index["session"].astype(str)
-    sessions, rows = case.shared(recording, case.parts["train"], case.parts["test"])
+    sessions, rows = case.shared(case.recording, case.parts["train"], case.parts["test"])
     if sessions:
-        worth = "not measured" if case.session_worth is None else f"{100 * case.session_worth:+.1f} points over chance"
         reason = (f"{len(sessions)} sessions stand on both sides, show some labels more than others, and keep their "
-                  f"own levels (guessing a session's most frequent label: {worth}; normalisation 'session' takes the "
-                  "levels away)")
+                  f"own statistics (guessing a session's most frequent label: {_points(case.session_worth)}; "
+                  "normalisation 'session' removes them)")
         yield Finding("session_fingerprint", "warn", reason, rows)
 
 
 def people_not_seen(case: Case) -> Iterator[Finding]:
-    """A protocol that says of its test people that they were seen has trained on them."""
+    """A protocol whose test subjects are said to be seen has trained on them."""
     if not case.split.clip_disjoint or case.split.subject_disjoint:
         return
-    strangers = ~case.index["subject"].iloc[case.parts["test"]].isin(set(case.index["subject"].iloc[case.parts["train"]])).to_numpy()
-    if strangers.any():
-        who = sorted(set(case.index["subject"].iloc[case.parts["test"][strangers]]))
-        reason = (f"protocol '{case.split.protocol}' speaks of people seen, but subjects {_named(who)} were not "
-                  "trained on: where everybody has recordings of their own, 'subjects' is the name of it")
-        yield Finding("people_not_seen", "warn", reason, tuple(case.parts["test"][strangers].tolist()))
+    subjects = case.index["subject"]
+    unseen = ~subjects.iloc[case.parts["test"]].isin(set(subjects.iloc[case.parts["train"]])).to_numpy()
+    if unseen.any():
+        names = sorted(set(subjects.iloc[case.parts["test"][unseen]]))
+        reason = (f"protocol '{case.split.protocol}' states that people are seen, but {_named(names)} were not "
+                  "trained on: where all subjects have clips of their own, use 'subjects'")
+        yield Finding("people_not_seen", "warn", reason, tuple(case.parts["test"][unseen].tolist()))
+
+
+def _points(worth: float | None) -> str:
+    return "not measured" if worth is None else f"{100 * worth:+.1f} points over chance"
 
 
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides,
     context_on_both_sides, duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test,
-    pretrained_on_test, selected_on_test, labels_of_parts,
-    time_neighbours, session_fingerprint, people_not_seen)
+    pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours, session_fingerprint, people_not_seen)
 
 
-def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: object) -> list[Finding]:
-    """Refuse a split that leaks; return what must be said beside its scores.
+def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: Any) -> list[Finding]:
+    """Refuse a split that leaks; return what must be stated with its scores.
 
     Parameters
     ----------
@@ -351,7 +367,7 @@ def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **kno
 
 
 def reached_by_shortcuts(models: pd.DataFrame, probes: pd.DataFrame) -> list[Finding]:
-    """A warning for every model whose score may be had without EEG: a probe's interval reaches the model's, or lies above it.
+    """A warning for every model whose score a probe reaches without EEG.
 
     Parameters
     ----------
@@ -375,6 +391,6 @@ def _percent(row: dict) -> str:
 
 
 def stamp(findings: Collection[Finding]) -> str:
-    """What a report must carry beside every score: empty for a split without overridden refusals."""
+    """What a report must state with every score: empty for a split without overridden refusals."""
     rules = sorted({finding.rule for finding in findings if finding.severity == "refuse"})
     return f"LEAKY: {', '.join(rules)}" if rules else ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .dataset import Corpus
 
 TARGET_Z = 5.0  # z-score that an edit aims at: about 9 dB away, a clear change
-HALF_STEP_HZ = 0.25  # a bin of the spectra of e2llm.data.features, every 0.5 Hz, gathers what lies this far to either side
+HALF_STEP_HZ = 0.25  # half the width of a bin of the spectra in e2llm.data.features
 
 
 def scale_band(signal_uv: np.ndarray, ch_names: Sequence[str], sfreq: float, band: str, region: str,
@@ -95,7 +95,7 @@ def _band_edges(band: str) -> tuple[float, float]:
 class Edit:
     """A change of one feature of one window."""
 
-    row: int
+    row: int  # of the window
     subject: str
     feature: str  # "occipital alpha"
     band: str

@@ -8,6 +8,7 @@ depends on the emotion only through the latent levels drawn here, so the Bayes r
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ _DAVIDSON = "Davidson 1992, Brain Cogn. 20:125"
 _SAMMLER = "Sammler et al. 2007, Psychophysiology 44:293"
 _HARMON = "Harmon-Jones & Allen 1998, JPSP 74:1310"
 _KLIMESCH = "Klimesch 1999, Brain Res. Rev. 29:169"
-_OWN = "chosen here, so that the class can be told apart"
+_OWN = "chosen here, so that the classes differ"
 # Directions follow the literature named in each row where there is one; sizes are chosen for teaching.
 EFFECTS: tuple[Effect, ...] = (
     Effect("happy", "gamma", "temporal", 4.0, _ZHENG),
@@ -78,8 +79,8 @@ class Preset:
     window_noise: float = 1.5  # level of each source and band, drawn anew for every 4 s window
     clip_noise: float = 1.2  # the same, for every clip
     band_noise: float = 1.0  # common to all sources of a band, for every window
-    idiosyncrasy: float = 0.5  # each person's own deviation from the table
-    subject_baseline: float = 2.5  # each person's own level of every source and band
+    idiosyncrasy: float = 0.5  # each person's deviation from the table
+    subject_baseline: float = 2.5  # each person's baseline of every source and band
     subject_gain: float = 1.5  # amplifier and skull: all channels alike
     channel_gain: float = 1.0  # electrode contact: every channel its own, for every session
     drift: float = 1.0  # over one session, every source and band its own slope
@@ -104,8 +105,21 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def get_preset(name: str, **changes: float) -> Preset:
-    """A preset by name, with single values replaced; unknown names raise ValueError listing the known ones."""
+def get_preset(name: str, **changes: Any) -> Preset:
+    """A preset by name.
+
+    Parameters
+    ----------
+    name : str
+        Key of :data:`PRESETS`.
+    **changes
+        Fields of :class:`Preset` to replace.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or field; the message lists the known ones.
+    """
     if name not in PRESETS:
         raise ValueError(f"Unknown preset '{name}' (known: {', '.join(PRESETS)}).")
     known = asdict(PRESETS[name])
@@ -116,7 +130,7 @@ def get_preset(name: str, **changes: float) -> Preset:
 
 
 def effect_matrix() -> np.ndarray:
-    """Effects at full intensity, shape (emotion, source * band + 1): decibels, the last column the alpha shift in Hz."""
+    """Effects at full intensity, shape (emotion, source * band + 1): decibels, in the last column alpha shift in Hz."""
     columns = [(source, band) for source in SOURCES for band in BANDS]
     table = np.zeros((len(SEED_VII), len(columns) + 1))
     for effect in EFFECTS:
@@ -129,7 +143,7 @@ def effect_matrix() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Person:
-    """What one simulated person brings: own effects, own levels, own alpha frequency, own gain."""
+    """One simulated person: effects, baseline, drift, alpha frequency and gain."""
 
     effects: np.ndarray  # (emotion, latent)
     baseline_db: np.ndarray  # (source, band)

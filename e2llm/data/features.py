@@ -1,4 +1,4 @@
-"""What is measured in a window: band power, differential entropy, the shape of the spectrum, and the evidence that reasoning may cite."""
+"""Features of a window: band power, differential entropy, the shape of the spectrum, and the evidence of claims."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOPE_HZ = (2.0, 40.0)  # where the slope is fitted; the alpha band, whose peak 
 
 def _spectra(windows: np.ndarray, sfreq: float, chunk: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray,
                                                                                     np.ndarray]]:
-    """Blocks of windows with their spectra by Welch's method: block, frequencies (Hz), density (window, channel, frequency)."""
+    """Blocks of windows with Welch's spectra: block, frequencies (Hz), density (window, channel, frequency)."""
     for start in range(0, len(windows), chunk):
         block = windows[start : start + chunk]
         yield block, *welch(block, fs=sfreq, nperseg=int(2 * sfreq), axis=-1, detrend=False)
@@ -87,7 +87,7 @@ def _shape(block: np.ndarray, frequencies: np.ndarray, density: np.ndarray, post
 
 
 def differential_entropy(power: np.ndarray) -> np.ndarray:
-    """Differential entropy of a Gaussian signal with this power in square microvolts: ``0.5 ln(2 pi e power)``, nats."""
+    """Differential entropy of a Gaussian signal of this power (square microvolts): ``0.5 ln(2 pi e power)``, nats."""
     return 0.5 * np.log(2 * np.pi * np.e * np.maximum(power, 1e-12))
 
 
@@ -108,7 +108,7 @@ def group_entropy(power: np.ndarray, groups: dict[str, list[int]]) -> np.ndarray
 
 
 def evidence(power: np.ndarray, shape: np.ndarray, ch_names: list[str]) -> tuple[np.ndarray, EvidenceNames]:
-    """Raw evidence of windows, before it is compared with the person's baseline.
+    """Raw evidence of windows, before it is compared with a baseline.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A person's own levels: equalising the encoder's input, aligning channels, and the baseline that evidence is measured against.
+"""Normalization by subject: equalization of the encoder's input, alignment of channels, and baselines of features.
 
 All are fitted on the rows that a split allows (:attr:`e2llm.data.protocols.Split.fit`) and use no label.
 """
@@ -19,16 +19,16 @@ UV_TO_MV = 1e-3  # EEGPT was trained on millivolts; windows are kept in microvol
 
 @dataclass(frozen=True)
 class Equalizer:
-    """Linear filter per subject and channel that gives everybody's bands the same average power.
+    """Linear filter per normalization group and channel that gives the bands of all groups the same average power.
 
-    It removes gain, electrode contact and the person's own spectrum, and keeps what changes from window to window.
+    It removes gain, electrode contact and the subject's average spectrum, and keeps changes from window to window.
 
     Parameters
     ----------
-    gain : ndarray, shape (n_subjects, n_channels, n_bands)
+    gain : ndarray, shape (n_groups, n_channels, n_bands)
         Amplitude factors.
     subjects : list of str
-        Their names.
+        Names of the normalization groups.
     sfreq : float
         Sampling rate in Hz.
     """
@@ -39,14 +39,18 @@ class Equalizer:
 
     @classmethod
     def fit(cls, power: np.ndarray, subjects: np.ndarray, split: Split, sfreq: float) -> Equalizer:
-        """Fit on the split's rows; a subject without any gets the factor 1 (the population's levels).
+        """Fit on the split's rows; a group without any gets the factor 1 (population statistics).
 
         Parameters
         ----------
         power : ndarray, shape (n_windows, n_channels, n_bands)
             Band power, square microvolts.
-        owners : ndarray of str, shape (n_windows,)
-            Subject of every window.
+        subjects : ndarray of str, shape (n_windows,)
+            Normalization group of every window.
+        split : Split
+            Rows to fit on, and the kind of normalization.
+        sfreq : float
+            Sampling rate in Hz.
         """
         log_power = np.log(np.maximum(power[split.fit], 1e-12))
         population = log_power.mean(axis=0)
@@ -66,8 +70,8 @@ class Equalizer:
         ----------
         signal_uv : ndarray, shape (batch, n_channels, n_samples)
             Microvolts.
-        owners : ndarray of str, shape (batch,)
-            Subject of every window.
+        subjects : ndarray of str, shape (batch,)
+            Normalization group of every window.
 
         Returns
         -------
@@ -75,14 +79,14 @@ class Equalizer:
             Same shape, millivolts.
         """
         signal = torch.from_numpy(np.array(signal_uv, dtype=np.float32))  # a copy: memory-mapped windows are read-only
-        who = [self.subjects.index(name) for name in subjects]
+        rows = [self.subjects.index(name) for name in subjects]
         frequencies = np.fft.rfftfreq(signal.shape[-1], 1.0 / self.sfreq)
-        curve = torch.from_numpy(self.gain[who]) @ torch.from_numpy(_band_weights(frequencies))
+        curve = torch.from_numpy(self.gain[rows]) @ torch.from_numpy(_band_weights(frequencies))
         return torch.fft.irfft(torch.fft.rfft(signal) * curve, n=signal.shape[-1]) * UV_TO_MV
 
 
 def _band_weights(frequencies: np.ndarray) -> np.ndarray:
-    """Share of each band in the gain at each frequency, shape (bands, frequencies): plateaus with ramps of 1 Hz at the edges."""
+    """Share of each band in the gain at each frequency, shape (bands, frequencies): plateaus with ramps of 1 Hz."""
     points = [edge for low, high in BANDS.values() for edge in (low + 0.5, high - 0.5)]
     shares = np.repeat(np.eye(len(BANDS)), 2, axis=1)
     return np.stack([np.interp(frequencies, points, row) for row in shares]).astype(np.float32)
@@ -90,17 +94,22 @@ def _band_weights(frequencies: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Aligner:
-    """One linear map of the channels for each subject.
+    """One linear map of the channels for each normalization group.
 
     ``none`` leaves microvolts as they are. ``z-score`` gives every channel the variance 1. ``euclidean`` whitens: the
-    mean covariance of a subject's windows becomes the identity (He & Wu 2020, IEEE Trans. Biomed. Eng. 67:399).
+    mean covariance of a group's windows becomes the identity [1]_.
 
     Parameters
     ----------
-    matrix : ndarray, shape (n_subjects, n_channels, n_channels)
+    matrix : ndarray, shape (n_groups, n_channels, n_channels)
         Maps.
     subjects : list of str
-        Their names.
+        Names of the normalization groups.
+
+    References
+    ----------
+    .. [1] He, H. & Wu, D. (2020). Transfer learning for brain-computer interfaces: a Euclidean space data alignment
+       approach. IEEE Trans. Biomed. Eng. 67, 399-410.
     """
 
     matrix: np.ndarray
@@ -108,14 +117,16 @@ class Aligner:
 
     @classmethod
     def fit(cls, data: np.ndarray, subjects: np.ndarray, split: Split, alignment: str) -> Aligner:
-        """Fit on the split's rows; with ``population`` normalisation, or without rows of one's own, all rows are the reference.
+        """Fit on the split's rows; with ``population`` normalization, or for a group without rows, on all of these.
 
         Parameters
         ----------
         data : ndarray, shape (n_windows, n_channels, n_samples)
             Microvolts; may be memory-mapped, it is read window by window.
-        owners : ndarray of str, shape (n_windows,)
-            Subject of every window.
+        subjects : ndarray of str, shape (n_windows,)
+            Normalization group of every window.
+        split : Split
+            Rows to fit on, and the kind of normalization.
         alignment : str
             One of :data:`ALIGNMENTS`.
 
@@ -132,14 +143,27 @@ class Aligner:
                        names)
         own = [split.fit[subjects[split.fit] == name] for name in names]
         if split.normalisation == "population" or not all(map(len, own)):
-            everybody = _mean_covariance(data, split.fit)
+            pooled = _mean_covariance(data, split.fit)
         alone = split.normalisation != "population"
-        covariances = [_mean_covariance(data, rows) if alone and len(rows) else everybody for rows in own]
+        covariances = [_mean_covariance(data, rows) if alone and len(rows) else pooled for rows in own]
         to_map = _inverse_root if alignment == "euclidean" else _inverse_spread
         return cls(np.stack([to_map(covariance) for covariance in covariances]).astype(np.float32), names)
 
     def __call__(self, signal_uv: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-        """Aligned signals (batch, n_channels, n_samples) of the given subjects; without a unit unless the alignment is ``none``."""
+        """Aligned signals.
+
+        Parameters
+        ----------
+        signal_uv : ndarray, shape (batch, n_channels, n_samples)
+            Microvolts.
+        subjects : ndarray of str, shape (batch,)
+            Normalization group of every window.
+
+        Returns
+        -------
+        ndarray
+            Same shape, float32; microvolts if the alignment is ``none``, without a unit otherwise.
+        """
         return self.matrix[[self.subjects.index(name) for name in subjects]] @ np.asarray(signal_uv, dtype=np.float32)
 
 
@@ -152,7 +176,7 @@ def _mean_covariance(data: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _inverse_root(covariance: np.ndarray, floor: float = 1e-8) -> np.ndarray:
-    """Symmetric inverse square root; directions without any variance (a repaired channel is a sum of others) stay empty."""
+    """Symmetric inverse square root; directions without variance (a repaired channel is a sum of others) become 0."""
     values, vectors = np.linalg.eigh(covariance)
     whole = values > floor * values.max()
     return (vectors[:, whole] / np.sqrt(values[whole])) @ vectors[:, whole].T
@@ -165,15 +189,33 @@ def _inverse_spread(covariance: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Mean and spread of features for each subject, to express a window as z-scores against the person's own level."""
+    """Mean and standard deviation of features for each normalization group.
 
-    mean: np.ndarray  # (n_subjects, n_features)
+    Parameters
+    ----------
+    mean, sd : ndarray, shape (n_groups, n_features)
+        In the features' units.
+    subjects : list of str
+        Names of the normalization groups.
+    """
+
+    mean: np.ndarray
     sd: np.ndarray
     subjects: list[str]
 
     @classmethod
     def fit(cls, features: np.ndarray, subjects: np.ndarray, split: Split) -> Baseline:
-        """Fit on the split's rows; with ``population`` normalisation, or without rows of one's own, all rows are the baseline."""
+        """Fit on the split's rows; with ``population`` normalization, or for a group without rows, on all of these.
+
+        Parameters
+        ----------
+        features : ndarray, shape (n_windows, n_features)
+            Of all windows.
+        subjects : ndarray of str, shape (n_windows,)
+            Normalization group of every window.
+        split : Split
+            Rows to fit on, and the kind of normalization.
+        """
         names = sorted(set(subjects))
         fitted = features[split.fit]
         shared = split.normalisation == "population"
@@ -184,6 +226,19 @@ class Baseline:
         return cls(mean, np.maximum(sd, 1e-6), names)
 
     def z(self, features: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-        """Z-scores of features (n_windows, n_features) of the given subjects."""
-        who = [self.subjects.index(name) for name in subjects]
-        return (features - self.mean[who]) / self.sd[who]
+        """Z-scores relative to the baseline.
+
+        Parameters
+        ----------
+        features : ndarray, shape (n_windows, n_features)
+            Of some windows.
+        subjects : ndarray of str, shape (n_windows,)
+            Their normalization groups.
+
+        Returns
+        -------
+        ndarray, shape (n_windows, n_features)
+            Standard deviations.
+        """
+        rows = [self.subjects.index(name) for name in subjects]
+        return (features - self.mean[rows]) / self.sd[rows]

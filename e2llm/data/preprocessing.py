@@ -22,7 +22,7 @@ from ..core.montage import canonical, eegpt_channels, known_channels, make_info
 from .features import measure
 from .sources.base import RecordingError, Source, SourceError, Trial
 
-MEASURED = (".power", ".shape")  # files of measured features beside the signal, in the order of features.measure
+MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
 MISSING = ("masked", "interpolated")
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
 
@@ -100,7 +100,8 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
         raise RecordingError(f"{where}: {seconds:.1f} s of signal is shorter than one window of {params.window_s:g} s; "
                              "drop the clip or shorten window_s.")
     if len(trial.ch_names) < 2:
-        raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or more.")
+        raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or "
+                             "more.")
     raw = mne.io.RawArray(trial.signal * 1e-6, make_info(list(trial.ch_names), trial.sfreq), verbose="error")
     flat = [name for name, x in zip(raw.ch_names, trial.signal, strict=True) if np.ptp(x) < 1e-3]
     if len(flat) == len(raw.ch_names):
@@ -116,7 +117,8 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
         empty = np.zeros((len(lacking), raw.n_times))
         raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), trial.sfreq), verbose="error")],
                          force_update_info=True)
-        raw.set_montage(make_info(raw.ch_names, trial.sfreq).get_montage())  # the sphere of the splines is fitted to the whole cap
+        # The sphere of the splines is fitted to the whole cap.
+        raw.set_montage(make_info(raw.ch_names, trial.sfreq).get_montage())
     raw.info["bads"] = [*bad, *lacking]
     if raw.info["bads"]:
         raw.interpolate_bads(reset_bads=True, verbose="error")
@@ -125,7 +127,7 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
 
 
 def _outlying(raw: mne.io.BaseRaw, threshold: float) -> list[str]:
-    """Channels unlike the third of the cap nearest to them: MNE's 20 neighbours for 62 channels, fewer on a small cap."""
+    """Channels unlike the third of the cap nearest to them: MNE's 20 neighbors for 62 channels, fewer on small caps."""
     n_good = len(raw.ch_names) - len(raw.info["bads"])
     if n_good < 3:
         return []
@@ -133,7 +135,22 @@ def _outlying(raw: mne.io.BaseRaw, threshold: float) -> list[str]:
 
 
 def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np.ndarray:
-    """Consecutive windows without overlap, float32 microvolts (window, channel, sample)."""
+    """Consecutive windows without overlap.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        Cleaned signal.
+    ch_names : list of str
+        Channels of the windows, in this order.
+    window_s : float
+        Length of a window in seconds.
+
+    Returns
+    -------
+    ndarray, shape (n_windows, n_channels, n_samples)
+        Float32 microvolts.
+    """
     n_samples = round(window_s * raw.info["sfreq"])
     signal = raw.get_data(picks=ch_names, units="uV").astype(np.float32)
     n_windows = signal.shape[1] // n_samples
@@ -145,7 +162,7 @@ def _process_recording(source, recording, ch_names: list[str], lacking: list[str
                        folder: Path) -> str | None:
     """Write the windows of one recording to a part file; return the reason if it had to be skipped."""
     part = _part(folder, recording.name, ".csv")
-    if part.exists():  # written last, so the signal beside it is whole
+    if part.exists():  # written last, so the signal is whole
         return None
     blocks, rows = [], []
     try:
@@ -171,12 +188,12 @@ def _part(folder: Path, name: str, suffix: str) -> Path:
 
 
 def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
-    intensity = trial.intensity
-    has_one = intensity is not None and window < len(intensity)
+    intensity = np.nan
+    if trial.intensity is not None and window < len(trial.intensity):
+        intensity = float(trial.intensity[window])
     row = {"subject": trial.subject, "session": trial.session, "clip": trial.clip, "window": window,
            "start_s": window * window_s, "label": trial.label,
-           "intensity": float(intensity[window]) if has_one else np.nan,
-           "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join(bad)}
+           "intensity": intensity, "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join(bad)}
     return {**row, "context": trial.context} if trial.context else row
 
 
@@ -185,7 +202,7 @@ class Windows:
     """Windows on disk.
 
     ``data`` is memory-mapped float32 microvolts (window, channel, sample); ``power`` its band power
-    (window, channel, band), square microvolts; ``shape`` what :func:`e2llm.data.features.measure` tells of its
+    (window, channel, band), square microvolts; ``shape`` what :func:`e2llm.data.features.measure` measures of its
     spectrum (window, 3); ``index`` has one row a window; ``channel_facts`` says which channels the recordings lacked
     and what became of those, and which were placed by their position (see :class:`PreprocessParams`).
     """
@@ -208,9 +225,9 @@ class Windows:
         if lacking := [name for name in _ARRAYS if not (folder / name).is_file()]:
             raise FileNotFoundError(f"{folder} lacks {', '.join(lacking)}, so another version wrote it: remove the "
                                     "folder and run notebook 01 again.")
-        arrays = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
+        data, power, shape = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
         ch_names, sfreq = meta.pop("ch_names"), float(meta.pop("sfreq"))
-        return cls(*arrays, read_index(folder / "index.csv"), ch_names, sfreq, meta)
+        return cls(data, power, shape, read_index(folder / "index.csv"), ch_names, sfreq, meta)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -290,12 +307,12 @@ def _channels(source: Source, params: PreprocessParams) -> tuple[dict[str, list[
             continue
         channels[recording.name] = [canonical(name) for name in getattr(source, "ch_names", names)]
     counts = Counter(name for names in channels.values() for name in names)
-    typical = {canonical(name) for name in params.wanted} or {name
-                                                              for name, n in counts.items() if 2 * n > len(channels)}
-    norm_groups = "of the wanted channels" if params.wanted else "channels of the other recordings"
+    frequent = [name for name, n in counts.items() if 2 * n > len(channels)]
+    typical = {canonical(name) for name in params.wanted} or set(frequent)
+    which = "of the wanted channels" if params.wanted else "channels of the other recordings"
     for name, names in list(channels.items()):
         if 2 * len(typical & set(names)) < len(typical):
-            skipped[name] = f"{name} lacks most {norm_groups} (has {names[:6]}): rename its channels or drop it."
+            skipped[name] = f"{name} lacks most {which} (has {names[:6]}): rename its channels or drop it."
             del channels[name]
     if not channels:
         reason = next(iter(skipped.values()), "the source has no recordings")
@@ -307,8 +324,8 @@ def _agreed(channels: dict[str, list[str]], params: PreprocessParams) -> tuple[l
     """Channels that all windows will have, and those that were wanted."""
     counts = Counter(name for names in channels.values() for name in names)
     shared = [name for name, n in counts.items() if n == len(channels)]
-    target = [canonical(name) for name in params.wanted] or [name
-                                                             for name, n in counts.items() if 2 * n > len(channels)]
+    frequent = [name for name, n in counts.items() if 2 * n > len(channels)]
+    target = [canonical(name) for name in params.wanted] or frequent
     usable = target if params.missing == "interpolated" else [name for name in target if name in shared]
     if not usable:
         first = ", ".join(list(channels)[:3])
@@ -318,9 +335,9 @@ def _agreed(channels: dict[str, list[str]], params: PreprocessParams) -> tuple[l
 
 
 def _by_position(source: Source, names: list[str]) -> dict[str, dict[str, list]]:
-    """Channels that a measured position placed: recording to channel to its place and how far from it it lies, millimetres."""
-    matches = {name: match for name, match in getattr(source, "matches", {}).items() if name in names
-               and match.by_position}
+    """Channels placed by a measured position: recording to channel to its place and the distance from it, mm."""
+    matches = {name: match for name, match in getattr(source, "matches", {}).items()
+               if name in names and match.by_position}
     return {name: {channel: [match.places[channel], mm] for channel, mm in match.by_position.items()}
             for name, match in matches.items()}
 

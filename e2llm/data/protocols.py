@@ -1,7 +1,7 @@
-"""Named protocols: which windows train, which validate, which test, and which may calibrate a person.
+"""Named protocols: which windows train, which validate, which test, and which may calibrate a subject.
 
-A protocol is a parameter of every stage. All but one keep a person's clip on one side; ``random_windows`` exists as
-the cautionary tale, is refused unless its leaks are accepted by name, and says LEAKY wherever it appears.
+A protocol is a parameter of every stage. All but one keep a person's clip on one side; ``random_windows`` shows
+what a leak does: it is refused unless its leaks are accepted by name, and is marked LEAKY wherever it appears.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Split:
     train, val, test : ndarray of int
         Rows of the index.
     fit : ndarray of int
-        Rows whose signal, never whose label, may give a person's own levels.
+        Rows whose signals, never labels, the normalization is fitted on.
     normalisation : str
-        ``calibration``: a person's levels come from the person's own clips outside the validation and test
-        clips. ``session``: the same, for each session by itself, so that nothing can tell sessions apart by their
-        levels. ``population``: from the training subjects only. ``transductive``: from all of a person's windows,
+        ``calibration``: subject statistics, from the subject's clips outside the validation and test clips.
+        ``session``: the same for each session by itself, so that sessions do not differ in their statistics.
+        ``population``: statistics of the training subjects only. ``transductive``: subject statistics from all windows,
         the test windows included.
     """
 
@@ -48,27 +48,27 @@ class Split:
 
     @property
     def traits(self) -> Protocol:
-        """What its protocol promises; a split of one's own making promises nothing."""
+        """What its protocol promises; a split without a named protocol promises nothing."""
         return PROTOCOLS.get(self.protocol, Protocol(dict, int, "a split without a named protocol"))
 
     @property
     def transductive(self) -> bool:
-        """Whether test windows (without their labels) took part in normalisation."""
+        """Whether test windows (without their labels) took part in normalization."""
         return self.normalisation == "transductive"
 
     @property
     def subject_disjoint(self) -> bool:
-        """Whether the protocol tests on people that training has not met."""
+        """Whether test subjects are outside the training part."""
         return self.traits.subject_disjoint
 
     @property
     def clip_disjoint(self) -> bool:
-        """Whether the protocol tests on clips that training has not met."""
+        """Whether test clips are outside the training part."""
         return self.traits.clip_disjoint
 
     @property
     def context_disjoint(self) -> bool:
-        """Whether the protocol tests on contexts that training has not met."""
+        """Whether test contexts are outside the training part."""
         return self.traits.context_disjoint
 
     @property
@@ -78,13 +78,13 @@ class Split:
 
     @property
     def statement(self) -> str:
-        """One sentence that stands beside every score."""
+        """One sentence that is stated with every score."""
         what = f"{'LEAKY: ' if self.leaky else ''}{self.traits.what}"
-        levels = {"calibration": "own levels from own clips outside validation and test",
-                  "session": "own levels of each session from own clips outside validation and test",
-                  "population": "levels from the training part",
-                  "transductive": "TRANSDUCTIVE: own levels from all own windows, test windows included"}
-        return f"{what}; {levels[self.normalisation]}"
+        statistics = {"calibration": "subject statistics from clips outside validation and test",
+                      "session": "session statistics from clips outside validation and test",
+                      "population": "population statistics from the training part",
+                      "transductive": "TRANSDUCTIVE: subject statistics from all windows, test windows included"}
+        return f"{what}; {statistics[self.normalisation]}"
 
     @property
     def used(self) -> np.ndarray:
@@ -92,7 +92,7 @@ class Split:
         return np.sort(np.concatenate([self.train, self.val, self.test]))
 
     def norm_groups(self, index: pd.DataFrame) -> np.ndarray:
-        """Whose levels each window is compared with: the subject's, or the subject's in one session; ndarray of str, shape (n_windows,)."""
+        """Normalization group of each window: its subject, or its subject and session; shape (n_windows,)."""
         return assign_norm_groups(index, self.normalisation)
 
     def part_of(self, n_windows: int) -> np.ndarray:
@@ -112,8 +112,8 @@ def clip_fold(index: pd.DataFrame) -> tuple[np.ndarray, int]:
     """Fold of every window's clip, and how many folds there are.
 
     Recordings with the clips and labels of SEED-VII have its official folds. Elsewhere the clips of each label are
-    dealt in turn, so that every fold shows every label as often as it can: clips that people share alike for all of
-    them, clips of one's own person by person. There are four folds, or three where a label has only three clips. Clips
+    dealt in turn, so that every fold shows every label as often as it can: clips that subjects share alike for all of
+    them, other clips subject by subject. There are four folds, or three where a label has only three clips. Clips
     too few to deal, fewer than three a label and person, have folds by their number alone.
     """
     clips = index.drop_duplicates(["subject", "clip"])[["subject", "clip", "label"]]
@@ -149,7 +149,7 @@ def _n_groups(index: pd.DataFrame, n_groups: int) -> int:
 
 
 def _subject_groups(index: pd.DataFrame, n_groups: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of test and validation subjects: every n-th subject, in the order of their names' numbers; see :func:`_n_groups`."""
+    """Masks of test and validation subjects: every n-th subject ordered by their numbers; see :func:`_n_groups`."""
     subjects, n_groups = _by_number(index["subject"].unique()), _n_groups(index, n_groups)
     group = {subject: i % n_groups for i, subject in enumerate(subjects)}
     groups = index["subject"].map(group).to_numpy()
@@ -157,7 +157,7 @@ def _subject_groups(index: pd.DataFrame, n_groups: int, fold: int) -> tuple[np.n
 
 
 def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = JOINT_GROUPS) -> dict[str, np.ndarray]:
-    """Subjects and clips both unseen: test subjects' clips of one official fold; nobody trains on these clips.
+    """Subjects and clips both unseen: test subjects' clips of one official fold, which no training subject keeps.
 
     Of the validation group only a third validates and the rest trains, so that few subjects still train well. The first
     ``n_groups`` folds test every person once; further folds test the same people on other clips.
@@ -180,21 +180,21 @@ def subjects(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str,
 
 
 def clips(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Folds of the clips (:func:`clip_fold`; SEED-VII: the official four), all subjects pooled: same people, other clips."""
+    """Folds of the clips (:func:`clip_fold`; SEED-VII: the official four), all subjects pooled: same people."""
     of_clip, n_folds = clip_fold(index)
     test, val = of_clip == fold, of_clip == (fold + 1) % n_folds
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
 def within_subject(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Folds of one subject's clips (:func:`clip_fold`): fold ``n s + k`` is fold k of n of the s-th subject; others are left aside."""
+    """Folds of one subject's clips (:func:`clip_fold`): fold ``n s + k`` is fold k of n of the s-th subject."""
     subject, fold = divmod(fold, clip_fold(index)[1])
     own = (index["subject"] == _by_number(index["subject"].unique())[subject]).to_numpy()
     return {name: mask & own for name, mask in clips(index, fold).items()}
 
 
 def random_windows(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
-    """The cautionary tale: windows dealt at random, so that every clip stands on both sides."""
+    """Windows dealt at random, so that every clip stands on both sides: a split that leaks."""
     group = np.random.default_rng(0).permutation(len(index)) % n_groups
     test, val = group == fold, group == (fold + 1) % n_groups
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
@@ -220,9 +220,9 @@ def _of_contexts(index: pd.DataFrame, fold: int) -> tuple[np.ndarray, np.ndarray
 
 
 def cross_context(index: pd.DataFrame, fold: int = 0, n_groups: int = 0) -> dict[str, np.ndarray]:
-    """The same people, labels evoked in another way: with imagery and video, fold 0 goes from video to imagery, fold 1 back.
+    """The same people, labels evoked in another way: fold 0 tests on imagery after video, fold 1 the reverse.
 
-    What validates are clips of the contexts that are trained on: nothing is chosen by the context of the test.
+    Validation clips are of the training contexts: nothing is chosen by the test context.
     """
     test, val = _of_contexts(index, fold)
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
@@ -231,8 +231,8 @@ def cross_context(index: pd.DataFrame, fold: int = 0, n_groups: int = 0) -> dict
 def cross_context_joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -> dict[str, np.ndarray]:
     """People and context both unseen; fold ``c + n_contexts g`` tests group g of the people in context c.
 
-    Test people's levels come from their own clips in the other contexts, without labels and outside the clips that
-    validate.
+    Statistics of test subjects come from their clips in the other contexts, without labels and outside the validation
+    clips.
     """
     group, context = divmod(fold, len(_contexts(index)))
     test_context, val_clip = _of_contexts(index, context)
@@ -298,6 +298,19 @@ def n_folds(index: pd.DataFrame, protocol: str, n_groups: int | None = None) -> 
 
 
 def assign_norm_groups(index: pd.DataFrame, normalisation: str) -> np.ndarray:
+    """Normalization group of each window.
+
+    Parameters
+    ----------
+    index : DataFrame
+        One row a window with ``subject`` and, for ``session``, ``session``.
+    normalisation : str
+        One of :data:`NORMALISATIONS`.
+
+    Returns
+    -------
+    ndarray of str, shape (n_windows,)
+    """
     subjects = index["subject"].astype(str)
     return (subjects + "/" + index["session"].astype(str) if normalisation == "session"
             else subjects).to_numpy(dtype=object)
@@ -305,6 +318,26 @@ def assign_norm_groups(index: pd.DataFrame, normalisation: str) -> np.ndarray:
 
 def calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol: str,
                      normalisation: str) -> np.ndarray:
+    """Rows that the normalization of a split is fitted on.
+
+    Parameters
+    ----------
+    index : DataFrame
+        One row a window.
+    masks : dict of str to ndarray
+        Masks of the protocol.
+    protocol, normalisation : str
+        Their names.
+
+    Returns
+    -------
+    ndarray of int
+
+    Raises
+    ------
+    ValueError
+        If a test or validation group has no clips to calibrate on.
+    """
     if normalisation == "transductive":
         return np.arange(len(index))
     if normalisation == "population":

@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import mne
 import numpy as np
@@ -39,7 +40,7 @@ _ALPHA_WIDTH_HZ = 1.0
 
 @dataclass(frozen=True)
 class TwinParams:
-    """What a twin is made of; written beside it, so that an equal request finds it finished.
+    """What a twin is made of; kept with its ground truth, so that an equal request finds it finished.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ class TwinParams:
     preset : str
         Key of :data:`e2llm.data.emotion_effects.PRESETS`.
     duration_shortcut : bool
-        True, as in SEED-VII: a clip has one duration for everybody, which gives its emotion away.
-        False: each person's clips have durations of their own.
+        True, as in SEED-VII: a clip has one duration for all subjects, which gives its emotion away.
+        False: clips have other durations for each subject.
     drift_shortcut : bool
         Session drift, which makes neighbours in time look alike.
     changes : dict
@@ -168,7 +169,7 @@ def _band_shapes(frequencies: np.ndarray, alpha_hz: float) -> np.ndarray:
 
 
 def _smooth_gain(levels_db: np.ndarray, n_times: int) -> np.ndarray:
-    """Amplitude over time from one level per window, with a quarter-second transition; (windows, ...) to (..., n_times)."""
+    """Amplitude over time from one level per window, transitions of 0.25 s; (windows, ...) to (..., n_times)."""
     per_window = int(WINDOW_S * SFREQ)
     steps = np.minimum(np.arange(n_times) // per_window, len(levels_db) - 1)
     gain = np.moveaxis(10.0 ** (levels_db / 20.0), 0, -1)[..., steps]
@@ -183,7 +184,7 @@ def _running_mean(x: np.ndarray, width: int) -> np.ndarray:
 
 
 def _rhythms(person: Person, latents: np.ndarray, session: int, position: float, n_times: int, rng) -> np.ndarray:
-    """Source signals (sources, n_times) of one clip: every band's noise at its level, alpha at its window's frequency."""
+    """Source signals (sources, n_times) of one clip: noise of every band at its level, alpha at its own frequency."""
     levels = latents[:, :-1].reshape(len(latents), len(SOURCES), len(BANDS))
     levels = levels + person.baseline_db + person.drift_db[session] * (position - 0.5)
     gains = _smooth_gain(levels, n_times)
@@ -234,7 +235,7 @@ def _clip_signal(person, topographies, contact_db, latents, session, position, n
 
 
 def _break_channel(signal: np.ndarray, channel: int, rng: np.random.Generator) -> None:
-    """Make one channel bad in place: a loose electrode, loud and unlike its neighbours."""
+    """Make one channel bad in place: a loose electrode, of large amplitude and unlike its neighbors."""
     signal[channel] = rng.normal(0.0, 12.0 * signal.std(), signal.shape[1])
 
 
@@ -259,16 +260,16 @@ def _write_subject(root: Path, params: TwinParams, subject: int) -> dict[str, np
             latents = draw_latents(person, emotion, trace, preset, clip_rng)
             signal = _clip_signal(person, topographies, contact_db[session], latents, session, place / 20, n_times,
                                   preset, clip_rng)
-            if bad[session] is not None:
-                _break_channel(signal, bad[session], clip_rng)
+            if (channel := bad[session]) is not None:
+                _break_channel(signal, channel, clip_rng)
             signals[str(clip)], traces[str(clip)] = signal, trace[None, :]
             truth += [(clip, w, emotion, trace[w], latents[w]) for w in range(n_windows)]
     _save_mat(root / "EEG_preprocessed" / f"{subject}.mat", signals)
     _save_mat(root / "continuous_labels" / f"{subject}.mat", traces)
     _write_save_info(root, params, subject, seconds, traces)
-    clips, windows, emotions, intensities, latents = zip(*truth, strict=True)
+    clips, windows, emotions, intensities, levels = zip(*truth, strict=True)
     return {"subject": np.full(len(clips), subject), "clip": np.array(clips), "window": np.array(windows),
-            "emotion": np.array(emotions), "intensity": np.array(intensities), "latents": np.stack(latents),
+            "emotion": np.array(emotions), "intensity": np.array(intensities), "latents": np.stack(levels),
             "effects": person.effects}
 
 
@@ -318,7 +319,7 @@ def _save_sheet(path: Path, table: pd.DataFrame) -> None:
 
 
 def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2) -> Path:
-    """Write a twin of SEED-VII and, beside it, its ground truth.
+    """Write a twin of SEED-VII and, in a sibling folder, its ground truth.
 
     Parameters
     ----------
@@ -359,7 +360,7 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     parts = Parallel(n_jobs=n_jobs)(delayed(_write_subject)(partial, params, subject) for subject in subjects)
     truth.mkdir(parents=True, exist_ok=True)
     effects = np.stack([part.pop("effects") for part in parts])
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     np.savez_compressed(truth / "truth.npz", person_effects=effects, **joined)
     (truth / "twin.yaml").write_text(description)
     partial.rename(root)

@@ -1,4 +1,4 @@
-"""TODO purpose of data.splits."""
+"""The split of a dataset: windows dealt by a named protocol, then audited."""
 
 from __future__ import annotations
 

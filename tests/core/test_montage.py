@@ -148,7 +148,8 @@ def test_numbered_channels_are_placed_where_they_were_measured(seed, scale):
 def test_names_count_before_positions():
     at, append_augmented = (f"E{EEGPT_VOCABULARY.index(name)}" for name in ("CZ", "C2"))
     cap = {("Cz" if name == append_augmented else name): xyz for name, xyz in digitised(0).items()}
-    match = match_channels(list(cap), cap)  # a channel called Cz that lies at C2: its name is believed, and the one at Cz finds it taken
+    # A channel called Cz lies at C2: its name is believed, and the one at Cz finds the place taken.
+    match = match_channels(list(cap), cap)
     assert match.places["Cz"] == "CZ" and at not in match.places and match.unplaced == (at,)
 
 

@@ -107,7 +107,7 @@ LEAKS = {
                                         replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[:1])), {}),
     "levels fitted with the other window of a test clip": (
         "normalisation_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[0]), test=JOINT.test[1:]), {}),
-    "population levels fitted on validation subjects": (
+    "population statistics fitted on validation subjects": (
         "normalisation_on_test", replace(JOINT, normalisation="population", fit=np.append(JOINT.train, JOINT.val)), {}),
     "bad channels found over whole recordings": ("repair_on_test", make_split(INDEX, "clips"),
                                                  {"repaired_over": "recording"}),
@@ -184,7 +184,7 @@ def test_within_subject_tests_every_clip_of_everybody_once():
 @given(st.integers(0, 2**32 - 1), st.sampled_from([pair for pair in CLEAN if pair[0] != "within_subject"]),
        st.integers(0, 11))
 def test_no_false_alarm_on_random_clean_splits(seed, protocol, fold):
-    """Random people, clips, window counts and signals, in random order; the protocol keeps its promises, so nothing is refused."""
+    """Random people, clips, window counts and signals, in random order: nothing is refused."""
     rng = np.random.default_rng(seed)
     index = make_index(int(rng.integers(6, 12)), windows=3)
     index = index[rng.uniform(size=len(index)) < 0.7].sample(frac=1.0,
@@ -208,7 +208,8 @@ def test_transductive_normalisation_passes_but_says_so():
 def test_time_neighbours_are_a_warning_with_their_worth():
     (warning,) = audit(make_split(INDEX, "clips", "session", fold=1), INDEX, neighbour_worth=0.143)
     assert warning.severity == "warn" and "+14.3 points over chance" in warning.reason
-    assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(warning.rows)]} == {5}  # clip 6 follows clip 5; clips 11-15 validate
+    # Clip 6 follows clip 5; clips 11-15 validate.
+    assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(warning.rows)]} == {5}
     assert len(warning.rows) == 20 * 4 and audit(make_split(INDEX, "clips", "session", fold=0), INDEX) == []
 
 
@@ -228,7 +229,7 @@ def test_clips_that_nobody_shares_are_not_clips_of_people_seen():
                      label=np.where(own["clip"] == 1, "rest", "task")).reset_index(drop=True)
     (warning,) = [finding for finding in audit(make_split(own, "clips", "population"), own)
                   if finding.rule == "people_not_seen"]
-    assert warning.severity == "warn" and "'subjects' is the name of it" in warning.reason and len(warning.rows)
+    assert warning.severity == "warn" and "use 'subjects'" in warning.reason and len(warning.rows)
     assert not audit(make_split(INDEX, "clips", "session"), INDEX)
 
 

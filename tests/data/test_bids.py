@@ -59,7 +59,8 @@ def test_trials_are_the_rows_of_the_event_table(tmp_path, form):
     _, data = write_bids(tmp_path / "study", "07", form=form)
     write_bids(tmp_path / "study", "08", form=form)
     source = open_source("bids", tmp_path / "study")
-    assert [recording.subject for recording in source.recordings] == ["07", "08"] and source.label_set.labels == BIDS_LABELS
+    assert [recording.subject for recording in source.recordings] == ["07", "08"]
+    assert source.label_set.labels == BIDS_LABELS
     trials = consume(source)
     assert [(trial.clip, trial.label, trial.session, trial.context)
             for trial in trials] == [(i + 1, BIDS_LABELS[i % 2], 1, "") for i in range(6)]
@@ -102,7 +103,8 @@ def test_other_columns_say_label_clip_and_context(own, tmp_path):
     index = Windows.open(tmp_path / "windows").index
     split = make_split(index, "cross_context")
     assert set(index["context"].iloc[split.test]) == {"heard"} and set(index["context"].iloc[split.train]) == {"seen"}
-    assert {event.label for event in BIDSFolder(own, labels=BIDS_LABELS)._events[source.recordings[0].name]} == set(BIDS_LABELS)
+    events = BIDSFolder(own, labels=BIDS_LABELS)._events[source.recordings[0].name]
+    assert {event.label for event in events} == set(BIDS_LABELS)
 
 
 def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):

@@ -1,4 +1,4 @@
-"""Real EEG, from EDF files to scores under every protocol that such recordings allow; skipped where the recordings are missing."""
+"""Real EEG, from EDF files to scores under every protocol that fits; skipped where the recordings are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EmoEEG-MC: labels by the data set's own README, never guessed; seven other labels through all three stages, across contexts."""
+"""EmoEEG-MC: labels by the data set's README, never guessed; seven other labels through all stages, across contexts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_real_readme_is_read_whole():
 @needs_metadata
 @pytest.mark.parametrize(("who", "at_least"), [("02", 0.8), ("03", 0.6), ("55", 0.8)])
 def test_real_ratings_agree_with_the_order_of_the_readme(who, at_least):
-    """Rows of a beh table are trials in time, blocks of three in both contexts: what was meant to be felt is what most was felt."""
+    """Rows of a beh table are trials in time, blocks of three in both contexts; the label is the largest rating."""
     order = read_guide(METADATA / "README.md").orders[who, "video"]
     shown = [EMOTION_OF[name[:-1]] for i in range(0, len(order), 3) for name in order[i : i + 3] * 2]
     scores = pd.read_csv(METADATA / f"sub-{who}/beh/sub-{who}_task-emotion_beh.tsv",
@@ -190,7 +190,7 @@ def test_counts_that_disagree_cost_that_person_only(own, tmp_path):
         return [note for i, note in enumerate(notes) if i != 1]  # the first start of a video
 
     edit_notes(own / "sub-01/eeg/sub-01_task-emotion_eeg.edf", lose)
-    with pytest.raises(RecordingError, match=r"sub-01: its triggers tell 20 video trials, README\.md lists 21.*never "
+    with pytest.raises(RecordingError, match=r"sub-01: its triggers give 20 video trials, README\.md lists 21.*never "
                                              r"guessed"):
         consume(own)
     skipped = write_windows(EmoEEGMC(own), tmp_path / "windows", n_jobs=1)
@@ -248,7 +248,7 @@ def test_the_windows_carry_context_and_seven_labels(run):
 
 
 def test_effects_of_the_twin_go_from_video_to_imagery(run):
-    """Linear classification of band power, people and context unseen: the labels are those of the signal, 0.14 by chance."""
+    """Linear classification of band power, people and context unseen: labels fit the signal, chance is 0.14."""
     corpus = run.corpus
     answers = fit_baseline(Recipe(LOGISTIC, "z-score"), corpus, corpus.split).rows(corpus.split.test)
     score = balanced_accuracy(corpus.labels[corpus.split.test], answers, corpus.subjects[corpus.split.test], 7)
@@ -258,7 +258,8 @@ def test_effects_of_the_twin_go_from_video_to_imagery(run):
 def test_items_speak_of_these_labels_only(run):
     items = read_items(run.run.path / "adapter" / "items.jsonl")
     kinds = {item.kind for item in items}
-    assert {"predict", "describe", "select", "compare", "rank"} <= kinds and "match" not in kinds  # no scenarios for these labels
+    # There are no scenarios for these labels.
+    assert {"predict", "describe", "select", "compare", "rank"} <= kinds and "match" not in kinds
     assert all(item.options == list(EMOEEG_MC.labels) for item in items if item.kind == "predict")
     words = set(re.findall(r"[a-z]+", " ".join(item.response(True) for item in items)))
     assert set(EMOEEG_MC.labels) <= words and not words & {"happy", "surprise", "sad", "anger"}

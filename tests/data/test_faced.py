@@ -56,7 +56,8 @@ def test_clips_and_channels_are_the_published_ones(root):
         "012"] and len(source.check(source.recordings[0])) == 30
     trials = list(source.trials(source.recordings[1]))
     assert [trial.label
-            for trial in trials] == list(FACED_CLIPS) and FACED_CLIPS[0] == "anger" and FACED_CLIPS[12:16] == ("neutral",) * 4
+            for trial in trials] == list(FACED_CLIPS)
+    assert FACED_CLIPS[0] == "anger" and FACED_CLIPS[12:16] == ("neutral",) * 4
     assert sorted(map(FACED_CLIPS.count, LABELS.labels)) == [3] * 8 + [4]
     for trial in trials:
         assert trial.signal.shape == (30, 7500) and trial.sfreq == 250 and not {"A1", "A2"} & set(trial.ch_names)
@@ -102,12 +103,12 @@ def test_a_pickle_that_wants_to_run_something_is_refused_before_it_does(own):
     harm = own / "harm"
     first(own).write_bytes(pickle.dumps(_Dangerous(harm)))
     source = FACED(own)
-    with pytest.raises(RecordingError, match=r"sub000\.pkl is no pickled array of numbers \(it wants to call "
+    with pytest.raises(RecordingError, match=r"sub000\.pkl is no pickled array of numbers \(it calls "
                                              r"posix\.mkdir.*copy it again"):
         source.check(source.recordings[0])
     assert not harm.exists()
     first(own).write_bytes(pickle.dumps(np.array([_Dangerous(harm)], dtype=object)))
-    with pytest.raises(RecordingError, match="it wants to call"):
+    with pytest.raises(RecordingError, match="it calls"):
         source.check(source.recordings[0])
     assert not harm.exists() and len(source.check(source.recordings[1])) == 30
 
@@ -136,7 +137,7 @@ def test_samples_that_are_not_finite(own):
 
 
 def test_the_table_of_electrodes_is_believed(own):
-    """An agreeing table, whose first cohort has older names and its mastoids elsewhere, changes nothing; another order is refused."""
+    """A table that agrees (older names, mastoids elsewhere) changes nothing; another order is refused."""
     older = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
     one = [older.get(name, name).title() for name in FACED_CHANNELS]
     two = [name.title() for name in FACED_CHANNELS]

@@ -84,9 +84,9 @@ def coloured(exponent: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 def psd_of_mne(signal: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Density of [low, high) Hz in steps of half a hertz."""
-    density, frequencies = mne.time_frequency.psd_array_welch(signal.astype(float), SFREQ, fmin=low, fmax=high - 0.25, n_fft=512, n_per_seg=512,
-                                                              n_overlap=256, window="hann", remove_dc=False,
-                                                              verbose="error")
+    density, frequencies = mne.time_frequency.psd_array_welch(
+        signal.astype(float), SFREQ, fmin=low, fmax=high - 0.25, n_fft=512, n_per_seg=512, n_overlap=256, window="hann",
+        remove_dc=False, verbose="error")
     assert frequencies[0] == low and frequencies[-1] == high - 0.5
     return density, frequencies
 

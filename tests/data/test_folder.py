@@ -1,4 +1,4 @@
-"""One's own files: every format that can be written here is read back to microvolts, stretches are the table's, bad files cost themselves."""
+"""A labelled folder: every format is read back to microvolts, stretches are the table's, bad files are left out."""
 
 from __future__ import annotations
 
@@ -50,14 +50,16 @@ def write_split_set(path: Path, data: np.ndarray) -> None:
     data.T.astype("<f4").tofile(path.with_suffix(".fdt"))
     located = np.array([(name, i) for i, name in enumerate(NAMES, start=1)],
                        dtype=[("labels", object), ("urchan", object)])
-    facts = {"nbchan": len(NAMES), "trials": 1, "pnts": data.shape[1], "srate": float(SFREQ), "xmin": 0.0, "xmax": data.shape[1] / SFREQ,
+    facts = {"nbchan": len(NAMES), "trials": 1, "pnts": data.shape[1], "srate": float(SFREQ), "xmin": 0.0,
+             "xmax": data.shape[1] / SFREQ,
              "data": path.with_suffix(".fdt").name, "chanlocs": located, "event": np.array([]), "epoch": np.array([]),
              "setname": "", "ref": "", "chaninfo": {"nosedir": "+X"}, "etc": {"tool": "tests"}}
     savemat(path, {"EEG": facts}, appendmat=False)
 
 
 WRITERS = {
-    "EDF": ("a.edf", export), "BDF": ("a.bdf", write_bdf), "BrainVision": ("a.vhdr", export), "EEGLAB": ("a.set", export),
+    "EDF": ("a.edf", export), "BDF": ("a.bdf", write_bdf), "BrainVision": ("a.vhdr", export),
+    "EEGLAB": ("a.set", export),
     "EEGLAB in two files": ("a.set", write_split_set), "FIF": ("a_raw.fif", lambda path,
                                                                data: raw_of(data).save(path, verbose="error")),
     "GDF": ("a.gdf", lambda path, data: write_gdf(path, NAMES, data, SFREQ)),
@@ -104,8 +106,7 @@ def test_a_missing_companion_is_named(root, tmp_path, kind, lost, says):
     with pytest.raises(RecordingError) as caught:
         list(source.trials(source.recordings[0]))
     message = str(caught.value)
-    assert str(root
-               / name) in message and lost in message and says in message and "copy all of them" in message and "\n" not in message
+    assert all(part in message for part in (str(root / name), lost, says, "copy all of them")) and "\n" not in message
     assert list(write_windows(source, tmp_path / "windows", n_jobs=1)) == [name]
     assert len(Windows.open(tmp_path / "windows")) == 5
 

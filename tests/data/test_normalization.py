@@ -52,7 +52,8 @@ def own_gains(subjects: np.ndarray, seed: int = 1) -> np.ndarray:
 
 def fitted_levels(power: np.ndarray, subjects: np.ndarray, split: Split) -> np.ndarray:
     """Mean log power of every person over the rows that were fitted: (person, channel, band)."""
-    return np.stack([np.log(power[split.fit])[subjects[split.fit] == name].mean(axis=0) for name in sorted(set(subjects))])
+    log_power = np.log(power[split.fit])
+    return np.stack([log_power[subjects[split.fit] == name].mean(axis=0) for name in sorted(set(subjects))])
 
 
 def spread(levels: np.ndarray) -> np.ndarray:
@@ -65,7 +66,7 @@ def equalized(signal: np.ndarray, subjects: np.ndarray, split: Split) -> tuple[t
     return equalize(signal, subjects), equalize
 
 
-# --- the equaliser
+# --- the equalizer
 
 
 @pytest.mark.parametrize("normalisation", ["calibration", "transductive"])
@@ -114,7 +115,7 @@ def test_the_twins_people_become_alike(windows):
 
 
 def test_microvolts_become_millivolts_once(noise, index, subjects):
-    """Without own levels the filter is 1, and only the unit changes."""
+    """With population statistics the filter is 1, and only the unit changes."""
     split = split_of(index, "population")
     output, equalize = equalized(noise * own_gains(subjects), subjects, split)
     assert (equalize.gain == 1).all() and UV_TO_MV == 1e-3
@@ -185,7 +186,7 @@ def with_other_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("part", ["val", "test"])
 @pytest.mark.parametrize("normalisation", [*INDUCTIVE, "transductive"])
 def test_only_transductive_levels_know_held_out_windows(noise, index, subjects, normalisation, part):
-    """Held-out windows made seven times as loud move neither gains nor baselines, unless the split says transductive."""
+    """Held-out windows of seven times the amplitude change neither gains nor baselines, except transductively."""
     split = split_of(index, normalisation)
     power = band_power(noise * own_gains(subjects), SFREQ)
     changed = with_other_rows(power, getattr(split, part))
@@ -219,7 +220,7 @@ def test_labels_play_no_part(noise, index, subjects, normalisation):
 
 
 def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index, subjects):
-    """Electrodes are put on anew for the second session: levels of a person leave the sessions apart, levels of a session do not."""
+    """Electrodes are put on anew for the second session: only session statistics remove the difference."""
     index = index.assign(session=1 + (np.arange(len(index)) // 2 % 2))
     contact = np.where(index["session"] == 2, 2.0, 0.5)[:, None, None]
     gap = {}
@@ -244,7 +245,7 @@ def mixed(noise: np.ndarray, subjects: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("alignment", ["z-score", "euclidean"])
 def test_alignment_gives_what_its_name_says(noise, index, subjects, alignment):
-    """Mean covariance over the fitted rows, by numpy: ones on the diagonal, and nothing beside it after Euclidean alignment."""
+    """Mean covariance over the fitted rows, by numpy: ones on the diagonal, the identity after Euclidean alignment."""
     split, data = split_of(index, "calibration"), mixed(noise, subjects)
     aligned = Aligner.fit(data, subjects, split, alignment)(data, subjects)
     for name in np.unique(subjects[split.fit]):

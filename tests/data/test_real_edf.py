@@ -1,4 +1,4 @@
-"""Real EDF files, from a table of stretches to a stage-1 score with whole people held out; skipped where the recordings are missing."""
+"""Real EDF files, from a table of stretches to a stage-1 score on unseen people; skipped where they are missing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_from_file_to_a_stage_1_score(run):
         scores[part] = balanced_accuracy(corpus.labels[rows], answers, corpus.subjects[rows], 2)
     assert scores["test"].chance == 0.5 and len(set(corpus.subjects[corpus.split.test])) == 2
     assert not set(corpus.subjects[corpus.split.test]) & set(corpus.subjects[corpus.split.train])
-    assert scores["train"].value > 0.7  # the states differ in real people: what is learned, not what carries over to two others
+    assert scores["train"].value > 0.7  # the states differ in real people: what is learned, not what generalizes to two
     assert scores["test"].low <= scores["test"].value <= scores["test"].high
     print(f"stage 1, two people held out: {scores['test'].value:.2f} [{scores['test'].low:.2f}, "
           f"{scores['test'].high:.2f}]")

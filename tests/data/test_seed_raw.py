@@ -1,4 +1,4 @@
-"""Raw SEED-VII: a written Neuroscan file comes back as it was, clips are cut by triggers or, where those are broken, by the clock."""
+"""Raw SEED-VII: a Neuroscan file is read as it was written; clips are cut by triggers or, where broken, by time."""
 
 from __future__ import annotations
 
@@ -67,12 +67,13 @@ def test_clips_are_those_of_the_preprocessed_files(raw_twin):
     for trial in trials:
         clip = stored[str(trial.clip)]
         assert trial.ch_names == SEED_CHANNELS and trial.signal.shape == (62, clip.shape[1] * 5)
-        np.testing.assert_allclose(trial.signal[:, 50:-50:5], clip[:, 10:-10], atol=0.3)  # resampling there and steps of 0.01 uV
+        # Resampling, and steps of 0.01 uV.
+        np.testing.assert_allclose(trial.signal[:, 50:-50:5], clip[:, 10:-10], atol=0.3)
         np.testing.assert_array_equal(trial.intensity, traces[str(trial.clip)][0])
 
 
 def test_windows_agree_with_those_of_the_preprocessed_files(raw_twin, tmp_path):
-    """The whole path: the same clips from 1000 Hz and from 200 Hz give the same windows to within what filters leave."""
+    """The same clips at 1000 Hz and at 200 Hz give the same windows, apart from effects of the filters."""
     assert write_windows(SeedVIIRaw(raw_twin), tmp_path / "raw", n_jobs=1) == {} == write_windows(SeedVII(raw_twin),
         tmp_path / "mat", n_jobs=1)
     raw, mat = Windows.open(tmp_path / "raw"), Windows.open(tmp_path / "mat")

@@ -37,7 +37,8 @@ from e2llm.data.sources.seed_vii import clip_emotion
 
 SFREQ = 200
 SMALL = TwinParams(subjects=2, sessions=1, clips=2, seconds=(8.2, 9.0))
-SILENT = {"window_noise": 0, "clip_noise": 0, "band_noise": 0, "idiosyncrasy": 0, "lapse_rate": 0, "blinks_per_minute": 0,
+SILENT = {"window_noise": 0, "clip_noise": 0, "band_noise": 0, "idiosyncrasy": 0, "lapse_rate": 0,
+          "blinks_per_minute": 0,
           "muscle_per_minute": 0, "bad_channel_rate": 0, "drift": 0, "line_uv": 0, "intensity": [1.0, 1.0]}
 
 

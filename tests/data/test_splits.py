@@ -72,7 +72,8 @@ def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, s
         assert set(index["subject"].iloc[split.fit]) == set(index["subject"])
     if normalisation == "population":
         np.testing.assert_array_equal(split.fit, split.train)
-    assert split.transductive == (normalisation == "transductive") and (len(split.fit) == len(index)) == split.transductive
+    assert split.transductive == (normalisation == "transductive")
+    assert (len(split.fit) == len(index)) == split.transductive
 
 
 @pytest.mark.parametrize(("protocol", "n_groups"), [("joint", 3), ("subjects", 5), ("clips", 4)])
@@ -246,7 +247,7 @@ def test_too_few_clips_for_the_folds(index):
 
 @pytest.fixture(scope="module")
 def two_ways() -> pd.DataFrame:
-    """Seven people, 21 imageries (clips 1-21) and 21 videos (22-42) of seven labels, two windows each, as EmoEEG-MC has them."""
+    """Seven people, 21 imageries (clips 1-21) and 21 videos (22-42) of seven labels, two windows each."""
     labels = ("sadness", "disgust", "fear", "neutral", "joy", "tenderness", "inspiration")
     rows = [(str(subject), 1, clip, window, 4.0 * window, labels[(clip - 1) % 21 // 3],
              "video" if clip > 21 else "imagery")
@@ -262,7 +263,8 @@ def test_across_contexts(two_ways, protocol, fold, trained, tested):
     assert contexts == {"train": {trained}, "val": {trained}, "test": {tested}}
     assert all(len(labels) == 7 for labels in sides(two_ways, split, "label").values())
     assert not set(two_ways["context"].iloc[split.fit]) & {tested}  # nobody's levels come from the context of the test
-    assert split.context_disjoint and split.subject_disjoint == (protocol == "cross_context_joint") == (not overlaps(people))
+    assert split.context_disjoint
+    assert split.subject_disjoint == (protocol == "cross_context_joint") == (not overlaps(people))
     assert "context unseen" in split.statement or "context both unseen" in split.statement
     trials = two_ways.assign(trial=two_ways["subject"] + "/" + two_ways["clip"].astype(str))
     assert not overlaps(sides(trials, split, "trial"))

@@ -1,4 +1,4 @@
-"""Sources of labelled recordings, by name: SEED-VII in both of its forms, other datasets, and files of one's own.
+"""Sources of labelled recordings, by name: SEED-VII in both of its forms, other datasets, and any labelled files.
 
 A source knows its label set, yields one :class:`Recording` at a time (so memory is bounded by one), and finds
 problems of its files before any signal is processed. Each lives in a module of its own; this one opens them.

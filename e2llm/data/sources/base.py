@@ -1,7 +1,7 @@
 """What every source of recordings yields, and how files of any format that MNE reads become it.
 
-Channels are placed by name or position in one function, signals leave it as float32 microvolts, and whatever is wrong
-with a file is said of that file alone.
+Channels are placed by name or position in one function, signals leave it as float32 microvolts, and a fault of a
+file concerns that file alone.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Recording:
 class Source(Protocol):
     """A data source: what :func:`e2llm.data.preprocessing.write_windows` needs of one.
 
-    ``matches``, where a source has it, tells where the channels of each recording were placed. A class that names this
+    ``matches``, where a source has it, holds the places of the channels of each recording. A class that names this
     one as its base takes over :meth:`inputs`.
     """
 
@@ -79,7 +79,7 @@ class Source(Protocol):
         """Trials of one recording, one in memory at a time."""
 
 
-# What a header file needs beside it.
+# Files that belong to a header file.
 _COMPANIONS = {
     ".vhdr": "a BrainVision recording is a .vhdr, a .vmrk and a .eeg file",
     ".ahdr": "a BrainVision recording is an .ahdr, an .amrk and an .eeg file",
@@ -91,7 +91,7 @@ _COMPANIONS = {
 
 
 def open_raw(path: Path) -> mne.io.BaseRaw:
-    """Open any file that MNE reads, without loading the signal; RecordingError names the file, the reason and missing companions."""
+    """Open any file that MNE reads, without its signal; RecordingError names file, reason and missing companions."""
     try:
         if path.suffix.lower() in (".vhdr", ".ahdr"):
             _check_brainvision(path)
@@ -101,23 +101,47 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
 
 
 def _check_brainvision(path: Path) -> None:
-    """MNE reads a recording whose markers are lost without a word."""
+    """Refuse lost companions of a header: MNE reads a recording without its markers and does not warn."""
     named = re.findall(r"^(?:DataFile|MarkerFile)\s*=\s*(.+?)\s*$", path.read_text(encoding="utf-8", errors="replace"),
                        re.MULTILINE)
     for name in named:
         if not (path.parent / name.replace("$b", path.stem)).is_file():
-            raise FileNotFoundError(f"its header names {name}, which is not beside it")
+            raise FileNotFoundError(f"its header names {name}, which is not in its folder")
 
 
 def why_unread(path: Path, error: Exception) -> str:
-    said = " ".join(str(error).split())
-    whole = _COMPANIONS.get(path.suffix.lower())
-    remedy = f" {whole[0].upper()}{whole[1:]}: copy all of them, under the names that the header file holds." if whole else ""
-    return f"{path} cannot be read by MNE ({said or type(error).__name__}).{remedy}"
+    """Why MNE cannot read a file, in one sentence, and which files belong together.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : Exception
+        What MNE raised.
+    """
+    fact = " ".join(str(error).split()) or type(error).__name__
+    whole = _COMPANIONS.get(path.suffix.lower(), "")
+    remedy = f" {whole[:1].upper()}{whole[1:]}: copy all of them, under the names that the header file holds."
+    return f"{path} cannot be read by MNE ({fact}).{remedy if whole else ''}"
 
 
 def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) -> Match:
-    """Where the EEG channels of an open recording lie; RecordingError if that is nowhere, or two lie at one place."""
+    """Where the EEG channels of an open recording lie.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording.
+    path : Path
+        Its file, for messages.
+    within_mm : float
+        As in :func:`e2llm.core.montage.match_channels`.
+
+    Raises
+    ------
+    RecordingError
+        If no channel has a place, or two have the same.
+    """
     picks = mne.pick_types(raw.info, eeg=True, exclude=())
     names = [raw.ch_names[i] for i in picks]
     match = match_channels(names, {raw.ch_names[i]: raw.info["chs"][i]["loc"][:3] for i in picks}, within_mm)
@@ -135,7 +159,23 @@ def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) 
 
 def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0.0,
                  stop: float | None = None) -> np.ndarray:
-    """Signal of the placed channels between two times in seconds, float32 microvolts (channels, samples); only that stretch is loaded.
+    """Signal of the placed channels between two times; only that stretch is loaded.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording.
+    match : Match
+        Its channels.
+    path : Path
+        Its file, for messages.
+    start, stop : float
+        Seconds of the recording; default all of it.
+
+    Returns
+    -------
+    ndarray, shape (n_channels, n_samples)
+        Float32 microvolts.
 
     Raises
     ------

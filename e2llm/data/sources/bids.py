@@ -14,7 +14,18 @@ import pandas as pd
 
 from ...core.labels import plain_labels
 from ...core.montage import NEAR_MM, Match
-from .base import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch, why_unread
+from .base import (
+    Recording,
+    RecordingError,
+    Source,
+    SourceError,
+    Trial,
+    bads_of,
+    open_raw,
+    place_channels,
+    read_stretch,
+    why_unread,
+)
 
 _EXTENSIONS = (".edf", ".EDF", ".bdf", ".vhdr", ".set", ".fif")
 _MISSING = ("", "n/a", "N/A")
@@ -51,8 +62,8 @@ class BIDSFolder(Source):
     labels : sequence of str
         Which of its values are labels of trials; empty: all but ``n/a``.
     clip_column : str
-        Column that says what was shown. Its values name the same thing for everybody, and stand once a person. Empty:
-        every trial is a clip of its own.
+        Column that says what was shown. Its values name the same thing for all subjects, and stand once a subject.
+        Empty: every trial is a clip of its own.
     context_column : str
         Column that says how the label was evoked; empty: one way.
     event_seconds : float
@@ -68,8 +79,7 @@ class BIDSFolder(Source):
 
     def __init__(self, root: str | Path, subjects: int | None = None, task: str = "", session: str = "",
                  label_column: str = "trial_type", labels: Sequence[str] = (), clip_column: str = "",
-                 context_column: str = "", event_seconds: float = 0.0,
-                 within_mm: float = NEAR_MM) -> None:
+                 context_column: str = "", event_seconds: float = 0.0, within_mm: float = NEAR_MM) -> None:
         self.root, self.within_mm = Path(root), within_mm
         self.columns = (label_column, clip_column, context_column)
         self.labels, self.event_seconds = tuple(labels), event_seconds
@@ -96,13 +106,13 @@ class BIDSFolder(Source):
         self._number()
 
     def inputs(self) -> list[Path]:
-        """Folders of the people who are used, and the files at the top, which hold for all; no derivatives."""
+        """Folders of the subjects who are used, and the files at the top, which hold for all; no derivatives."""
         people = {path.subject for path in self.paths.values()}
         shared = (path for path in self.root.iterdir() if path.is_file())
         return [*shared, *(self.root / f"sub-{person}" for person in people)]
 
     def _find(self, task: str, session: str) -> dict[str, mne_bids.BIDSPath]:
-        """Recordings by their path below the root, in the order of subjects, sessions and runs; derivatives are none."""
+        """Recordings by their path below the root, ordered by subject, session and run; without derivatives."""
         if not self.root.is_dir():
             raise SourceError(f"{self.root} is missing: data_root must be a BIDS dataset.")
         with warnings.catch_warnings():
@@ -161,8 +171,8 @@ class BIDSFolder(Source):
             raise RecordingError(f"{recording.path} has no events.tsv, and annotations of a file have no column "
                                  f"'{wanted}'; write the table.")
         return [{"onset": str(annotation["onset"]), "duration": str(annotation["duration"]),
-                 "label": str(annotation["description"]), "clip": "",
-                 "context": ""} for annotation in open_raw(recording.path).annotations]
+                 "label": str(annotation["description"]), "clip": "", "context": ""}
+                for annotation in open_raw(recording.path).annotations]
 
     def _event(self, row: dict[str, str], where: Path) -> _Event:
         try:
@@ -175,19 +185,20 @@ class BIDSFolder(Source):
         if not seconds > 0:
             raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no duration; give "
                                  "'event_seconds'.")
-        if empty := [name for name, column in zip(("clip", "context"), self.columns[1:], strict=True) if column
-                     and row[name] in _MISSING]:
+        if empty := [name for name, column in zip(("clip", "context"), self.columns[1:], strict=True)
+                     if column and row[name] in _MISSING]:
             raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {empty[0]}; fill column "
                                  f"'{self.columns[1]}'.")
         return _Event(start, start + seconds, row["label"], row["clip"], row["context"])
 
     def _number(self) -> None:
-        """Clips and sessions as numbers: clips by what was shown, or one after the other; sessions by their sorted names."""
+        """Number clips by what was shown, or one after the other; sessions by their sorted names."""
         values = sorted({event.clip for events in self._events.values() for event in events},
                         key=lambda text: (len(text), text))
         as_they_are = all(value.isdigit() for value in values)
         of_value = {value: int(value) if as_they_are else number for number, value in enumerate(values, start=1)}
-        self.clips, number, seen = {}, 0, set()
+        self.clips: dict[str, list[int]] = {}
+        number, seen = 0, set()
         for name, events in self._events.items():
             self.clips[name] = []
             for event in events:
@@ -217,8 +228,8 @@ class BIDSFolder(Source):
         """EEG channels of one recording that have a place on the head; raises RecordingError if it cannot be used."""
         raw, match = self._open(recording)
         seconds, last = raw.n_times / raw.info["sfreq"], self._events[recording.name][-1]
-        late = [event for event in self._events[recording.name] if event.start < 0
-                or event.stop > seconds + 1 / raw.info["sfreq"]]
+        late = [event for event in self._events[recording.name]
+                if event.start < 0 or event.stop > seconds + 1 / raw.info["sfreq"]]
         if late:
             raise RecordingError(f"{recording.path} lasts {seconds:g} s, but its event '{late[0].label}' lies from "
                                  f"{late[0].start:g} to {late[0].stop:g} s (the last ends at {last.stop:g} s): correct "

@@ -30,13 +30,22 @@ CONTEXTS = ("imagery", "video")
 # Stimuli in the order that the data set calls "reordered"; a clip number is the place there, videos after imageries.
 STIMULI = tuple(f"{name}{number}" for name in ("sad", "dis", "fear", "neu", "joy", "ten", "ins")
                 for number in (4, 5, 8))
-_KINDS = {"vid": "video", "ima": "imagery", "fade": "fade", "fede": "fade", "rating": "rating"}  # one line spells it "fede"
+# One line of the README spells it "fede".
+_KINDS = {"vid": "video", "ima": "imagery", "fade": "fade", "fede": "fade", "rating": "rating"}
 _RATING_MAX = 7.0
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What the README tells: ``codes[subject]`` maps trigger to kind, ``orders[subject, context]`` lists stimuli in the order shown."""
+    """Content of the README.
+
+    Parameters
+    ----------
+    codes : dict
+        Subject to trigger to kind.
+    orders : dict
+        Subject and context to stimuli in the order shown.
+    """
 
     codes: dict[str, dict[int, str]]
     orders: dict[tuple[str, str], tuple[str, ...]]
@@ -51,7 +60,7 @@ def read_guide(path: Path) -> Guide:
         If the file is missing, holds none of either, or an order names a stimulus that does not exist, or one twice.
     """
     if not path.is_file():
-        raise SourceError(f"{path} is missing: it tells which trigger means what, and who saw what; copy it from the "
+        raise SourceError(f"{path} is missing: it holds the meaning of triggers, and who saw what; copy it from the "
                           "data set.")
     text = path.read_text(encoding="utf-8")
     pair = rf"(?:{'|'.join(_KINDS)})\s*-\s*\d+"
@@ -59,7 +68,8 @@ def read_guide(path: Path) -> Guide:
     for subject, pairs in re.findall(rf"sub-(\d+)\s*:\s*((?:{pair}[\s,]*)+)", text):
         codes[subject] = {int(code): _KINDS[kind] for kind, code in re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d+)",
                                                                                pairs)}
-    orders, subject, start = {}, "", 0
+    orders: dict[tuple[str, str], tuple[str, ...]] = {}
+    subject, start = "", 0
     for found in re.finditer(r"`(\[.*?\])`", text):
         before, start = text[start : found.start()], found.end()
         if number := re.search(r"^(\d+)\.\s*$", before, re.MULTILINE):
@@ -90,7 +100,9 @@ class _Stretch:
 
 
 class EmoEEGMC(Source):
-    """A folder of EmoEEG-MC: ``sub-XX/eeg/sub-XX_task-emotion[_run-YY]_eeg.edf`` with ``README.md``; beh tables are optional.
+    """A folder of EmoEEG-MC: ``sub-XX/eeg/sub-XX_task-emotion[_run-YY]_eeg.edf`` and ``README.md``.
+
+    The tables of ratings (``beh``) are optional.
 
     Parameters
     ----------
@@ -128,11 +140,11 @@ class EmoEEGMC(Source):
         self._plans: dict[str, list[_Stretch]] = {}
 
     def inputs(self) -> list[Path]:
-        """The folders of the people who are used, and the README that tells triggers and orders."""
+        """The folders of the subjects who are used, and the README with triggers and orders."""
         return [self.root / "README.md", *(recording.path for recording in self.recordings)]
 
     def check(self, recording: Recording) -> list[str]:
-        """EEG channels that all files of one person have; raises RecordingError if their trials cannot be told."""
+        """EEG channels that all files of one person have; raises RecordingError if the trials are not clear."""
         stretches = self._plan(recording)
         places = [list(place_channels(open_raw(path), path, self.within_mm).places.values())
                   for path in self._files(recording)]
@@ -159,7 +171,7 @@ class EmoEEGMC(Source):
                 counts = {context: sum(stretch.context == context for stretch in found) for context in CONTEXTS}
             for context in CONTEXTS:
                 if counts[context] != len(wanted[context]) or not wanted[context]:
-                    raise RecordingError(f"{recording.name}: its triggers tell {counts[context]} {context} trials, "
+                    raise RecordingError(f"{recording.name}: its triggers give {counts[context]} {context} trials, "
                                          f"README.md lists {len(wanted[context])} stimuli; labels are never guessed, "
                                          "leave the subject out.")
             shown = {context: iter(wanted[context]) for context in CONTEXTS}
@@ -168,7 +180,7 @@ class EmoEEGMC(Source):
         return self._plans[recording.name]
 
     def _stretches(self, path: Path, run: int, subject: str) -> list[_Stretch]:
-        """Trials of one file: from a start to the press or the rating that ends it; a start that none follows is none."""
+        """Trials of one file: from a start to the press or rating that ends it; a start without one is left out."""
         events = self._events(path, subject)
         found = []
         for i, (onset, kind) in enumerate(events):
@@ -184,7 +196,7 @@ class EmoEEGMC(Source):
         return found
 
     def _events(self, path: Path, subject: str) -> list[tuple[float, str]]:
-        """Times and kinds of the triggers of one file; codes with another tens digit than README.md says count by their last digit."""
+        """Times and kinds of the triggers of one file; codes with an unlisted tens digit count by their last digit."""
         if subject not in self.guide.codes:
             raise RecordingError(f"{path}: README.md lists no trigger codes for sub-{subject}; use the data set's own "
                                  "README.")
@@ -198,13 +210,13 @@ class EmoEEGMC(Source):
         return sorted((onset, codes[code]) for onset, code in triggers if code in codes)
 
     def _intensities(self, recording: Recording, stretches: list[_Stretch]) -> list[float | None]:
-        """How much of its label each trial was rated to hold, in [0, 1]; None for neutral, and for all where the table has other rows."""
+        """Rated intensity of each trial's label in [0, 1]; None for neutral, and for all if the rows do not fit."""
         paths = sorted((recording.path / "beh").glob("*_beh.tsv"))
         if not paths:
             return [None] * len(stretches)
         try:
-            scores = pd.read_csv(paths[0], sep="\t", na_values="n/a")[[f"score_{i}"
-                for i in range(1, len(RATED) + 1)]].dropna(how="all")
+            columns = [f"score_{i}" for i in range(1, len(RATED) + 1)]
+            scores = pd.read_csv(paths[0], sep="\t", na_values="n/a")[columns].dropna(how="all")
         except Exception as error:
             raise RecordingError(f"{paths[0]} is not a readable table of ratings ({error}): copy it again, or remove "
                                  "it.") from None
@@ -233,8 +245,9 @@ class EmoEEGMC(Source):
 
 
 def _in_blocks(stretches: list[_Stretch]) -> list[_Stretch]:
-    """Those that stand in a run of three of one context: trials come in such blocks, repeated or practised ones alone do not."""
-    kept, i = [], 0
+    """Stretches in blocks of three of one context: trials come in such blocks, practised or repeated ones do not."""
+    kept: list[_Stretch] = []
+    i = 0
     while i < len(stretches):
         block = stretches[i : i + 3]
         if len(block) == 3 and len({stretch.context for stretch in block}) == 1:

@@ -1,7 +1,7 @@
-"""FACED (Chen et al. 2023, Sci. Data 10:740): its processed recordings, one pickled array a person, read without running pickled code.
+"""FACED (Chen et al. 2023, Sci. Data 10:740): pickled arrays, one a subject, read without running pickled code.
 
 Layout, by the data set's own read-me files: ``Processed_data/subNNN.pkl`` holds 28 clips x 32 electrodes x 7500
-samples, 30 s at 250 Hz in microvolts; clips are in the order of Stimuli_info.xlsx for everybody, electrodes in that of
+samples, 30 s at 250 Hz in microvolts; clips are in the order of Stimuli_info.xlsx for all, electrodes in that of
 the second cohort.
 """
 
@@ -31,28 +31,28 @@ FACED_CHANNELS: tuple[str, ...] = (
 _SHEET = "Electrode_Location.xlsx"
 # What a pickled numeric array may call: its own reconstruction, under the module names of numpy 1 and 2, and nothing
 # else.
-_ALLOWED = {(f"numpy.{core}.{module}", name) for core in ("core", "_core") for module, name in (
-    ("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))} | {("numpy", "ndarray"),
-                                                                                              ("numpy", "dtype"),
-                                                                                         ("_codecs", "encode")}
+_ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), *(
+    (f"numpy.{core}.{module}", name) for core in ("core", "_core")
+    for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer")))}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays of numbers; whatever else a pickle wants to call is refused before it is called."""
+    """Reads arrays of numbers; any other call of a pickle is refused before it runs."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it wants to call {module}.{name}, which no array of numbers needs")
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no array of numbers needs")
         return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
 
 
 def read_pickled_array(path: Path) -> np.ndarray:
-    """The array of numbers in a pickle; RecordingError for anything else, whose code is never run."""
+    """The array of numbers in a pickle; RecordingError for any other content, which is not run."""
     try:
         with path.open("rb") as file:
             content = _ArrayUnpickler(file).load()
     except Exception as error:
-        raise RecordingError(f"{path} is no pickled array of numbers ({error}): copy it again from Processed_data.") from None
+        raise RecordingError(f"{path} is no pickled array of numbers ({error}): copy it again from "
+                             "Processed_data.") from None
     if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu":
         raise RecordingError(f"{path} holds {type(content).__name__}, not an array of numbers: use the files of "
                              "Processed_data.")

@@ -1,4 +1,4 @@
-"""Any folder of recordings that MNE reads, with a table that says what was felt when."""
+"""Any folder of recordings that MNE reads, with a table of labels."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class LabelledFolder(Source):
         try:
             rows = pd.read_csv(self.table_path, dtype=str, keep_default_na=False).fillna("")
         except Exception as error:
-            raise SourceError(f"{self.table_path} is not a readable table ({error}): write it as comma-separated text.") from None
+            raise SourceError(f"{self.table_path} is not a readable table ({error}): write it as comma-separated "
+                              "text.") from None
         if missing := set(_NEEDED) - set(rows.columns):
             raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them.")
         if ("start" in rows) != ("stop" in rows):
@@ -118,8 +119,9 @@ class LabelledFolder(Source):
                 line = int(ordered.index[overlap.to_numpy().argmax()]) + 2
                 raise SourceError(f"{self.table_path}, line {line}: its stretch of {rows['file'][line - 2]} overlaps "
                                   "another; correct the times.")
-        if "clip" in rows and (twice := rows.assign(clip=rows["clip"].astype(int)).duplicated(["subject",
-                                                                                               "clip"])).any():
+        if "clip" not in rows:
+            return
+        if (twice := rows.assign(clip=rows["clip"].astype(int)).duplicated(["subject", "clip"])).any():
             line = int(twice.to_numpy().argmax()) + 2
             raise SourceError(f"{self.table_path}, line {line}: clip {rows['clip'][line - 2]} of subject "
                               f"{rows['subject'][line - 2]} stands in an earlier line; number what one person saw "

@@ -80,10 +80,12 @@ class SeedVII(Source):
             raise RecordingError(f"{recording.path} is not a readable .mat file ({error}): copy it again.") from None
         clips = sorted((key for key in shapes if key.isdigit()), key=int)
         if not clips:
-            raise RecordingError(f"{recording.path} has no clips: keys must be '1', '2', …, found {sorted(shapes)[:5]}.")
+            raise RecordingError(f"{recording.path} has no clips: keys must be '1', '2', …, found "
+                                 f"{sorted(shapes)[:5]}.")
         expected = {str(clip) for clip in self._expected_clips()}
         if missing := sorted(expected - set(clips), key=int):
-            raise RecordingError(f"{recording.path} lacks clips {', '.join(missing[:8])}: copy the complete file again.")
+            raise RecordingError(f"{recording.path} lacks clips {', '.join(missing[:8])}: copy the complete file "
+                                 "again.")
         for clip in clips:
             if int(clip) not in self.emotions:
                 raise RecordingError(f"{recording.path} has clip {clip}, which the stimuli order does not list: check "
@@ -117,7 +119,8 @@ class SeedVII(Source):
             try:
                 signal = loadmat(recording.path, variable_names=[clip])[clip]
             except Exception as error:
-                raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({error}); copy the file again.") from None
+                raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({error}); copy the file "
+                                     "again.") from None
             if not np.isfinite(signal).all():
                 raise RecordingError(f"{recording.path}, clip {clip}: {int((~np.isfinite(signal)).sum())} samples are "
                                      "not finite; repair or remove the file.")
@@ -126,7 +129,7 @@ class SeedVII(Source):
 
 
 def tables(root: Path) -> list[Path]:
-    """Files and folders beside the recordings that labels, intensities and times are read from."""
+    """Files and folders that labels, intensities and times are read from."""
     return [root / "emotion_label_and_stimuli_order.xlsx", root / "continuous_labels", root / "save_info"]
 
 
@@ -142,7 +145,22 @@ def read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
 
 
 def check_save_info(root: Path, subject: str, emotions: dict[int, str]) -> None:
-    """Cross-check the labels of the spreadsheet with the folder names in save_info; RecordingError where they disagree."""
+    """Compare the labels of the spreadsheet with the folder names in save_info.
+
+    Parameters
+    ----------
+    root : Path
+        The dataset.
+    subject : str
+        Subject whose tables are read.
+    emotions : dict of int to str
+        Clip to emotion, from :func:`read_stimuli_order`.
+
+    Raises
+    ------
+    RecordingError
+        If a table cannot be read, or disagrees.
+    """
     for path in sorted((root / "save_info").glob(f"{subject}_*_save_info.csv")):
         session = int(path.name.split("_")[2])
         try:
@@ -205,7 +223,9 @@ _NAME = re.compile(r"(\d+)_(\d{8})_(\d)")
 
 
 class SeedVIIRaw(Source):
-    """The ``EEG_raw`` folder of SEED-VII: ``{subject}_{yyyymmdd}_{session}.cnt``, 1000 Hz, 62 EEG channels and five others.
+    """The ``EEG_raw`` folder of SEED-VII: ``{subject}_{yyyymmdd}_{session}.cnt``, 1000 Hz.
+
+    A file has 62 EEG channels and five others.
 
     Parameters
     ----------
@@ -214,7 +234,7 @@ class SeedVIIRaw(Source):
     subjects : int, optional
         Use only the first so many subjects.
     data_format : str
-        How samples are stored, for files whose header does not tell: ``int16``, ``int32``, or ``auto``.
+        How samples are stored, for files whose header does not say: ``int16``, ``int32``, or ``auto``.
 
     Raises
     ------
@@ -308,7 +328,8 @@ class SeedVIIRaw(Source):
             rows = pd.read_csv(path, header=None)
             times = pd.to_datetime(rows[1], format="mixed")
         except Exception as error:
-            raise RecordingError(f"{path} is not a readable table of triggers and times ({error}): copy it again.") from None
+            raise RecordingError(f"{path} is not a readable table of triggers and times ({error}): copy it "
+                                 "again.") from None
         if not len(rows) or rows[0].tolist() != [1, 2] * (len(rows) // 2) or not times.is_monotonic_increasing:
             raise RecordingError(f"{path} does not list triggers 1 and 2 in turn with rising times: copy it again.")
         return list(zip(times[::2], times[1::2], strict=True))
