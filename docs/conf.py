@@ -46,9 +46,11 @@ numpydoc_show_class_members = False
 html_theme = "pydata_sphinx_theme"
 html_title = "e2llm"
 html_show_sourcelink = False
-html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "header_links_before_dropdown": 6,
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "navbar_center": [],
                       "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {"index": []}
+html_sidebars = {"**": ["pages.html"]}
 
 
 def _copy_lessons() -> None:
