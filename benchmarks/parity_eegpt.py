@@ -1,7 +1,7 @@
 """Parity of this kit's EEGPT with ``braindecode.models.EEGPT`` on shared random weights.
 
-braindecode needs torchaudio, which has no build that works beside a CPU-only torch from the package index on Linux, and whose presence breaks
-``import transformers``. So the comparison lives in an environment of its own; this script makes nothing outside it:
+braindecode needs torchaudio. On Linux that has no build for a CPU-only torch from the package index, and it breaks
+``import transformers``. So the comparison has an environment of its own; this script makes nothing outside it:
 
     python -m venv parity
     parity/bin/pip install torch==2.13.0                              # first, or another package pulls in a CUDA build
@@ -10,8 +10,9 @@ braindecode needs torchaudio, which has no build that works beside a CPU-only to
     echo torch==2.13.0 > pins && parity/bin/pip install -c pins braindecode==1.8.1 safetensors
     PYTHONPATH=. parity/bin/python benchmarks/parity_eegpt.py
 
-For each size braindecode's model is made at random, saved in the hub's layout (``config.json``, ``model.safetensors``) and loaded by
-:func:`e2llm.models.eegpt_weights.load_released_weights`; both then read the same signals. Exit code 1 if any output differs by more than 1e-5.
+For each size braindecode's model is made at random, saved in the hub's layout (``config.json``,
+``model.safetensors``) and loaded by :func:`e2llm.models.eegpt_weights.load_released_weights`. Both then read the same
+signals. Exit code 1 if any output differs by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, eegpt_config
 from e2llm.models.eegpt_weights import RELEASED_CHANNELS, load_released_weights
 
 TOLERANCE = 1e-5
-TEN_TWENTY = ["FP1", "FP2", "F7", "F3", "FZ", "F4", "F8", "T7", "C3", "CZ", "C4", "T8", "P7", "P3", "PZ", "P4", "P8", "O1", "O2"]
+TEN_TWENTY = ["FP1", "FP2", "F7", "F3", "FZ", "F4", "F8", "T7", "C3", "CZ", "C4", "T8",
+              "P7", "P3", "PZ", "P4", "P8", "O1", "O2"]
 CAPS = {"19 channels": TEN_TWENTY, "58 channels": list(RELEASED_CHANNELS), "62 channels": list(EEGPT_VOCABULARY)}
 
 
@@ -42,13 +44,15 @@ def braindecode_model(size: str, ch_names: list[str], seed: int) -> torch.nn.Mod
 
     config = eegpt_config(size)
     torch.manual_seed(seed)
-    model = Reference(n_chans=len(ch_names), n_times=N_PATCHES * PATCH, sfreq=SFREQ, chs_info=[{"ch_name": name} for name in ch_names],
-                      patch_size=PATCH, patch_stride=PATCH, chan_proj_type="none", return_encoder_output=True, embed_num=config.summary_tokens,
-                      embed_dim=config.width, depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio, n_outputs=2)
+    model = Reference(n_chans=len(ch_names), n_times=N_PATCHES * PATCH, sfreq=SFREQ, n_outputs=2,
+                      chs_info=[{"ch_name": name} for name in ch_names], patch_size=PATCH, patch_stride=PATCH,
+                      chan_proj_type="none", return_encoder_output=True, embed_num=config.summary_tokens,
+                      embed_dim=config.width, depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                parameter.mul_(100.0 if "patch_embed" in name else 3.0)  # signals are millivolts: without it they would hardly show
+                # Signals are in millivolts: with the usual weights they would hardly change the output.
+                parameter.mul_(100.0 if "patch_embed" in name else 3.0)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
@@ -56,14 +60,17 @@ def braindecode_model(size: str, ch_names: list[str], seed: int) -> torch.nn.Mod
 
 @torch.no_grad()
 def difference(size: str, ch_names: list[str], seed: int = 0, batch: int = 2) -> dict[str, object]:
-    """Largest difference of the two outputs, the spread that the signal (not the weights alone) gives them, and how many keys matched."""
+    """Largest difference of the two outputs, their spread over time patches, and how many keys matched."""
     theirs = braindecode_model(size, ch_names, seed)
     with tempfile.TemporaryDirectory() as folder:
-        save_file({key: value.contiguous() for key, value in theirs.state_dict().items()}, Path(folder) / "model.safetensors")
-        (Path(folder) / "config.json").write_text(json.dumps({"patch_size": PATCH, "patch_stride": PATCH, "sfreq": SFREQ}))
+        state = {key: value.contiguous() for key, value in theirs.state_dict().items()}
+        save_file(state, Path(folder) / "model.safetensors")
+        config = {"patch_size": PATCH, "patch_stride": PATCH, "sfreq": SFREQ}
+        (Path(folder) / "config.json").write_text(json.dumps(config))
         own = EEGPT(eegpt_config(size), ch_names).eval()
         report = load_released_weights(own, folder)
-    signal = torch.randn(batch, len(ch_names), N_PATCHES * PATCH, generator=torch.Generator().manual_seed(seed)) * 0.02  # millivolts
+    generator = torch.Generator().manual_seed(seed)
+    signal = torch.randn(batch, len(ch_names), N_PATCHES * PATCH, generator=generator) * 0.02  # millivolts
     ours, reference = own(signal), theirs(signal)
     assert ours.shape == reference.shape == (batch, N_PATCHES, own.config.summary_tokens, own.config.width)
     return {"matched": f"{len(report.matched)} of {report.total}", "difference": float((ours - reference).abs().max()),
@@ -80,10 +87,12 @@ def main() -> int:
         for cap, ch_names in CAPS.items():
             found = difference(size, ch_names)
             worst = max(worst, found["difference"])
-            form = "{width} wide, {depth} layers, {heads} heads, S = {summary_tokens}".format(**asdict(eegpt_config(size)))
+            form = "{width} wide, {depth} layers, {heads} heads, S = {summary_tokens}"
+            form = form.format(**asdict(eegpt_config(size)))
             print(f"{size:7} {form:42} {cap}: {found['matched']} keys, spread over time {found['spread']:.2f}, "
                   f"largest difference {found['difference']:.1e}")
-    print(f"largest difference of all {worst:.1e}, tolerance {TOLERANCE:.0e}: {'parity' if worst <= TOLERANCE else 'NO parity'}")
+    verdict = "parity" if worst <= TOLERANCE else "NO parity"
+    print(f"largest difference of all {worst:.1e}, tolerance {TOLERANCE:.0e}: {verdict}")
     return int(worst > TOLERANCE)
 
 
