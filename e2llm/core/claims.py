@@ -112,7 +112,20 @@ def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
 
 
 def level_index(z: np.ndarray, threshold: float) -> np.ndarray:
-    """Index in :data:`LEVELS` of every z-score, with ``threshold`` in place of :data:`LEVEL_THRESHOLD`."""
+    """Index in :data:`LEVELS` of every z-score.
+
+    Parameters
+    ----------
+    z : ndarray
+        Z-scores, any shape.
+    threshold : float
+        ``|z|`` from which a level is low or high.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is not above zero.
+    """
     if not threshold > 0:
         raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the "
                          "level in z.")
@@ -120,7 +133,25 @@ def level_index(z: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def claim_index(claims: Claims, names: EvidenceNames) -> list[tuple[int, int]]:
-    """Column (-1 for an unknown feature) and level of every claim, as numbers."""
+    """Column and level of every claim, as numbers.
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        Claims of a text.
+    names : EvidenceNames
+        Columns of the evidence.
+
+    Returns
+    -------
+    list of (int, int)
+        Column (-1 for an unknown feature) and index in :data:`LEVELS`.
+
+    Raises
+    ------
+    ValueError
+        For a level that is none of :data:`LEVELS`.
+    """
     columns = {name: i for i, name in enumerate(names.columns)}
     if wrong := [claim for claim in claims if claim.level not in LEVELS]:
         raise ValueError(f"'{wrong[0]}' has no level that is measured: say one of {', '.join(LEVELS)}.")

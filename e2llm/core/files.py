@@ -38,7 +38,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted keys: equal contents are equal bytes."""
+    """Write JSON with sorted keys: equal contents are equal bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file, replaced as a whole.
+    content
+        Anything that JSON can hold; NaN is refused.
+    """
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -133,7 +141,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_name(name: str, what: str = "run") -> str:
-    """Return ``name`` if it can name a folder, raise ValueError otherwise."""
+    """Return ``name`` if it can name a folder.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+    what : str
+        What it names, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it holds other signs than letters, digits, ``.``, ``_`` and ``-``.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot name a {what}: use letters, digits, '.', '_', '-', a letter or digit first.")
     return name

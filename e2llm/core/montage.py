@@ -74,8 +74,8 @@ def bipolar_pair(name: str) -> tuple[str, str] | None:
     """Sites that a bipolar derivation subtracts: ``"EEG Fp1-F7"`` gives ``("FP1", "F7")``, any other name None."""
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
     sites = [canonical(part) for part in "".join(words).split("-")]
-    if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= {*_standard_positions()["ch_pos"],
-                                                                         *_REFERENCES}:
+    known = {*_standard_positions()["ch_pos"], *_REFERENCES}
+    if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= known:
         return None
     return sites[0], sites[1]
 

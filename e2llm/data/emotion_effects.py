@@ -153,7 +153,17 @@ class Person:
 
 
 def draw_person(preset: Preset, rng: np.random.Generator, n_sessions: int = 4) -> Person:
-    """Draw one person from a preset."""
+    """Draw one person from a preset.
+
+    Parameters
+    ----------
+    preset : Preset
+        Sizes of what varies.
+    rng : Generator
+        Draws everything.
+    n_sessions : int
+        Sessions with a drift of their own.
+    """
     shape = (len(SOURCES), len(BANDS))
     own = rng.normal(0.0, preset.idiosyncrasy, (len(SEED_VII), shape[0] * shape[1] + 1))
     own[:, -1] *= 0.2  # the last latent is in Hz, not dB
@@ -184,6 +194,10 @@ def draw_intensity(film: np.ndarray, preset: Preset, rng: np.random.Generator) -
     ----------
     film : ndarray, shape (n_windows,)
         The film's part, uniform in [0, 1] and the same for every viewer.
+    preset : Preset
+        Range of intensities and rate of lapses.
+    rng : Generator
+        Draws the viewer's part and the lapses.
     """
     low, high = preset.intensity
     intensity = low + (high - low) * (0.7 * film + 0.3 * rng.uniform(size=film.shape))
@@ -191,7 +205,20 @@ def draw_intensity(film: np.ndarray, preset: Preset, rng: np.random.Generator) -
 
 
 def intensity_prior(preset: Preset, n_levels: int = 9) -> tuple[np.ndarray, np.ndarray]:
-    """Levels and their probabilities that stand for :func:`draw_intensity` in the oracle's integral."""
+    """Discrete distribution that stands for :func:`draw_intensity` in the oracle's integral.
+
+    Parameters
+    ----------
+    preset : Preset
+        Range of intensities and rate of lapses.
+    n_levels : int
+        Number of levels without the lapse.
+
+    Returns
+    -------
+    levels, shares : ndarray, shape (n_levels,) or (n_levels + 1,)
+        Intensities and their probabilities.
+    """
     # The sum of 0.7 and 0.3 of two uniform variables, by its exact distribution function (a trapezoid).
     edges = np.linspace(0.0, 1.0, n_levels + 1)
     grid = (np.arange(1000) + 0.5) / 1000
@@ -216,6 +243,10 @@ def draw_latents(person: Person, emotion: int, intensity: np.ndarray, preset: Pr
         Class index of the clip.
     intensity : ndarray, shape (n_windows,)
         Intensity trace in [0, 1], one value per 4 s.
+    preset : Preset
+        Sizes of the noise.
+    rng : Generator
+        Draws the noise.
 
     Returns
     -------

@@ -37,6 +37,8 @@ def band_power(windows: np.ndarray, sfreq: float, chunk: int = 256) -> np.ndarra
         Microvolts; may be memory-mapped, it is read in chunks.
     sfreq : float
         Sampling rate in Hz.
+    chunk : int
+        Windows in memory at a time.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def measure(windows: np.ndarray, sfreq: float, ch_names: list[str], chunk: int =
 
     Parameters
     ----------
-    windows, sfreq
+    windows, sfreq, chunk
         As in :func:`band_power`.
     ch_names : list of str
         Channel names.
@@ -102,7 +104,21 @@ def scalp_groups(ch_names: list[str]) -> dict[str, list[int]]:
 
 
 def group_entropy(power: np.ndarray, groups: dict[str, list[int]]) -> np.ndarray:
-    """Mean differential entropy of each group of channels, shape (n_windows, n_groups * n_bands)."""
+    """Mean differential entropy of each group of channels.
+
+    Parameters
+    ----------
+    power : ndarray, shape (n_windows, n_channels, n_bands)
+        Square microvolts.
+    groups : dict of str to list of int
+        Rows of the channels of each group, from :func:`scalp_groups` or
+        :func:`e2llm.core.montage.region_indices`.
+
+    Returns
+    -------
+    ndarray, shape (n_windows, n_groups * n_bands)
+        Nats.
+    """
     entropy = differential_entropy(power)
     return np.stack([entropy[:, rows].mean(axis=1) for rows in groups.values()], axis=1).reshape(len(power), -1)
 

@@ -201,10 +201,23 @@ def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> di
 class Windows:
     """Windows on disk.
 
-    ``data`` is memory-mapped float32 microvolts (window, channel, sample); ``power`` its band power
-    (window, channel, band), square microvolts; ``shape`` what :func:`e2llm.data.features.measure` measures of its
-    spectrum (window, 3); ``index`` has one row a window; ``channel_facts`` says which channels the recordings lacked
-    and what became of those, and which were placed by their position (see :class:`PreprocessParams`).
+    Parameters
+    ----------
+    data : ndarray, shape (n_windows, n_channels, n_samples)
+        Float32 microvolts, memory-mapped.
+    power : ndarray, shape (n_windows, n_channels, n_bands)
+        Band power, square microvolts.
+    shape : ndarray, shape (n_windows, 3)
+        Spectral shape from :func:`e2llm.data.features.measure`.
+    index : DataFrame
+        One row a window.
+    ch_names : list of str
+        Channels.
+    sfreq : float
+        Sampling rate in Hz.
+    channel_facts : dict
+        Channels that recordings lacked and what became of them, and those placed by a position
+        (:class:`PreprocessParams`).
     """
 
     data: np.ndarray

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .sources.seed_vii import clip_emotion
 
-NORMALISATIONS = ("calibration", "session", "population", "transductive")
+NORMALIZATIONS = ("calibration", "session", "population", "transductive")
 JOINT_GROUPS = 3  # groups of subjects in the protocol "joint", if not said otherwise
 
 
@@ -161,6 +161,20 @@ def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = JOINT_GROUPS) -> d
 
     Of the validation group only a third validates and the rest trains, so that few subjects still train well. The first
     ``n_groups`` folds test every person once; further folds test the same people on other clips.
+
+    Parameters
+    ----------
+    index : DataFrame
+        One row a window with ``subject``, ``clip``, ``label`` and, for some protocols, ``context``.
+    fold : int
+        Which part is the test part, from 0.
+    n_groups : int
+        Groups of subjects (of windows in ``random_windows``); protocols that make none ignore it.
+
+    Returns
+    -------
+    dict of str to ndarray of bool, shape (n_windows,)
+        Masks ``train``, ``val``, ``test`` and ``calibration``.
     """
     test_subject, val_group = _subject_groups(index, n_groups, fold)
     val_names = _by_number(index["subject"][val_group].unique())
@@ -173,28 +187,52 @@ def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = JOINT_GROUPS) -> d
 
 
 def subjects(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
-    """Whole subjects held out; their clips may have been seen by others. ``n_groups=0`` leaves one subject out."""
+    """Whole subjects held out; their clips may have been seen by others. ``n_groups=0`` leaves one subject out.
+
+    Parameters
+    ----------
+    index, fold, n_groups
+        As in :func:`joint`.
+    """
     test_subject, val_subject = _subject_groups(index, n_groups, fold)
     return {"train": ~test_subject & ~val_subject, "val": val_subject, "test": test_subject,
             "calibration": np.zeros(len(index), dtype=bool)}
 
 
 def clips(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Folds of the clips (:func:`clip_fold`; SEED-VII: the official four), all subjects pooled: same people."""
+    """Folds of the clips (:func:`clip_fold`; SEED-VII: the official four), all subjects pooled: same people.
+
+    Parameters
+    ----------
+    index, fold, n_groups
+        As in :func:`joint`.
+    """
     of_clip, n_folds = clip_fold(index)
     test, val = of_clip == fold, of_clip == (fold + 1) % n_folds
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
 
 
 def within_subject(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np.ndarray]:
-    """Folds of one subject's clips (:func:`clip_fold`): fold ``n s + k`` is fold k of n of the s-th subject."""
+    """Folds of one subject's clips (:func:`clip_fold`): fold ``n s + k`` is fold k of n of the s-th subject.
+
+    Parameters
+    ----------
+    index, fold, n_groups
+        As in :func:`joint`.
+    """
     subject, fold = divmod(fold, clip_fold(index)[1])
     own = (index["subject"] == _by_number(index["subject"].unique())[subject]).to_numpy()
     return {name: mask & own for name, mask in clips(index, fold).items()}
 
 
 def random_windows(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
-    """Windows dealt at random, so that every clip stands on both sides: a split that leaks."""
+    """Windows dealt at random, so that every clip stands on both sides: a split that leaks.
+
+    Parameters
+    ----------
+    index, fold, n_groups
+        As in :func:`joint`.
+    """
     group = np.random.default_rng(0).permutation(len(index)) % n_groups
     test, val = group == fold, group == (fold + 1) % n_groups
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
@@ -223,6 +261,11 @@ def cross_context(index: pd.DataFrame, fold: int = 0, n_groups: int = 0) -> dict
     """The same people, labels evoked in another way: fold 0 tests on imagery after video, fold 1 the reverse.
 
     Validation clips are of the training contexts: nothing is chosen by the test context.
+
+    Parameters
+    ----------
+    index, fold, n_groups
+        As in :func:`joint`.
     """
     test, val = _of_contexts(index, fold)
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
@@ -233,6 +276,11 @@ def cross_context_joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -
 
     Statistics of test subjects come from their clips in the other contexts, without labels and outside the validation
     clips.
+
+    Parameters
+    ----------
+    index, fold, n_groups
+        As in :func:`joint`.
     """
     group, context = divmod(fold, len(_contexts(index)))
     test_context, val_clip = _of_contexts(index, context)
@@ -305,7 +353,7 @@ def assign_norm_groups(index: pd.DataFrame, normalisation: str) -> np.ndarray:
     index : DataFrame
         One row a window with ``subject`` and, for ``session``, ``session``.
     normalisation : str
-        One of :data:`NORMALISATIONS`.
+        One of :data:`NORMALIZATIONS`.
 
     Returns
     -------

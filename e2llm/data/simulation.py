@@ -86,9 +86,21 @@ class TwinParams:
 
 
 def clip_seconds(params: TwinParams, subject: int) -> np.ndarray:
-    """Duration of every clip for one subject, seconds, shape (sessions * 20,)."""
-    who = 0 if params.duration_shortcut else subject
-    rng = np.random.default_rng([params.seed, 1, who])
+    """Duration of every clip for one subject.
+
+    Parameters
+    ----------
+    params : TwinParams
+        Range of durations, and whether all subjects share them.
+    subject : int
+        Number of the subject, from 1.
+
+    Returns
+    -------
+    ndarray, shape (sessions * 20,)
+        Seconds.
+    """
+    rng = np.random.default_rng([params.seed, 1, 0 if params.duration_shortcut else subject])
     seconds = rng.uniform(*params.seconds, size=params.sessions * 20)
     return np.round(seconds * SFREQ) / SFREQ
 
@@ -177,8 +189,8 @@ def _smooth_gain(levels_db: np.ndarray, n_times: int) -> np.ndarray:
 
 
 def _running_mean(x: np.ndarray, width: int) -> np.ndarray:
-    padded = np.concatenate([np.repeat(x[..., :1], width // 2, -1), x, np.repeat(x[..., -1:], width - width // 2, -1)],
-                            -1)
+    before, after = np.repeat(x[..., :1], width // 2, -1), np.repeat(x[..., -1:], width - width // 2, -1)
+    padded = np.concatenate([before, x, after], -1)
     total = np.cumsum(padded, axis=-1)
     return (total[..., width:] - total[..., :-width]) / width
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .audit import audit
-from .protocols import NORMALISATIONS, PROTOCOLS, Split, calibration_rows, n_folds
+from .protocols import NORMALIZATIONS, PROTOCOLS, Split, calibration_rows, n_folds
 
 
 def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration",
@@ -20,7 +20,7 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
     protocol : str
         Key of :data:`PROTOCOLS`.
     normalisation : str
-        One of :data:`NORMALISATIONS`; see :class:`Split`.
+        One of :data:`NORMALIZATIONS`; see :class:`Split`.
     accept_leaks : bool
         Take a protocol that leaks by design all the same; its scores are stamped.
     **options
@@ -36,8 +36,8 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"Unknown protocol '{protocol}' (known: {', '.join(PROTOCOLS)}).")
-    if normalisation not in NORMALISATIONS:
-        raise ValueError(f"Unknown normalisation '{normalisation}' (known: {', '.join(NORMALISATIONS)}).")
+    if normalisation not in NORMALIZATIONS:
+        raise ValueError(f"Unknown normalisation '{normalisation}' (known: {', '.join(NORMALIZATIONS)}).")
     fold, folds = options.get("fold", 0), n_folds(index, protocol, options.get("n_groups"))
     if fold not in range(folds):
         raise ValueError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: "
@@ -51,5 +51,13 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
 
 
 def accepted_rules(protocol: str, accept_leaks: bool) -> tuple[str, ...]:
-    """Rules of the auditor that are overridden: those a protocol breaks by design, if that is accepted."""
+    """Rules of the auditor that are overridden.
+
+    Parameters
+    ----------
+    protocol : str
+        Key of :data:`e2llm.data.protocols.PROTOCOLS`.
+    accept_leaks : bool
+        Accept what the protocol breaks by design.
+    """
     return PROTOCOLS[protocol].leaks if accept_leaks else ()

@@ -130,7 +130,7 @@ def test_region_rows_leave_out_what_the_cap_lacks():
 
 
 def digitised(seed: int, mm: float = 4.0, scale: float = 1.0) -> dict[str, np.ndarray]:
-    """The EEGPT cap as a digitiser finds it on somebody's head: other size, some millimetres off, names of its own."""
+    """The EEGPT cap as a digitizer measures it on a head: other size, some millimeters off, other names."""
     rng = np.random.default_rng(seed)
     return {f"E{i}": scale * (xyz + rng.normal(0, mm * 1e-3 / np.sqrt(3), 3))
             for i, xyz in enumerate(positions(list(EEGPT_VOCABULARY)))}

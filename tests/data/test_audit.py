@@ -51,7 +51,7 @@ def moved(split: Split, rows: np.ndarray, left: str) -> Split:
     return replace(split, **{**rest, left: np.append(rest[left], rows)})
 
 
-# --- planted leaks, each with the rule that must speak
+# --- planted leaks, each with the rule that must find it
 
 
 def split_clip() -> Split:

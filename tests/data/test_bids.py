@@ -97,7 +97,7 @@ def test_other_columns_say_label_clip_and_context(own, tmp_path):
     first, other = consume(source), consume(source, 2)
     assert [(trial.label, trial.context) for trial in first] == [("low", "seen"), ("high", "seen"), ("low", "heard"),
                                                                  ("high", "heard")]
-    # The same film is the same clip for everybody
+    # The same film is the same clip for all subjects
     assert [trial.clip for trial in first] == [trial.clip for trial in other]
     write_windows(source, tmp_path / "windows", n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
@@ -120,7 +120,7 @@ def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):
     assert "P4" not in source.check(source.recordings[0]) and consume(source)[0].bads == ("O2",)
     write_windows(source, tmp_path / "windows", PreprocessParams(lof_threshold=50), n_jobs=1)
     windows = Windows.open(tmp_path / "windows")
-    # Half of two lack it: nobody's loss
+    # Half of two lack it: no channel that most have
     assert windows.channel_facts["left_out"] == [] and "P4" not in windows.ch_names
     assert windows.index.groupby("subject")["bad_channels"].unique().map(list).to_dict() == {"01": ["O2"], "02": [""]}
 

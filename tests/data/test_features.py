@@ -111,8 +111,8 @@ def test_one_pass_measures_band_power_and_shape_whatever_the_chunks(dtype):
 
 def test_shape_knows_no_volume_but_its_own():
     signal = coloured(1.2, (5, len(SMALL_CAP)), 7)
-    shape, louder = (measure(x, SFREQ, SMALL_CAP)[1] for x in (signal, 10 * signal))
-    np.testing.assert_allclose(louder - shape, np.tile([0, 0, np.log(10)], (5, 1)), atol=2e-5)
+    shape, scaled = (measure(x, SFREQ, SMALL_CAP)[1] for x in (signal, 10 * signal))
+    np.testing.assert_allclose(scaled - shape, np.tile([0, 0, np.log(10)], (5, 1)), atol=2e-5)
 
 
 def test_what_is_silent_is_measured_too():

@@ -133,8 +133,8 @@ def test_several_stretches_of_one_file(root, tmp_path):
     write_windows(source, tmp_path / "windows", n_jobs=1)
     index = Windows.open(tmp_path / "windows").index
     shown = [["1", 7, "video"], ["1", 9, "imagery"], ["2", 7, "video"]]
-    assert index[["subject", "clip", "context", "start_s"]].to_numpy().tolist() == [[*trial, start] for trial in shown
-                                                                                    for start in (0.0, 4.0)]
+    expected = [[*trial, start] for trial in shown for start in (0.0, 4.0)]
+    assert index[["subject", "clip", "context", "start_s"]].to_numpy().tolist() == expected
 
 
 def test_a_source_without_contexts_has_no_such_column(root, tmp_path):
@@ -200,7 +200,7 @@ def test_channels_that_the_file_calls_bad_are_repaired(root, tmp_path):
 
 
 def test_channels_with_positions_and_names_of_their_own(root, tmp_path):
-    """A net whose channels are numbered: where they lie is measured, so they are placed, and it is written down."""
+    """A net whose channels are numbered is placed by measured positions, and the record says so."""
     real = ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "Cz"]
     raw = raw_of(signal(n=11), real, positions=True)
     raw.rename_channels({name: f"E{i}" for i, name in enumerate(real, start=1) if name != "Cz"})
@@ -223,7 +223,7 @@ def test_bipolar_recordings_are_refused(root):
     raw_of(signal(n=4)[:3], names[:3]).save(root / "b_raw.fif", verbose="error")
     table(root, ["a_raw.fif,1,1,rest", "b_raw.fif,2,1,task"])
     source = LabelledFolder(root)
-    assert source.check(source.recordings[0]) == ["O1"]  # against an ear: referential
+    assert source.check(source.recordings[0]) == ["O1"]  # against an earlobe: referential
     assert source.matches["a_raw.fif"].bipolar == ("Fp1-F7", "F7-T3", "T3-T5")
     with pytest.raises(RecordingError, match=r"has bipolar derivations only \(Fp1-F7, F7-T3, T3-T5\)"):
         source.check(source.recordings[1])

@@ -1,4 +1,4 @@
-"""Everybody's levels are made alike, from rows that the split allows and from no other."""
+"""Subjects are normalized from the rows that the split allows and from no other."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index
 
 
 def mixed(noise: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-    """Everybody's channels mixed by a matrix of their own."""
+    """The channels of each subject mixed by another matrix."""
     mixing = np.eye(N_CHANNELS) + 0.4 * np.random.default_rng(6).normal(size=(3, N_CHANNELS, N_CHANNELS))
     return (mixing[[int(name[1:]) for name in subjects]] @ noise).astype(np.float32)
 

@@ -126,12 +126,12 @@ def test_average_reference_over_the_whole_cap():
 @pytest.mark.parametrize("ch_names", [SEED_CHANNELS, SMALL_CAP], ids=["62", "19"])
 def test_a_loud_channel_is_interpolated(ch_names):
     truth = spatial_noise(9, ch_names)
-    loud = truth.copy()
+    broken = truth.copy()
     row = ch_names.index("C3")
-    loud[row] = np.random.default_rng(2).normal(0, 12 * truth.std(), truth.shape[1])
-    (expected, none), (repaired, bad) = (cleaned(signal, ch_names=ch_names) for signal in (truth, loud))
+    broken[row] = np.random.default_rng(2).normal(0, 12 * truth.std(), truth.shape[1])
+    (expected, none), (repaired, bad) = (cleaned(signal, ch_names=ch_names) for signal in (truth, broken))
     assert none == [] and bad == ["C3"]
-    untouched, _ = clean(trial_of(loud, ch_names), PreprocessParams(lof_threshold=1e9))
+    untouched, _ = clean(trial_of(broken, ch_names), PreprocessParams(lof_threshold=1e9))
     before, after = (np.corrcoef(signal[row], expected[row])[0, 1] for signal in (untouched.get_data(), repaired))
     assert abs(before) < 0.3 and after > 0.8
     others = [i for i in range(len(ch_names)) if i != row]
@@ -286,8 +286,7 @@ def test_a_bad_recording_costs_only_itself(own_twin, tmp_path, straight, how):
     rows = np.flatnonzero(straight.index["subject"] != "2")
     expected = straight.index.iloc[rows].reset_index(drop=True).assign(id=np.arange(len(rows)))
     assert_same(windows, replace(straight, data=straight.data[rows], power=straight.power[rows],
-                                 shape=straight.shape[rows],
-                                  index=expected))
+                                 shape=straight.shape[rows], index=expected))
 
 
 def test_windows_longer_than_every_clip(tiny_twin, tmp_path):

@@ -357,7 +357,7 @@ def test_viewers_of_one_film_feel_alike():
 
 
 def people(preset, n_people: int, seed: int):
-    """Latents of balanced windows: emotion, latents, the person's own effects, and whose they are."""
+    """Latents of balanced windows: emotion, latents, the person's effects, and the person."""
     rng = np.random.default_rng(seed)
     emotion, latents, effects, who = [], [], [], []
     for name in range(n_people):

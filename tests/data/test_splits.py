@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from e2llm.data.audit import LeakError, audit
-from e2llm.data.protocols import NORMALISATIONS, PROTOCOLS, Split, clip_fold, n_folds, official_fold
+from e2llm.data.protocols import NORMALIZATIONS, PROTOCOLS, Split, clip_fold, n_folds, official_fold
 from e2llm.data.sources.seed_vii import clip_emotion
 from e2llm.data.splits import make_split
 
@@ -145,7 +145,7 @@ def test_unknown_names(index):
     with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, session, population, "
                                          r"transductive\)"):
         make_split(index, "joint", "zscore")
-    assert len(PROTOCOLS) == 7 and len(NORMALISATIONS) == 4
+    assert len(PROTOCOLS) == 7 and len(NORMALIZATIONS) == 4
 
 
 def test_held_out_subjects_have_nothing_to_calibrate_on(index):
@@ -262,7 +262,7 @@ def test_across_contexts(two_ways, protocol, fold, trained, tested):
     contexts, people = sides(two_ways, split, "context"), sides(two_ways, split, "subject")
     assert contexts == {"train": {trained}, "val": {trained}, "test": {tested}}
     assert all(len(labels) == 7 for labels in sides(two_ways, split, "label").values())
-    assert not set(two_ways["context"].iloc[split.fit]) & {tested}  # nobody's levels come from the context of the test
+    assert not set(two_ways["context"].iloc[split.fit]) & {tested}  # no statistics come from the test context
     assert split.context_disjoint
     assert split.subject_disjoint == (protocol == "cross_context_joint") == (not overlaps(people))
     assert "context unseen" in split.statement or "context both unseen" in split.statement
@@ -303,7 +303,7 @@ def test_clips_of_other_recordings_are_dealt_by_label(two_ways, protocol):
 
 
 def test_clips_of_ones_own_are_dealt_person_by_person():
-    """Three people, each with eight clips that nobody else has, numbered through."""
+    """Three people, each with eight clips of their own, numbered through."""
     rows = [(str(subject), 1, 8 * subject + clip, "ab"[clip % 2]) for subject in range(3) for clip in range(8)]
     own = pd.DataFrame(rows, columns=["subject", "session", "clip", "label"])
     for fold in range(4):

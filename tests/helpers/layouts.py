@@ -27,9 +27,8 @@ EXTRA = ("M1", "M2", "ECG", "HEO", "VEO")  # further channels of SEED-VII
 EMOEEG_CHANNELS = re.findall(
     r"\w+",
     """
-Fp1 Fpz Fp2 AF7 AF3 AF4 AF8 F7 F5 F3 F1 Fz F2 F4 F6 F8 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 T7 C5 C3 C1 Cz C2 C4 C6 T8 TP7
-CP5 CP3 CP1 CPz
-CP2 CP4 CP6 TP8 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2 F9 F10 TP9 TP10
+Fp1 Fpz Fp2 AF7 AF3 AF4 AF8 F7 F5 F3 F1 Fz F2 F4 F6 F8 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 T7 C5 C3 C1 Cz C2 C4 C6 T8
+TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2 F9 F10 TP9 TP10
 """,
 )
 
@@ -204,8 +203,8 @@ def _write_emoeeg_person(root: Path, who: str, order: list[str], seconds: float,
     beh = root / f"sub-{who}" / "beh" / f"sub-{who}_task-emotion_beh.tsv"
     beh.parent.mkdir()
     columns = ["trial_number", "video_name", *(f"score_{i}" for i in range(1, 11))]
-    pd.DataFrame([[i, 35, *row] for i, row in enumerate(ratings, start=1)], columns=columns).to_csv(beh, sep="\t",
-                                                                                                    index=False)
+    table = pd.DataFrame([[i, 35, *row] for i, row in enumerate(ratings, start=1)], columns=columns)
+    table.to_csv(beh, sep="\t", index=False)
     return explanations
 
 

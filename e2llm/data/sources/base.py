@@ -31,9 +31,24 @@ class SourceError(Exception):
 class Trial:
     """One labelled stretch of signal.
 
-    ``signal`` is float32 (channels, samples) in microvolts; ``intensity`` one value per 4 s, or None; ``context`` how
-    the label was evoked ("video", "imagery"), empty where a source has one way only; ``bads`` channels that the file
-    itself calls bad.
+    Parameters
+    ----------
+    subject, session, clip
+        Who was recorded, when, and what was shown.
+    label : str
+        Of the source's label set.
+    signal : ndarray, shape (n_channels, n_samples)
+        Float32 microvolts.
+    sfreq : float
+        Sampling rate in Hz.
+    ch_names : tuple of str
+        Canonical names.
+    intensity : ndarray, optional
+        One value per 4 s.
+    context : str
+        How the label was evoked ("video", "imagery"); empty where a source has one way only.
+    bads : tuple of str
+        Channels that the file marks as bad.
     """
 
     subject: str
@@ -199,5 +214,13 @@ def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0
 
 
 def bads_of(raw: mne.io.BaseRaw, match: Match) -> tuple[str, ...]:
-    """Canonical names of the channels that the file marks as bad."""
+    """Canonical names of the channels that the file marks as bad.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording.
+    match : Match
+        Its channels.
+    """
     return tuple(match.places[name] for name in raw.info["bads"] if name in match.places)

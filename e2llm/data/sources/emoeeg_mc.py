@@ -66,19 +66,19 @@ def read_guide(path: Path) -> Guide:
     pair = rf"(?:{'|'.join(_KINDS)})\s*-\s*\d+"
     codes = {}
     for subject, pairs in re.findall(rf"sub-(\d+)\s*:\s*((?:{pair}[\s,]*)+)", text):
-        codes[subject] = {int(code): _KINDS[kind] for kind, code in re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d+)",
-                                                                               pairs)}
+        found = re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d+)", pairs)
+        codes[subject] = {int(code): _KINDS[kind] for kind, code in found}
     orders: dict[tuple[str, str], tuple[str, ...]] = {}
     subject, start = "", 0
-    for found in re.finditer(r"`(\[.*?\])`", text):
-        before, start = text[start : found.start()], found.end()
+    for listed in re.finditer(r"`(\[.*?\])`", text):
+        before, start = text[start : listed.start()], listed.end()
         if number := re.search(r"^(\d+)\.\s*$", before, re.MULTILINE):
             subject, before = f"{int(number[1]):02d}", "imagery video"
         elif named := re.findall(r"\*\*sub-?(\d+)", before):
             subject, before = named[-1], before[before.rindex(f"sub{named[-1]}") :]
-        names = tuple(ast.literal_eval(found[1]))
+        names = tuple(ast.literal_eval(listed[1]))
         if len(set(names)) != len(names) or not set(names) <= set(STIMULI):
-            raise SourceError(f"{path}: the order {found[1][:60]}… of subject {subject} names an unknown stimulus, or "
+            raise SourceError(f"{path}: the order {listed[1][:60]}… of subject {subject} names an unknown stimulus, or "
                               "one twice; copy it again.")
         orders |= {(subject, context): names for context in CONTEXTS if context in before.lower()}
     if not codes or not orders:
@@ -238,8 +238,8 @@ class EmoEEGMC(Source):
             own = {name: place for name, place in match.places.items() if place in names}
             signal = read_stretch(raw, Match(own), stretch.path, stretch.start, stretch.stop)
             clip = STIMULI.index(stretch.stimulus) + 1 + len(STIMULI) * CONTEXTS.index(stretch.context)
-            trace = None if intensity is None else np.full(int(np.ceil((stretch.stop - stretch.start) / 4.0)),
-                                                           intensity)
+            n_values = int(np.ceil((stretch.stop - stretch.start) / 4.0))
+            trace = None if intensity is None else np.full(n_values, intensity)
             yield Trial(recording.subject, stretch.session, clip, EMOTION_OF[stretch.stimulus[:-1]], signal,
                         raw.info["sfreq"], tuple(own.values()), trace, stretch.context, bads_of(raw, match))
 

@@ -134,7 +134,20 @@ def tables(root: Path) -> list[Path]:
 
 
 def read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
-    """Intensity traces of one subject, one value per 4 s, by clip number as text; empty where the folder has none."""
+    """Intensity traces of one subject, one value per 4 s, by clip number as text.
+
+    Parameters
+    ----------
+    root : Path
+        The dataset.
+    subject : str
+        Subject whose file is read; without one there are no traces.
+
+    Raises
+    ------
+    RecordingError
+        If the file cannot be read.
+    """
     path = root / "continuous_labels" / f"{subject}.mat"
     if not path.is_file():
         return {}
