@@ -108,7 +108,7 @@ class AugmentedWindows:
             own = [row for row in rng.permutation(batch) if row in augmented_of]
             if not own:
                 raise ValueError(f"No window of a batch of {batch_size} has a clear edit: take larger batches, or no "
-                                 "copies.")
+                                 "augmented windows.")
             return [len(self.corpus.windows) + next(augmented_of[own[i % len(own)]]) for i in range(n)]
 
         return np.concatenate([np.concatenate([batch, drawn(batch)]) for batch in batches])

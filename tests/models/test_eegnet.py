@@ -131,7 +131,8 @@ def test_norms_are_limited_where_the_weights_are_used(name):
 
 def test_dropout_ends_either_block_and_is_random_in_training_alone():
     model, signal, seen = EEGNet(3, 2, 64, EEGNetParams(dropout=0.5, rate=16.0)), walk(4, 3, 64), []
-    with model.dropout.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape))), torch.no_grad():
+    with model.dropout.register_forward_hook(lambda module, inputs,
+                                             output: seen.append(tuple(output.shape))), torch.no_grad():
         model(signal)
     assert seen == [(4, 16, 1, 16), (4, 16, 1, 2)]
     with torch.no_grad():
@@ -144,7 +145,8 @@ def sine(hz: float, sfreq: float, n: int) -> np.ndarray:
     return np.sin(2 * np.pi * hz * np.arange(n) / sfreq)
 
 
-@pytest.mark.parametrize("sfreq, rate, n", [(256.0, 128.0, 512), (200.0, 128.0, 400), (1000.0, 128.0, 2000), (128.0, 128.0, 256)])
+@pytest.mark.parametrize("sfreq, rate, n", [(256.0, 128.0, 512), (200.0, 128.0, 400), (1000.0, 128.0, 2000),
+                                            (128.0, 128.0, 256)])
 def test_decimation_keeps_what_the_new_rate_can_hold(sfreq, rate, n):
     out = decimated(np.stack([[sine(10.0, sfreq, n), 3 * sine(4.0, sfreq, n)]]), sfreq, rate)
     assert out.shape == (1, 2, 256) and out.dtype == np.float32
@@ -224,7 +226,8 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
             if step == last:
                 raise Cut
 
-        return train_eegnet(data, prepare, labels, subjects, np.arange(40), 2, PARAMS, schedule, tmp_path / folder, on_step).state_dict()
+        return train_eegnet(data, prepare, labels, subjects, np.arange(40), 2, PARAMS, schedule, tmp_path / folder,
+                            on_step).state_dict()
 
     whole = train("whole")
     with pytest.raises(Cut):
@@ -247,7 +250,8 @@ def test_answers_do_not_depend_on_the_batches_they_are_given_in():
     model = EEGNet(8, 2, 64, PARAMS).train()
     logits = answers(model, data, prepare, subjects)
     with torch.no_grad():
-        assert logits == pytest.approx(model.eval()(torch.from_numpy(prepare(data, subjects)))["logits"].numpy(), abs=1e-6)
+        assert logits == pytest.approx(model.eval()(torch.from_numpy(prepare(data, subjects)))["logits"].numpy(),
+                                       abs=1e-6)
     assert logits.shape == (10, 2) and logits.std(axis=0).min() > 1e-4
     assert answers(model.train(), data, prepare, subjects, batch=3) == pytest.approx(logits, abs=1e-6)
     assert answers(model, data, prepare, subjects, 2, np.array([8, 1, 5])) == pytest.approx(logits[[8, 1, 5]], abs=1e-6)

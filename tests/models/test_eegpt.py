@@ -93,7 +93,7 @@ def test_swapped_patches_swap_their_tokens():
 
 
 @torch.no_grad()
-def test_channels_are_told_apart_by_name_not_by_row():
+def test_channels_are_known_by_name_not_by_row():
     signal, order = noise(2), [3, 0, 5, 1, 4, 2]
     encoder = make(eegpt_config("tiny2"))
     renamed = EEGPT(encoder.config, [CHANNELS[i] for i in order]).eval()
@@ -121,7 +121,7 @@ def test_patch_dropout_keeps_some_patches_in_order_in_training_only():
     kept_sets = set()
     for _ in range(4):
         kept = encoder.train()(signal)
-        distance = (kept[0].flatten(1)[:, None] - whole[0].flatten(1)[None]).abs().amax(-1)  # (kept patches, all patches)
+        distance = (kept[0].flatten(1)[:, None] - whole[0].flatten(1)[None]).abs().amax(-1)  # (kept, all)
         at = distance.argmin(dim=1).tolist()
         assert kept.shape[1] == 12 and distance.min(dim=1).values.max() < 1e-4
         assert at == sorted(set(at))
@@ -157,7 +157,8 @@ def slow_contrastive(embedding: np.ndarray, labels: np.ndarray, temperature: flo
         positives = [p for p in others if labels[p] == labels[i]]
         if positives:
             below = sum(np.exp(z[i] @ z[a] / temperature) for a in others)
-            per_anchor.append(-sum(np.log(np.exp(z[i] @ z[p] / temperature) / below) for p in positives) / len(positives))
+            per_anchor.append(-sum(np.log(np.exp(z[i] @ z[p] / temperature) / below) for p in positives)
+                              / len(positives))
     return float(np.mean(per_anchor))
 
 
@@ -195,7 +196,8 @@ def test_the_loss_of_the_emotion_encoder_is_the_weighted_sum_of_its_terms():
     logits = out["logits"].double().numpy()
     log_probability = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     target = np.full((6, 3), 0.1 / 3) + 0.9 * np.eye(3)[labels.numpy()]
-    expected = {"ce": -(target * log_probability).sum(axis=1).mean(), "supcon": slow_contrastive(contrast, labels.numpy(), 0.3),
+    expected = {"ce": -(target * log_probability).sum(axis=1).mean(),
+                "supcon": slow_contrastive(contrast, labels.numpy(), 0.3),
                 "spectral": ((guess - spectral.numpy()) ** 2).mean()}
     for name, value in expected.items():
         assert float(out[name]) == pytest.approx(value, rel=1e-4)
@@ -207,7 +209,8 @@ def test_the_loss_of_the_emotion_encoder_is_the_weighted_sum_of_its_terms():
 def test_without_labels_there_is_no_loss_and_without_spectral_targets_no_such_term():
     signal = noise(2)
     assert set(EmotionEncoder(make(eegpt_config("tiny1")), 3, 2)(signal)) == {"logits", "embedding"}
-    assert "spectral" not in EmotionEncoder(make(eegpt_config("tiny1")), 3)(signal, torch.tensor([0, 1]), torch.zeros(2, 2))
+    assert "spectral" not in EmotionEncoder(make(eegpt_config("tiny1")), 3)(signal, torch.tensor([0, 1]),
+                                                                            torch.zeros(2, 2))
 
 
 @torch.no_grad()
@@ -225,9 +228,10 @@ def test_samples_without_a_label_and_targets_that_were_not_measured_are_no_part_
 
 @torch.no_grad()
 def test_a_change_is_held_against_what_was_measured_of_the_same_change():
-    """Whatever is misheard of a window and of its copy alike costs nothing in the term of change; its weight is a parameter."""
+    """An error that a window and its band-edited window share costs nothing in the term of change."""
     torch.manual_seed(0)
-    labels, source_index = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_SOURCE, NO_SOURCE, 1, 0, NO_SOURCE])
+    labels, source_index = torch.tensor([0, 1, UNLABELLED, UNLABELLED, UNLABELLED]), torch.tensor([NO_SOURCE, NO_SOURCE,
+                                                                                                   1, 0, NO_SOURCE])
     model = EmotionEncoder(make(eegpt_config("tiny1")), n_outputs=2, n_spectral=3, params=HeadParams(change=7.0)).eval()
     signal, spectral = noise(5), torch.randn(5, 3)
     spectral[2, 2] = float("nan")
@@ -266,7 +270,7 @@ def started(config: EEGPTConfig) -> EEGPT:
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", ["tiny2", "tiny3", "little"])
-def test_a_physiological_start_hears_rhythm_and_place_but_not_phase(size):
+def test_the_physiological_initialization_reads_rhythm_and_place_but_not_phase(size):
     encoder = started(eegpt_config(size))
 
     def pooled(*args) -> torch.Tensor:

@@ -11,7 +11,13 @@ from safetensors.torch import save_file
 
 from e2llm.core.montage import EEGPT_VOCABULARY
 from e2llm.models.eegpt import EEGPT, PATCH, EEGPTConfig, eegpt_config
-from e2llm.models.eegpt_weights import RELEASED_CHANNELS, initialize_encoder, load_released_weights, relative_amplitude, read_checkpoint
+from e2llm.models.eegpt_weights import (
+    RELEASED_CHANNELS,
+    initialize_encoder,
+    load_released_weights,
+    read_checkpoint,
+    relative_amplitude,
+)
 
 CHANNELS = ["FZ", "CZ", "PZ", "OZ"]
 
@@ -137,7 +143,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
 
 
 def hub_folder(encoder: EEGPT, folder: Path, **config: object) -> Path:
-    """The layout of braindecode's hub repositories: config.json, model.safetensors with a buffer and a head beside the encoder."""
+    """The layout of braindecode's hub repositories: config.json, model.safetensors with a buffer and a head."""
     folder.mkdir()
     state = {f"target_encoder.{key}": value.clone() for key, value in encoder.state_dict().items()}
     head = {"chans_id": torch.zeros(1, 4, dtype=torch.long), "final_layer.probe1.bias": torch.zeros(16)}
@@ -157,15 +163,18 @@ def test_a_hub_folder_gives_its_encoder_and_its_head_is_set_aside(tmp_path):
 
 
 def test_another_stride_or_rate_in_a_config_is_said(tmp_path):
-    report = load_released_weights(make(seed=2), hub_folder(make(seed=1), tmp_path / "hub", patch_stride=32, sfreq=200.0))
+    report = load_released_weights(make(seed=2), hub_folder(make(seed=1), tmp_path / "hub", patch_stride=32,
+                                                            sfreq=200.0))
     assert "states a stride of 32" in str(report) and "states 200 Hz" in str(report)
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_so_and_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no route")))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_,
+                        **__: (_ for _ in ()).throw(ConnectionError("no route")))
     own = make()
     before = snapshot(own)
-    with pytest.raises(ValueError, match=r"'braindecode/eegpt-pretrained' is neither .*ConnectionError: no route.*download it"):
+    with pytest.raises(ValueError, match=r"'braindecode/eegpt-pretrained' is neither .*ConnectionError: no "
+                                         r"route.*download it"):
         load_released_weights(own, "braindecode/eegpt-pretrained")
     assert unchanged(own, before)
 
@@ -222,14 +231,16 @@ def test_rows_named_by_the_file_find_their_places(tmp_path):
 
 def test_channels_that_a_pretraining_never_met_are_named(tmp_path):
     theirs = make(seed=1)
-    save_file(theirs.state_dict(), tmp_path / "own.safetensors", metadata={"trained_channels": json.dumps(["FZ", "CZ"]), "unit": json.dumps("mV")})
+    save_file(theirs.state_dict(), tmp_path / "own.safetensors",
+              metadata={"trained_channels": json.dumps(["FZ", "CZ"]), "unit": json.dumps("mV")})
     assert load_released_weights(make(seed=2), tmp_path / "own.safetensors").untrained == ["PZ", "OZ"]
 
 
 @pytest.mark.parametrize("size", ["tiny3", "little", "large"])
 def test_weights_of_another_size_name_the_size_that_fits(tmp_path, size):
     path = write(released(make(size)), tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=rf"Choose the size that the weights were made with: encoder_size '{size}' \(\d+ wide, 8 layers"):
+    with pytest.raises(ValueError, match=rf"Choose the size that the weights were made with: encoder_size '{size}' "
+                                         rf"\(\d+ wide, 8 layers"):
         load_released_weights(make("tiny1"), path)
 
 
@@ -250,12 +261,14 @@ def test_patches_of_another_length_are_refused(tmp_path):
 @pytest.mark.parametrize("places, stride", [(31, 32), (61, 16), (121, 8)])
 def test_places_in_time_that_overlap_are_refused(tmp_path, places, stride):
     state = released(make(seed=1)) | {"predictor.time_embed": torch.zeros(1, places, 64)}
-    with pytest.raises(ValueError, match=rf"'predictor.time_embed' has {places} places in 4 s, .* stride of {stride} samples, not 64"):
+    with pytest.raises(ValueError, match=rf"'predictor.time_embed' has {places} places in 4 s, .* stride of {stride} "
+                                         rf"samples, not 64"):
         load_released_weights(make(), write(state, tmp_path / "a.ckpt"))
 
 
 def test_places_in_time_that_do_not_overlap_are_fine(tmp_path):
-    state = released(make(seed=1)) | {"predictor.time_embed": torch.zeros(1, 16, 64), "predictor.pos_embed": torch.zeros(1, 1, 4, 64)}
+    state = released(make(seed=1)) | {"predictor.time_embed": torch.zeros(1, 16, 64),
+                                      "predictor.pos_embed": torch.zeros(1, 1, 4, 64)}
     load_released_weights(make(), write(state, tmp_path / "a.ckpt"))
 
 
@@ -284,10 +297,12 @@ def test_every_key_that_did_not_match_is_listed(tmp_path):
         state[f"target_encoder.other_{key}"] = state.pop(f"target_encoder.{key}")
     state["target_encoder.norm.bias"] = torch.zeros(3)
     path = write(state, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=rf"missing .* and {len(lost) - 5} more, other shape \['norm.bias'\], unused {len(lost)}"):
+    with pytest.raises(ValueError, match=rf"missing .* and {len(lost) - 5} more, other shape \['norm.bias'\], unused "
+                                         rf"{len(lost)}"):
         load_released_weights(own, path, min_share=0.8)
     report = load_released_weights(own, path, min_share=0.5)
-    assert report.rest == [*(f"{key}: missing" for key in lost), "norm.bias: mismatched", *(f"other_{key}: unexpected" for key in lost)]
+    assert report.rest == [*(f"{key}: missing" for key in lost), "norm.bias: mismatched",
+                           *(f"other_{key}: unexpected" for key in lost)]
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}])
@@ -301,6 +316,7 @@ def test_starts_are_what_they_say():
     noise, same, predicted_evidence = (make("tiny2", seed=3) for _ in range(3))
     assert initialize_encoder(same, "random").startswith("random start") and unchanged(same, snapshot(noise))
     initialize_encoder(predicted_evidence, "loud")
-    changed = [key for key, value in predicted_evidence.state_dict().items() if not torch.equal(value, noise.state_dict()[key])]
+    changed = [key for key, value in predicted_evidence.state_dict().items()
+               if not torch.equal(value, noise.state_dict()[key])]
     assert changed == ["patch_embed.proj.weight"]
     assert initialize_encoder(make("tiny2", seed=3), "").startswith("physiological start")

@@ -1,4 +1,4 @@
-"""Another encoder is one class: it is registered, goes through stage 1, is found again by its run, and bad ones are refused."""
+"""Another encoder is one class: registered, trained in stage 1, found again by its run; bad ones are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from e2llm.app.runs import Run, StageMissing
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
-from e2llm.models.encoders import Encoder, EncoderConfig, config_from, config_values, encoder_config, make_encoder, register, initialize
+from e2llm.models.encoders import (
+    Encoder,
+    EncoderConfig,
+    config_from,
+    config_values,
+    encoder_config,
+    initialize,
+    make_encoder,
+    register,
+)
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.training import stage1_encoder
@@ -40,7 +49,7 @@ class LogPowerConfig:
 
 
 class LogPower(nn.Module):
-    """Log power of half a second around each 250 ms, every channel and 2 Hz step up to 44 Hz, mapped linearly to tokens."""
+    """Log power of 0.5 s around each 250 ms, by channel and 2 Hz step up to 44 Hz, mapped linearly to tokens."""
 
     def __init__(self, config: LogPowerConfig, ch_names: list[str]) -> None:
         super().__init__()
@@ -95,7 +104,8 @@ def test_eegpt_is_stored_as_it_always_was():
 
 def test_another_encoder_goes_through_stage_1(run):
     corpus = stages.open_dataset(run, PROTOCOL)
-    stage = stages.train_encoder(run, corpus, PROTOCOL, "log-power", {"patch_dropout": 0.0}, "", FIT, HeadParams(spectral=1.0), 0)
+    stage = stages.train_encoder(run, corpus, PROTOCOL, "log-power", {"patch_dropout": 0.0}, "", FIT,
+                                 HeadParams(spectral=1.0), 0)
     assert run.require("encoder")["params"]["encoder"] == {"kind": "log-power", "width": 24, "summary_tokens": 2}
     assert run.require("encoder")["facts"]["origin"] == "own start of LogPower"
     tokens, position = stages.load_tokens(run)
@@ -167,11 +177,13 @@ def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):
     language = new_language_model(tokenizer, ScratchParams(vocab_size=300), 0)
     language.save_pretrained(tmp_path / "language")
     tokenizer.save_pretrained(tmp_path / "language")
-    model = E2LLMForConditionalGeneration.join(language, tokenizer, str(tmp_path / "language"), encoder, encoder.config.token_width, 2, 0).eval()
+    model = E2LLMForConditionalGeneration.join(language, tokenizer, str(tmp_path / "language"), encoder,
+                                               encoder.config.token_width, 2, 0).eval()
     model.save_pretrained(tmp_path / "joined")
     again = E2LLMForConditionalGeneration.from_pretrained(tmp_path / "joined")
     assert isinstance(again.encoder, LogPower) and again.encoder.ch_names == names
-    ids = torch.tensor([[*[model.config.eeg_token_id] * model.config.tokens_per_segment, *tokenizer(" fear, joy")["input_ids"]]])
+    ids = torch.tensor([[*[model.config.eeg_token_id] * model.config.tokens_per_segment,
+                         *tokenizer(" fear, joy")["input_ids"]]])
     signal = torch.randn(1, 3, N_PATCHES * PATCH) * 0.01
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids, signal_mv=signal).logits, again(input_ids=ids, signal_mv=signal).logits)
@@ -196,7 +208,8 @@ def test_weights_of_another_encoder_are_all_found_or_refused(tmp_path):
     torch.manual_seed(0)
     theirs, own = LogPower(config, names), LogPower(config, names)
     save_file(theirs.state_dict(), tmp_path / "a.safetensors")
-    assert initialize(own, str(tmp_path / "a.safetensors")) == f"a.safetensors: {len(own.state_dict())} of {len(own.state_dict())} keys matched"
+    n_keys = len(own.state_dict())
+    assert initialize(own, str(tmp_path / "a.safetensors")) == f"a.safetensors: {n_keys} of {n_keys} keys matched"
     assert torch.equal(own.map.weight, theirs.map.weight)
     with pytest.raises(ValueError, match=r"does not fit LogPower: .*map.weight"):
         initialize(LogPower(replace(config, width=8), names), str(tmp_path / "a.safetensors"))

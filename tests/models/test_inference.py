@@ -55,7 +55,8 @@ def item(parts: list, options: list[str], kind: str = "predict", subject: str = 
 
 LONG = ["happy", "The segment shows sad and calm.", "resting counting"]
 ITEMS = [item([103, " Which?"], LONG), item(["A: ", 119, " B: ", 101, " Which segment is more pleasant?"], ["A", "B"]),
-         item(["A: ", 107, " B: ", 107, " C: ", 100, " more pleasant? sad"], LONG[::-1]), item([110], ["B", "A > B > C"]),
+         item(["A: ", 107, " B: ", 107, " C: ", 100, " more pleasant? sad"], LONG[::-1]),
+         item([110], ["B", "A > B > C"]),
          item(["Which?"], ["sad", "calm", "moving"])]
 
 
@@ -64,7 +65,8 @@ def one_by_one(engine: InferenceEngine, item: Item, said: str | None = None) -> 
     """Log-probability of each option: the whole text is read for it alone, without cache or padding."""
     processor, scores = engine.processor, []
     prompt = processor.ids(processor.prompt(item.messages, thinking=said is not None) + (said or ""))
-    eeg = torch.stack([torch.from_numpy(engine.features[engine.position[w]]) for w in item.windows]) if item.windows else None
+    eeg = torch.stack([torch.from_numpy(engine.features[engine.position[w]])
+                       for w in item.windows]) if item.windows else None
     for option in item.options:
         ids = [*prompt, *processor.ids(option), processor.tokenizer.eos_token_id]
         logits = engine.model(input_ids=torch.tensor([ids]), eeg_features=eeg).logits[0].double()
@@ -95,7 +97,8 @@ def test_option_scores_after_a_thought(engine):
 def test_options_of_different_length_can_be_compared_per_token(engine):
     ids = engine.processor.ids
     for scores, asked in zip(score_options(engine, ITEMS, per_token=True), ITEMS, strict=True):
-        assert scores == pytest.approx(one_by_one(engine, asked) / [len(ids(option)) + 1 for option in asked.options], abs=1e-4)
+        assert scores == pytest.approx(one_by_one(engine, asked) / [len(ids(option)) + 1 for option in asked.options],
+                                       abs=1e-4)
 
 
 def test_option_scores_depend_on_the_eeg(engine):
@@ -146,7 +149,9 @@ def silent(features: np.ndarray | None = None) -> InferenceEngine:
 def test_shuffling_keeps_within_the_person_and_is_seeded():
     plain = silent()
     mixed = shuffled(plain, INDEX, np.arange(10, N), 3)
-    assert shuffled(plain, INDEX, np.arange(10, N), 3).position == mixed.position != shuffled(plain, INDEX, np.arange(10, N), 4).position
+    assert shuffled(plain, INDEX, np.arange(10, N), 3).position == mixed.position != shuffled(plain, INDEX,
+                                                                                              np.arange(10, N),
+                                                                                              4).position
     assert plain.position == silent().position  # the listener itself still hears what it heard
     assert set(mixed.position) == set(plain.position)
     assert sorted(mixed.position.values()) == sorted(plain.position.values())
@@ -154,7 +159,8 @@ def test_shuffling_keeps_within_the_person_and_is_seeded():
     predicted_evidence = {window: window_of[row] for window, row in mixed.position.items()}
     assert all(INDEX["subject"][window] == INDEX["subject"][other] for window, other in predicted_evidence.items())
     assert all(window != other for window, other in predicted_evidence.items())
-    some = shuffled(plain, INDEX, np.array([12, 13, 70, 71]), 0).position  # windows outside the rows are neither heard nor asked about
+    some = shuffled(plain, INDEX, np.array([12, 13, 70, 71]),
+                    0).position  # windows outside the rows are neither heard nor asked about
     assert set(some) == {12, 13, 70, 71} and set(some.values()) == {plain.position[row] for row in some}
 
 
@@ -171,7 +177,7 @@ def test_without_eeg_leaves_the_words_and_no_window(engine):
 
 
 class Perfect(torch.nn.Module):
-    """Says the label that the first feature of the segment is the class index of; without EEG always the first label."""
+    """Gives the label whose class index is the first feature of the segment; without EEG always the first label."""
 
     def __init__(self, processor: E2LLMProcessor, thought: str = f"{THINK}\nI hear it.\n{END_THINK}\n\n") -> None:
         super().__init__()
@@ -188,7 +194,8 @@ class Perfect(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask, eeg_features=None, past_key_values=None, **_: object):
         cache = past_key_values or SimpleNamespace(classes=self.classes(input_ids, eeg_features))
-        cache.batch_repeat_interleave = lambda n: setattr(cache, "classes", [c for c in cache.classes for _ in range(n)])
+        cache.batch_repeat_interleave = lambda n: setattr(cache, "classes",
+                                                          [c for c in cache.classes for _ in range(n)])
         logits = torch.zeros(*input_ids.shape, self.size)
         for row, c in enumerate(cache.classes):
             words = [*self.ids(LABELS.labels[c]), self.eos]
@@ -219,8 +226,8 @@ def test_a_perfect_model_is_right_and_its_controls_guess(perfect):
 
     mixed, _ = score_items(shuffled(engine, INDEX, np.arange(N), 0), items)
     assert abs(mixed.value - 1 / 3) < 0.1  # 240 answers: standard error 0.03
-    deaf, _ = score_items(engine, without_eeg(items))
-    assert deaf.value == pytest.approx(1 / 3) and deaf.contains_chance and not deaf.above_chance
+    blind, _ = score_items(engine, without_eeg(items))
+    assert blind.value == pytest.approx(1 / 3) and blind.contains_chance and not blind.above_chance
 
 
 def test_answers_that_cannot_be_read_are_reported_and_a_choice_is_made_all_the_same(perfect):
@@ -241,14 +248,14 @@ def test_descriptions_are_chosen_without_a_thought(engine):
 
 
 def test_the_mean_token_says_the_same_whatever_the_window(engine):
-    deaf = with_mean_token(engine, [100, 105, 110])
-    one, two = (score_options(deaf, [item([window, " Which?"], LONG)])[0] for window in (103, 119))
+    without_eeg = with_mean_token(engine, [100, 105, 110])
+    one, two = (score_options(without_eeg, [item([window, " Which?"], LONG)])[0] for window in (103, 119))
     np.testing.assert_array_equal(one, two)
     wanted = replace(engine, features=np.repeat(engine.features[[0, 5, 10]].mean(axis=0, keepdims=True), 20, axis=0))
     np.testing.assert_allclose(one, score_options(wanted, [item([103, " Which?"], LONG)])[0], rtol=1e-5)
 
 
-def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(engine):
+def test_a_random_projector_predicts_something_else_and_leaves_the_model_unchanged(engine):
     before = {name: value.clone() for name, value in engine.model.state_dict().items()}
     other = with_random_projector(engine, 1)
     assert all(torch.equal(value, before[name]) for name, value in engine.model.state_dict().items())
@@ -259,40 +266,46 @@ def test_a_random_projector_hears_something_else_and_leaves_the_model_alone(engi
         assert float(mine) == pytest.approx(float(theirs), rel=1e-4)
     question = [item([103, " Which?"], LONG)]
     assert not np.allclose(score_options(other, question)[0], score_options(engine, question)[0])
-    np.testing.assert_array_equal(score_options(other, question)[0], score_options(with_random_projector(engine, 1), question)[0])
+    np.testing.assert_array_equal(score_options(other, question)[0],
+                                  score_options(with_random_projector(engine, 1), question)[0])
 
 
 @pytest.fixture(scope="module")
-def speaking(processor, engine) -> InferenceEngine:
-    """The same model with evidence that is heard, which in these windows is loud."""
-    weight = torch.cat([2 * torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1)), torch.zeros(3, WIDTH)], dim=1)
+def with_evidence(processor, engine) -> InferenceEngine:
+    """The same model with evidence tokens; the predicted evidence of these windows is large."""
+    weight = torch.cat([2 * torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1)), torch.zeros(3, WIDTH)],
+                       dim=1)
     evidence_probe = EvidenceProbe(["occipital alpha", "frontal theta", "artefact level"], weight, torch.zeros(3))
     language = engine.model.language_model
-    model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0, evidence_probe, 2).eval()
+    model = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0,
+                                               evidence_probe, 2).eval()
     assert 0.2 < (np.abs(evidence_probe(engine.features)) > 2).mean() < 0.8
     return InferenceEngine(model, E2LLMProcessor(processor.tokenizer, EEG_TOKENS, 2), engine.features, engine.position)
 
 
-def test_similarity_of_labels_is_that_of_state_tokens_and_words(engine, speaking):
+def test_similarity_of_labels_is_that_of_state_tokens_and_words(engine, with_evidence):
     rows = {"sad": [100, 101, 102], "happy": [103, 104], "calm": [110, 111, 119]}
     found, words = label_similarity(engine, rows), engine.model.get_input_embeddings().weight.detach().double().numpy()
     with torch.no_grad():
-        predicted_evidence = np.stack([np.mean([engine.model.projector(torch.from_numpy(engine.features[[window - 100]])).double().numpy().mean(axis=(0, 1))
-                                   for window in windows], axis=0) for windows in rows.values()])
-    said = np.stack([words[engine.processor.ids(f" {label}")].mean(axis=0) for label in rows])
-    predicted_evidence, said = predicted_evidence - predicted_evidence.mean(axis=0), said - said.mean(axis=0)
-    expected = [[one @ other / np.linalg.norm(one) / np.linalg.norm(other) for other in said] for one in predicted_evidence]
+        tokens = {window: engine.model.projector(torch.from_numpy(engine.features[[window - 100]])).double().numpy()
+                  for windows in rows.values() for window in windows}
+    eeg = np.stack([np.mean([tokens[window].mean(axis=(0, 1)) for window in windows], axis=0)
+                    for windows in rows.values()])
+    text = np.stack([words[engine.processor.ids(f" {label}")].mean(axis=0) for label in rows])
+    eeg, text = eeg - eeg.mean(axis=0), text - text.mean(axis=0)
+    expected = [[one @ other / np.linalg.norm(one) / np.linalg.norm(other) for other in text] for one in eeg]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(label_similarity(speaking, rows), expected, atol=1e-5)  # words of the evidence are no part of it
+    np.testing.assert_allclose(label_similarity(with_evidence, rows), expected, atol=1e-5)  # without evidence tokens
 
 
-def test_options_are_scored_behind_evidence_too(speaking):
-    questions = [item([103, " Which?"], LONG), item(["A: ", 107, " B: ", 118, " Which?"], ["A", "B"], "compare"), item([" calm?"], LONG)]
-    for scores, question in zip(score_options(speaking, questions), questions, strict=True):
-        np.testing.assert_allclose(scores, one_by_one(speaking, question), atol=1e-4)
+def test_options_are_scored_behind_evidence_too(with_evidence):
+    questions = [item([103, " Which?"], LONG), item(["A: ", 107, " B: ", 118, " Which?"], ["A", "B"], "compare"),
+                 item([" calm?"], LONG)]
+    for scores, question in zip(score_options(with_evidence, questions), questions, strict=True):
+        np.testing.assert_allclose(scores, one_by_one(with_evidence, question), atol=1e-4)
 
 
-def test_a_random_projector_forgets_the_ear_too(speaking):
-    other = with_random_projector(speaking, 1)
-    assert not torch.equal(other.model.projector.evidence.weight, speaking.model.projector.evidence.weight)
-    assert torch.equal(other.model.projector.evidence.first, speaking.model.projector.evidence.first)  # its words stay words
+def test_a_random_projector_has_a_random_probe_too(with_evidence):
+    other = with_random_projector(with_evidence, 1)
+    assert not torch.equal(other.model.projector.evidence.weight, with_evidence.model.projector.evidence.weight)
+    assert torch.equal(other.model.projector.evidence.first, with_evidence.model.projector.evidence.first)

@@ -8,9 +8,16 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
 from e2llm.models import language
-from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_tokenizer, new_language_model
+from e2llm.models.language import (
+    LanguageModelError,
+    ScratchParams,
+    load_language_model,
+    make_tokenizer,
+    new_language_model,
+)
 
-TEXTS = ["The segment shows fear 7, unpleasant and activated.", "Which segment is more pleasant? A: B: Notes: happy A, sad B.",
+TEXTS = ["The segment shows fear 7, unpleasant and activated.",
+         "Which segment is more pleasant? A: B: Notes: happy A, sad B.",
          "Occipital alpha low, frontal beta high.\n\nThat fits fear."]
 SMALL = ScratchParams(vocab_size=320, hidden_size=64, layers=2, heads=4, max_positions=256)
 
@@ -37,7 +44,8 @@ def saved(model, tokenizer, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("text", [*TEXTS, "Ärger? 3.14 %, «naïve» – 愛 😀", "  two  spaces,\ttab\n\n\nlines ", "A > C > B.",
+@pytest.mark.parametrize("text", [*TEXTS, "Ärger? 3.14 %, «naïve» – 愛 😀", "  two  spaces,\ttab\n\n\nlines ",
+                                  "A > C > B.",
                                   f"{THINK}\nLow.\n{END_THINK}\n\nfear"])
 def test_text_survives_the_tokenizer(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -67,7 +75,8 @@ def test_chat_template_with_and_without_thinking(tokenizer):
     assert prompt(enable_thinking=True) == prompt() == question
     assert prompt(enable_thinking=False) == f"{question}<think>\n\n</think>\n\n"
     explanations = [*messages, {"role": "assistant", "content": "fear"}]
-    assert tokenizer.apply_chat_template(explanations, tokenize=False).endswith("<|im_start|>assistant\nfear<|im_end|>\n")
+    assert tokenizer.apply_chat_template(explanations, tokenize=False).endswith(
+        "<|im_start|>assistant\nfear<|im_end|>\n")
 
 
 def test_a_fresh_model_is_a_qwen3_of_the_given_size(model, tokenizer):
@@ -134,7 +143,8 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(LanguageModelError, match=rf"'{tmp_path}' could not be loaded.*save_pretrained wrote.*Nothing else is used"):
+    with pytest.raises(LanguageModelError, match=rf"'{tmp_path}' could not be loaded.*save_pretrained wrote.*Nothing "
+                                                 rf"else is used"):
         load_language_model(str(tmp_path))
 
 
@@ -148,7 +158,7 @@ def test_a_model_without_chat_template_is_refused(model, tmp_path):
     bare.chat_template = None
     model.save_pretrained(tmp_path)
     bare.save_pretrained(tmp_path)
-    with pytest.raises(LanguageModelError, match=rf"'{tmp_path}' has no chat template: choose an instruction-tuned one"):
+    with pytest.raises(LanguageModelError, match=rf"'{tmp_path}' has no chat template: choose an instruction"):
         load_language_model(str(tmp_path))
 
 
@@ -161,7 +171,8 @@ def test_a_model_that_does_not_know_eeg_learns_the_token(tokenizer, tmp_path):
     assert EEG_TOKEN not in stranger.get_vocab() and stranger.pad_token is None
     n = len(stranger)
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=n, hidden_size=32, intermediate_size=32, num_hidden_layers=1, head_dim=16,
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=n, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                                         head_dim=16,
                                          num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True)).eval()
     model.save_pretrained(tmp_path)
     stranger.save_pretrained(tmp_path)

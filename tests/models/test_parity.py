@@ -1,4 +1,4 @@
-"""Opt-in: the same outputs as braindecode's EEGPT, in an environment that has it (benchmarks/parity_eegpt.py says how to make one)."""
+"""Opt-in: the same outputs as braindecode's EEGPT, where it is installed (see benchmarks/parity_eegpt.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def parity():
     try:
         import braindecode.models  # noqa: F401
     except Exception as error:
-        pytest.skip(f"braindecode cannot be imported here ({type(error).__name__}); {SCRIPT.name} says how to make an environment for it")
+        pytest.skip(f"braindecode cannot be imported here ({type(error).__name__}); {SCRIPT.name} says how to make an "
+                    f"environment for it")
     spec = importlib.util.spec_from_file_location("parity_eegpt", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""An ear hears what is in the tokens, the loudest of it becomes words of the language model, and neither noise nor training touches them."""
+"""The probe predicts evidence from tokens; the largest becomes words, which neither noise nor training changes."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ def one_thread():
 def random_probe(seed: int = 0) -> EvidenceProbe:
     rng = np.random.default_rng(seed)
     weight, bias = (rng.normal(size=size).astype(np.float32) for size in ((len(NAMES), WIDTH), len(NAMES)))
-    weight = np.hstack([weight / np.float32(np.sqrt(WIDTH)), np.zeros_like(weight)])  # of the means alone, so that sounding can be solved
+    weight = np.hstack([weight / np.float32(np.sqrt(WIDTH)), np.zeros_like(weight)])  # means only
     return EvidenceProbe(NAMES, torch.from_numpy(weight), torch.from_numpy(bias / 10))
 
 
-EAR = random_probe()
+PROBE = random_probe()
 
 
-def sounding(z: np.ndarray, evidence_probe: EvidenceProbe = EAR, seed: int = 1) -> torch.Tensor:
-    """Tokens (n, 16, WIDTH) in which the ear hears these z-scores (n, n_names): the mean of their patches says so, no patch alone."""
-    mean = (z - evidence_probe.bias.double().numpy()) @ np.linalg.pinv(evidence_probe.weight[:, :WIDTH].double().numpy()).T
+def sounding(z: np.ndarray, evidence_probe: EvidenceProbe = PROBE, seed: int = 1) -> torch.Tensor:
+    """Tokens (n, 16, WIDTH) for which the probe predicts these z-scores (n, n_names), by their mean over patches."""
+    mean = (z - evidence_probe.bias.double().numpy()) @ np.linalg.pinv(evidence_probe.weight[:,
+                                                                                             :WIDTH].double().numpy()).T
     jitter = np.random.default_rng(seed).normal(size=(len(z), N_PATCHES, WIDTH))
     return torch.from_numpy((mean[:, None] + jitter - jitter.mean(axis=1, keepdims=True)).astype(np.float32))
 
@@ -55,13 +56,15 @@ def planted(**levels: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_tokenizer([*NAMES, "Which segment is more pleasant? A: B:", "[ fear strong, occipital alpha low ] sad neutral high"], 320)
+    return make_tokenizer([*NAMES, "Which segment is more pleasant? A: B:",
+                           "[ fear strong, occipital alpha low ] sad neutral high"], 320)
 
 
 @pytest.fixture(scope="module")
 def language_folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("language")
-    model = new_language_model(tokenizer, ScratchParams(320, hidden_size=TEXT_WIDTH, layers=2, heads=4, max_positions=512), seed=0)
+    model = new_language_model(tokenizer, ScratchParams(320, hidden_size=TEXT_WIDTH, layers=2, heads=4,
+                                                        max_positions=512), seed=0)
     torch.manual_seed(1)
     with torch.no_grad():  # what it says depends on all of its prompt
         for name, parameter in model.named_parameters():
@@ -74,9 +77,10 @@ def language_folder(tokenizer, tmp_path_factory):
 
 @pytest.fixture
 def join(tokenizer, language_folder):
-    def make(slots: int = SLOTS, evidence_probe: EvidenceProbe | None = EAR, seed: int = 0):
+    def make(slots: int = SLOTS, evidence_probe: EvidenceProbe | None = PROBE, seed: int = 0):
         language, _ = load_language_model(str(language_folder))
-        return E2LLMForConditionalGeneration.join(language, tokenizer, str(language_folder), None, WIDTH, EEG_TOKENS, seed, evidence_probe, slots).eval()
+        return E2LLMForConditionalGeneration.join(language, tokenizer, str(language_folder), None, WIDTH, EEG_TOKENS,
+                                                  seed, evidence_probe, slots).eval()
 
     return make
 
@@ -94,7 +98,7 @@ def asking(*parts: str | int) -> list[dict]:
 QUESTIONS = [asking(5, " Which segment?"), asking("A: ", 9, " B: ", 2, " more pleasant?"), asking("neutral sad?")]
 
 
-def heard_by_questions(seed: int = 3) -> torch.Tensor:
+def features_of_questions(seed: int = 3) -> torch.Tensor:
     """Tokens of the three windows of the questions, in which some features are loud."""
     return sounding(1.5 * np.random.default_rng(seed).normal(size=(3, len(NAMES))))
 
@@ -120,7 +124,8 @@ def test_an_ear_recovers_a_linear_map_and_hears_it_in_new_windows():
     weight = np.random.default_rng(0).normal(size=(4, 12)) / np.sqrt(12)
     tokens, z = windows_of(weight, 400, 1)
     evidence_probe = EvidenceProbe.fit(tokens, z, NAMES[:4])
-    assert evidence_probe.names == NAMES[:4] and evidence_probe.weight.dtype == evidence_probe.bias.dtype == torch.float32
+    assert evidence_probe.names == NAMES[:4]
+    assert evidence_probe.weight.dtype == evidence_probe.bias.dtype == torch.float32
     new, z_new = windows_of(weight, 200, 2)
     np.testing.assert_allclose(evidence_probe(new), z_new, atol=0.01)
     np.testing.assert_allclose(evidence_probe.weight.numpy()[:, :12] * np.geomspace(0.2, 5, 12), weight, atol=0.03)
@@ -128,7 +133,7 @@ def test_an_ear_recovers_a_linear_map_and_hears_it_in_new_windows():
     assert torch.equal(evidence_probe.weight, again.weight) and torch.equal(evidence_probe.bias, again.bias)
 
 
-def test_an_ear_hears_noisy_evidence_no_louder_than_it_is():
+def test_noisy_evidence_is_not_predicted_larger_than_it_is():
     """What is not in the tokens is not heard: a linear map of a part of the evidence, and no part of the rest."""
     rng = np.random.default_rng(3)
     weight = rng.normal(size=(2, 12)) / np.sqrt(12)
@@ -143,11 +148,12 @@ def test_an_ear_hears_noisy_evidence_no_louder_than_it_is():
 def test_an_ear_learns_nothing_from_how_far_off_the_scale_a_window_is():
     tokens, z = windows_of(np.random.default_rng(6).normal(size=(3, 12)), 200, 7)
     z[:20] += 100 * np.sign(z[:20])
-    evidence_probe, limited = (EvidenceProbe.fit(tokens, values, NAMES[:3]) for values in (z, np.clip(z, -MAX_ABS_Z, MAX_ABS_Z)))
+    evidence_probe, limited = (EvidenceProbe.fit(tokens, values, NAMES[:3])
+                               for values in (z, np.clip(z, -MAX_ABS_Z, MAX_ABS_Z)))
     assert torch.equal(evidence_probe.weight, limited.weight) and torch.equal(evidence_probe.bias, limited.bias)
 
 
-def test_an_ear_hears_what_lies_in_the_spread_of_the_patches():
+def test_a_probe_predicts_from_the_spread_of_the_patches():
     """The power of what is slower than a patch: a rhythm of random phase, whose mean over the window says nothing."""
     rng = np.random.default_rng(11)
     z = rng.normal(size=(400, 2))
@@ -157,14 +163,15 @@ def test_an_ear_hears_what_lies_in_the_spread_of_the_patches():
     assert np.abs(tokens.mean(axis=1)).max() < 1e-3
     for i in range(2):
         assert np.corrcoef(evidence_probe(tokens[300:])[:, i], z[300:, i])[0, 1] > 0.95
-    by_hand = np.hstack([tokens.mean(axis=1), (tokens**2).mean(axis=1)]) @ evidence_probe.weight.numpy().T + evidence_probe.bias.numpy()
+    pooled = np.hstack([tokens.mean(axis=1), (tokens**2).mean(axis=1)])
+    by_hand = pooled @ evidence_probe.weight.numpy().T + evidence_probe.bias.numpy()
     np.testing.assert_allclose(evidence_probe(tokens), by_hand, atol=1e-4)
     inside = EvidenceTokens(2, TEXT_WIDTH, 2, 1)
     inside.set_from_probe(evidence_probe, lambda text: torch.zeros(TEXT_WIDTH))
     np.testing.assert_allclose(inside.predicted_evidence(torch.from_numpy(tokens)).numpy(), by_hand, atol=1e-4)
 
 
-def test_an_ear_is_the_ridge_of_levels_and_of_dearer_changes():
+def test_a_probe_is_the_ridge_of_levels_and_of_weighted_changes():
     """Against the normal equations, written out, for a penalty of the grid."""
     rng = np.random.default_rng(8)
     tokens, z = windows_of(rng.normal(size=(3, 12)), 60, 9)
@@ -174,7 +181,8 @@ def test_an_ear_is_the_ridge_of_levels_and_of_dearer_changes():
     mean = np.hstack([tokens.astype(float).mean(axis=1), (tokens.astype(float) ** 2).mean(axis=1)])
     x, y = (mean - mean.mean(0)) / mean.std(0), z - z.mean(0)
     dx, dy = x[40:] - x[source_index[40:]], y[40:] - y[source_index[40:]]
-    solutions = [np.linalg.solve(x.T @ x + CHANGE_WEIGHT * dx.T @ dx + alpha * np.eye(24), x.T @ y + CHANGE_WEIGHT * dx.T @ dy).T / mean.std(0)
+    solutions = [np.linalg.solve(x.T @ x + CHANGE_WEIGHT * dx.T @ dx + alpha * np.eye(24),
+                                 x.T @ y + CHANGE_WEIGHT * dx.T @ dy).T / mean.std(0)
                  for alpha in np.logspace(-2, 4, 13)]
     assert min(np.abs(evidence_probe.weight.numpy() - solution).max() for solution in solutions) < 1e-5
     np.testing.assert_allclose(evidence_probe(tokens).mean(axis=0), z.mean(axis=0), atol=1e-5)
@@ -182,8 +190,8 @@ def test_an_ear_is_the_ridge_of_levels_and_of_dearer_changes():
     assert torch.equal(plain.weight, none.weight) and not torch.allclose(plain.weight, evidence_probe.weight, atol=1e-3)
 
 
-def test_an_ear_of_changes_does_not_hear_what_only_stands_beside_its_evidence():
-    """Units 0 and 1 carry a feature under noise that a window and its copy share; unit 2 follows it between windows and stays when it is edited."""
+def test_a_probe_of_changes_ignores_what_is_only_correlated_between_windows():
+    """Units 0 and 1 carry a feature under noise that a window and its edit share; unit 2 does not follow edits."""
     rng = np.random.default_rng(10)
     z, edits = rng.normal(size=(300, 1)) * 2, rng.choice([-1.5, 1.5], size=(300, 1))
     moved = np.concatenate([z, z + edits])
@@ -191,31 +199,35 @@ def test_an_ear_of_changes_does_not_hear_what_only_stands_beside_its_evidence():
     append_augmented = np.tile(z + 0.5 * rng.normal(size=(300, 1)), (2, 1))
     tokens = np.repeat(np.column_stack([own, append_augmented])[:, None], 16, axis=1)
     source_index = np.concatenate([np.full(300, -1), np.arange(300)])
-    predicted_evidence = [evidence_probe(tokens) for evidence_probe in (EvidenceProbe.fit(tokens, moved, NAMES[:1]), EvidenceProbe.fit(tokens, moved, NAMES[:1], source_index))]
+    predicted_evidence = [evidence_probe(tokens) for evidence_probe in (EvidenceProbe.fit(tokens, moved, NAMES[:1]),
+                                                                        EvidenceProbe.fit(tokens, moved, NAMES[:1],
+                                                                                          source_index))]
     levels, changes = (float(np.abs((value[300:] - value[:300]) - edits).mean()) for value in predicted_evidence)
     assert changes < 0.7 * levels, (levels, changes)
 
 
-def tuned(evidence_probe: EvidenceProbe = EAR, slots: int = SLOTS, seed: int = 0) -> EvidenceTokens:
+def tuned(evidence_probe: EvidenceProbe = PROBE, slots: int = SLOTS, seed: int = 0) -> EvidenceTokens:
     torch.manual_seed(seed)
     tokens = EvidenceTokens(WIDTH, TEXT_WIDTH, len(evidence_probe.names), slots)
     tokens.set_from_probe(evidence_probe, lambda text: torch.full((TEXT_WIDTH,), float(len(text))))
     return tokens
 
 
-def test_the_ear_of_the_projector_hears_what_the_ear_hears(tmp_path):
+def test_the_probe_in_the_projector_predicts_what_the_probe_predicts(tmp_path):
     z = 2 * np.random.default_rng(8).normal(size=(30, len(NAMES)))
     features = sounding(z)
-    np.testing.assert_allclose(EAR(features.numpy()), z, atol=1e-4)
-    np.testing.assert_allclose(tuned().predicted_evidence(features).numpy(), EAR(features.numpy()), atol=1e-5)
-    np.save(tmp_path / "tokens.npy", features.numpy().reshape(30, 16, 4, WIDTH // 4))  # as an encoder's tokens lie on disk
-    np.testing.assert_allclose(EAR(np.load(tmp_path / "tokens.npy", mmap_mode="r")), EAR(features.numpy()), atol=1e-6)
+    np.testing.assert_allclose(PROBE(features.numpy()), z, atol=1e-4)
+    np.testing.assert_allclose(tuned().predicted_evidence(features).numpy(), PROBE(features.numpy()), atol=1e-5)
+    np.save(tmp_path / "tokens.npy", features.numpy().reshape(30, 16, 4,
+                                                              WIDTH // 4))  # as an encoder's tokens lie on disk
+    np.testing.assert_allclose(PROBE(np.load(tmp_path / "tokens.npy", mmap_mode="r")), PROBE(features.numpy()),
+                               atol=1e-6)
 
 
 # --- what is said of what is heard
 
 
-def loudest_by_numpy(z: np.ndarray, slots: int) -> list[int]:
+def top_evidence_by_numpy(z: np.ndarray, slots: int) -> list[int]:
     """Columns that are said, one after the other."""
     taken = []
     for _ in range(slots):
@@ -226,19 +238,19 @@ def loudest_by_numpy(z: np.ndarray, slots: int) -> list[int]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("slots", [1, 3, 6, len(NAMES)])
-def test_the_loudest_are_said_in_the_order_of_the_table(slots, dtype):
+def test_top_evidence_is_in_the_order_of_the_table(slots, dtype):
     z = torch.from_numpy(1.5 * np.random.default_rng(9).normal(size=(200, len(NAMES)))).to(dtype)
     z[:5] *= 0.1
     which, is_said = top_evidence(z, slots)
     assert [*which.shape] == [*is_said.shape] == [200, slots] and is_said.dtype is torch.bool
     for row, columns, said in zip(z.numpy(), which, is_said, strict=True):
-        assert columns[said].tolist() == loudest_by_numpy(row, slots)
+        assert columns[said].tolist() == top_evidence_by_numpy(row, slots)
         assert said.tolist() == sorted(said.tolist(), reverse=True)  # what is not said comes last
         assert len(set(columns.tolist())) == slots and columns.min() >= 0 and columns.max() < len(NAMES)
     assert not is_said[:5].any() and is_said.any(dim=1)[5:].float().mean() > 0.9
 
 
-def test_of_equally_loud_features_any_may_be_said():
+def test_of_equally_large_features_any_may_be_used():
     z = EVIDENCE_THRESHOLD + 0.25 * torch.from_numpy(np.random.default_rng(10).integers(-2, 3, size=(200, 12))).double()
     z *= torch.where(torch.arange(12) % 3 == 0, -1, 1)
     which, is_said = top_evidence(z, 4)
@@ -249,8 +261,9 @@ def test_of_equally_loud_features_any_may_be_said():
     assert torch.equal(top_evidence(z, 4)[0], which)
 
 
-def test_what_is_exactly_loud_is_said():
-    which, is_said = top_evidence(torch.tensor([[0.0, -EVIDENCE_THRESHOLD, 0.0, EVIDENCE_THRESHOLD - 1e-3, EVIDENCE_THRESHOLD]], dtype=torch.float64), 3)
+def test_what_is_exactly_at_the_threshold_is_used():
+    which, is_said = top_evidence(torch.tensor([[0.0, -EVIDENCE_THRESHOLD, 0.0, EVIDENCE_THRESHOLD - 1e-3,
+                                                 EVIDENCE_THRESHOLD]], dtype=torch.float64), 3)
     assert which[0, is_said[0]].tolist() == [1, 4]
     assert not top_evidence(torch.zeros(2, 5), 3)[1].any()
 
@@ -259,7 +272,8 @@ def words_of(model, tokenizer, tokens: torch.Tensor) -> list[str]:
     """The words whose embeddings stand nearest, and that they are met exactly."""
     words = sorted({word for name in NAMES for word in name.split()} | {"low", "high", "]"})
     table = model.get_input_embeddings().weight
-    embedded = torch.stack([table[tokenizer(f" {word}", add_special_tokens=False)["input_ids"]].mean(dim=0) for word in words])
+    embedded = torch.stack([table[tokenizer(f" {word}", add_special_tokens=False)["input_ids"]].mean(dim=0)
+                            for word in words])
     apart = (embedded[:, None] - embedded).norm(dim=2).fill_diagonal_(1)
     distance, nearest = (tokens[:, None] - embedded).norm(dim=2).min(dim=1)
     assert distance.max() < 1e-5 and apart.min() > 1e-2
@@ -272,10 +286,11 @@ def words_of(model, tokenizer, tokens: torch.Tensor) -> list[str]:
     ({"occipital_alpha": -CLEAR, "frontal_theta": CLEAR}, "frontal theta high occipital alpha low ] ] ]"),
     ({"occipital_alpha": FAINT, "frontal_theta": -FAINT}, "] ] ] ] ] ] ] ] ]"),
     ({}, "] ] ] ] ] ] ] ] ]"),
-    ({"alpha_frequency": -3.0, "frontal_asymmetry": 2.5, "artefact_level": 4.0}, "frontal asymmetry high alpha frequency low artefact level high"),
+    ({"alpha_frequency": -3.0, "frontal_asymmetry": 2.5, "artefact_level": 4.0},
+     "frontal asymmetry high alpha frequency low artefact level high"),
     ({"spectral_slope": -5.0, "frontal_theta": 2.0, "temporal_gamma": 3.0, "central_beta": -2.5},
      "central beta low temporal gamma high spectral slope low")])
-def test_what_is_heard_is_said_in_words_and_silence_elsewhere(join, tokenizer, levels, said):
+def test_predicted_evidence_becomes_words_and_the_rest_no_evidence(join, tokenizer, levels, said):
     model = join()
     tokens = model.projector(sounding(planted(**levels)))
     assert tokens.shape == (1, SIZE, TEXT_WIDTH)
@@ -287,13 +302,14 @@ def test_every_feature_of_a_batch_is_said_at_its_own_place(join, tokenizer):
     model, z = join(), 1.3 * np.random.default_rng(11).normal(size=(40, len(NAMES)))
     spoken = model.projector(sounding(z))[:, EEG_TOKENS:]
     for row, tokens in zip(z, spoken, strict=True):
-        expected = [f"{NAMES[i]} {'high' if row[i] > 0 else 'low'}" for i in loudest_by_numpy(row, SLOTS)]
-        assert " ".join(words_of(model, tokenizer, tokens)) == " ".join([*expected, *["] ] ]"] * (SLOTS - len(expected))])
+        expected = [f"{NAMES[i]} {'high' if row[i] > 0 else 'low'}" for i in top_evidence_by_numpy(row, SLOTS)]
+        assert " ".join(words_of(model, tokenizer, tokens)) == " ".join([*expected,
+                                                                         *["] ] ]"] * (SLOTS - len(expected))])
 
 
 @torch.no_grad()
 def test_noise_reaches_the_state_tokens_only(join):
-    projector, features = join().projector, heard_by_questions()
+    projector, features = join().projector, features_of_questions()
     noise = 3 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     clear, noisy = projector(features), projector(features, noise)
     assert torch.equal(noisy[:, EEG_TOKENS:], clear[:, EEG_TOKENS:])
@@ -304,21 +320,22 @@ def test_noise_reaches_the_state_tokens_only(join):
 
 @torch.no_grad()
 def test_noise_reaches_the_prompt_as_the_state_tokens_alone(join, processor):
-    model, features = join(), heard_by_questions()
+    model, features = join(), features_of_questions()
     ids, mask = padded(processor)
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
     clear, noisy = (model.put_eeg_at_placeholders(ids, features, extra) for extra in (None, noise))
     changed = (clear != noisy).any(dim=2)
     runs = torch.zeros(3, SIZE, dtype=torch.bool)
     runs[:, :EEG_TOKENS] = True
-    assert torch.equal(changed[ids == model.config.eeg_token_id], runs.flatten()) and int(changed.sum()) == 3 * EEG_TOKENS
+    assert torch.equal(changed[ids == model.config.eeg_token_id],
+                       runs.flatten()) and int(changed.sum()) == 3 * EEG_TOKENS
     given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
     assert (model(**given, eeg_noise=noise).logits - model(**given).logits).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_without_slots_the_projector_is_a_layer_norm_and_two_layers(join, tokenizer):
-    features, model = heard_by_questions(), join(slots=0)
+    features, model = features_of_questions(), join(slots=0)
     projector = model.projector
     assert projector.evidence is None and model.config.tokens_per_segment == EEG_TOKENS
     last = torch.nn.Linear(TEXT_WIDTH, TEXT_WIDTH)
@@ -333,24 +350,24 @@ def test_without_slots_the_projector_is_a_layer_norm_and_two_layers(join, tokeni
 
 @torch.no_grad()
 def test_evidence_changes_nothing_of_the_state_tokens(join):
-    features, silent, speaking = heard_by_questions(), join(slots=0).projector, join().projector
-    speaking.load_state_dict(silent.state_dict(), strict=False)
-    torch.testing.assert_close(speaking(features)[:, :EEG_TOKENS], silent(features))
+    features, silent, with_evidence = features_of_questions(), join(slots=0).projector, join().projector
+    with_evidence.load_state_dict(silent.state_dict(), strict=False)
+    torch.testing.assert_close(with_evidence(features)[:, :EEG_TOKENS], silent(features))
 
 
 @torch.no_grad()
-def test_a_silenced_model_shares_its_weights_and_says_nothing_of_the_evidence(join, tokenizer, processor):
-    model, features = join(), heard_by_questions()
+def test_a_model_without_evidence_tokens_shares_its_weights(join, tokenizer, processor):
+    model, features = join(), features_of_questions()
     before = model.projector(features)
-    quiet = model.without_evidence_tokens()
-    tokens = quiet.projector(features)
+    changed = model.without_evidence_tokens()
+    tokens = changed.projector(features)
     assert torch.equal(tokens[:, :EEG_TOKENS], before[:, :EEG_TOKENS]) and tokens.shape == before.shape
     assert set(words_of(model, tokenizer, tokens[:, EEG_TOKENS:].flatten(0, 1))) == {"]"}
     assert torch.equal(model.projector(features), before) and not torch.equal(tokens, before)
-    assert quiet.projector.fc1.weight is model.projector.fc1.weight and quiet.language_model is model.language_model
+    assert changed.projector.fc1.weight is model.projector.fc1.weight and changed.language_model is model.language_model
     ids, mask = padded(processor)
     given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
-    assert not torch.equal(quiet(**given).logits, model(**given).logits)
+    assert not torch.equal(changed(**given).logits, model(**given).logits)
     plain = join(slots=0)
     assert torch.equal(plain.without_evidence_tokens().projector(features), plain.projector(features))
 
@@ -361,23 +378,26 @@ def test_a_silenced_model_shares_its_weights_and_says_nothing_of_the_evidence(jo
 EVIDENCE_KEYS = {f"evidence.{name}" for name in ("weight", "bias", "first", "second", "levels", "no_evidence")}
 
 
-def test_ear_and_words_are_no_parameters_and_get_no_gradient(join):
+def test_probe_and_words_are_no_parameters_and_get_no_gradient(join):
     projector = join().projector
     assert {name for name, _ in projector.named_buffers()} == EVIDENCE_KEYS
     assert {name.split(".")[0] for name, _ in projector.named_parameters()} == {"norm", "fc1", "fc2"}
     features = sounding(planted(occipital_alpha=CLEAR)).requires_grad_()
     tokens = projector(features)
-    (gradient,) = torch.autograd.grad(tokens[:, EEG_TOKENS:].square().sum() + 0 * tokens.sum(), features, retain_graph=True)
+    (gradient,) = torch.autograd.grad(tokens[:, EEG_TOKENS:].square().sum() + 0 * tokens.sum(), features,
+                                      retain_graph=True)
     assert not gradient.any()  # words are chosen, not weighed
     assert torch.autograd.grad(tokens[:, :EEG_TOKENS].square().sum(), features)[0].any()
 
 
-def test_training_an_adapter_moves_the_state_tokens_and_leaves_ear_and_words(join, processor, tmp_path):
-    examples = [processor.training_example(messages, answer, False) for messages, answer in zip(QUESTIONS[:2], ("sad", "A"), strict=True)]
+def test_training_an_adapter_changes_the_state_tokens_and_leaves_probe_and_words(join, processor, tmp_path):
+    examples = [processor.training_example(messages, answer, False) for messages,
+                answer in zip(QUESTIONS[:2], ("sad", "A"), strict=True)]
     ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
     labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
-    features = heard_by_questions()
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "eeg_features": features, "eeg_noise": 0.1 * torch.randn(features.shape)}
+    features = features_of_questions()
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "eeg_features": features,
+             "eeg_noise": 0.1 * torch.randn(features.shape)}
     before = {name: value.clone() for name, value in join().projector.state_dict().items()}
     peft = get_peft_model(join(), LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["projector"]))
     assert not any("evidence" in name for name, _ in peft.named_parameters())
@@ -390,11 +410,13 @@ def test_training_an_adapter_moves_the_state_tokens_and_leaves_ear_and_words(joi
     given = {name: value for name, value in batch.items() if name not in ("labels", "eeg_noise")}
     with torch.no_grad():
         expected = peft(**given).logits
-        loaded = PeftModel.from_pretrained(join(evidence_probe=random_probe(5), seed=1), str(tmp_path)).eval()  # another ear, until it is loaded
+        loaded = PeftModel.from_pretrained(join(evidence_probe=random_probe(5), seed=1),
+                                           str(tmp_path)).eval()  # another probe, until it is loaded
         torch.testing.assert_close(loaded(**given).logits, expected, atol=1e-5, rtol=1e-5)
         merged = loaded.merge_and_unload()
         torch.testing.assert_close(merged(**given).logits, expected, atol=1e-3, rtol=1e-3)
-    for state in (peft.base_model.model.projector.modules_to_save["default"].state_dict(), merged.projector.state_dict()):
+    for state in (peft.base_model.model.projector.modules_to_save["default"].state_dict(),
+                  merged.projector.state_dict()):
         assert set(state) == set(before)
         changed = {name for name, value in state.items() if not torch.equal(value, before[name])}
         assert changed == set(before) - EVIDENCE_KEYS
@@ -402,14 +424,16 @@ def test_training_an_adapter_moves_the_state_tokens_and_leaves_ear_and_words(joi
 
 @torch.no_grad()
 def test_a_saved_model_with_evidence_says_the_same(join, processor, tmp_path):
-    model, features = join(seed=4), heard_by_questions()
+    model, features = join(seed=4), features_of_questions()
     ids, mask = padded(processor)
     given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
     model.save_pretrained(tmp_path)
     loaded = E2LLMForConditionalGeneration.from_pretrained(tmp_path)
-    assert loaded.config.evidence == NAMES and loaded.config.evidence_slots == SLOTS and loaded.config.tokens_per_segment == SIZE
+    assert (loaded.config.evidence, loaded.config.evidence_slots) == (NAMES, SLOTS)
+    assert loaded.config.tokens_per_segment == SIZE
     assert torch.equal(loaded(**given).logits, model(**given).logits)
-    assert torch.equal(loaded.projector.evidence.predicted_evidence(features), model.projector.evidence.predicted_evidence(features))
+    assert torch.equal(loaded.projector.evidence.predicted_evidence(features),
+                       model.projector.evidence.predicted_evidence(features))
 
 
 def volume(weight: torch.Tensor) -> float:
@@ -417,7 +441,7 @@ def volume(weight: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def test_a_forgotten_ear_hears_nothing_that_is_there(join):
+def test_a_reinitialized_probe_predicts_nothing_that_is_there(join):
     model, other = join(), join()
     z = np.random.default_rng(12).normal(size=(300, len(NAMES)))
     features = sounding(z)
@@ -429,12 +453,14 @@ def test_a_forgotten_ear_hears_nothing_that_is_there(join):
     by_feature = [np.corrcoef(predicted_evidence[:, i], z[:, i])[0, 1] for i in range(len(NAMES))]
     assert abs(np.mean(by_feature)) < 0.1 and np.median(np.abs(by_feature)) < 0.3
     for layer in ("fc1", "fc2"):
-        assert volume(getattr(other.projector, layer).weight) == pytest.approx(volume(getattr(model.projector, layer).weight), rel=1e-3)
+        assert volume(getattr(other.projector, layer).weight) == pytest.approx(volume(getattr(model.projector,
+                                                                                              layer).weight), rel=1e-3)
     assert volume(other.projector.evidence.weight) == pytest.approx(volume(model.projector.evidence.weight), rel=0.1)
     again, third = join(), join()
     again.projector.reinitialize(7)
     third.projector.reinitialize(8)
-    assert torch.equal(again.projector(features), other.projector(features)) and not torch.equal(third.projector(features), other.projector(features))
+    assert torch.equal(again.projector(features), other.projector(features))
+    assert not torch.equal(third.projector(features), other.projector(features))
     plain = Projector(WIDTH, TEXT_WIDTH, TEXT_WIDTH, EEG_TOKENS)
     plain.reinitialize(7)
     assert plain(features).shape == (300, EEG_TOKENS, TEXT_WIDTH)
@@ -457,7 +483,7 @@ def test_a_segment_is_laid_out_like_one_in_words(processor, tokenizer):
 
 @torch.no_grad()
 def test_tokens_of_several_segments_stand_in_order_at_their_placeholders(join, processor):
-    model, features = join(), heard_by_questions()
+    model, features = join(), features_of_questions()
     ids, mask = padded(processor)
     at = ids == model.config.eeg_token_id
     assert at.sum(dim=1).tolist() == [SIZE, 2 * SIZE, 0] and model.config.tokens_per_segment == SIZE
@@ -470,8 +496,8 @@ def test_tokens_of_several_segments_stand_in_order_at_their_placeholders(join, p
 
 
 @torch.no_grad()
-def test_several_answers_hear_all_segments_of_their_prompt(join, processor, tokenizer):
-    model, features = join(), heard_by_questions()
+def test_several_answers_have_all_segments_of_their_prompt(join, processor, tokenizer):
+    model, features = join(), features_of_questions()
     ids, mask = padded(processor)
     many, rest = model._expand_inputs_for_generation(2, input_ids=ids, attention_mask=mask, eeg_features=features)
     assert torch.equal(many, ids[[0, 0, 1, 1, 2, 2]]) and torch.equal(rest["attention_mask"], mask[[0, 0, 1, 1, 2, 2]])
@@ -483,11 +509,12 @@ def test_several_answers_hear_all_segments_of_their_prompt(join, processor, toke
 
 
 @torch.no_grad()
-def test_what_is_heard_changes_what_is_said(join, processor):
+def test_predicted_evidence_changes_the_text(join, processor):
     model = join()
     ids, mask = padded(processor, QUESTIONS[:1])
     loud, other = (sounding(planted(occipital_alpha=level)) for level in (CLEAR, -CLEAR))
-    features = loud - loud.mean(dim=1, keepdim=True) + torch.stack([x.mean(dim=1) for x in (loud, other)])  # both of the same jitter
+    features = loud - loud.mean(dim=1, keepdim=True) + torch.stack([x.mean(dim=1)
+                                                                    for x in (loud, other)])  # both of the same jitter
     one, two = (model(input_ids=ids, attention_mask=mask, eeg_features=x[None]).logits[0, -1] for x in features)
     assert (one - two).abs().max() > 1e-3
 
@@ -495,7 +522,7 @@ def test_what_is_heard_changes_what_is_said(join, processor):
 def test_evidence_that_cannot_be_is_refused(join):
     with pytest.raises(ValueError, match="needs an evidence probe"):
         join(evidence_probe=None)
-    few = EvidenceProbe(NAMES[:2], EAR.weight[:2], EAR.bias[:2])
+    few = EvidenceProbe(NAMES[:2], PROBE.weight[:2], PROBE.bias[:2])
     with pytest.raises(ValueError, match="at most the 2 features that are predicted, got 3"):
         join(evidence_probe=few)
     assert join(evidence_probe=few, slots=2).config.tokens_per_segment == EEG_TOKENS + 6

@@ -1,4 +1,4 @@
-"""Edited copies carry what was measured in them and no label; an ear that is fitted on them tells features apart that always move together."""
+"""Augmented windows have measured evidence and no label; a probe fitted on them separates correlated features."""
 
 from __future__ import annotations
 
@@ -38,21 +38,22 @@ def augmented(corpus):
     return AugmentedWindows.draw(corpus, TRAIN, seed=3)
 
 
-def test_copies_are_of_the_given_windows_and_each_moved_where_it_was_sent(corpus, augmented):
+def test_augmented_windows_are_of_the_given_windows_and_have_the_wanted_change(corpus, augmented):
     assert {edit.row for edit in augmented.edits} <= set(TRAIN.tolist())
     assert 0.8 * len(TARGETS_Z) * len(TRAIN) < len(augmented) <= len(TARGETS_Z) * len(TRAIN)
     column = {name: i for i, name in enumerate(corpus.evidence_names.columns)}
-    reached = np.array([z[column[edit.feature]] * (1 if edit.wanted == "high" else -1) for edit, z in zip(augmented.edits, augmented.z, strict=True)])
+    reached = np.array([z[column[edit.feature]] * (1 if edit.wanted == "high" else -1) for edit,
+                        z in zip(augmented.edits, augmented.z, strict=True)])
     assert reached.min() >= CITED and np.ptp(reached) > 2  # of several strengths
 
 
-def test_copies_do_not_depend_on_anything_but_the_seed(corpus, augmented):
+def test_augmented_windows_depend_on_the_seed_only(corpus, augmented):
     again, other = AugmentedWindows.draw(corpus, TRAIN, seed=3), AugmentedWindows.draw(corpus, TRAIN, seed=4)
     assert again.edits == augmented.edits and np.array_equal(again.z, augmented.z)
     assert other.edits != augmented.edits
 
 
-def test_a_batch_of_copies_is_what_was_measured_of_the_edited_signal(corpus, augmented):
+def test_a_batch_of_augmented_windows_has_what_was_measured_of_the_edited_signal(corpus, augmented):
     batch = augmented.batch([5, 0])
     signal = band_edited(corpus, [augmented.edits[5], augmented.edits[0]])
     assert torch.equal(batch["signal_mv"], torch.from_numpy(signal) * 1e-3)
@@ -64,30 +65,32 @@ def test_a_batch_of_copies_is_what_was_measured_of_the_edited_signal(corpus, aug
     assert np.allclose(measure_edited(corpus, [augmented.edits[5]])[0], augmented.z[5], atol=1e-9)
 
 
-def test_windows_keep_their_batches_and_copies_of_theirs_stand_behind_them(corpus, augmented):
+def test_windows_keep_their_batches_and_their_augmented_windows_follow(corpus, augmented):
     order = np.arange(24) % 20 + 10
     mixed = augmented.append_augmented(order, batch_size=6, n=4, seed=0).reshape(4, 10)
     assert np.array_equal(mixed[:, :6].ravel(), order)
     drawn = mixed[:, 6:] - len(corpus.windows)
     for windows, places in zip(mixed[:, :6], drawn, strict=True):
         rows = [augmented.edits[place].row for place in places]
-        assert set(rows) <= set(windows.tolist()) and len(set(rows)) == 4, "four windows of the batch, none twice before all have been once"
+        assert set(rows) <= set(windows.tolist()) and len(set(rows)) == 4, "four windows, none twice"
     assert np.array_equal(augmented.append_augmented(order, 6, 0, 0), order)
-    assert np.array_equal(augmented.append_augmented(order, 6, 4, 0), mixed.ravel()) and not np.array_equal(augmented.append_augmented(order, 6, 4, 1), mixed.ravel())
+    assert np.array_equal(augmented.append_augmented(order, 6, 4, 0),
+                          mixed.ravel()) and not np.array_equal(augmented.append_augmented(order, 6, 4, 1),
+                                                                mixed.ravel())
 
 
-def test_copies_of_a_window_take_turns(corpus, augmented):
+def test_augmented_windows_of_a_window_take_turns(corpus, augmented):
     own = [place for place, edit in enumerate(augmented.edits) if edit.row == 12]
     drawn = augmented.append_augmented(np.full(2 * len(own), 12), 1, 1, 0).reshape(-1, 2)[:, 1] - len(corpus.windows)
     assert sorted(drawn) == sorted(2 * own), "each twice in two rounds"
 
 
-def test_a_batch_without_any_copy_is_refused(augmented):
+def test_a_batch_without_augmented_windows_is_refused(augmented):
     with pytest.raises(ValueError, match="No window of a batch of 2 has a clear edit"):
         augmented.append_augmented(np.array([10, 11, 0, 1]), 2, 3, 0)  # 0 and 1 are no training windows
 
 
-def test_a_mixed_batch_is_windows_then_copies_and_says_whose_they_are(corpus, augmented):
+def test_a_mixed_batch_is_windows_then_augmented_windows_with_their_source_index(corpus, augmented):
     def windows(rows):
         return {"signal_mv": torch.zeros(len(rows), *corpus.windows.data.shape[1:]), "labels": torch.tensor(rows),
                 "spectral": torch.zeros(len(rows), corpus.spectral.shape[1])}
@@ -109,7 +112,7 @@ class _Power(nn.Module):
         return torch.from_numpy(np.log(power)).flatten(1)[:, None, None, :].float()
 
 
-def test_copies_teach_an_ear_to_tell_apart_what_always_moves_together():
+def test_a_probe_fitted_on_augmented_windows_separates_features_that_move_together():
     """All regions share their band's level, so an ear of windows alone hears an edit of one region everywhere."""
     corpus = make_corpus(n_people=3, each=40, spread_db=0.01)
     rng, data = np.random.default_rng(0), corpus.windows.data
@@ -127,5 +130,6 @@ def test_copies_teach_an_ear_to_tell_apart_what_always_moves_together():
     taught = fit_evidence_probe(encoder, AugmentedWindows.draw(corpus, np.arange(80), 0), tokens, rows)
     held_out = draw_clear_edits(corpus, np.arange(80, 120), np.random.default_rng(1), 5.0)
     predicted_evidence = encoder(corpus.equalize(band_edited(corpus, held_out.clear), None)).flatten(2).numpy()
-    error = {name: np.abs(evidence_probe(predicted_evidence) - held_out.z_after)[:, :25].mean() for name, evidence_probe in (("plain", plain), ("taught", taught))}
+    error = {name: np.abs(evidence_probe(predicted_evidence) - held_out.z_after)[:, :25].mean() for name,
+             evidence_probe in (("plain", plain), ("taught", taught))}
     assert error["taught"] < 0.65 * error["plain"], error

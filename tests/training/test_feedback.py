@@ -1,4 +1,4 @@
-"""Only chains that the checker finds true are kept and trained on; samples are as many as asked for, and a round cut off goes on."""
+"""Only chains that the checker finds true are trained on; a round that was cut off goes on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from e2llm.training.trainer import FitParams
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 LABELS, WIDTH, EEG_TOKENS = SEED_VII.labels, 24, 2
-TEXTS = ["Which segment is more pleasant? A: B: C: Occipital alpha low.", "The segment shows sad and calm. That fits fear. happy anger"]
+TEXTS = ["Which segment is more pleasant? A: B: C: Occipital alpha low.",
+         "The segment shows sad and calm. That fits fear. happy anger"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,8 @@ def corpus() -> Corpus:
     index = pd.DataFrame({"subject": subjects, "label": "fear", "intensity": 0.5, "clip": 0})
     split = SimpleNamespace(train=np.arange(6), test=np.array([6, 7]))
     labels = np.full(8, LABELS.index("fear"))
-    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects, None, None)
+    return Corpus(SimpleNamespace(index=index), SEED_VII, split, None, z, NAMES, None, labels, subjects, subjects, None,
+                  None)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,8 @@ ONE = chain("Occipital alpha low. That fits fear.", "fear")
     (BOTH, True, 2, 2, True), (ONE, True, 1, 1, True), (chain("Parietal beta typical.", "Fear."), True, 1, 1, True),
     (chain("Occipital alpha high. That fits fear.", "fear"), False, 1, 0, True),
     (chain("Occipital alpha low, frontal theta low.", "fear"), False, 2, 1, True),
-    (chain("Occipital alpha low.", "sad"), False, 1, 1, False), (chain("Occipital alpha low.", "I think it is fear"), False, 1, 1, False),
+    (chain("Occipital alpha low.", "sad"), False, 1, 1, False),
+    (chain("Occipital alpha low.", "I think it is fear"), False, 1, 1, False),
     (chain("Occipital alpha low. The moon may be full. That fits fear.", "fear"), False, 1, 1, True),
     (chain("That fits fear.", "fear"), False, 0, 0, True), (chain("No band stands out.", "fear"), False, 0, 0, True),
     (chain("", "fear"), False, 0, 0, True), ("fear", False, 0, 0, True), ("", False, 0, 0, False),
@@ -85,7 +88,8 @@ ONE = chain("Occipital alpha low. That fits fear.", "fear")
     (chain("Occipital alpha low, occipital alpha high.", "fear"), False, 2, 1, True)])
 def test_a_chain_is_kept_if_all_of_it_is_true(corpus, items, text, kept, claims, true, right):
     (row,) = judged(corpus, items[:1], [[text]]).to_dict("records")
-    assert row == {"item": 0, "said": text, "times": 1, "answer_true": right, "claims": claims, "true_claims": true, "kept": kept}
+    assert row == {"item": 0, "said": text, "times": 1, "answer_true": right, "claims": claims, "true_claims": true,
+                   "kept": kept}
 
 
 def test_nothing_asked_is_nothing_kept(corpus):
@@ -98,7 +102,8 @@ def test_the_fullest_truths_of_an_item_stay_each_wording_once(corpus, items):
     chains = [[ONE, BOTH, false, ONE, REWORDED, BOTH, BOTH], [ONE, false, ONE, ONE, ONE, ONE, ONE], [false] * 7]
     table = judged(corpus, items[:3], chains)
     assert table["times"].tolist() == [2, 3, 1, 1, 6, 1, 7] and table["times"].sum() == 21
-    assert table.loc[table["kept"], ["item", "said"]].to_numpy().tolist() == [[0, BOTH], [0, REWORDED], [1, ONE]]  # item by item
+    assert table.loc[table["kept"], ["item", "said"]].to_numpy().tolist() == [[0, BOTH], [0, REWORDED],
+                                                                              [1, ONE]]  # item by item
     assert table["item"].tolist() == [0, 0, 0, 0, 1, 1, 2]
 
 
@@ -117,9 +122,11 @@ def test_a_longer_false_chain_does_not_raise_the_bar(corpus, items):
 
 
 def test_kept_items_hold_thoughts_without_thinking_tokens(corpus, items):
-    kept = kept_items(items[:3], judged(corpus, items[:3], [[chain("Occipital alpha high.", "fear")], [BOTH, REWORDED], [ONE]]))
+    kept = kept_items(items[:3], judged(corpus, items[:3], [[chain("Occipital alpha high.", "fear")], [BOTH, REWORDED],
+                                                            [ONE]]))
     assert [item.thought for item in kept] == ["Occipital alpha low, frontal theta high. That fits fear.",
-                                               "Frontal theta is raised. Low occipital alpha.", "Occipital alpha low. That fits fear."]
+                                               "Frontal theta is raised. Low occipital alpha.",
+                                               "Occipital alpha low. That fits fear."]
     assert [replace(item, thought="") for item in kept] == [replace(items[i], thought="") for i in (1, 1, 2)]
     assert kept[0].response(True) == BOTH and items[1].thought != kept[0].thought
     assert kept_items(items[:1], judged(corpus, items[:1], [[""]])) == []
@@ -134,7 +141,8 @@ def processor() -> E2LLMProcessor:
 
 
 def joined(processor: E2LLMProcessor) -> E2LLMForConditionalGeneration:
-    language = new_language_model(processor.tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=256), 0)
+    language = new_language_model(processor.tokenizer, ScratchParams(320, hidden_size=64, layers=2, heads=4,
+                                                                     max_positions=256), 0)
     return E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, EEG_TOKENS, 0).eval()
 
 
@@ -148,12 +156,16 @@ def engine(processor) -> InferenceEngine:
 
 
 def asked(*parts: int | str) -> Item:
-    content = [{"type": "eeg", "window": part} if isinstance(part, int) else {"type": "text", "text": part} for part in parts]
-    return Item("predict", 1, [{"role": "user", "content": content}], "", "A", ["A", "B"], "1", "", [p for p in parts if isinstance(p, int)])
+    content = [{"type": "eeg", "window": part} if isinstance(part, int) else {"type": "text", "text": part}
+               for part in parts]
+    return Item("predict", 1, [{"role": "user", "content": content}], "", "A", ["A", "B"], "1", "",
+                [p for p in parts if isinstance(p, int)])
 
 
-QUESTIONS = [asked("A: ", 1, " B: ", 6, " Which segment is more pleasant?"), asked(3, " Which?"), asked("A: ", 7, " B: ", 7, " C: ", 0, " sad"),
-             asked("happy and calm"), asked(5, " That fits"), asked("A: ", 6, " B: ", 1, " Which segment is more pleasant?")]
+QUESTIONS = [asked("A: ", 1, " B: ", 6, " Which segment is more pleasant?"), asked(3, " Which?"),
+             asked("A: ", 7, " B: ", 7, " C: ", 0, " sad"),
+             asked("happy and calm"), asked(5, " That fits"),
+             asked("A: ", 6, " B: ", 1, " Which segment is more pleasant?")]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
@@ -208,7 +220,7 @@ def make_run(tmp_path, monkeypatch, processor, corpus, items):
     monkeypatch.delenv("E2LLM_RUNS", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reasoning_stage, "open_aligned", lambda run: (joined(processor), processor))
-    monkeypatch.setattr(reasoning_stage, "open_instructed", lambda run: (None, processor))
+    monkeypatch.setattr(reasoning_stage, "open_engine", lambda run: InferenceEngine(None, processor, TOKENS, PLACE))
     monkeypatch.setattr(reasoning_stage, "load_tokens", lambda run: (TOKENS, PLACE))
 
     def make(name: str, said: list[str], stored: dict | None = None) -> Run:
@@ -224,7 +236,8 @@ def make_run(tmp_path, monkeypatch, processor, corpus, items):
         peft.save_pretrained(stage.path / "lora")
         write_items(items, stage.path / "items.jsonl")
         stage.finish()
-        monkeypatch.setattr(reasoning_stage, "sample", lambda engine, asked, n, temperature, seed: [said * n for _ in asked])
+        monkeypatch.setattr(reasoning_stage, "sample", lambda engine, asked, n, temperature,
+                            seed: [said * n for _ in asked])
         return run
 
     return make
@@ -242,10 +255,12 @@ def test_a_round_keeps_trains_on_and_is_not_made_again(make_run, corpus, process
     false = chain("Occipital alpha high, frontal theta high.", "sad")
     run = make_run("tiny", [BOTH, false, ONE])
     stage = reinforce(run, corpus, FeedbackParams(samples=2, replay=3), FIT)
-    assert stage.done and stage.metrics == {"sampled": 36, "answers_true": pytest.approx(2 / 3), "claims_true": pytest.approx(4 / 5), "kept": 6,
+    assert stage.done and stage.metrics == {"sampled": 36, "answers_true": pytest.approx(2 / 3),
+                                            "claims_true": pytest.approx(4 / 5), "kept": 6,
                                             "windows_kept": 6, "windows": 6}
     kept = read_items(stage.path / "items.jsonl")
-    assert {item.response(True) for item in kept} == {BOTH} and sorted(item.windows[0] for item in kept) == [0, 1, 2, 3, 4, 5]
+    assert {item.response(True) for item in kept} == {BOTH} and sorted(item.windows[0] for item in kept) == [0, 1, 2, 3,
+                                                                                                             4, 5]
     before, after = adapter_of(run, "adapter"), adapter_of(run, "feedback")
     assert set(before) == set(after) and not equal(before, after)
     assert pd.read_csv(stage.path / "history.csv")["loss"].notna().all() and not (stage.path / "checkpoints").exists()
@@ -276,7 +291,8 @@ def test_old_items_are_trained_on_too(make_run, corpus, monkeypatch):
 
     monkeypatch.setattr(reasoning_stage, "fit_adapter", counted)
     for replay, name in ((0, "none"), (4, "some"), (2000, "all")):
-        reinforce(make_run(name, [BOTH, REWORDED]), corpus, FeedbackParams(samples=1, replay=replay), replace(FIT, steps=1))
+        reinforce(make_run(name, [BOTH, REWORDED]), corpus, FeedbackParams(samples=1, replay=replay),
+                  replace(FIT, steps=1))
     assert seen == [12, 16, 18]
 
 

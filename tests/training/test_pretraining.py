@@ -1,4 +1,4 @@
-"""Masked pretraining hides what the paper hides, lets nothing through, follows its momentum, and resumes as if never cut off."""
+"""Masked pretraining hides what the paper hides, follows its momentum, and resumes as if never cut off."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_a_limit_picks_among_the_hidden_patches():
         assert {tuple(p) for p in picked} <= {tuple(p) for p in pairs} and len({tuple(p) for p in picked}) == 30
 
 
-@pytest.mark.parametrize("params", [PretrainParams(hidden_times=0.0), PretrainParams(hidden_times=1.0), PretrainParams(shown_channels=1.0)])
+@pytest.mark.parametrize("params", [PretrainParams(hidden_times=0.0), PretrainParams(hidden_times=1.0),
+                                    PretrainParams(shown_channels=1.0)])
 def test_masks_that_hide_all_or_nothing_are_refused(params):
     with pytest.raises(ValueError, match="hide some of each, and not all"):
         draw_masks(2, 10, params, generator())
@@ -88,7 +89,7 @@ def test_masks_that_hide_all_or_nothing_are_refused(params):
 @torch.no_grad()
 def test_hidden_samples_reach_neither_predictor_nor_reconstructor(model):
     for weight in model.reconstructor.parameters():
-        weight.add_(0.02 * torch.randn(weight.shape, generator=generator()))  # the linear one begins with nothing to draw
+        weight.add_(0.02 * torch.randn(weight.shape, generator=generator()))  # the linear one starts at zero
     window, masks = signal(), draw_masks(3, len(CHANNELS), FEW, generator())
     shown = torch.zeros(3, N_PATCHES, len(CHANNELS), dtype=torch.bool)
     shown[torch.arange(3)[:, None, None], masks.times[:, :, None], masks.channels] = True
@@ -96,7 +97,8 @@ def test_hidden_samples_reach_neither_predictor_nor_reconstructor(model):
     other = torch.where(mask, window, signal(seed=9))
     assert (other != window).float().mean() > 0.5
     before, after = model.reconstruct(window, *masks), model.reconstruct(other, *masks)
-    assert torch.equal(model.encode(window, masks.times, masks.channels), model.encode(other, masks.times, masks.channels))
+    assert torch.equal(model.encode(window, masks.times, masks.channels),
+                       model.encode(other, masks.times, masks.channels))
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     changed = torch.where(mask, signal(seed=9), window)
     assert not torch.allclose(model.reconstruct(changed, *masks)[1], before[1])
@@ -137,13 +139,15 @@ def test_linear_readouts_are_products_of_a_channel_s_weights_with_the_tokens_of_
 
 
 def test_linear_readouts_learn_what_neighbours_tell():
-    """Channels that mix three sources: a hidden one can be told from the shown ones, in windows that were never seen."""
+    """Channels that mix three sources: a hidden one can be predicted from the shown ones, also in unseen windows."""
     mask = replace(FEW, rebuilt_beside=1.0, drawn=40, reconstructor="linear")
-    model, mixing = new_model(CHANNELS, eegpt_config("tiny2"), "loud", mask, seed=0), torch.randn(len(CHANNELS), 3, generator=generator())
+    model, mixing = new_model(CHANNELS, eegpt_config("tiny2"), "loud", mask,
+                              seed=0), torch.randn(len(CHANNELS), 3, generator=generator())
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
 
     def losses(seed: int) -> dict[str, torch.Tensor]:
-        sources = torch.nn.functional.avg_pool1d(torch.randn(8, 3, N_PATCHES * PATCH + 14, generator=generator(seed)), 15, 1)
+        sources = torch.nn.functional.avg_pool1d(torch.randn(8, 3, N_PATCHES * PATCH + 14, generator=generator(seed)),
+                                                 15, 1)
         return model(0.02 * mixing @ sources, *draw_masks(8, len(CHANNELS), mask, generator(seed)))
 
     for step in range(1, 251):
@@ -183,7 +187,8 @@ def test_an_epoch_uses_every_window_once():
 def test_a_few_windows_can_be_learned_by_heart(model):
     """Reconstruction learns: the same windows and masks again and again."""
     times = torch.arange(N_PATCHES * PATCH) / 256
-    window = 0.01 * torch.stack([torch.sin(2 * torch.pi * f * times + torch.arange(len(CHANNELS))[:, None]) for f in (4.0, 8.0)])
+    window = 0.01 * torch.stack([torch.sin(2 * torch.pi * f * times + torch.arange(len(CHANNELS))[:, None])
+                                 for f in (4.0, 8.0)])
     masks, losses = draw_masks(2, len(CHANNELS), replace(FEW, drawn=20), generator()), []
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     for step in range(1, 81):
@@ -226,10 +231,12 @@ def test_the_stage_leaves_an_encoder_that_stage_1_takes(run):
     again = stage1_encoder.new_encoder(corpus, eegpt_config("tiny1"), str(path), 3)[0]
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in encoder.state_dict().items())
     facts = run.require("pretraining")["facts"]
-    assert set(facts["people"]) == set(corpus.subjects[corpus.split.train]) and facts["windows"] == len(corpus.split.train)
+    assert set(facts["people"]) == set(corpus.subjects[corpus.split.train])
+    assert facts["windows"] == len(corpus.split.train)
     assert not set(facts["people"]) & set(corpus.subjects[corpus.split.test])
     made = (stage.path / "stage.json").stat().st_mtime_ns
-    assert pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL).done and (stage.path / "stage.json").stat().st_mtime_ns == made
+    assert pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL).done and (stage.path
+                                                                          / "stage.json").stat().st_mtime_ns == made
 
 
 def test_windows_of_test_people_play_no_part(run, twin, windows, monkeypatch):
@@ -251,7 +258,8 @@ def test_using_other_parts_is_declared_in_the_record(run):
         pretrain(run, corpus, PROTOCOL, "tiny1", FIT, SMALL, parts=("all",))
     pretrain(run, corpus, PROTOCOL, "tiny1", replace(FIT, steps=2), SMALL, parts=("train", "test"))
     record = run.require("pretraining")
-    assert record["params"]["parts"] == ["test", "train"] and record["facts"]["seen"] == "signals of test and train windows, no label"
+    assert record["params"]["parts"] == ["test", "train"]
+    assert record["facts"]["seen"] == "signals of test and train windows, no label"
 
 
 class _CutOff(Exception):
@@ -293,7 +301,8 @@ def test_patches_that_are_shown_are_those_of_the_window(run):
     corpus = stages.open_dataset(run, PROTOCOL)
     model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", FEW, seed=0)
     found = rebuilt_patches(model, corpus, 5, seed=0, n=3)
-    assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3 for patches in found.values())
+    assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3
+                                                                                 for patches in found.values())
     signal = corpus.equalize(corpus.windows.data[[5]], corpus.norm_groups[[5]])[0].double().numpy()
     for name, original, drawn in (patch for patches in found.values() for patch in patches):
         channel, time = name.removesuffix(" s").split(", ")
@@ -302,4 +311,5 @@ def test_patches_that_are_shown_are_those_of_the_window(run):
         np.testing.assert_allclose(original, (patch - patch.mean()) / patch.std(), atol=1e-3)
         assert drawn.shape == (PATCH,)
     again = rebuilt_patches(model, corpus, 5, seed=0, n=3)
-    assert [patch[0] for patches in again.values() for patch in patches] == [patch[0] for patches in found.values() for patch in patches]
+    assert [patch[0] for patches in again.values() for patch in patches] == [patch[0] for patches in found.values()
+                                                                             for patch in patches]

@@ -17,7 +17,18 @@ from e2llm.models.processing import E2LLMProcessor
 from e2llm.models.projector import EvidenceProbe
 from e2llm.training.stage2_alignment import train_projector
 from e2llm.training.stage3_instruction import AdapterParams, train_adapter
-from e2llm.training.trainer import FitParams, Samples, encode_rows, examples_of, fit, item_collate, item_order, mixed_order, signal_collate, train_only
+from e2llm.training.trainer import (
+    FitParams,
+    Samples,
+    encode_rows,
+    examples_of,
+    fit,
+    item_collate,
+    item_order,
+    mixed_order,
+    signal_collate,
+    train_only,
+)
 
 PARAMS = FitParams(steps=12, batch_size=4, lr=0.05, seed=3, save_steps=5)
 
@@ -113,7 +124,8 @@ def test_an_accumulated_step_is_the_step_of_one_large_batch(tmp_path, accumulate
     large.net[1].p = small.net[1].p = 0.0  # dropout would draw in another order
     data = samples(params)
     history = fit(large, data, collate, params, tmp_path / "large")
-    again = fit(small, data, collate, replace(params, batch_size=8 // accumulate, accumulate=accumulate), tmp_path / "small")
+    again = fit(small, data, collate, replace(params, batch_size=8 // accumulate, accumulate=accumulate),
+                tmp_path / "small")
     torch.testing.assert_close(weights(small), weights(large), atol=1e-5, rtol=1e-4)
     assert again["step"].tolist() == history["step"].tolist() and np.allclose(again["loss"], history["loss"], atol=1e-3)
     assert not same(weights(large), weights(Small()))
@@ -164,11 +176,13 @@ TEXTS = ["What does it show? happy sad", "Which is more pleasant? A: B:", "The s
 
 
 def question(window: int) -> list[dict]:
-    return [{"role": "user", "content": [{"type": "eeg", "window": window}, {"type": "text", "text": " What does it show?"}]}]
+    return [{"role": "user", "content": [{"type": "eeg", "window": window},
+                                         {"type": "text", "text": " What does it show?"}]}]
 
 
 LABELS = ["happy", "sad"]
-ITEMS = [Item("predict", 1, question(10 + i), "Occipital alpha low.", LABELS[i % 2], LABELS, "1", "", [10 + i]) for i in range(8)]
+ITEMS = [Item("predict", 1, question(10 + i), "Occipital alpha low.", LABELS[i % 2], LABELS, "1", "", [10 + i])
+         for i in range(8)]
 TOKENS = np.random.default_rng(2).normal(size=(8, 16, 12)).astype(np.float32)
 PLACE = {10 + i: i for i in range(8)}
 
@@ -179,7 +193,8 @@ def tokenizer():
 
 
 def language(tokenizer):
-    return new_language_model(tokenizer, ScratchParams(300, hidden_size=64, layers=2, heads=4, max_positions=128), seed=0)
+    return new_language_model(tokenizer, ScratchParams(300, hidden_size=64, layers=2, heads=4, max_positions=128),
+                              seed=0)
 
 
 TUNING = FitParams(steps=6, batch_size=2, lr=1e-2, seed=1, save_steps=2)
@@ -208,24 +223,30 @@ def test_alignment_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
 
 def test_alignment_with_evidence_leaves_the_ear_and_what_it_says(tokenizer, tmp_path):
     rng = np.random.default_rng(4)
-    evidence_probe = EvidenceProbe.fit(TOKENS, rng.normal(size=(8, 3)), ["occipital alpha", "frontal theta", "artefact level"])
+    evidence_probe = EvidenceProbe.fit(TOKENS, rng.normal(size=(8, 3)),
+                                       ["occipital alpha", "frontal theta", "artefact level"])
 
     def train(folder: str, on_step=None):
-        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING, tmp_path / folder, on_step, evidence_probe, 2)[0]
+        return train_projector(language(tokenizer), tokenizer, "none", ITEMS, TOKENS, PLACE, 4, 0.5, TUNING,
+                               tmp_path / folder, on_step, evidence_probe, 2)[0]
 
     projector = trained_the_same_when_cut(train).projector
-    assert torch.equal(projector.evidence.weight, evidence_probe.weight) and torch.equal(projector.evidence.bias, evidence_probe.bias)
-    fresh = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, TUNING.seed, evidence_probe, 2).projector
+    assert torch.equal(projector.evidence.weight, evidence_probe.weight) and torch.equal(projector.evidence.bias,
+                                                                                         evidence_probe.bias)
+    fresh = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, TUNING.seed,
+                                               evidence_probe, 2).projector
     features = torch.from_numpy(TOKENS)
     with torch.no_grad():
-        assert torch.equal(projector(features)[:, 4:], fresh(features)[:, 4:]) and projector(features).shape == (8, 10, 64)
+        assert torch.equal(projector(features)[:, 4:], fresh(features)[:, 4:]) and projector(features).shape == (8, 10,
+                                                                                                                 64)
         assert not torch.allclose(projector(features)[:, :4], fresh(features)[:, :4], atol=1e-3)
 
 
 def test_tuning_cut_off_ends_as_if_it_had_not_been(tokenizer, tmp_path):
     def train(folder: str, on_step=None):
         model = E2LLMForConditionalGeneration.join(language(tokenizer), tokenizer, "none", None, 12, 4, 0)
-        return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE, AdapterParams(rank=2, dropout=0.05), TUNING,
+        return train_adapter(model, E2LLMProcessor(tokenizer, 4), ITEMS, TOKENS, PLACE,
+                             AdapterParams(rank=2, dropout=0.05), TUNING,
                              tmp_path / folder, on_step)[0]
 
     whole = trained_the_same_when_cut(train)
@@ -268,7 +289,8 @@ def test_classes_are_balanced_when_they_do_not_divide_the_batch():
 
 def test_orders_are_seeded():
     labels, subjects, rows = corpus()
-    for make in (lambda params: mixed_order(labels, subjects, rows, params), lambda params: item_order(list(range(50)), params)):
+    for make in (lambda params: mixed_order(labels, subjects, rows, params),
+                 lambda params: item_order(list(range(50)), params)):
         one, again, other = (make(FitParams(steps=5, batch_size=8, lr=0.1, seed=seed)) for seed in (1, 1, 2))
         assert np.array_equal(one, again) and not np.array_equal(one, other)
 
@@ -296,7 +318,8 @@ def test_a_batch_of_items_is_padded_masked_and_hears_its_windows(tokenizer):
     processor = E2LLMProcessor(tokenizer, 2)
     questions = [[{"type": "eeg", "window": 14}, {"type": "text", "text": "?"}, {"type": "eeg", "window": 11}],
                  [{"type": "text", "text": " What does it show happy sad happy sad?"}, {"type": "eeg", "window": 17}]]
-    examples = [processor.training_example([{"role": "user", "content": content}], "sad", False) for content in questions]
+    examples = [processor.training_example([{"role": "user", "content": content}], "sad", False)
+                for content in questions]
     batch = item_collate(processor, TOKENS, PLACE)(examples)
     lengths = [len(example["input_ids"]) for example in examples]
     assert lengths[0] != lengths[1] and batch["input_ids"].shape == (2, max(lengths))
@@ -304,7 +327,8 @@ def test_a_batch_of_items_is_padded_masked_and_hears_its_windows(tokenizer):
         n = lengths[row]
         assert batch["input_ids"][row, :n].tolist() == example["input_ids"]
         assert batch["labels"][row, :n].tolist() == example["labels"]
-        assert (batch["labels"][row, n:] == IGNORE).all() and (batch["input_ids"][row, n:] == tokenizer.pad_token_id).all()
+        assert (batch["labels"][row, n:] == IGNORE).all() and (batch["input_ids"][row,
+                                                                                  n:] == tokenizer.pad_token_id).all()
         assert batch["attention_mask"][row].tolist() == [1] * n + [0] * (max(lengths) - n)
     assert np.array_equal(batch["eeg_features"].numpy(), TOKENS[[4, 1, 7]])
     text_alone = processor.training_example([{"role": "user", "content": "happy?"}], "sad", False)
@@ -316,13 +340,16 @@ def test_noise_beside_the_tokens_has_the_given_size(tokenizer):
     example = processor.training_example(ITEMS[0].messages, "sad", False)
     data = Samples(np.zeros(200, dtype=int), [example].__getitem__)
     examples = [data[i] for i in range(200)]
-    batch, clear = item_collate(processor, TOKENS, PLACE, 0.5)(examples), item_collate(processor, TOKENS, PLACE)(examples)
-    assert np.array_equal(batch["eeg_features"].numpy(), np.repeat(TOKENS[:1], 200, axis=0)) and "eeg_noise" not in clear
+    batch, clear = item_collate(processor, TOKENS, PLACE, 0.5)(examples), item_collate(processor, TOKENS,
+                                                                                       PLACE)(examples)
+    assert np.array_equal(batch["eeg_features"].numpy(), np.repeat(TOKENS[:1], 200,
+                                                                   axis=0)) and "eeg_noise" not in clear
     noise = batch["eeg_noise"].numpy()
     assert noise.shape == (200, 16, 12) and noise.dtype == np.float32
     assert abs(noise.mean()) < 0.02 and noise.std() == pytest.approx(0.5, abs=0.02)
     assert not np.array_equal(noise[0], noise[1])
-    assert np.array_equal(item_collate(processor, TOKENS, PLACE, 0.5)(examples)["eeg_noise"].numpy(), noise)  # by the place in the order alone
+    assert np.array_equal(item_collate(processor, TOKENS, PLACE, 0.5)(examples)["eeg_noise"].numpy(),
+                          noise)  # by the place in the order alone
     assert np.array_equal(item_collate(processor, TOKENS, PLACE, 0.5)(examples[3:5])["eeg_noise"].numpy(), noise[3:5])
     assert TOKENS[0].std() > 0.5
 
@@ -398,7 +425,8 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, warmup):
     fit(model, Samples(np.zeros(16), lambda row: row), lambda rows: {"x": torch.zeros(len(rows))}, params, tmp_path)
     moved = np.diff([*rates, float(model.w.detach())])
     n = int(8 * warmup)
-    expected = [0.4 * (i + 1) / (n + 1) for i in range(n)] + [0.2 * (1 + np.cos(np.pi * i / (8 - n))) for i in range(8 - n)]
+    expected = [0.4 * (i + 1) / (n + 1) for i in range(n)] + [0.2 * (1 + np.cos(np.pi * i / (8 - n)))
+                                                              for i in range(8 - n)]
     assert moved == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
