@@ -59,14 +59,13 @@ def test_the_pipeline_on_the_page_runs(tmp_path, monkeypatch, capsys):
     """As it is written; only schedules and sizes are smaller."""
     fit = partial(e2llm.FitParams, batch_size=4, lr=4e-3)
     small = {
-        "simulate": {"params": e2llm.TwinParams(subjects=3, sessions=2, clips=15, seconds=(8.2, 9.0)), "n_jobs": 1},
-        "preprocess": {"n_jobs": 1},
-        "train_encoder": {"size": "tiny1", "params": fit(4, batch_size=8), "edited": 4},
-        "make_language_model": {"scratch": e2llm.ScratchParams(600, 48, 2), "n_items": 40, "drill_steps": 1,
-                                "params": fit(4)},
-        "align": {"n_items": 8, "params": fit(4)},
-        "instruct": {"per_kind": {"predict": 8, "compare": 4}, "replay": 4, "params": fit(4)},
-        "evaluate": {"n_items": 3},
+        "simulate": dict(params=e2llm.TwinParams(subjects=3, sessions=2, clips=15, seconds=(8.2, 9.0)), n_jobs=1),
+        "preprocess": dict(n_jobs=1),
+        "train_encoder": dict(size="tiny1", params=fit(4, batch_size=8), augmented_windows=4),
+        "make_language_model": dict(scratch=e2llm.ScratchParams(600, 48, 2), n_items=40, drill_steps=1, params=fit(4)),
+        "align": dict(n_items=8, params=fit(4)),
+        "instruct": dict(per_kind={"predict": 8, "compare": 4}, replay=4, params=fit(4)),
+        "evaluate": dict(n_items=3),
     }
     for name, values in small.items():
         monkeypatch.setattr(e2llm, name, partial(getattr(e2llm, name), **values))
