@@ -522,7 +522,8 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
         ax.set_xlabel("score (%)")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     bars = "bar: 95 % interval over people" + "; thin line: over people and clips" * ("clips low" in table)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), title=bars)
+    order = [name for name in [*map(str, kinds), "chance"] if name in handles]
+    figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=len(order), title=bars)
     figure.suptitle(title)
     return figure
 

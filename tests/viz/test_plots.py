@@ -263,7 +263,7 @@ def test_score_panels_draw_series_side_by_side_in_one_row():
     leaky, strict = (box.lines[0].get_xydata() for box in ax.containers)
     assert leaky[:, 0].tolist() == [35, 25] and strict[:, 0].tolist() == [26, 22] and ax.get_xlim() == (0, 100)
     assert (leaky[:, 1] < strict[:, 1]).all() and np.round([leaky[:, 1], strict[:, 1]]).tolist() == [[0, 1], [0, 1]]
-    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["leaky", "chance", "strict"]
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["leaky", "strict", "chance"]
 
 
 def test_probabilities_are_ranked_and_in_percent():
