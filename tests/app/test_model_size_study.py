@@ -94,7 +94,7 @@ def test_where_links_are_not_possible_files_are_copied(base, monkeypatch):
     assert (run.path / "windows/labels.json").stat().st_ino != (base.path / "windows/labels.json").stat().st_ino
 
 
-def test_a_changed_base_replaces_what_was_shared_and_the_other_owner_keeps_its_files(base):
+def test_a_changed_base_replaces_what_was_shared_and_the_other_run_keeps_its_files(base):
     other, run = Run.open("changing"), Run.open("follower")
     share_stages(base, other)
     share_stages(other, run, ["windows"])

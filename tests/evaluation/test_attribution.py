@@ -122,7 +122,7 @@ def test_parts_add_up_and_hold_their_own_rhythm_only():
 
 @pytest.mark.parametrize("bands", [{}, {"a": (1, 8), "b": (7, 12)}, {"a": (8, 4)}, {"a": (100, 200)}, {"a": (-1, 4)}])
 def test_bands_that_would_not_add_up_are_refused(bands):
-    with pytest.raises(ValueError, match="give bands that lie side by side"):
+    with pytest.raises(ValueError, match="give bands that do not overlap"):
         explain(alpha_score(0), noise(1), [0], bands=bands)
 
 
@@ -373,7 +373,7 @@ def test_an_interval_over_people_needs_people():
     curves = deletion_insertion(alpha_score(0), noise(2, 2), [1, 1], np.zeros((2, 2, 16)), [0, 1],
                                 np.random.default_rng(0))
     for subjects in (np.array(["a", "a"]), np.array(["a", "b", "c"])):
-        with pytest.raises(ValueError, match="needs the owner of each of the 2 windows, and two people or more"):
+        with pytest.raises(ValueError, match="needs the subject of each of the 2 windows, and two people or more"):
             areas(curves, subjects)
 
 
@@ -441,7 +441,7 @@ def test_the_rest_is_no_band_and_strangers_are_refused():
         region_agreement(values[:, :, :3], LABELS, OWNERS, CAP)
     with pytest.raises(ValueError, match=r"No channel lies above what \['neutral', 'fear'\] change"):
         region_agreement(values[:, :2], LABELS, OWNERS, CAP[:2])
-    with pytest.raises(ValueError, match="give all of its windows"):
+    with pytest.raises(ValueError, match="of all windows"):
         region_agreement(values, LABELS[1:], OWNERS[1:], CAP)
     with pytest.raises(ValueError, match="two people or more"):
         region_agreement(values, LABELS, np.full(len(LABELS), "a"), CAP)

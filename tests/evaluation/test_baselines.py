@@ -44,11 +44,11 @@ def make_split(n: int, normalisation: str = "calibration", seed: int = 0) -> Spl
     return Split("clips", train, val, test, train, normalisation)
 
 
-def make_corpus(effect: float, n: int = 360, owner_spread: float = 0.0, seed: int = 1) -> SimpleNamespace:
+def make_corpus(effect: float, n: int = 360, subject_spread: float = 0.0, seed: int = 1) -> SimpleNamespace:
     """Band power in which class ``c`` raises band ``c`` of channel 1 by ``effect``, in units of its spread."""
     rng = np.random.default_rng(seed)
     labels, who = rng.integers(N_CLASSES, size=n), rng.integers(3, size=n)
-    log_power = rng.normal(size=(n, N_CHANNELS, N_BANDS)) + owner_spread * rng.normal(size=(3, N_CHANNELS,
+    log_power = rng.normal(size=(n, N_CHANNELS, N_BANDS)) + subject_spread * rng.normal(size=(3, N_CHANNELS,
                                                                                             N_BANDS))[who]
     log_power[np.arange(n), 1, labels] += effect
     return as_corpus(np.exp(log_power), labels, np.array(["1", "2", "3"], dtype=object)[who])
@@ -84,7 +84,7 @@ def test_noise_is_answered_at_chance(model):
 
 
 def test_calibration_removes_what_is_the_persons_own():
-    corpus = make_corpus(effect=2.0, owner_spread=6.0)
+    corpus = make_corpus(effect=2.0, subject_spread=6.0)
     split = make_split(len(corpus.labels))
     new = corpus.subjects == "3"
     split = Split("clips", split.train[~new[split.train]], split.val[~new[split.val]], split.test[new[split.test]],
@@ -233,7 +233,7 @@ def test_the_oracle_reads_the_windows_it_is_asked_about(tmp_path, monkeypatch):
 @pytest.mark.parametrize("model", [LOGISTIC, SVM])
 def test_z_scores_against_population_levels_are_no_baseline_of_their_own(model):
     recipes = [Recipe(model), Recipe(model, "z-score"), Recipe(EEGNET), Recipe(EEGNET, "z-score")]
-    corpus = make_corpus(effect=0.7, owner_spread=2.0)
+    corpus = make_corpus(effect=0.7, subject_spread=2.0)
     for normalisation, same in (("population", True), ("calibration", False)):
         split = make_split(len(corpus.labels), normalisation)
         assert np.array_equal(answers(corpus, split, "none", model), answers(corpus, split, "z-score", model)) == same

@@ -43,7 +43,7 @@ THOUGHT = "Occipital alpha low, frontal theta high. This is unpleasant and activ
 
 
 def people(n: int = 6, each: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Evidence of windows (n * each, N_EVIDENCE) whose features go together, and their owners."""
+    """Evidence of windows (n * each, N_EVIDENCE) whose features go together, and their subjects."""
     rng = np.random.default_rng(seed)
     z = 0.6 * rng.normal(size=(n * each, 1)) + 0.8 * rng.normal(size=(n * each, len(COLUMNS)))
     return z, np.repeat([f"s{i}" for i in range(n)], each)
@@ -274,14 +274,14 @@ def rule_of_three() -> EvidenceRule:
 
 def test_the_rule_learns_what_claims_give_away():
     rule = rule_of_three()
-    assert rule.ranked([Claim("occipital alpha", "low")])[0] == "fear" and rule.answer([Claim("occipital alpha",
-                                                                                           "high")]) == "sad"
-    assert rule.ranked([Claim("frontal theta", "high")])[0] == "happy" and sorted(rule.ranked([])) == ["fear", "happy",
-                                                                                                    "sad"]
+    for claim, label in ((Claim("occipital alpha", "low"), "fear"), (Claim("occipital alpha", "high"), "sad"),
+                         (Claim("frontal theta", "high"), "happy")):
+        assert rule.ranked([claim])[0] == label
+    assert sorted(rule.ranked([])) == ["fear", "happy", "sad"]
     fearful = rule.ranked([Claim("occipital alpha", "low")])
     asymmetric = [Claim("occipital alpha", "low"), Claim("frontal asymmetry", "low")]
-    for silent in (Claim("ear alpha", "high"), Claim("temporal gamma", "typical")):
-        assert np.array_equal(rule._vector([*asymmetric, silent]), rule._vector(asymmetric))
+    for unknown in (Claim("ear alpha", "high"), Claim("temporal gamma", "typical")):
+        assert np.array_equal(rule._vector([*asymmetric, unknown]), rule._vector(asymmetric))
     assert np.abs(rule._vector(asymmetric)).sum() == 2
     assert not rule._vector([Claim("occipital alpha", "low"), Claim("occipital alpha", "high")]).any()
     assert fearful[0] == "fear" and len(fearful) == 3

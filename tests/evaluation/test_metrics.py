@@ -11,7 +11,7 @@ from e2llm.evaluation.metrics import Score, accuracy, balanced_accuracy, classif
 
 def answers(n: int = 300, n_classes: int = 4, share: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray,
                                                                                           np.ndarray]:
-    """Truth, answers of which a share is right, and owners of unequal size."""
+    """Truth, answers of which a share is right, and subjects of unequal size."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(n_classes, size=n)
     predicted = np.where(rng.uniform(size=n) < share, truth, rng.integers(n_classes, size=n))
@@ -25,7 +25,6 @@ def test_scores_are_those_of_scikit_learn():
     assert score.value == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert (score.chance, score.n) == (0.25, 300)
     table = classification(truth, predicted, 4)
-    assert table["balanced_accuracy"] == pytest.approx(score.value)
     assert table["kappa"] == pytest.approx(cohen_kappa_score(truth, predicted))
     assert table["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
     assert table["weighted_f1"] == pytest.approx(f1_score(truth, predicted, average="weighted"))
@@ -51,7 +50,6 @@ def test_an_unread_answer_is_a_wrong_one():
     assert score == balanced_accuracy(truth, wrong, subjects, 4, seed=3)
     assert score.value < balanced_accuracy(truth, predicted, subjects, 4).value
     table = classification(truth, unread, 4)
-    assert table["balanced_accuracy"] == pytest.approx(score.value)
     recalls = [np.mean(unread[truth == c] == c) for c in range(4)]
     precisions = [np.mean(truth[unread == c] == c) for c in range(4)]
     assert table["macro_f1"] == pytest.approx(np.mean([2 * r * p / (r + p)

@@ -45,7 +45,7 @@ def stacked(sums: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.fixture
 def asked() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, answers and owners: five people, unequal numbers of windows."""
+    """Truth, answers and subjects: five people, unequal numbers of windows."""
     rng = np.random.default_rng(3)
     truth = rng.integers(4, size=173)
     return truth, answers_of(truth, 0.6, 4, rng), rng.choice([f"p{i}" for i in range(5)], size=173)

@@ -29,11 +29,11 @@ SVM_NAME = Recipe(SVM, "z-score").name
 under_protocols = partial(in_parallel, n_jobs=1)  # starting processes takes longer than this little work
 
 
-def corpus(clip_noise: float, effect: float, subjects: int = 10) -> SimpleNamespace:
+def corpus(clip_noise: float, effect: float, subjects: int = 10, windows: int = 3) -> SimpleNamespace:
     """Band power with a fingerprint for each person's clip and, perhaps, an effect of the label."""
     rng = np.random.default_rng(0)
     rows = [(str(s), (clip - 1) // 20 + 1, clip, w, 4.0 * w, clip_emotion(clip))
-            for s in range(1, subjects + 1) for clip in range(1, 81) for w in range(2)]
+            for s in range(1, subjects + 1) for clip in range(1, 81) for w in range(windows)]
     index = pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "start_s", "label"])
     labels = np.array([SEED_VII.index(label) for label in index["label"]])
     trial = index.groupby(["subject", "clip"], sort=False).ngroup().to_numpy()
@@ -47,7 +47,7 @@ def corpus(clip_noise: float, effect: float, subjects: int = 10) -> SimpleNamesp
 
 @pytest.fixture(scope="module")
 def without_effect() -> pd.DataFrame:
-    return under_protocols(corpus(1.0, 0.0)).set_index(["name", "group"])
+    return under_protocols(corpus(1.0, 0.0, windows=2)).set_index(["name", "group"])
 
 
 @pytest.mark.parametrize("model", list(MODELS))

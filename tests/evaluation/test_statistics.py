@@ -248,7 +248,7 @@ def test_truth_must_fit_probabilities():
 
 
 def evidence_of_clips(seed: int, effect: float = 0.0) -> tuple:
-    """Score, labels, owners and clips of a model whose evidence for each of three classes is shared by a clip's
+    """Score, labels, subjects and clips of a model whose evidence for each of three classes is shared by a clip's
     windows."""
     rng = np.random.default_rng([6, seed])
     pair = np.repeat(np.arange(6 * 9), rng.integers(1, 8, size=6 * 9))
@@ -309,9 +309,9 @@ def test_labels_move_as_clips_and_stay_with_their_subject():
     assert len({tuple(given) for given in seen}) == 31 and (seen[-1] == labels).all()
     trial = pd.Series(subjects) + "/" + pd.Series(clips).astype(str)
     for given in seen:
-        table = pd.DataFrame({"trial": trial, "owner": subjects, "label": given})
+        table = pd.DataFrame({"trial": trial, "subject": subjects, "label": given})
         assert (table.groupby("trial")["label"].nunique() == 1).all()
-        assert (table.drop_duplicates("trial").groupby("owner")["label"].value_counts() == 3).all()
+        assert (table.drop_duplicates("trial").groupby("subject")["label"].value_counts() == 3).all()
 
 
 def test_labels_that_cannot_be_permuted_are_refused():
