@@ -410,7 +410,9 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None, clips: bo
     KeyError
         If there is no such row.
     """
-    rows = table[(table["name"] == name) & ((group is None) | (table["group"] == group))]
+    rows = table[table["name"] == name]
+    if group is not None:
+        rows = rows[rows["group"] == group]
     if rows.empty:
         raise KeyError(f"No row '{name}'{'' if group is None else f' of {group}'} in the table.")
     row = rows.iloc[0]
