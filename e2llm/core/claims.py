@@ -77,7 +77,7 @@ Claims = Sequence[Claim]
 
 
 class Verdict(StrEnum):
-    """What the measurement says of a claim."""
+    """Outcome of the comparison of a claim with the measured evidence."""
 
     TRUE = "true"
     FALSE = "false"
@@ -173,5 +173,5 @@ def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames, threshold: flo
         ``|z|`` from which a level is low or high, as in :func:`e2llm.core.claims.level`.
     """
     measured = level_index(checked_z(z, names, 1), threshold)
-    return [Verdict.UNKNOWN if column < 0 else Verdict.TRUE if measured[column] == said else Verdict.FALSE
-            for column, said in claim_index(claims, names)]
+    return [Verdict.UNKNOWN if column < 0 else Verdict.TRUE if measured[column] == claimed else Verdict.FALSE
+            for column, claimed in claim_index(claims, names)]

@@ -312,7 +312,7 @@ def session_fingerprint(case: Case) -> Iterator[Finding]:
 
 
 def people_not_seen(case: Case) -> Iterator[Finding]:
-    """A protocol whose test subjects are said to be seen has trained on them."""
+    """A protocol that states seen test subjects has trained on them."""
     if not case.split.clip_disjoint or case.split.subject_disjoint:
         return
     subjects = case.index["subject"]

@@ -273,7 +273,7 @@ def oracle_probabilities(latents: np.ndarray, effects: np.ndarray, preset: Prese
     latents : ndarray, shape (n_windows, n_latents)
         As written by the simulation.
     effects : ndarray, shape (n_windows, n_emotions, n_latents)
-        Each window's person's own effects.
+        Effects of each window's person.
     preset : Preset
         The sizes that the twin was made with.
 

@@ -134,7 +134,7 @@ def leadfield(positions: np.ndarray) -> np.ndarray:
     """
     info, sphere, _ = _head()
     radius = np.linalg.norm(positions, axis=1, keepdims=True)
-    if (radius >= _BRAIN_SHARE).any():  # MNE would leave it out without a word, and shift the other columns
+    if (radius >= _BRAIN_SHARE).any():  # MNE leaves it out without a warning, and shifts the other columns
         raise ValueError(f"A source lies {radius.max():.2f} head radii from the centre, outside the brain "
                          f"({_BRAIN_SHARE}).")
     places = {"rr": positions * sphere.radius + sphere["r0"], "nn": positions / radius}
