@@ -24,7 +24,7 @@ from e2llm.app import chat_session, evaluation_stage, hub_export, model_card, st
 from e2llm.app.chat_session import E2LLM, ExportedModel, NewRecording
 from e2llm.app.cli import main
 from e2llm.app.hub_export import export, push_to_hub
-from e2llm.app.hub_import import FACTS, ExportError
+from e2llm.app.hub_import import FACTS, VERSION, ExportError
 from e2llm.app.model_card import public
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.labels import SEED_VII
@@ -378,12 +378,13 @@ def test_claims_that_meant_something_else_are_refused(own):
         ExportedModel.from_pretrained(own)
 
 
-def test_an_export_of_another_version_is_refused(own):
-    """Version 1 had no evidence tokens: its projector does not fit."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_export_of_another_version_is_refused(own, version):
+    """Version 1 had no evidence tokens, version 2 other names in its files."""
     facts = json.loads((own / FACTS).read_text())
-    (own / FACTS).write_text(json.dumps({**facts, "version": 1}))
-    with pytest.raises(ExportError,
-                       match=r"is an export of version 1, this e2llm reads version \d+: train its run anew"):
+    (own / FACTS).write_text(json.dumps({**facts, "version": version}))
+    message = rf"is an export of version {version}, this e2llm reads version {VERSION}: train its run again and export"
+    with pytest.raises(ExportError, match=message):
         ExportedModel.from_pretrained(own)
 
 
@@ -465,7 +466,7 @@ def test_tasks_about_several_windows_and_files_work(model, edf, minute, tmp_path
 
 
 def test_the_overview_is_the_closed_set_of_every_window(model, edf, monkeypatch):
-    monkeypatch.setattr(chat_session, "HEARD_AT_ONCE", 4)
+    monkeypatch.setattr(chat_session, "ENCODE_BATCH", 4)
     recording = model.read(edf)
     table, some = recording.overview(), recording.overview([7, 2])
     assert table.shape == (N_WINDOWS, 7) and list(table.columns) == list(SEED_VII.labels)
