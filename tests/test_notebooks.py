@@ -18,7 +18,32 @@ TOLERANCE = 0.08  # of accuracies between machines
 TOLERANCE_OF_ITEMS = 0.15  # of tiers 2 and 3: 300 items a kind; which skill a small model learns varies with rounding
 SMOKE_MINUTES = 15
 # Checks of a trained model, which the profile "smoke" does not have; every other check must hold there too.
-NEEDS_TRAINING: dict[str, set[str]] = {}
+NEEDS_TRAINING: dict[str, set[str]] = {
+    "00": {"above chance", "without EEG at chance", "with shuffled EEG at chance"},
+    "02": {"stage-1 head above chance", "at or above the linear baseline"},
+    "03": {"answers depend on the EEG (interval above chance)", "labels whose own word is among the two nearest"},
+    "05": {"smallest corrected p above #", "LLM above chance", "LLM within # points of the stage-# head",
+           "# controls of three tiers at chance", "free text could be read"},
+    "06": {"twin: clock #, knows the time", "twin without emotion: clock #, knows the time",
+           "expected calibration error below # points", "shuffled EEG at chance for every model",
+           "noise with matched spectrum at chance for every model",
+           "all controls of the battery, held together, at chance",
+           "EEG beats every permutation of the labels", "band power survives random phases",
+           "without emotion, random windows score highest", "without emotion, unseen people and clips near chance",
+           "without emotion, statistics of each session remove the signature"},
+    "07": {"claims turned round change fewer than one answer in five", "flagged for its own window",
+           "flagged for more than half of the person's other windows", "claim precision after feedback is at least # %",
+           "its difference is known within # points", "claim precision >= # %", "claim recall >= # %",
+           "without the window's EEG precision stays below # %", "explanations read",
+           "own explanations flagged less often than others'", "clear edits followed above chance",
+           "clear edits turn the claim in nine cases of ten", "untouched claims not contradicted",
+           "deletion falls faster than at random", "regions of the generator found by the head, for every emotion",
+           "... by the language model, for all but one at least"},
+    "08": {"every size is above chance with EEG", "without EEG every size is near chance", "wordings hardly matter",
+           "no agreement on shuffled EEG", "the larger of two makes claims at least as true, to # points"},
+    "09": {"hidden channels can be predicted from shown ones, in unseen people too",
+           "what it learned of its own people is true for others"},
+}
 # Checks that print False where all is well.
 FALSE_IS_RIGHT = {"flagged for its own window"}
 
