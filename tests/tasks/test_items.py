@@ -354,7 +354,7 @@ def test_predictions_and_measurements_both_count():
 def test_windows_without_predicted_evidence_are_refused(value):
     predicted_evidence = np.array(Z)
     predicted_evidence[60, 3] = value
-    with pytest.raises(ValueError, match="There is no predicted evidence this window"):
+    with pytest.raises(ValueError, match="There is no predicted evidence for this window"):
         predicted_claims(Z[60], predicted_evidence[60], NAMES)
     with pytest.raises(ValueError, match="outside the split"):
         real_segments(INDEX, ROWS, Z, NAMES, predicted_evidence)
@@ -622,5 +622,5 @@ def test_one_label_a_person_leaves_nothing_to_choose_from():
     index = INDEX.assign(label=INDEX["subject"].map({"1": "sad", "2": "happy", "3": "sad"}))
     builder = OneSubjectBuilder(real_segments(index, ROWS, Z, NAMES), SEED_VII, 3)
     assert not {"describe", "select", "match"} & set(builder.kinds()) and "zero_predict" in builder.kinds()
-    with pytest.raises(ValueError, match="Nobody's windows serve items of kind 'describe'"):
+    with pytest.raises(ValueError, match="No subject's windows serve items of kind 'describe'"):
         builder.draw("describe", 1)
