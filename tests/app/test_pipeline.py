@@ -505,13 +505,13 @@ def test_known_errors_are_one_paragraph(project, no_kernels, capsys, arguments, 
     assert not (project / "twin").exists()
 
 
-def test_ctrl_c_says_how_to_go_on(project, monkeypatch, capsys):
+def test_ctrl_c_says_how_to_continue(project, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("papermill.execute_notebook", interrupt)
     assert main(["run"]) == 130
-    assert "stages that are finished are skipped" in capsys.readouterr().err
+    assert "finished stages are skipped" in capsys.readouterr().err
 
 
 def test_simulate_writes_what_was_asked_for(project, monkeypatch, capsys):
