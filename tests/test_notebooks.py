@@ -20,7 +20,7 @@ SMOKE_MINUTES = 15
 # Checks of a trained model, which the profile "smoke" does not have; every other check must hold there too.
 NEEDS_TRAINING: dict[str, set[str]] = {
     "00": {"above chance", "without EEG at chance", "with shuffled EEG at chance"},
-    "02": {"stage-1 head above chance", "at or above the linear baseline"},
+    "02": {"stage-# head above chance", "at or above the linear baseline"},
     "03": {"answers depend on the EEG (interval above chance)", "labels whose own word is among the two nearest"},
     "05": {"smallest corrected p above #", "LLM above chance", "LLM within # points of the stage-# head",
            "# controls of three tiers at chance", "free text could be read"},
