@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from e2llm.app.parameters import Parameters
 from e2llm.core.claims import level
 from e2llm.data import sources
 from e2llm.evaluation import controls
@@ -64,6 +65,17 @@ def test_links_and_pictures_of_a_page_are_there(page):
 def test_every_folder_named_in_the_readme_exists_and_none_is_forgotten():
     named = set(re.findall(r"^  (\w+)/ ", README, re.MULTILINE))
     assert named == {path.parent.name for path in (ROOT / "e2llm").glob("*/__init__.py")}
+
+
+def test_every_parameter_and_module_that_the_page_of_choices_names_exists():
+    choices = (DOCS / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]*\|[^|]*\| (.+?) \|$", choices, re.MULTILINE)[1:]
+    assert len(rows) > 12
+    for name in re.findall(r"(?<!})`([a-z_]+)`", " ".join(rows)):
+        assert name in Parameters.model_fields, name
+    for page in DOCS.glob("*.md"):
+        for module in re.findall(r"{py:mod}`([\w.]+)`", page.read_text(encoding="utf-8")):
+            assert importlib.util.find_spec(module), module
 
 
 def test_scores_in_the_pages_can_be_written_anew():
