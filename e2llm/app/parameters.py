@@ -177,7 +177,7 @@ class FurtherLessons(_Group):
     steps_share: float = Field(
         1.0, gt=0, description="of the base run's optimizer steps, for every size but the base")
     size_bf16: bool = Field(False, description="train the sizes in bfloat16")
-    start: str = Field("", description='initialization: "" (physiology), "loud", "random", or a checkpoint')
+    start: str = Field("", description='initialization: "" (physiology), "scaled", "random", or a checkpoint')
     pretrain_steps: int = Field(200, ge=1, description="optimizer steps; the study below takes 1500")
     pretrain_batch: int = Field(8, ge=1, description="windows in a batch")
     pretrain_lr: float = Field(2e-3, gt=0, description="peak learning rate")

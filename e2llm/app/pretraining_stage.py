@@ -26,7 +26,7 @@ from .runs import Progress, Run, Stage
 
 
 def pretrain(run: Run, corpus: Corpus, protocol: dict, size: str, params: FitParams, mask: PretrainParams | None = None,
-             start: str = "loud", parts: Sequence[str] = ("train",)) -> Stage:
+             start: str = "scaled", parts: Sequence[str] = ("train",)) -> Stage:
     """Masked pretraining on windows of a corpus, as the stage ``pretraining``.
 
     Its ``encoder.safetensors`` is what ``encoder_weights`` takes.

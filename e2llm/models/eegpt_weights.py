@@ -187,7 +187,7 @@ def relative_amplitude(state: Mapping[str, Tensor], amplitude_uv: float = 10.0) 
     return float(change.std(dim=0).norm() / channels.float().std(dim=0).norm())
 
 
-NAMED_INITIALIZATIONS = ("", "random", "loud")  # initializations that need no file; see initialize_encoder
+NAMED_INITIALIZATIONS = ("", "random", "scaled")  # initializations that need no file; see initialize_encoder
 
 
 @dataclass(frozen=True)
@@ -315,13 +315,13 @@ def initialize_encoder(encoder: EEGPT, weights: str) -> str:
     encoder : EEGPT
         Changed in place.
     weights : str
-        ``""`` for :func:`physiological_init`; ``"random"`` for the encoder's own random weights; ``"loud"`` for the
+        ``""`` for :func:`physiological_init`; ``"random"`` for the encoder's own random weights; ``"scaled"`` for the
         same with a patch kernel so large that 10 microvolts change a token as much as its channel embedding does (ten
         times as much as in EEGPT's own initialization); or what :func:`read_checkpoint` reads.
     """
     if weights == "random":
         return "random start (the encoder's own initialisation)"
-    if weights == "loud":
+    if weights == "scaled":
         encoder.patch_embed.proj.weight.mul_(1.0 / cast(float, relative_amplitude(encoder.state_dict())))
         return "random start, patch kernel as large as the channel embedding"
     if weights:

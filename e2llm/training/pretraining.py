@@ -12,7 +12,7 @@ the encoder makes of that:
 Labels play no part. Masks, tasks and loss follow the paper. Depths, the share of hidden channels that are rebuilt in
 partly shown time patches (0.2) and the linear rise of the momentum (from 0.996 to 1) are those of the authors' code
 (BINE022/EEGPT). Four things are ours: masks have fixed counts and are drawn for each window, not for each batch; the
-initialization ``loud`` (:func:`e2llm.models.eegpt_weights.initialize_encoder`); to save time, a limit on the patches
+initialization ``scaled`` (:func:`e2llm.models.eegpt_weights.initialize_encoder`); to save time, a limit on the patches
 that are rebuilt of a window; and a second reconstructor (:class:`Readouts`) for short trainings. Within 1500 steps on
 EEG of ten people the paper's reconstructor explained no variance (lesson 09).
 

@@ -123,7 +123,7 @@ def test_weights_inside_the_project_are_named_from_it(base):
     inside = Run("one", base.root / "runs" / "one", base.root)
     assert weights_of(inside, PRETRAINED) == "runs/one/pretraining/encoder.safetensors"
     assert weights_of(inside, "physiology-pretrained") == weights_of(inside, PRETRAINED)
-    assert [weights_of(inside, start) for start in INITIALIZATIONS[:3]] == ["random", "loud", ""]
+    assert [weights_of(inside, start) for start in INITIALIZATIONS[:3]] == ["random", "scaled", ""]
 
 
 def test_a_pretraining_begins_as_its_name_says(base, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_pretraining_begins_as_its_name_says(base, monkeypatch):
     monkeypatch.setattr(initialization_study, "probe", lambda *_: None)
     for start in PRETRAINED_FROM:
         begin(base, start, {**PROTOCOL, "fold": 2}, PLAN)
-    assert begun == {"base-init-pretrained-fold2": "loud", "base-init-physiology-pretrained-fold2": ""}
+    assert begun == {"base-init-pretrained-fold2": "scaled", "base-init-physiology-pretrained-fold2": ""}
 
 
 def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, twin, windows):
@@ -160,7 +160,7 @@ def test_a_fold_s_windows_are_those_of_the_base(base, studied):
 
 
 def test_wrong_names_are_refused(base):
-    known = "random, loud, physiology, pretrained, physiology-pretrained"
+    known = "random, scaled, physiology, pretrained, physiology-pretrained"
     with pytest.raises(ValueError, match=rf"Unknown initializations \['released'\] \(known: {known}\)"):
         begin(base, "released", {**PROTOCOL, "fold": 0}, PLAN)
     with pytest.raises(ValueError, match=r"Unknown initializations \['noise'\]"):

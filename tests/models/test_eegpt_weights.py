@@ -280,7 +280,7 @@ def test_another_stated_unit_is_refused(tmp_path):
 
 def test_a_kernel_made_for_microvolts_is_noticed_in_millivolts(tmp_path):
     theirs = make(seed=1)
-    initialize_encoder(theirs, "loud")
+    initialize_encoder(theirs, "scaled")
     assert relative_amplitude(theirs.state_dict()) == pytest.approx(1.0)
     save_file(theirs.state_dict(), tmp_path / "mv.safetensors")
     assert "another unit" not in str(load_released_weights(make(), tmp_path / "mv.safetensors"))
@@ -315,7 +315,7 @@ def test_a_file_without_named_tensors_is_refused(tmp_path, content):
 def test_starts_are_what_they_say():
     noise, same, predicted_evidence = (make("tiny2", seed=3) for _ in range(3))
     assert initialize_encoder(same, "random").startswith("random start") and unchanged(same, snapshot(noise))
-    initialize_encoder(predicted_evidence, "loud")
+    initialize_encoder(predicted_evidence, "scaled")
     changed = [key for key, value in predicted_evidence.state_dict().items()
                if not torch.equal(value, noise.state_dict()[key])]
     assert changed == ["patch_embed.proj.weight"]

@@ -53,7 +53,7 @@ def signal(batch: int = 3, seed: int = 1) -> torch.Tensor:
 
 @pytest.fixture(params=RECONSTRUCTORS)
 def model(request) -> MaskedPretraining:
-    return new_model(CHANNELS, eegpt_config("tiny1"), "loud", replace(FEW, reconstructor=request.param), seed=0)
+    return new_model(CHANNELS, eegpt_config("tiny1"), "scaled", replace(FEW, reconstructor=request.param), seed=0)
 
 
 def test_half_of_the_times_and_12_of_58_channels_are_shown_as_in_the_paper():
@@ -141,7 +141,7 @@ def test_linear_readouts_are_products_of_a_channel_s_weights_with_the_tokens_of_
 def test_linear_readouts_learn_what_neighbours_tell():
     """Channels that mix three sources: a hidden one can be predicted from the shown ones, also in unseen windows."""
     mask = replace(FEW, rebuilt_beside=1.0, drawn=40, reconstructor="linear")
-    model, mixing = new_model(CHANNELS, eegpt_config("tiny2"), "loud", mask,
+    model, mixing = new_model(CHANNELS, eegpt_config("tiny2"), "scaled", mask,
                               seed=0), torch.randn(len(CHANNELS), 3, generator=generator())
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
 
@@ -289,7 +289,7 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(run, twin, windo
 
 def test_what_is_explained_is_one_minus_the_error(run):
     corpus = stages.open_dataset(run, PROTOCOL)
-    model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", SMALL, seed=0)
+    model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "scaled", SMALL, seed=0)
     with torch.no_grad():
         for parameter in (model.reconstructor.leave.weight, model.reconstructor.leave.bias):
             parameter.zero_()  # draws zeros, so explains nothing
@@ -299,7 +299,7 @@ def test_what_is_explained_is_one_minus_the_error(run):
 
 def test_patches_that_are_shown_are_those_of_the_window(run):
     corpus = stages.open_dataset(run, PROTOCOL)
-    model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "loud", FEW, seed=0)
+    model = new_model(corpus.windows.ch_names, eegpt_config("tiny1"), "scaled", FEW, seed=0)
     found = rebuilt_patches(model, corpus, 5, seed=0, n=3)
     assert list(found) == ["beside shown channels", "hidden time patch"] and all(len(patches) == 3
                                                                                  for patches in found.values())

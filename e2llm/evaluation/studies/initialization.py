@@ -21,9 +21,9 @@ from ..protocols_compared import probe as shortcut
 
 PRETRAINED = "pretrained"
 # Initializations without training, as e2llm.models.eegpt_weights.start_encoder knows them
-UNTRAINED = {"random": "random", "loud": "loud", "physiology": ""}
+UNTRAINED = {"random": "random", "scaled": "scaled", "physiology": ""}
 # Initializations by pretraining, and the weights that it begins from
-PRETRAINED_FROM = {PRETRAINED: UNTRAINED["loud"], "physiology-pretrained": UNTRAINED["physiology"]}
+PRETRAINED_FROM = {PRETRAINED: UNTRAINED["scaled"], "physiology-pretrained": UNTRAINED["physiology"]}
 INITIALIZATIONS = (*UNTRAINED, *PRETRAINED_FROM)
 PROBED, TRAINED = "linear probe", "stage 1"  # tests of an initialization: as it is, and after training with labels
 KEYS = ("fold", "window", "subject", "clip", "label")  # columns of a table of answers that are no answers
