@@ -29,7 +29,7 @@ def prose(text: str) -> list[str]:
     text = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]\(.*?\)", "", text, flags=re.DOTALL)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "code", text))
     blocks = re.split(r"\n\s*\n|\n(?=[-|#]|\d+\. )|\|", text)
-    return [sentence for block in blocks for sentence in re.split(r"(?<=[.!?:;])\s+", block.strip()) if sentence]
+    return [sentence for block in blocks for sentence in re.split(r"(?<=[.!?])\s+", block.strip()) if sentence]
 
 
 @pytest.fixture
@@ -52,6 +52,12 @@ def test_readme_is_short_in_lines_and_in_sentences():
     sentences = prose(README)
     assert len(sentences) > 50 and max(map(len, (sentence.split() for sentence in sentences))) <= LONGEST_SENTENCE, \
         max(sentences, key=lambda sentence: len(sentence.split()))
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_sentences_of_the_documentation_are_short(page):
+    longest = max(prose((DOCS / page).read_text(encoding="utf-8")), key=lambda sentence: len(sentence.split()))
+    assert len(longest.split()) <= LONGEST_SENTENCE, longest
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))])
