@@ -23,13 +23,13 @@ Without arguments each function uses the defaults of the command line: ``e2llm r
 lessons (``notebooks/``), and ``e2llm run --help`` lists every parameter. For your own recordings give
 :func:`e2llm.preprocess` another kind of source ("folder", "bids", "faced", ...) and its folder.
 
-Where things lie (a room uses only rooms that stand above it):
+Where things lie (a folder imports only from folders above it):
 
 ============== =====================================================================================
-``core``       bands, channels, labels, claims and their thresholds; files
+``core``       bands, channels, labels; claims, their thresholds and verdicts; files
 ``data``       recordings -> windows -> a dataset with its split; simulation, normalization, audit
 ``models``     EEG encoder, projector, language model, inference; tensors in, tensors out
-``tasks``      questions, scenarios and thoughts as text; the parser of thoughts
+``tasks``      questions and their wordings, scenarios, thoughts; the parser of thoughts
 ``training``   one file a stage, losses, augmentation, the training loop
 ``evaluation`` predictions in, tables out: tiers, baselines, controls, checks of the explanations
 ``viz``        figures, HTML and widgets
@@ -59,12 +59,12 @@ _NAMES = {  # module: what stands at the front door
     "data.sources": "open_source",
     "data.splits": "make_split",
     "evaluation.tiers": "readable score_of",
-    "models.eegpt": "HeadParams",
     "models.inference": "InferenceEngine",
     "models.language": "ScratchParams",
     "tasks.items": "ItemBuilder",
     "training.feedback": "FeedbackParams",
     "training.pretraining": "PretrainParams",
+    "training.losses": "HeadParams",
     "training.stage3_instruction": "AdapterParams",
     "training.trainer": "FitParams",
     "viz.plots": "plots",

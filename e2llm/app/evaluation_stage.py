@@ -41,7 +41,7 @@ from ..training.trainer import FitParams
 from .runs import Run
 from .stages import (
     DEFAULTS,
-    frozen_encoder,
+    initial_encoder,
     items_per_kind,
     load_encoder,
     load_evidence_probe,
@@ -101,7 +101,7 @@ def _train_ablation(run_name: str, ablation: Ablation, n_items: int, seed: int, 
     schedule = Schedule(stage_2["eeg_tokens"], stage_2["evidence_slots"], stage_2["n_items"], stage_2["noise"],
                         FitParams(**stage_2["fit"]), items_per_kind(run), stage_3["replay"],
                         AdapterParams(**stage_3["adapter"]), FitParams(**stage_3["fit"]))
-    parts = Parts(frozen_encoder(run, corpus), *load_tokens(run), load_evidence_probe(run), *open_aligned(run),
+    parts = Parts(initial_encoder(run, corpus), *load_tokens(run), load_evidence_probe(run), *open_aligned(run),
                   open_language(run))
     return train_ablation(ablation, corpus, parts, schedule, n_items, seed, folder / ablation.replace(" ", "_"))
 
@@ -182,7 +182,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         answers = None
         if truth is not None:
             answers = oracle(truth, *(corpus.windows.index[key].iloc[test] for key in ("subject", "clip", "window")))
-        first = tier_1(corpus, engine, head_answers(run, test), frozen_encoder(run, corpus), recipes, seed, answers)
+        first = tier_1(corpus, engine, head_answers(run, test), initial_encoder(run, corpus), recipes, seed, answers)
         others, examples = tiers_2_and_3(corpus, engine, n_items, seed)
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
@@ -255,7 +255,7 @@ def baselines(run: Run, corpus: Corpus, recipes: Sequence[Recipe] = RECIPES,
     on_step : callable, optional
         ``on_step(step)`` after each.
     """
-    return baseline_table(corpus, frozen_encoder(run, corpus), recipes, on_step)
+    return baseline_table(corpus, initial_encoder(run, corpus), recipes, on_step)
 
 
 def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:

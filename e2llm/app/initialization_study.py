@@ -23,7 +23,8 @@ from ..evaluation.studies.initialization import (
     differences,
     scores,
 )
-from ..models.eegpt import HeadParams, eegpt_config
+from ..models.eegpt import eegpt_config
+from ..training.losses import HeadParams
 from ..training.pretraining import PretrainParams
 from ..training.stage1_encoder import new_encoder
 from ..training.trainer import FitParams

@@ -19,12 +19,12 @@ _SIGNAL = ("core.bands", "core.claims", "core.montage", "data.features")  # meas
 _DATASET = (*_SIGNAL, "data.band_edits", "data.normalization", "data.protocols")
 _ENCODER = ("core.montage", "models.eegpt", "models.eegpt_weights")
 _TEXT = ("core.bands", "core.chat", "core.claims", "core.labels", "core.montage", "data.features", "models.language",
-         "tasks.items", "tasks.scenarios", "tasks.segments")
+         "tasks.items", "tasks.scenarios", "tasks.segments", "tasks.wordings")
 _TRAINED = (*_TEXT, "data.normalization", "data.protocols", "models.modeling", "models.processing", "models.projector",
             "training.trainer")
 _ANSWERED = (*_TEXT, "data.normalization", "data.protocols", "models.inference", "models.modeling", "models.processing",
              "models.projector")
-_JUDGED = (*_ANSWERED, "evaluation.faithfulness", "tasks.thought_parser")  # verdicts of claims
+_JUDGED = (*_ANSWERED, "core.verdicts", "evaluation.faithfulness", "tasks.thought_parser")  # verdicts of claims
 _SCORED = ("evaluation.controls", "evaluation.metrics")
 
 
@@ -40,7 +40,8 @@ STAGES: dict[str, Code] = {
                         "data.sources.bids",
                         "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
                         "data.sources.seed_vii")),
-    "encoder": Code(1, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.trainer")),
+    "encoder": Code(1, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.losses",
+                        "training.trainer")),
     "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.language_pretraining",
                                "training.trainer")),
     "projector": Code(1, _TRAINED),

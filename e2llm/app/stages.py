@@ -22,7 +22,7 @@ from ..data.dataset import Corpus
 from ..data.preprocessing import PreprocessParams, Windows, write_windows
 from ..data.sources import open_source
 from ..models.catalogue import CATALOGUE
-from ..models.eegpt import EEGPT, EmotionEncoder, HeadParams
+from ..models.eegpt import EEGPT
 from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
 from ..models.language import ScratchParams, best_dtype, load_language_model
 from ..models.modeling import E2LLMForConditionalGeneration
@@ -30,6 +30,7 @@ from ..models.processing import E2LLMProcessor
 from ..models.projector import EvidenceProbe
 from ..tasks.items import read_items, write_items
 from ..training.language_pretraining import train_language_model
+from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
 from ..training.stage2_alignment import alignment_items, train_projector
 from ..training.stage3_instruction import AdapterParams, instruction_items, quiet_peft, replay_items, train_adapter
@@ -82,7 +83,7 @@ def open_dataset(run: Run, protocol: dict | None = None) -> Corpus:
     return Corpus.build(windows, LabelSet.from_dict(stored), protocol, predicted_evidence)
 
 
-def frozen_encoder(run: Run, corpus: Corpus) -> EEGPT:
+def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
     """The encoder of a run as it was before stage 1: it has seen no label of these recordings."""
     record = run.require("encoder")
     kept = record["params"]

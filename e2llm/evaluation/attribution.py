@@ -22,9 +22,10 @@ from ..core.chat import Item
 from ..data.dataset import Corpus
 from ..data.emotion_effects import EFFECTS
 from ..data.features import scalp_groups
-from ..models.eegpt import EEGPT, PATCH, SFREQ, EmotionEncoder
+from ..models.eegpt import EEGPT, PATCH, SFREQ
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
+from ..training.losses import EmotionEncoder
 from .metrics import mean_over_subjects
 
 # Differentiable: signal (batch, channels, samples) in millivolts -> log-probabilities (batch, n_labels)

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 
 from ..data.dataset import Corpus
-from ..models.eegpt import EmotionEncoder
 from ..models.inference import InferenceEngine, closed_set
 from ..tasks.items import prediction_items
+from ..training.losses import EmotionEncoder
 from .baselines import LOGISTIC, Recipe, fit_baseline
 from .controls import Answerer, Source, battery, with_mean_token, with_random_projector, without_eeg
 

@@ -15,20 +15,9 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from ..core.claims import (
-    LEVEL_THRESHOLD,
-    LEVELS,
-    MAX_CLAIMS,
-    SALIENT,
-    Claim,
-    Claims,
-    EvidenceNames,
-    checked_z,
-    claim_index,
-    level_index,
-    salient_claims,
-)
+from ..core.claims import LEVEL_THRESHOLD, LEVELS, MAX_CLAIMS, SALIENT, Claim, Claims, EvidenceNames, salient_claims
 from ..core.labels import LabelSet
+from ..core.verdicts import checked_z, claim_index, level_index
 from ..tasks.items import affect_words
 from ..tasks.thought_parser import Affect, Parsed, negated, parse, sentences
 from .metrics import Score, accuracy, ratio_over_subjects
@@ -81,7 +70,7 @@ def claim_precision(claims_per_window: Sequence[Claims], z_rows: np.ndarray, nam
     seed : int
         Of the interval.
     threshold : float
-        As in :func:`e2llm.core.claims.verdicts`.
+        As in :func:`e2llm.core.verdicts.verdicts`.
 
     Returns
     -------

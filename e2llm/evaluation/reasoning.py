@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.chat import END_THINK, THINK, Item
-from ..core.claims import Claim, Verdict, salient_claims, verdicts
+from ..core.claims import Claim, salient_claims
+from ..core.verdicts import Verdict, verdicts
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT

@@ -20,6 +20,19 @@ from ..core.montage import REGIONS
 from ..data.dataset import Corpus
 from . import scenarios
 from .segments import INTENSITIES, Segment, imagined_segments, segments_of
+from .wordings import (
+    CHOOSE_WORDINGS,
+    COMPARE_WORDINGS,
+    DESCRIBE_WORDINGS,
+    MATCH_WORDINGS,
+    PREDICT_WORDINGS,
+    RANK_WORDINGS,
+    SCENARIO_WORDINGS,
+    SELECT_WORDINGS,
+    ZERO_CHOOSE_WORDINGS,
+    ZERO_MATCH_WORDINGS,
+    ZERO_SHOT_WORDINGS,
+)
 
 _MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 
@@ -103,29 +116,6 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[rng.integers(len(options))]
 
 
-PREDICT_WORDINGS = ("Which {noun} does this segment show?", "Name the {noun} in this EEG segment.",
-                    "What is the {noun} of this person?", "Read the EEG and name the {noun}.",
-                    "Look at the segment. Which {noun} is it?", "This is the EEG of a person. What is the {noun}?",
-                    "Say which {noun} the EEG shows.", "What {noun} does this EEG show?", "Which {noun} fits this EEG?",
-                    "Read this segment. What does the person feel?")
-ZERO_SHOT_WORDINGS = ("This EEG segment shows a person. Which {noun} fits?", "Look at this EEG and say the {noun}.",
-                      "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
-_DESCRIBE = ("Describe this segment.", "What does this EEG segment show?", "Describe the state of this person.")
-_SELECT = ("Which word fits this segment?", "Choose the word that fits the segment.",
-           "Which of these words does the segment show?")
-_COMPARE = ("Which segment is {more}?", "Which of the two segments is {more}?",
-            "Compare the segments. Which is {more}?")
-_RANK = ("Order the segments, the one that is {more} first.", "Rank the segments from {more} to less.")
-_MATCH = ("Which segment fits this scenario?", "Choose the segment that fits the scenario.",
-          "To which segment does the scenario belong?")
-_ZERO_MATCH = ("Read the scenario. Which of the segments shows this person?", "Which segment does this person show?",
-               "Read this. Which of the segments is it?")
-_CHOOSE = ("Which scenario fits this segment?", "Choose the scenario that fits the segment.")
-_ZERO_CHOOSE = ("Read the scenarios. Which of these does the segment show?",
-                "To which scenario does this segment belong?")
-_SCENARIO = ("Which emotion fits this scenario?", "Name the emotion of this scenario.", "What does a person feel here?")
-
-
 def predict(segment: Segment, label_set: LabelSet, rng: np.random.Generator, zero_shot: bool = False) -> Item:
     """Item that asks which of the labels a segment shows.
 
@@ -158,7 +148,7 @@ def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator,
     """
     options = [describe(other, label_set) for other in [segment, *(others or [])]]
     rng.shuffle(options)
-    return _item("describe", 2, [segment, f" {_pick(_DESCRIBE, rng)}"], _evidence_sentence(segment, rng),
+    return _item("describe", 2, [segment, f" {_pick(DESCRIBE_WORDINGS, rng)}"], _evidence_sentence(segment, rng),
                  describe(segment, label_set), options)
 
 
@@ -175,7 +165,7 @@ def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.
         As for :func:`predict`.
     """
     best = int(np.argmax([segment.value(axis, label_set) for segment in pair]))
-    question = _pick(_COMPARE, rng).format(more=_MORE[axis])
+    question = _pick(COMPARE_WORDINGS, rng).format(more=_MORE[axis])
     thought = f"{_notes(pair, axis)} {_MORE[axis].capitalize()}: {_note(pair[best], axis)} {LETTERS[best]}."
     return _item("compare", 2, [*listed(pair), f" {question}"], thought, LETTERS[best], ["A", "B"], axis)
 
@@ -192,7 +182,7 @@ def rank(group: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Ge
     """
     falling = np.argsort([-segment.value(axis, label_set) for segment in group], kind="stable")
     order = " > ".join(LETTERS[i] for i in falling)
-    question = _pick(_RANK, rng).format(more=_MORE[axis])
+    question = _pick(RANK_WORDINGS, rng).format(more=_MORE[axis])
     ranked = " > ".join(f"{_note(group[i], axis)} {LETTERS[i]}" for i in falling)
     thought = f"{_notes(group, axis)} {_MORE[axis].capitalize()}: {ranked}."
     options = [" > ".join(letters) for letters in itertools.permutations(LETTERS[: len(group)])]
@@ -214,7 +204,7 @@ def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet,
     label_set, rng, zero_shot
         As for :func:`predict`.
     """
-    form = _pick(_ZERO_MATCH if zero_shot else _MATCH, rng)
+    form = _pick(ZERO_MATCH_WORDINGS if zero_shot else MATCH_WORDINGS, rng)
     thought = f"{_notes(group)} The scenario fits {group[target].label} {LETTERS[target]}."
     return _item("zero_match" if zero_shot else "match", 3 if zero_shot else 2, [f"{scenario} {form}", *listed(group)],
                  thought, LETTERS[target], list(LETTERS[: len(group)]))
@@ -234,7 +224,7 @@ def select(group: list[Segment], target: int, words: list[str], rng: np.random.G
     rng : Generator
         Draws the wording.
     """
-    return _lettered("select", 2, group, target, words, _pick(_SELECT, rng))
+    return _lettered("select", 2, group, target, words, _pick(SELECT_WORDINGS, rng))
 
 
 def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.Generator,
@@ -251,7 +241,8 @@ def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.G
         Use the wordings that are never trained on.
     """
     kind, tier = ("zero_choose", 3) if zero_shot else ("choose", 0)
-    return _lettered(kind, tier, group, target, texts, _pick(_ZERO_CHOOSE if zero_shot else _CHOOSE, rng))
+    wordings = ZERO_CHOOSE_WORDINGS if zero_shot else CHOOSE_WORDINGS
+    return _lettered(kind, tier, group, target, texts, _pick(wordings, rng))
 
 
 def _lettered(kind: str, tier: int, group: list[Segment], target: int, texts: list[str], form: str) -> Item:
@@ -273,7 +264,7 @@ def scenario_question(label: str, text: str, label_set: LabelSet, rng: np.random
     label_set, rng
         As for :func:`predict`.
     """
-    return _item("scenario", 0, [f"{text} {_pick(_SCENARIO, rng)}"], f"The scenario fits {label}.", label,
+    return _item("scenario", 0, [f"{text} {_pick(SCENARIO_WORDINGS, rng)}"], f"The scenario fits {label}.", label,
                  list(label_set.labels))
 
 

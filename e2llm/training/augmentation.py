@@ -17,8 +17,9 @@ import torch
 from ..core.claims import MAX_ABS_Z
 from ..data.band_edits import Edit, band_edited, draw_clear_edits
 from ..data.dataset import Corpus
-from ..models.eegpt import EEGPT, NO_SOURCE, UNLABELLED
+from ..models.eegpt import EEGPT
 from ..models.projector import EvidenceProbe
+from .losses import NO_SOURCE, UNLABELLED
 
 TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the edited feature is moved; one augmented window of every window for each
 
@@ -117,7 +118,7 @@ class AugmentedWindows:
         """Batches of an order from :meth:`append_augmented`: ``windows`` makes the recorded part.
 
         ``source_index`` is the place in the batch of the window that each augmented one was made from;
-        :data:`e2llm.models.eegpt.NO_SOURCE` where there is none.
+        :data:`e2llm.training.losses.NO_SOURCE` where there is none.
         """
         n_windows = len(self.corpus.windows)
 

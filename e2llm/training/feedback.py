@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ..core.chat import END_THINK, THINK, Item
-from ..core.claims import Verdict, verdicts
+from ..core.verdicts import Verdict, verdicts
 from ..data.dataset import Corpus
 from ..tasks.items import parse_answer
 from ..tasks.thought_parser import Conclusion, parse

@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 
 from ..data.dataset import Corpus
-from ..models.eegpt import EEGPT, EmotionEncoder, HeadParams
+from ..models.eegpt import EEGPT
 from ..models.encoders import EncoderConfig, initialize, make_encoder
 from ..models.projector import EvidenceProbe
 from .augmentation import AugmentedWindows, fit_evidence_probe
+from .losses import EmotionEncoder, HeadParams
 from .trainer import FitParams, Samples, encode_rows, fit, mixed_order, signal_collate
 
 TERMS = ("ce", "supcon", "spectral", "change")  # of the loss, in the history

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from ..core.bands import BANDS
 from ..core.chat import LETTERS
-from ..core.claims import LEVEL_THRESHOLD, Claim, EvidenceNames, Verdict, level, verdicts
+from ..core.claims import LEVEL_THRESHOLD, Claim, EvidenceNames, level
+from ..core.verdicts import Verdict, verdicts
 from ..data.dataset import Corpus
 from ..data.features import differential_entropy
 from ..data.new_subject import NewSubject
@@ -28,7 +29,7 @@ from ..evaluation.faithfulness import Flag, flags
 from ..tasks.thought_parser import Comparison, NoSalientFeature, Parsed, Statement, parse, sentences
 from . import plots
 
-# of e2llm.core.claims.Verdict
+# of e2llm.core.verdicts.Verdict
 MARKS = {Verdict.TRUE: ("✓", "#0072B2"), Verdict.FALSE: ("✗", "#D55E00"), Verdict.UNKNOWN: ("?", "#767676")}
 
 

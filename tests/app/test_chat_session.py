@@ -25,9 +25,10 @@ from e2llm.app import chat_session
 from e2llm.app.chat_session import E2LLM
 from e2llm.core.bands import BANDS
 from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
-from e2llm.core.claims import Claim, EvidenceNames, Verdict
+from e2llm.core.claims import Claim, EvidenceNames
 from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS, SEED_CHANNELS, eegpt_channels
+from e2llm.core.verdicts import Verdict
 from e2llm.data.features import differential_entropy
 from e2llm.data.normalization import Baseline
 from e2llm.data.preprocessing import Windows

@@ -34,12 +34,12 @@ from e2llm.data.preprocessing import PreprocessParams, clean, cut_windows
 from e2llm.data.simulation import TwinParams, simulate, truth_folder
 from e2llm.data.sources.base import RecordingError
 from e2llm.data.sources.seed_vii import SeedVII
-from e2llm.models.eegpt import HeadParams
 from e2llm.models.inference import InferenceEngine, probabilities, score_options
 from e2llm.models.language import LanguageModelError, ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.tasks import items as items_module
 from e2llm.training import stage3_instruction
+from e2llm.training.losses import HeadParams
 from e2llm.training.trainer import FitParams
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # few test windows

@@ -113,7 +113,7 @@ def test_stage_1_starts_from_the_pretrained_weights(base, studied):
     record = run.require("encoder")
     assert record["params"]["weights"] == weights and "keys matched" in record["facts"]["origin"]
     corpus = stages.open_dataset(run)
-    kept = stages.frozen_encoder(run, corpus).state_dict()
+    kept = stages.initial_encoder(run, corpus).state_dict()
     assert all(torch.equal(kept[key], value) for key, value in load_model(run,
                                                                           corpus).target_encoder.state_dict().items())
     assert "random start" in Run.open("base-init-random-fold0").require("encoder")["facts"]["origin"]

@@ -26,7 +26,7 @@ from e2llm.evaluation.studies import model_size
 from e2llm.evaluation.studies.model_size import SIZES, Schedule, claim_sums
 from e2llm.models.language import ScratchParams
 from e2llm.tasks import items as items_module
-from e2llm.tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
+from e2llm.tasks.wordings import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
 from e2llm.training import stage3_instruction
 from e2llm.training.trainer import FitParams
 

@@ -26,11 +26,11 @@ from e2llm.data.sources.emoeeg_mc import CONTEXTS, EMOTION_OF, RATED, STIMULI, E
 from e2llm.evaluation.baselines import LOGISTIC, Recipe, fit_baseline
 from e2llm.evaluation.metrics import balanced_accuracy
 from e2llm.models import inference
-from e2llm.models.eegpt import HeadParams
 from e2llm.models.language import ScratchParams
 from e2llm.tasks import items as items_module
 from e2llm.tasks.items import read_items
 from e2llm.training import stage3_instruction
+from e2llm.training.losses import HeadParams
 from e2llm.training.trainer import FitParams
 
 METADATA = next((path for parent in Path(__file__).resolve().parents

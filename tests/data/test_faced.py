@@ -21,9 +21,9 @@ from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.faced import FACED, FACED_CHANNELS, FACED_CLIPS, read_pickled_array
 from e2llm.data.splits import make_split
-from e2llm.models.eegpt import HeadParams
 from e2llm.tasks.items import text_items
 from e2llm.training import stage3_instruction
+from e2llm.training.losses import HeadParams
 from e2llm.training.trainer import FitParams
 
 SHAPE = (28, 32, 7500)

@@ -16,7 +16,7 @@ from e2llm.core.files import project_root
 from e2llm.data.preprocessing import PreprocessParams
 from e2llm.data.sources.folder import LabelledFolder
 from e2llm.evaluation.metrics import balanced_accuracy
-from e2llm.models.eegpt import HeadParams
+from e2llm.training.losses import HeadParams
 from e2llm.training.trainer import FitParams
 
 EEGMAT = next((path for parent in Path(__file__).resolve().parents if (path := parent / "shared/data/eegmat").is_dir()),

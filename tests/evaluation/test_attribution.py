@@ -27,7 +27,7 @@ from e2llm.evaluation.attribution import (
     to_patches,
     topography,
 )
-from e2llm.models.eegpt import EEGPT, EmotionEncoder, eegpt_config
+from e2llm.models.eegpt import EEGPT, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.models.inference import InferenceEngine, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
@@ -35,6 +35,7 @@ from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.items import predict
 from e2llm.tasks.segments import Segment
+from e2llm.training.losses import EmotionEncoder
 from e2llm.viz.plots import emotion_topographies
 
 SFREQ, SAMPLES = 256, 1024

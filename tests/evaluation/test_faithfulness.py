@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import binom, norm, zscore
 
 from e2llm.core.bands import BANDS
-from e2llm.core.claims import MAX_CLAIMS, Claim, EvidenceNames, Verdict, level, salient_claims, verdicts
+from e2llm.core.claims import MAX_CLAIMS, Claim, EvidenceNames, level, salient_claims
 from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS, SEED_CHANNELS
+from e2llm.core.verdicts import Verdict, verdicts
 from e2llm.data.features import evidence
 from e2llm.data.normalization import Baseline
 from e2llm.evaluation import metrics

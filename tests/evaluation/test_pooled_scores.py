@@ -81,5 +81,6 @@ def test_the_role_of_a_row_is_said_and_not_read_from_its_name():
 
 
 def test_a_table_without_groups_has_scores_too():
-    table = pd.DataFrame([["LLM", "model", 0.5, 0.4, 0.6, 0.25, 8]], columns=["name", "role", "score", "low", "high", "chance", "n"])
+    table = pd.DataFrame([["LLM", "model", 0.5, 0.4, 0.6, 0.25, 8]],
+                         columns=["name", "role", "score", "low", "high", "chance", "n"])
     assert score_of(table, "LLM") == Score(0.5, 0.4, 0.6, 0.25, 8)

@@ -11,9 +11,9 @@ import pytest
 from e2llm.app import evaluation_stage, stages
 from e2llm.app.runs import Run
 from e2llm.data.preprocessing import PreprocessParams
-from e2llm.models.eegpt import HeadParams
 from e2llm.models.language import ScratchParams
 from e2llm.training import stage3_instruction
+from e2llm.training.losses import HeadParams
 from e2llm.training.trainer import FitParams
 
 CLIPS = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}

@@ -10,20 +10,9 @@ import pytest
 import torch
 
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels, region_of
-from e2llm.models.eegpt import (
-    EEGPT,
-    EEGPT_SIZES,
-    N_PATCHES,
-    NO_SOURCE,
-    PATCH,
-    UNLABELLED,
-    EEGPTConfig,
-    EmotionEncoder,
-    HeadParams,
-    eegpt_config,
-    supervised_contrastive_loss,
-)
+from e2llm.models.eegpt import EEGPT, EEGPT_SIZES, N_PATCHES, PATCH, EEGPTConfig, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
+from e2llm.training.losses import NO_SOURCE, UNLABELLED, EmotionEncoder, HeadParams, supervised_contrastive_loss
 
 CHANNELS = ["FP1", "FP2", "CZ", "PZ", "O1", "O2"]
 

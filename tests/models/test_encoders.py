@@ -18,7 +18,7 @@ from e2llm.app import runs, stages
 from e2llm.app.evaluation_stage import head_answers
 from e2llm.app.runs import Run, StageMissing
 from e2llm.data.sources.seed_vii import SeedVII
-from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, EmotionEncoder, HeadParams, eegpt_config
+from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.models.encoders import (
     Encoder,
@@ -33,6 +33,7 @@ from e2llm.models.encoders import (
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.training import stage1_encoder
+from e2llm.training.losses import EmotionEncoder, HeadParams
 from e2llm.training.trainer import FitParams
 
 
@@ -120,7 +121,7 @@ def test_another_encoder_goes_through_stage_1(run):
     with torch.no_grad():
         again = trained.encoder(corpus.equalize(corpus.windows.data[some], corpus.norm_groups[some])).flatten(2)
     np.testing.assert_allclose(again.numpy(), tokens[:3], atol=1e-5)
-    assert isinstance(stages.frozen_encoder(run, corpus), LogPower)
+    assert isinstance(stages.initial_encoder(run, corpus), LogPower)
 
 
 def test_a_training_cut_off_leaves_the_last_encoder_and_goes_on_from_its_checkpoint(run, monkeypatch):
@@ -159,15 +160,15 @@ def test_weights_that_changed_under_their_name_make_stage_1_stale(run, tmp_path)
     save_file(make_encoder(encoder_config("log-power"), corpus.windows.ch_names).state_dict(), path)
     wanted = (run, corpus, PROTOCOL, "log-power", {}, str(path), replace(FIT, steps=1), HeadParams(), 0)
     assert stages.train_encoder(*wanted).done
-    before = {key: value.clone() for key, value in stages.frozen_encoder(run, corpus).state_dict().items()}
+    before = {key: value.clone() for key, value in stages.initial_encoder(run, corpus).state_dict().items()}
     save_file({key: value + 1 for key, value in before.items()}, other)
     other.replace(path)
     with pytest.raises(StageMissing, match=r"a.safetensors is not what the stage 'encoder' of .* started from"):
-        stages.frozen_encoder(run, corpus)
+        stages.initial_encoder(run, corpus)
     made = run.require("encoder")
     stages.train_encoder(*wanted)
     assert run.require("encoder")["key"] != made["key"]
-    assert torch.equal(stages.frozen_encoder(run, corpus).state_dict()["map.weight"], before["map.weight"] + 1)
+    assert torch.equal(stages.initial_encoder(run, corpus).state_dict()["map.weight"], before["map.weight"] + 1)
 
 
 def test_another_encoder_joins_a_language_model_and_is_saved_with_it(tmp_path):

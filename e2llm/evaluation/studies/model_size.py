@@ -23,7 +23,8 @@ from ...models.inference import InferenceEngine, closed_set
 from ...models.language import ScratchParams
 from ...models.modeling import E2LLMForConditionalGeneration
 from ...models.processing import E2LLMProcessor
-from ...tasks.items import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS, OneSubjectBuilder, prediction_items
+from ...tasks.items import OneSubjectBuilder, prediction_items
+from ...tasks.wordings import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
 from ...training.stage3_instruction import AdapterParams, train_adapter
 from ...training.trainer import FitParams, examples_of
 from ..controls import Source, shuffled, variants
