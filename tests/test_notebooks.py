@@ -21,9 +21,8 @@ SMOKE_MINUTES = 15
 NEEDS_TRAINING: dict[str, set[str]] = {
     "00": {"above chance", "without EEG at chance", "with shuffled EEG at chance"},
     "02": {"stage-# head above chance", "at or above the linear baseline"},
-    "03": {"answers depend on the EEG (interval above chance)", "labels whose own word is among the two nearest"},
-    "05": {"smallest corrected p above #", "LLM above chance", "LLM within # points of the stage-# head",
-           "# controls of three tiers at chance", "free text could be read"},
+    "03": {"labels whose own word is among the two nearest"},
+    "05": {"smallest corrected p above #", "LLM within # points of the stage-# head", "free text could be read"},
     "06": {"twin: clock #, knows the time", "twin without emotion: clock #, knows the time",
            "expected calibration error below # points", "shuffled EEG at chance for every model",
            "noise with matched spectrum at chance for every model",
