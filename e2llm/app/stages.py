@@ -48,7 +48,35 @@ def _fit_params(steps: int, batch_size: int, lr: float, **more: float) -> FitPar
 
 def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessParams | None = None,
                subjects: int | None = None, n_jobs: int = 2, **options) -> Stage:
-    """Preprocess a data source into the stage ``windows``; finished work with the same inputs is kept."""
+    """Preprocess a data source into the stage ``windows``; finished work with the same inputs is kept.
+
+    Parameters
+    ----------
+    run : Run
+        Where the stage is kept.
+    kind : str
+        Kind of source, a key of :data:`e2llm.data.sources.SOURCES`: "seed-vii", "folder", "bids", ...
+    data_root : path
+        Folder of the recordings.
+    params : PreprocessParams, optional
+        Filters, artifacts, windows.
+    subjects : int, optional
+        Read only so many subjects.
+    n_jobs : int
+        Processes that read recordings.
+    **options
+        Further arguments of the source's class.
+
+    Returns
+    -------
+    Stage
+        Recordings that could not be used are listed in its facts.
+
+    Raises
+    ------
+    SourceError
+        If the folder is not what this kind of source reads.
+    """
     params, source = params or PreprocessParams(), open_source(kind, data_root, subjects=subjects, **options)
     inputs = {"data": data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")}
     stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
@@ -84,13 +112,25 @@ def open_dataset(run: Run, protocol: dict | None = None) -> Corpus:
 
 
 def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
-    """The encoder of a run as it was before stage 1: it has seen no label of these recordings."""
+    """The encoder of a run as it was before stage 1: it has seen no label of these recordings.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished stage 1.
+    corpus : Corpus
+        Its dataset.
+
+    Raises
+    ------
+    StageMissing
+        If the weights that stage 1 started from have changed or are gone.
+    """
     record = run.require("encoder")
     kept = record["params"]
     if initialization_key(kept["weights"]) != record["inputs"]:
         raise StageMissing(f"{kept['weights']} is not what the stage 'encoder' of {run.path} started from: bring that "
-                           "file back, or run lesson 02 "
-                           "again.")
+                           "file back, or run lesson 02 again.")
     return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
 
 
@@ -100,8 +140,28 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS
                   augmented_windows: int = DEFAULTS.augmented_windows) -> Stage:
     """Stage 1: train the encoder; leaves the encoder, its tokens for every used window, and its answers.
 
-    A batch has ``params.batch_size`` windows and ``augmented_windows`` augmented ones, which are for the terms on
-    evidence; see :mod:`e2llm.training.augmentation`.
+    Parameters
+    ----------
+    run : Run
+        With a finished stage ``windows``.
+    corpus : Corpus
+        Its dataset.
+    protocol : dict
+        Arguments of :func:`e2llm.data.splits.make_split` that the dataset was opened with.
+    size : str
+        Name of a registered encoder size; see :func:`e2llm.models.encoders.encoder_config`.
+    size_changes : dict, optional
+        Fields of the encoder's configuration that differ from the size's.
+    weights : str
+        Initialization: "", "random", "scaled", or a checkpoint; see
+        :func:`e2llm.models.eegpt_weights.initialize_encoder`.
+    params : FitParams, optional
+        Schedule.
+    head : HeadParams, optional
+        Weights of the losses.
+    augmented_windows : int
+        Augmented windows that join the ``params.batch_size`` windows of a batch, for the losses on evidence; see
+        :mod:`e2llm.training.augmentation`.
     """
     if size_changes is None:
         size_changes = {"patch_dropout": DEFAULTS.patch_dropout, "channel_dropout": DEFAULTS.channel_dropout}
@@ -132,7 +192,15 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS
 
 
 def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
-    """The trained encoder of a run with its head."""
+    """The trained encoder of a run with its head.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished stage 1.
+    corpus : Corpus
+        Its dataset.
+    """
     kept = run.require("encoder")["params"]
     encoder = make_encoder(config_from(kept["encoder"]), corpus.windows.ch_names)
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**kept["head"]))
@@ -161,6 +229,28 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
 
     The text holds no EEG, no zero-shot scenario and no zero-shot question form.
+
+    Parameters
+    ----------
+    run : Run
+        Where the stage is kept.
+    corpus : Corpus
+        Gives the labels.
+    name : str
+        What :func:`e2llm.models.language.load_language_model` loads, or ``scratch``.
+    dtype : str
+        Number format: ``float32``, ``bfloat16``, ``float16``, ``auto`` or ``4bit``.
+    scratch : ScratchParams, optional
+        Size of a model made on the spot.
+    n_items, drill_steps : int
+        Texts that it learns from, and steps of drills that come first.
+    params : FitParams, optional
+        Its schedule.
+
+    Raises
+    ------
+    LanguageModelError
+        If the model cannot be loaded.
     """
     scratch = scratch or ScratchParams()
     params = params or _fit_params(DEFAULTS.language_steps, DEFAULTS.batch_size, DEFAULTS.language_lr)
@@ -205,7 +295,23 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
           evidence_slots: int = DEFAULTS.evidence_slots,
           n_items: int = DEFAULTS.alignment_items, noise: float = DEFAULTS.token_noise,
           params: FitParams | None = None) -> Stage:
-    """Stage 2: cross-modal alignment with encoder and language model frozen."""
+    """Stage 2: cross-modal alignment with encoder and language model frozen.
+
+    Parameters
+    ----------
+    run : Run
+        With the finished stages ``encoder`` and ``language_model``.
+    corpus : Corpus
+        Its dataset.
+    eeg_tokens, evidence_slots : int
+        Tokens of a segment that the projector makes, and features whose predicted evidence is stated.
+    n_items : int
+        Training items, half of them descriptions.
+    noise : float
+        Standard deviation of the noise on the encoder's tokens, in units of theirs.
+    params : FitParams, optional
+        Schedule.
+    """
     params = params or _fit_params(DEFAULTS.alignment_steps, DEFAULTS.batch_size, DEFAULTS.alignment_lr,
                                    accumulate=DEFAULTS.accumulate, weight_decay=0.1)
     settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise,
@@ -250,7 +356,28 @@ def items_per_kind(run: Run) -> dict[str, int]:
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, replay: int = DEFAULTS.replay_items,
              adapter: AdapterParams | None = None, params: FitParams | None = None) -> Stage:
-    """Stage 3: instruction tuning with chain of thought; ``replay`` text-only items keep what the text has taught."""
+    """Stage 3: instruction tuning with chain of thought, by LoRA.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished stage 2.
+    corpus : Corpus
+        Its dataset.
+    per_kind : dict of str to int, optional
+        Training items of each kind.
+    replay : int
+        Items without EEG among them: they keep what the language model has learned from text.
+    adapter : AdapterParams, optional
+        LoRA, and the projector's learning rate.
+    params : FitParams, optional
+        Schedule.
+
+    Raises
+    ------
+    ValueError
+        If a kind belongs to the zero-shot tier.
+    """
     if per_kind is None:
         per_kind = {kind: DEFAULTS.items_per_kind * (3 if kind == "predict" else 1) for kind in KINDS}
     adapter = adapter or AdapterParams(DEFAULTS.lora_rank, 2 * DEFAULTS.lora_rank, DEFAULTS.lora_dropout,
@@ -280,7 +407,15 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
 
 
 def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, E2LLMProcessor]:
-    """The model after stage 3, or after another ``stage`` that leaves an adapter (``feedback``), the adapter merged."""
+    """The model after instruction tuning, its adapter merged.
+
+    Parameters
+    ----------
+    run : Run
+        With the finished stage.
+    stage : str
+        Stage that left the adapter: ``adapter`` or ``feedback``.
+    """
     run.require(stage)
     model, processor = open_aligned(run)
     with quiet_peft():
