@@ -93,7 +93,7 @@ def test_scores_in_the_pages_can_be_written_anew():
     new = {page: module.refreshed((ROOT / page).read_text(encoding="utf-8"), metrics)
            for page in ("README.md", "docs/results.md")}
     changed = "50.0 (25.0 – 75.0)"
-    assert f"| LLM | {changed} | the whole model |" in new["README.md"] and new["README.md"].count(changed) == 1
+    assert f"| LLM | {changed} | the whole model" in new["README.md"] and new["README.md"].count(changed) == 1
     assert f"| rank | {changed} | {changed} | {changed} | 13." in new["docs/results.md"]
     assert new["docs/results.md"].count(changed) == 4 and new["README.md"].count("\n") == README.count("\n")
 

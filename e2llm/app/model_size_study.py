@@ -255,5 +255,6 @@ def gather(by_size: dict[str, dict[int, Run]]) -> Study:
         if len(runs) > 1:
             answers = [pd.read_csv(run.path / "scaling" / "answers.csv", dtype={"subject": str})
                        for run in runs.values()]
-            people.append(seed_sums(answers, len(record["facts"]["labels"])).assign(**facts, seed=next(iter(runs))))
+            found = seed_sums(name, answers, len(record["facts"]["labels"]))
+            people.append(found.assign(**facts, seed=next(iter(runs))))
     return Study(pd.concat(people, ignore_index=True)[list(PEOPLE)], pd.DataFrame(costs), {})

@@ -215,7 +215,7 @@ def test_tables_that_are_none_are_refused(answers):
         scores(answers.drop(columns="clip"), 2)
     with pytest.raises(ValueError, match="tested in several folds"):
         scores(pd.concat([answers, answers]), 2)
-    with pytest.raises(ValueError, match=r"not \['probe'\]"):
+    with pytest.raises(ValueError, match="not 'probe'"):
         scores(answers.assign(probe=0), 2)
     with pytest.raises(ValueError, match="No answers of 'released' in the table"):
         differences(answers, 2, "released")

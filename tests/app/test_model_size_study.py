@@ -331,5 +331,5 @@ def test_seeds_of_other_windows_are_not_compared(base, sizes, measured):
 
 @pytest.mark.parametrize(("sizes", "seeds"), [([], [0]), (["base", "base"], [0]), (["base"], []), (["base"], [1, 1])])
 def test_a_study_without_sizes_or_with_one_twice_is_refused(base, sizes, seeds):
-    with pytest.raises(ValueError, match="different names and seeds"):
+    with pytest.raises(ValueError, match="different sizes and seeds"):
         study(base, sizes, seeds, 6)

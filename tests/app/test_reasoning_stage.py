@@ -198,14 +198,14 @@ def test_the_report_holds_the_section_with_escaped_text(run):
     assert "<script" not in html and "<img src=x" not in html
     assert section.count("&lt;script&gt;") == 2 and "&lt;think&gt;" in section
     assert "The chain is decorative: 3% &lt; 10%." in section
-    for caption in ("Are the claims true?", "Whole explanations", "Share of answers that change with the thought",
-                    "A round of feedback",
-                    "One band of one region scaled in the signal", "Attribution and the generator&#39;s regions",
-                    "Deletion and insertion, nats"):
+    for caption in ("Claims: precision and recall", "Whole explanations",
+                    "Answers that change when the explanation is edited", "Training with feedback",
+                    "Signal edits: one band of one region scaled",
+                    "Agreement of attribution with the simulated regions", "Deletion and insertion, nats"):
         assert f"<caption>{caption}</caption>" in section, caption
     assert section.count(">0.75<") == 2 * section.count("<caption>") == 14
     assert section.count(">–<") == 7 and "nan" not in section.lower()
-    assert "occipital alpha low: true (z = -2.5)" in section and "fear, fear" in section and "not read, sad" in section
+    assert "occipital alpha low: true (z = -2.5)" in section and "fear, fear" in section and "not readable, sad" in section
     places = [section.index(text) for text in ("Best explanations", "Worst explanations",
                                                "nothing in it can be checked")]
     assert places == sorted(places)

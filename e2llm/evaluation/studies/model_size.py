@@ -275,11 +275,13 @@ def _reworded(item: Item, form: str) -> Item:
                                                            {"type": "text", "text": f" {form}"}]}])
 
 
-def seed_sums(answers: Sequence[pd.DataFrame], n_classes: int) -> pd.DataFrame:
+def seed_sums(name: str, answers: Sequence[pd.DataFrame], n_classes: int) -> pd.DataFrame:
     """Agreement of models that differ in their training seed.
 
     Parameters
     ----------
+    name : str
+        Of the model size.
     answers : sequence of DataFrame
         Columns ``window``, ``subject`` and ``answer`` of each model.
     n_classes : int
@@ -291,7 +293,7 @@ def seed_sums(answers: Sequence[pd.DataFrame], n_classes: int) -> pd.DataFrame:
         If they were not tested on the same windows.
     """
     if any(not table[["window", "subject"]].equals(answers[0][["window", "subject"]]) for table in answers):
-        raise ValueError("The seeds were not tested on the same windows: give runs of one base.")
+        raise ValueError(f"The seeds of {name} were not tested on the same windows: give runs of one base.")
     given = np.stack([table["answer"] for table in answers], axis=1)
     return sums_table({(Statistic.SEEDS, Source.EEG): agreement_sums(given, answers[0]["subject"], n_classes)})
 
