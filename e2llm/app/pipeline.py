@@ -303,9 +303,11 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    # Papermill writes a tuple as the text of a tuple, a list as a list.
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
     try:
         papermill.execute_notebook(
-            notebook, target, parameters=dict(parameters), cwd=notebook.parent, progress_bar=False, log_output=False,
+            notebook, target, parameters=given, cwd=notebook.parent, progress_bar=False, log_output=False,
             autosave_cell_every=5, execution_timeout=cell_timeout,
             extra_arguments=["--log-level=50"],  # of the kernel's log; output of cells comes as messages
         )  # fmt: skip

@@ -259,6 +259,13 @@ def test_a_failing_cell_gives_one_paragraph(project, capfd):
     assert (project / "runs" / "tiny" / "first" / "stage.json").exists()
 
 
+def test_a_lesson_gets_several_values_as_several_values(project):
+    path = write_notebook(project / "notebooks" / "08_scaling.ipynb",
+                          'run_name = "tiny"\nsizes = ("a",)\nsize_seeds = (5,)\nsave_steps = 2\n',
+                          "assert list(sizes) == ['base', 'scratch-200k'] and list(size_seeds) == [0, 7]")
+    run_pipeline("tiny", {"size_seeds": [0, 7]}, notebooks=[path])
+
+
 def test_a_cell_without_end_is_stopped(project):
     path = write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, "import time; time.sleep(60)")
     with pytest.raises(PipelineError, match=r"01_preprocessing.ipynb failed: a cell ran for longer than 2 s"):
