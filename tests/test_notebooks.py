@@ -17,11 +17,14 @@ MAX_IGNORED = 2
 TOLERANCE = 0.08  # of accuracies between machines
 TOLERANCE_OF_ITEMS = 0.15  # of tiers 2 and 3: 300 items a kind; which skill a small model learns varies with rounding
 SMOKE_MINUTES = 15
-# Checks of a trained model, which the profile "smoke" does not have; every other check must hold there too.
+# Checks of a trained model or of many items and subjects, which the profile "smoke" does not have; every other check
+# must hold there too.
 NEEDS_TRAINING: dict[str, set[str]] = {
     "00": {"above chance", "without EEG at chance", "with shuffled EEG at chance"},
     "02": {"stage-# head above chance", "at or above the linear baseline"},
-    "03": {"labels whose own word is among the two nearest"},
+    "03": {"labels whose own word is among the two nearest",
+           "without EEG the interval contains chance"},
+    "04": {"share of A among comparisons between # and # %"},
     "05": {"smallest corrected p above #", "LLM within # points of the stage-# head", "free text could be read"},
     "06": {"twin: clock #, knows the time", "twin without emotion: clock #, knows the time",
            "expected calibration error below # points", "shuffled EEG at chance for every model",
