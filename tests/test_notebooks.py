@@ -199,8 +199,10 @@ def test_the_default_run_gives_what_the_readme_shows(finished_run):
 @pytest.mark.full
 @every_lesson
 def test_nbval_reproduces_the_committed_outputs(path, finished_run):
-    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, "-o", "addopts=", str(path)]
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200", "-q", "-n", "0"]
+    # Cells are run in their order: pytest-randomly would shuffle them, xdist would spread them.
+    options += ["-p", "no:randomly", "-p", "no:cacheprovider", "-o", "addopts="]
+    command = [sys.executable, "-m", "pytest", *options, str(path)]
     environment = _environment(MPLBACKEND="module://matplotlib_inline.backend_inline")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-4000:]
