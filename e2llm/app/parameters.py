@@ -55,7 +55,7 @@ class Split(_Group):
         "joint", description='"joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint"')
     fold: int = Field(0, ge=0, description="which part is the test part")
     n_groups: int = Field(3, ge=0, description="groups of subjects; one is the test group")
-    normalisation: Literal["calibration", "session", "population", "transductive"] = Field(
+    normalization: Literal["calibration", "session", "population", "transductive"] = Field(
         "calibration", description='subject statistics: "calibration", "session", "population" or "transductive"')
     accept_leaks: bool = Field(
         False, description="take a protocol that leaks by design all the same; its scores are stamped")

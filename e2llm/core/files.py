@@ -55,7 +55,8 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Content of a JSON file of a stage or run; ValueError names the file if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8").replace('"normalisation"', '"normalization"')  # as older runs spell it
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}): remove the folder {path.parent} and make it again.") from error
 

@@ -112,16 +112,16 @@ class Match:
 # Names of signals other than EEG: a position in the file does not make a scalp electrode of it.
 _NOT_SCALP = re.compile(r"EOG|ECG|EKG|EMG|[HV]EO|RESP|GSR|PPG|STI|TRIG|STATUS|REF|GND|^[AM][12]$")
 HEAD_MM = 95.0  # radius of the sphere on which distances of electrodes are measured
-NEAR_MM = 15.0  # less than half the distance of neighbours of the 10-10 system
+NEAR_MM = 15.0  # less than half the distance of neighbors of the 10-10 system
 
 
 def _on_sphere(xyz: np.ndarray) -> tuple[np.ndarray, float]:
-    """Positions on the unit sphere around the centre of the best-fitting sphere, and the largest relative misfit."""
+    """Positions on the unit sphere around the center of the best-fitting sphere, and the largest relative misfit."""
     design = np.column_stack([2 * xyz, np.ones(len(xyz))])
     solution = np.linalg.lstsq(design, (xyz**2).sum(axis=1), rcond=None)[0]
-    from_centre = xyz - solution[:3]
-    radius = np.linalg.norm(from_centre, axis=1)
-    return from_centre / radius[:, None], float(np.abs(radius / np.median(radius) - 1).max())
+    from_center = xyz - solution[:3]
+    radius = np.linalg.norm(from_center, axis=1)
+    return from_center / radius[:, None], float(np.abs(radius / np.median(radius) - 1).max())
 
 
 def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] | None = None,

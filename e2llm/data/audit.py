@@ -77,7 +77,7 @@ class Case:
         What channel repair was fitted on: ``clip`` (each by itself), ``recording`` or ``corpus``.
     selected_on : str
         Part on which epoch, threshold or weights were chosen.
-    neighbour_worth : float, optional
+    neighbor_worth : float, optional
         Balanced accuracy above chance of copying the nearest training clip in time.
     session_worth : float, optional
         Balanced accuracy above chance of the most frequent training label of the session.
@@ -91,7 +91,7 @@ class Case:
     pretrained_on: Collection[str] = ()
     repaired_over: str = "clip"
     selected_on: str = "val"
-    neighbour_worth: float | None = None
+    neighbor_worth: float | None = None
     session_worth: float | None = None
     parts: dict[str, np.ndarray] = field(init=False)
     trial: pd.Series = field(init=False)
@@ -217,7 +217,7 @@ def duplicated_signal(case: Case) -> Iterator[Finding]:
                           tuple(duplicates.tolist()))
 
 
-def normalisation_on_test(case: Case) -> Iterator[Finding]:
+def normalization_on_test(case: Case) -> Iterator[Finding]:
     """Normalization is fitted outside the held-out clips, or the protocol says that it is transductive."""
     split = case.split
     if split.transductive:
@@ -225,15 +225,15 @@ def normalisation_on_test(case: Case) -> Iterator[Finding]:
                                                "included")
         return
     if (used := np.intersect1d(split.fit, split.test)).size:
-        reason = f"normalisation '{split.normalisation}' was fitted with test windows"
-        yield Finding("normalisation_on_test", "refuse", reason, tuple(used.tolist()))
+        reason = f"normalization '{split.normalization}' was fitted with test windows"
+        yield Finding("normalization_on_test", "refuse", reason, tuple(used.tolist()))
     for name in ("val", "test"):
         values, rows = case.shared(case.trial, np.setdiff1d(split.fit, case.parts[name]), case.parts[name])
         if values:
-            reason = f"normalisation was fitted with other windows of {name} clips: {_named(values)}"
-            yield Finding("normalisation_on_test", "refuse", reason, rows)
-    if split.normalisation == "population" and (extra := np.setdiff1d(split.fit, split.train)).size:
-        yield Finding("normalisation_on_test", "refuse", "population statistics were fitted outside the training part",
+            reason = f"normalization was fitted with other windows of {name} clips: {_named(values)}"
+            yield Finding("normalization_on_test", "refuse", reason, rows)
+    if split.normalization == "population" and (extra := np.setdiff1d(split.fit, split.train)).size:
+        yield Finding("normalization_on_test", "refuse", "population statistics were fitted outside the training part",
                       tuple(extra.tolist()))
 
 
@@ -286,7 +286,7 @@ def labels_of_parts(case: Case) -> Iterator[Finding]:
         yield Finding("missing_class", "refuse", f"labels {sorted(one_sided)} stand on only one side of train and test")
 
 
-def time_neighbours(case: Case) -> Iterator[Finding]:
+def time_neighbors(case: Case) -> Iterator[Finding]:
     """Clips next to each other in time share the state of that minute, which may give the label away."""
     trials = case.index.assign(side=case.split.part_of(len(case.index)), row=np.arange(len(case.index)))
     trials = trials.drop_duplicates(["subject", "clip"]).sort_values(["subject", "session", "clip"])
@@ -295,19 +295,19 @@ def time_neighbours(case: Case) -> Iterator[Finding]:
     adjacent = (trials["side"] == "test") & ((before == "train") | (after == "train"))
     if adjacent.any():
         reason = (f"{adjacent.sum()} test clips follow or precede a training clip of the same person and session "
-                  f"(copying the nearest label: {_points(case.neighbour_worth)})")
-        yield Finding("time_neighbours", "warn", reason, tuple(trials["row"][adjacent]))
+                  f"(copying the nearest label: {_points(case.neighbor_worth)})")
+        yield Finding("time_neighbors", "warn", reason, tuple(trials["row"][adjacent]))
 
 
 def session_fingerprint(case: Case) -> Iterator[Finding]:
     """Where sessions differ in their labels, the electrodes of a session give something of the label away."""
-    if case.split.normalisation == "session" or case.index.groupby("session")["label"].agg(frozenset).nunique() < 2:
+    if case.split.normalization == "session" or case.index.groupby("session")["label"].agg(frozenset).nunique() < 2:
         return
     sessions, rows = case.shared(case.recording, case.parts["train"], case.parts["test"])
     if sessions:
         reason = (f"{len(sessions)} sessions stand on both sides, show some labels more than others, and keep their "
                   f"own statistics (guessing a session's most frequent label: {_points(case.session_worth)}; "
-                  "normalisation 'session' removes them)")
+                  "normalization 'session' removes them)")
         yield Finding("session_fingerprint", "warn", reason, rows)
 
 
@@ -330,8 +330,8 @@ def _points(worth: float | None) -> str:
 
 RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     empty_part, same_window, overlapping_windows, clip_on_both_sides, subject_on_both_sides, stimulus_on_both_sides,
-    context_on_both_sides, duplicated_signal, normalisation_on_test, repair_on_test, items_reuse_test,
-    pretrained_on_test, selected_on_test, labels_of_parts, time_neighbours, session_fingerprint, people_not_seen)
+    context_on_both_sides, duplicated_signal, normalization_on_test, repair_on_test, items_reuse_test,
+    pretrained_on_test, selected_on_test, labels_of_parts, time_neighbors, session_fingerprint, people_not_seen)
 
 
 def audit(split: Split, index: pd.DataFrame, accept: Collection[str] = (), **known: Any) -> list[Finding]:

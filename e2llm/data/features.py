@@ -64,7 +64,7 @@ def measure(windows: np.ndarray, sfreq: float, ch_names: list[str], chunk: int =
         As from :func:`band_power`.
     shape : ndarray, shape (n_windows, 3)
         Columns of :data:`SHAPE`, float32: the slope of the log-log spectrum (negative; the exponent of its fall,
-        Donoghue et al. 2020, Nat. Neurosci. 23:1655, here by a straight line without the alpha band), the centre of
+        Donoghue et al. 2020, Nat. Neurosci. 23:1655, here by a straight line without the alpha band), the center of
         gravity of posterior alpha in Hz (Klimesch 1999, Brain Res. Rev. 29:169), and the natural logarithm of the
         largest peak-to-peak amplitude of any channel in microvolts, which is what MNE's ``reject`` looks at.
     """
@@ -84,8 +84,8 @@ def _shape(block: np.ndarray, frequencies: np.ndarray, density: np.ndarray, post
     level, x = np.log(np.maximum(density[..., fitted], 1e-12)).mean(axis=1), np.log(frequencies[fitted])
     slope = level @ (x - x.mean()) / np.sum((x - x.mean()) ** 2)
     alpha = density[:, posterior][..., is_alpha].sum(axis=1)
-    centre = alpha @ frequencies[is_alpha] / np.maximum(alpha.sum(axis=1), 1e-12)
-    return np.column_stack([slope, centre, np.log(np.maximum(np.ptp(block, axis=-1).max(axis=1), 1e-6))])
+    center = alpha @ frequencies[is_alpha] / np.maximum(alpha.sum(axis=1), 1e-12)
+    return np.column_stack([slope, center, np.log(np.maximum(np.ptp(block, axis=-1).max(axis=1), 1e-6))])
 
 
 def differential_entropy(power: np.ndarray) -> np.ndarray:

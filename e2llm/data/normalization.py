@@ -56,7 +56,7 @@ class Equalizer:
         population = log_power.mean(axis=0)
         names = sorted(set(subjects))
         gain = np.ones((len(names), *population.shape), dtype=np.float32)
-        if split.normalisation != "population":
+        if split.normalization != "population":
             for i, name in enumerate(names):
                 own = log_power[subjects[split.fit] == name]
                 if len(own):
@@ -142,9 +142,9 @@ class Aligner:
             return cls(np.broadcast_to(np.eye(data.shape[1], dtype=np.float32), (len(names), *[data.shape[1]] * 2)),
                        names)
         own = [split.fit[subjects[split.fit] == name] for name in names]
-        if split.normalisation == "population" or not all(map(len, own)):
+        if split.normalization == "population" or not all(map(len, own)):
             pooled = _mean_covariance(data, split.fit)
-        alone = split.normalisation != "population"
+        alone = split.normalization != "population"
         covariances = [_mean_covariance(data, rows) if alone and len(rows) else pooled for rows in own]
         to_map = _inverse_root if alignment == "euclidean" else _inverse_spread
         return cls(np.stack([to_map(covariance) for covariance in covariances]).astype(np.float32), names)
@@ -218,7 +218,7 @@ class Baseline:
         """
         names = sorted(set(subjects))
         fitted = features[split.fit]
-        shared = split.normalisation == "population"
+        shared = split.normalization == "population"
         own = [fitted[subjects[split.fit] == name] for name in names]
         own = [fitted if shared or not len(rows) else rows for rows in own]
         mean = np.stack([rows.mean(axis=0) for rows in own])

@@ -87,7 +87,7 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
     raw : mne.io.RawArray
         Cleaned signal (volts, as MNE keeps it) of all channels.
     bad : list of str
-        Channels of the recording that were interpolated: flat, unlike their neighbours, or called bad by the file.
+        Channels of the recording that were interpolated: flat, unlike their neighbors, or called bad by the file.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class Split:
         Rows of the index.
     fit : ndarray of int
         Rows whose signals, never labels, the normalization is fitted on.
-    normalisation : str
+    normalization : str
         ``calibration``: subject statistics, from the subject's clips outside the validation and test clips.
         ``session``: the same for each session by itself, so that sessions do not differ in their statistics.
         ``population``: statistics of the training subjects only. ``transductive``: subject statistics from all windows,
@@ -44,7 +44,7 @@ class Split:
     val: np.ndarray
     test: np.ndarray
     fit: np.ndarray
-    normalisation: str
+    normalization: str
 
     @property
     def traits(self) -> Protocol:
@@ -54,7 +54,7 @@ class Split:
     @property
     def transductive(self) -> bool:
         """Whether test windows (without their labels) took part in normalization."""
-        return self.normalisation == "transductive"
+        return self.normalization == "transductive"
 
     @property
     def subject_disjoint(self) -> bool:
@@ -84,7 +84,7 @@ class Split:
                       "session": "session statistics from clips outside validation and test",
                       "population": "population statistics from the training part",
                       "transductive": "TRANSDUCTIVE: subject statistics from all windows, test windows included"}
-        return f"{what}; {statistics[self.normalisation]}"
+        return f"{what}; {statistics[self.normalization]}"
 
     @property
     def used(self) -> np.ndarray:
@@ -93,7 +93,7 @@ class Split:
 
     def norm_groups(self, index: pd.DataFrame) -> np.ndarray:
         """Normalization group of each window: its subject, or its subject and session; shape (n_windows,)."""
-        return assign_norm_groups(index, self.normalisation)
+        return assign_norm_groups(index, self.normalization)
 
     def part_of(self, n_windows: int) -> np.ndarray:
         """Name of the part that each window belongs to; empty for windows that the protocol leaves aside."""
@@ -320,7 +320,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "cross_context_joint": Protocol(cross_context_joint, lambda index, n: len(_contexts(index)) * _n_groups(index, n),
                                     "people and context both unseen", subject_disjoint=True, context_disjoint=True),
     "random_windows": Protocol(random_windows, lambda index, n: n, "windows dealt at random, every clip on both sides",
-                               leaks=("clip_on_both_sides", "normalisation_on_test")),
+                               leaks=("clip_on_both_sides", "normalization_on_test")),
 }
 
 
@@ -345,14 +345,14 @@ def n_folds(index: pd.DataFrame, protocol: str, n_groups: int | None = None) -> 
     return traits.folds(index, signature(traits.masks).parameters["n_groups"].default if n_groups is None else n_groups)
 
 
-def assign_norm_groups(index: pd.DataFrame, normalisation: str) -> np.ndarray:
+def assign_norm_groups(index: pd.DataFrame, normalization: str) -> np.ndarray:
     """Normalization group of each window.
 
     Parameters
     ----------
     index : DataFrame
         One row a window with ``subject`` and, for ``session``, ``session``.
-    normalisation : str
+    normalization : str
         One of :data:`NORMALIZATIONS`.
 
     Returns
@@ -360,12 +360,12 @@ def assign_norm_groups(index: pd.DataFrame, normalisation: str) -> np.ndarray:
     ndarray of str, shape (n_windows,)
     """
     subjects = index["subject"].astype(str)
-    return (subjects + "/" + index["session"].astype(str) if normalisation == "session"
+    return (subjects + "/" + index["session"].astype(str) if normalization == "session"
             else subjects).to_numpy(dtype=object)
 
 
 def calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol: str,
-                     normalisation: str) -> np.ndarray:
+                     normalization: str) -> np.ndarray:
     """Rows that the normalization of a split is fitted on.
 
     Parameters
@@ -374,7 +374,7 @@ def calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol
         One row a window.
     masks : dict of str to ndarray
         Masks of the protocol.
-    protocol, normalisation : str
+    protocol, normalization : str
         Their names.
 
     Returns
@@ -386,13 +386,13 @@ def calibration_rows(index: pd.DataFrame, masks: dict[str, np.ndarray], protocol
     ValueError
         If a test or validation group has no clips to calibrate on.
     """
-    if normalisation == "transductive":
+    if normalization == "transductive":
         return np.arange(len(index))
-    if normalisation == "population":
+    if normalization == "population":
         return np.flatnonzero(masks["train"])
-    subjects, fit = assign_norm_groups(index, normalisation), masks["calibration"]
+    subjects, fit = assign_norm_groups(index, normalization), masks["calibration"]
     without = _by_number(set(subjects[masks["test"] | masks["val"]]) - set(subjects[fit]))
     if without:
         raise ValueError(f"Protocol '{protocol}' leaves subjects {without[:5]} no clips to calibrate on: choose "
-                         "normalisation 'population', or 'transductive' and say so.")
+                         "normalization 'population', or 'transductive' and say so.")
     return np.flatnonzero(fit)

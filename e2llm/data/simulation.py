@@ -33,7 +33,7 @@ WINDOW_S = 4.0
 # Microvolts (root mean square over the cap) of each band of one source at its baseline level.
 _BASE_UV = {"delta": 2.6, "theta": 2.2, "alpha": 3.2, "beta": 1.8, "gamma": 1.2}
 _BRAIN_SHARE = 0.90  # radius of the brain over that of the head in MNE's four-shell sphere
-_SOURCE_SHARE = 0.80  # distance of the rhythm sources from the centre, over the head's radius
+_SOURCE_SHARE = 0.80  # distance of the rhythm sources from the center, over the head's radius
 _N_BACKGROUND = 40
 _ALPHA_WIDTH_HZ = 1.0
 
@@ -54,7 +54,7 @@ class TwinParams:
         True, as in SEED-VII: a clip has one duration for all subjects, which gives its emotion away.
         False: clips have other durations for each subject.
     drift_shortcut : bool
-        Session drift, which makes neighbours in time look alike.
+        Session drift, which makes neighbors in time look alike.
     changes : dict
         Single values of the preset to replace.
     seed : int
@@ -107,7 +107,7 @@ def clip_seconds(params: TwinParams, subject: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _head() -> tuple[mne.Info, mne.bem.ConductorModel, np.ndarray]:
-    """Cap, sphere fitted to it, and electrode positions from its centre in units of its radius."""
+    """Cap, sphere fitted to it, and electrode positions from its center in units of its radius."""
     info = make_info(list(SEED_CHANNELS), SFREQ)
     sphere = mne.make_sphere_model("auto", "auto", info, verbose="error")
     electrodes = np.array([channel["loc"][:3] for channel in info["chs"]]) - sphere["r0"]
@@ -120,7 +120,7 @@ def leadfield(positions: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     positions : ndarray, shape (n_sources, 3)
-        Of each dipole from the sphere's centre (right, front, up), in units of the head's radius.
+        Of each dipole from the sphere's center (right, front, up), in units of the head's radius.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def leadfield(positions: np.ndarray) -> np.ndarray:
     info, sphere, _ = _head()
     radius = np.linalg.norm(positions, axis=1, keepdims=True)
     if (radius >= _BRAIN_SHARE).any():  # MNE leaves it out without a warning, and shifts the other columns
-        raise ValueError(f"A source lies {radius.max():.2f} head radii from the centre, outside the brain "
+        raise ValueError(f"A source lies {radius.max():.2f} head radii from the center, outside the brain "
                          f"({_BRAIN_SHARE}).")
     places = {"rr": positions * sphere.radius + sphere["r0"], "nn": positions / radius}
     dipoles = mne.setup_volume_source_space(pos=places, verbose="error")

@@ -9,7 +9,7 @@ from .audit import audit
 from .protocols import NORMALIZATIONS, PROTOCOLS, Split, calibration_rows, n_folds
 
 
-def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str = "calibration",
+def make_split(index: pd.DataFrame, protocol: str = "joint", normalization: str = "calibration",
                accept_leaks: bool = False, **options: int) -> Split:
     """Split the windows by a named protocol and audit the result.
 
@@ -19,7 +19,7 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
         One row a window with ``subject``, ``clip``, ``label``.
     protocol : str
         Key of :data:`PROTOCOLS`.
-    normalisation : str
+    normalization : str
         One of :data:`NORMALIZATIONS`; see :class:`Split`.
     accept_leaks : bool
         Take a protocol that leaks by design all the same; its scores are stamped.
@@ -29,23 +29,23 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalisation: str 
     Raises
     ------
     ValueError
-        For an unknown name, a fold that the protocol does not have on these recordings, or a normalisation that it
+        For an unknown name, a fold that the protocol does not have on these recordings, or a normalization that it
         cannot serve.
     LeakError
         If the audit refuses the split.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"Unknown protocol '{protocol}' (known: {', '.join(PROTOCOLS)}).")
-    if normalisation not in NORMALIZATIONS:
-        raise ValueError(f"Unknown normalisation '{normalisation}' (known: {', '.join(NORMALIZATIONS)}).")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"Unknown normalization '{normalization}' (known: {', '.join(NORMALIZATIONS)}).")
     fold, folds = options.get("fold", 0), n_folds(index, protocol, options.get("n_groups"))
     if fold not in range(folds):
         raise ValueError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: "
                          "choose one of them.")
     masks = PROTOCOLS[protocol].masks(index, **options)
-    fit = calibration_rows(index, masks, protocol, normalisation)
+    fit = calibration_rows(index, masks, protocol, normalization)
     rows = {name: np.flatnonzero(mask) for name, mask in masks.items()}
-    split = Split(protocol, rows["train"], rows["val"], rows["test"], fit, normalisation)
+    split = Split(protocol, rows["train"], rows["val"], rows["test"], fit, normalization)
     audit(split, index, accept=accepted_rules(protocol, accept_leaks))
     return split
 

@@ -100,7 +100,7 @@ class Entropy:
 class FrozenTokens:
     """Mean summary token of a frozen encoder that was trained with no label.
 
-    Its input is equalised as the split allows.
+    Its input is equalized as the split allows.
     """
 
     def __init__(self, encoder: EEGPT, windows: Windows, split: Split) -> None:
@@ -238,7 +238,7 @@ class Recipe:
         Key of :data:`MODELS`.
     alignment : str
         One of :data:`e2llm.data.normalization.ALIGNMENTS`, fitted on the rows that the split allows. A frozen encoder's
-        input is equalised as in stage 1, and knows no other alignment.
+        input is equalized as in stage 1, and knows no other alignment.
     """
 
     model: str
@@ -270,7 +270,7 @@ def distinct(recipes: Sequence[Recipe], split: Split) -> list[Recipe]:
     split : Split
         Its normalization decides.
     """
-    same = ("none", "z-score") if split.normalisation == "population" else ()
+    same = ("none", "z-score") if split.normalization == "population" else ()
     kept: dict[tuple, Recipe] = {}
     for recipe in recipes:
         alike = recipe.model in (LOGISTIC, SVM) and recipe.alignment in same

@@ -202,7 +202,7 @@ def matched_noise(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
     return out
 
 
-def phase_randomised(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
+def phase_randomized(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
                      rng: np.random.Generator) -> np.ndarray:
     """Fourier surrogates: windows keep power spectra and phase differences between channels, and lose timing.
 
@@ -244,10 +244,10 @@ def permuted_channels(signals: np.ndarray, subjects: np.ndarray, labels: np.ndar
 
 SIGNAL_CONTROLS: dict[str, SignalControl] = {
     Source.SHUFFLED: shuffled_within_subject, "noise with matched spectrum": matched_noise,
-    "phase-randomised": phase_randomised, "permuted channels": permuted_channels,
+    "phase-randomized": phase_randomized, "permuted channels": permuted_channels,
 }
 # They destroy a part of the signal: what is left may score above chance
-KEEP_EEG = ("phase-randomised", "permuted channels")
+KEEP_EEG = ("phase-randomized", "permuted channels")
 
 
 def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarray, subjects: np.ndarray,

@@ -36,13 +36,13 @@ class Setting:
     """A protocol with its normalization."""
 
     protocol: str
-    normalisation: str
+    normalization: str
     n_groups: int | None = None  # of subjects, if not the default; 0 leaves one out
 
     @property
     def name(self) -> str:
         """As the table shows it."""
-        return f"{self.protocol}{', one left out' if self.n_groups == 0 else ''}, {self.normalisation}"
+        return f"{self.protocol}{', one left out' if self.n_groups == 0 else ''}, {self.normalization}"
 
     def splits(self, index: pd.DataFrame) -> list[Split]:
         """The folds that together test everybody once; one that leaks by design is taken, and marked."""
@@ -50,7 +50,7 @@ class Setting:
         folds = n_folds(index, self.protocol, **options)
         if self.protocol == "joint":  # its further folds test the same people again, on other clips
             folds = n_folds(index, "subjects", **({"n_groups": JOINT_GROUPS} | options))
-        return [make_split(index, self.protocol, self.normalisation, accept_leaks=True, fold=fold, **options)
+        return [make_split(index, self.protocol, self.normalization, accept_leaks=True, fold=fold, **options)
                 for fold in range(folds)]
 
 

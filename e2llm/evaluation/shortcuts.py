@@ -100,7 +100,7 @@ def probe(index: pd.DataFrame, split: Split, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def neighbour_worth(index: pd.DataFrame, split: Split) -> float:
+def neighbor_worth(index: pd.DataFrame, split: Split) -> float:
     """Gain from neighbors in time across the split: balanced accuracy of 'nearest in time' minus chance.
 
     In SEED-VII, pooled over the four official folds, training on the three others: 0.286 - 0.143; an outer fold alone

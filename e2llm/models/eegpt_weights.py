@@ -320,7 +320,7 @@ def initialize_encoder(encoder: EEGPT, weights: str) -> str:
         times as much as in EEGPT's own initialization); or what :func:`read_checkpoint` reads.
     """
     if weights == "random":
-        return "random start (the encoder's own initialisation)"
+        return "random start (the encoder's own initialization)"
     if weights == "scaled":
         encoder.patch_embed.proj.weight.mul_(1.0 / cast(float, relative_amplitude(encoder.state_dict())))
         return "random start, patch kernel as large as the channel embedding"
@@ -393,13 +393,13 @@ def _init_filters(encoder: EEGPT, n_freq: int, amplitude_uv: float) -> None:
 
 def _init_places(encoder: EEGPT, start: int, n_places: int) -> None:
     positions = np.array([channel["loc"][:3] for channel in make_info(list(EEGPT_VOCABULARY), SFREQ)["chs"]])
-    directions = torch.from_numpy(positions - [0.0, 0.018, 0.04]).float()  # centre of the cap in head coordinates
+    directions = torch.from_numpy(positions - [0.0, 0.018, 0.04]).float()  # center of the cap in head coordinates
     directions = directions / directions.norm(dim=1, keepdim=True)
-    centres = directions[[EEGPT_VOCABULARY.index(name) for name in _PLACES]]
+    centers = directions[[EEGPT_VOCABULARY.index(name) for name in _PLACES]]
     weight = encoder.chan_embed.weight
     nn.init.normal_(weight, std=0.3)
     weight[:, :start] = 0.0
-    weight[:, start : start + n_places] = 5.0 * torch.exp(16.0 * (directions @ centres.T - 1.0))
+    weight[:, start : start + n_places] = 5.0 * torch.exp(16.0 * (directions @ centers.T - 1.0))
 
 
 def _init_power(block: Block, n_freq: int) -> None:

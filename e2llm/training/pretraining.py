@@ -59,7 +59,7 @@ class PretrainParams:
     shown_channels : float
         Share of the channels shown in the other time patches; 12 of 58 in the paper.
     rebuilt_beside : float
-        Share of the hidden channels in those patches that are reconstructed too: they are easier, with neighbours in
+        Share of the hidden channels in those patches that are reconstructed too: they are easier, with neighbors in
         view.
     drawn : int
         At most so many hidden patches of a window are reconstructed, picked at random; 0 for all, as in the paper.

@@ -57,8 +57,8 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
     text, title : str
         The words, and the text that the browser shows under the pointer; both are escaped.
     """
-    mark, colour = MARKS[verdict]
-    return f'<span style="color: {colour}" title="{html.escape(title)}">{escaped(text)}&nbsp;<b>{mark}</b></span>'
+    mark, color = MARKS[verdict]
+    return f'<span style="color: {color}" title="{html.escape(title)}">{escaped(text)}&nbsp;<b>{mark}</b></span>'
 
 
 def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references: Sequence[tuple[str, np.ndarray]],
@@ -228,11 +228,11 @@ def _most_probable(shares: dict[str, float]) -> list[tuple[str, float]]:
     return sorted(shares.items(), key=lambda pair: -pair[1])[:MOST_SHOWN]
 
 
-def _bars(shares: dict[str, float], colour: str) -> str:
+def _bars(shares: dict[str, float], color: str) -> str:
     """HTML table of the most probable answers with a bar each."""
     cell = '<td style="text-align: right">'
     rows = "".join(f"<tr>{cell}{escaped(name)}</td>{cell}{share:.0%}</td><td>"
-                   f'<div style="width: {160 * share:.0f}px; height: 0.8em; background: {colour}"></div></td></tr>'
+                   f'<div style="width: {160 * share:.0f}px; height: 0.8em; background: {color}"></div></td></tr>'
                    for name, share in _most_probable(shares))
     return f"<table>{rows}</table>"
 
@@ -355,7 +355,7 @@ class Explained:
         the text is marked if it is not the most probable.
         """
         references = [_reference(self.corpus, row) for row in self.rows]
-        against = f"{'population' if self.corpus.split.normalisation == 'population' else 'subject'} statistics"
+        against = f"{'population' if self.corpus.split.normalization == 'population' else 'subject'} statistics"
         return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references,
                            _most_probable(self.probabilities), self.question, against, self.answer)
 
@@ -385,7 +385,7 @@ def _reference(corpus: Corpus, row: int) -> tuple[str, np.ndarray]:
     own = fit[corpus.norm_groups[fit] == corpus.norm_groups[row]]
     if isinstance(corpus, NewSubject):  # windows of the population are not available
         name, rows = "the recording", fit
-    elif corpus.split.normalisation == "population" or not len(own):
+    elif corpus.split.normalization == "population" or not len(own):
         name, rows = "all subjects", fit
     else:
         name, rows = f"subject {corpus.norm_groups[row]}", own

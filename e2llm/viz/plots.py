@@ -32,11 +32,11 @@ from ..core.montage import REGIONS, canonical, make_info, region_indices
 from ..data.features import band_power
 
 PALETTE: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
-REGION_COLOURS = dict(zip(REGIONS, PALETTE, strict=False))
-MARKERS = "os^DvPX"  # a second cue beside the colour
+REGION_COLORS = dict(zip(REGIONS, PALETTE, strict=False))
+MARKERS = "os^DvPX"  # a second cue beside the color
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
-STEPS = 14  # colours of a scalp map
+STEPS = 14  # colors of a scalp map
 HEAD_CENTRE = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
 BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 
@@ -148,9 +148,9 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     figure, axes = plt.subplot_mosaic([["traces", "alpha", "beta"], ["traces", "spectrum", "spectrum"]],
                                       figsize=(12, 5.6), width_ratios=[2.4, 1, 1], layout="constrained")
     rows = _shown_rows(ch_names)
-    colours = [REGION_COLOURS.get(region.get(row), "0.3") for row in rows]
+    colors = [REGION_COLORS.get(region.get(row), "0.3") for row in rows]
     shown = signal_uv[rows]
-    _traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], _trace_spacing(shown), colours)
+    _traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], _trace_spacing(shown), colors)
     axes["traces"].set_title(f"{len(rows)} of {len(ch_names)} channels")
 
     level = decibels(band_power(signal_uv[None], sfreq)[0])
@@ -161,7 +161,7 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     ax = axes["spectrum"]
     frequencies, density = welch_density(signal_uv, sfreq)
     for name, members in regions.items():
-        ax.plot(frequencies, decibels(density[members].mean(axis=0)), color=REGION_COLOURS[name], label=name)
+        ax.plot(frequencies, decibels(density[members].mean(axis=0)), color=REGION_COLORS[name], label=name)
     frequency_axis(ax, sfreq)
     ax.set_title("Spectrum by region", pad=18)
     ax.legend(loc="upper right", ncols=2)
@@ -182,11 +182,11 @@ def _trace_spacing(signal_uv: np.ndarray) -> float:
 
 
 def _traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str], spacing: float,
-            colours: Sequence | None = None) -> None:
+            colors: Sequence | None = None) -> None:
     """Stack traces from top to bottom and draw a scale bar in microvolts to their right."""
     times = np.arange(signal_uv.shape[1]) / sfreq
     for i, trace in enumerate(signal_uv):
-        ax.plot(times, trace - np.median(trace) - i * spacing, linewidth=0.7, color=colours[i] if colours else "0.2")
+        ax.plot(times, trace - np.median(trace) - i * spacing, linewidth=0.7, color=colors[i] if colors else "0.2")
     ax.set(xlabel="time (s)", xlim=(0, len(times) / sfreq), ylim=(-(len(names) - 0.2) * spacing, 1.5 * spacing))
     ax.set_yticks(-spacing * np.arange(len(names)), names)
     ax.tick_params(axis="y", length=0)
@@ -294,7 +294,7 @@ def scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequenc
             ax.text(0.5, 0.5, f"no map of\n{len(ch_names)} channels", transform=ax.transAxes, ha="center", va="center")
         return
     positions = _map_positions(ch_names)
-    cmap, vlim = _colour_scale(np.stack(list(values.values())), vlim)
+    cmap, vlim = _color_scale(np.stack(list(values.values())), vlim)
     for ax, (name, value) in zip(axes, values.items(), strict=True):
         mne.viz.plot_topomap(np.asarray(value, float), positions, axes=ax, cmap=cmap, vlim=vlim, contours=0, show=False,
                              sphere=1.1, sensors=len(values) <= 8)
@@ -311,7 +311,7 @@ def _map_positions(ch_names: Sequence[str]) -> np.ndarray:
     return np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
 
 
-def _colour_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[Colormap, tuple[float, float]]:
+def _color_scale(values: np.ndarray, vlim: tuple[float, float] | None = None) -> tuple[Colormap, tuple[float, float]]:
     """Color map in steps, which are small on disk, and limits: diverging about zero, or sequential."""
     low, high = vlim or (float(np.nanmin(values)), float(np.nanmax(values)))
     if low < 0 < high:
@@ -404,7 +404,7 @@ def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> F
 
 def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], cmap: str,
               vlim: tuple[float, float], unit: str, cell: str) -> None:
-    """Draw values as colours, with their text in each cell if ``cell`` is a format."""
+    """Draw values as colors, with their text in each cell if ``cell`` is a format."""
     image = ax.imshow(values, cmap=cmap, vmin=vlim[0], vmax=vlim[1], aspect="auto")
     ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
@@ -417,20 +417,20 @@ def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str],
     figure.colorbar(image, ax=ax, label=unit, shrink=0.9)
 
 
-def embeddings(before: np.ndarray, after: np.ndarray, colours: Sequence[str], title: str) -> Figure:
+def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], title: str) -> Figure:
     """First two principal components of the same windows before and after training.
 
     Parameters
     ----------
     before, after : ndarray, shape (n_windows, n_features)
         Embeddings.
-    colours : sequence of str
+    colors : sequence of str
         What each window is colored by: its label, or its subject.
     title : str
         Above the figure.
     """
-    names = list(dict.fromkeys(colours))
-    groups = np.array([names.index(name) for name in colours])
+    names = list(dict.fromkeys(colors))
+    groups = np.array([names.index(name) for name in colors])
     figure, axes = panels((10.5, 4.2), 1, 2)
     for ax, vectors, when in zip(axes, (before, after), ("before", "after"), strict=True):
         pca = PCA(2, svd_solver="full")

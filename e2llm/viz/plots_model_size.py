@@ -44,10 +44,10 @@ def against_size(table: pd.DataFrame, title: str, measures: Sequence[str] = SHOW
         ax.set_visible(False)
     drawn = set().union(*[_panel(ax, table[table["measure"] == measure],
                                  measure) for ax, measure in zip(np.ravel(axes), measures, strict=False)])
-    handles = [Line2D([], [], color=colour, marker=marker, linestyle=line, label=NAMES[key])
-               for key, (colour, marker, line) in LOOKS.items() if key in drawn]
-    handles += [Line2D([], [], color=colour, linestyle=line, label=name)
-                for colour, line, name in (("0.25", "--", "chance"), ("black", "-.", "encoder's own head"))]
+    handles = [Line2D([], [], color=color, marker=marker, linestyle=line, label=NAMES[key])
+               for key, (color, marker, line) in LOOKS.items() if key in drawn]
+    handles += [Line2D([], [], color=color, linestyle=line, label=name)
+                for color, line, name in (("0.25", "--", "chance"), ("black", "-.", "encoder's own head"))]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle(title)
     return figure
@@ -65,9 +65,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, measure: str) -> set[str]:
         series[control] = rows[rows["source"] == control]
     series = {key: found for key, found in series.items() if len(found)}
     for key, each in series.items():
-        found, (colour, marker, line) = each.sort_values("parameters"), LOOKS[key]
+        found, (color, marker, line) = each.sort_values("parameters"), LOOKS[key]
         bars = 100 * np.stack([found["score"] - found["low"], found["high"] - found["score"]]).astype(float)
-        ax.errorbar(found["parameters"], 100 * found["score"], yerr=np.clip(bars, 0, None), color=colour, marker=marker,
+        ax.errorbar(found["parameters"], 100 * found["score"], yerr=np.clip(bars, 0, None), color=color, marker=marker,
                     linestyle=line, markersize=6,
                     capsize=3, linewidth=1.3)
     if with_eeg["chance"].notna().any():
@@ -96,10 +96,10 @@ def costs(table: pd.DataFrame, title: str) -> Figure:
                                        "generated_tokens_a_second": "mean"}).sort_values("parameters")
     figure, (left, right) = panels((9.5, 3.4), 1, 2)
     left.loglog(table["parameters"], table["seconds_a_step"], color=PALETTE[0], marker="o")
-    for (column, name), colour, marker in zip({"tokens_a_second": "trained on",
+    for (column, name), color, marker in zip({"tokens_a_second": "trained on",
                                                "generated_tokens_a_second": "generated"}.items(), PALETTE[1:3], "sD",
                                               strict=True):
-        right.loglog(table["parameters"], table[column], color=colour, marker=marker, label=name)
+        right.loglog(table["parameters"], table[column], color=color, marker=marker, label=name)
     left.set(title="one step of stage 3", xlabel="parameters", ylabel="processor seconds")
     right.set(title="speed", xlabel="parameters", ylabel="tokens per processor second")
     right.legend()

@@ -51,7 +51,7 @@ def masks(drawn: Masks, ch_names: Sequence[str], title: str, n_patches: int = N_
     ax.set_xticks(np.arange(0, n_patches * seconds, seconds), minor=True)
     ax.grid(axis="x", which="both", color="white", linewidth=0.8)
     ax.set(title=title, xlabel="time (s)", ylabel="channel")
-    handles = [Patch(color=colour, label=name) for name, colour in SHADES.items()]
+    handles = [Patch(color=color, label=name) for name, color in SHADES.items()]
     handles.append(Line2D([], [], color="black", marker=".", linestyle="", label="to be reconstructed"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure

@@ -76,7 +76,7 @@ def corpus() -> SimpleNamespace:
     z = np.zeros((N, len(NAMES.columns)))
     z[0, NAMES.columns.index("occipital alpha")], z[0, NAMES.columns.index("frontal theta")] = -2.5, 2.25
     norm_groups = index["subject"].to_numpy(dtype=object)
-    split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalisation="calibration")
+    split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalization="calibration")
     channel_baseline = Baseline.fit(differential_entropy(power).reshape(N, -1), norm_groups, split)
     return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES,
                            subjects=norm_groups, norm_groups=norm_groups, channel_baseline=channel_baseline,
@@ -141,12 +141,12 @@ def test_a_sentence_is_cut_where_its_parts_say_the_same_alone(corpus):
 # --- explanations
 
 
-def test_every_claim_has_its_colour_its_mark_and_its_measurement(model):
+def test_every_claim_has_its_color_its_mark_and_its_measurement(model):
     shown = model.explain(0, "Which emotion?", said(MIXED))._repr_html_()
-    for colour, title, words, mark in ((BLUE, "occipital alpha low: z = -2.50, low", "Occipital alpha low,", "✓"),
+    for color, title, words, mark in ((BLUE, "occipital alpha low: z = -2.50, low", "Occipital alpha low,", "✓"),
                                        (VERMILLION, "frontal theta low: z = +2.25, high", "frontal theta low.", "✗"),
                                        (GREY, "not read: no rule of the grammar fits", "The moon may be full.", "?")):
-        assert f'<span style="color: {colour}" title="{title}">{words}&nbsp;<b>{mark}</b></span>' in shown
+        assert f'<span style="color: {color}" title="{title}">{words}&nbsp;<b>{mark}</b></span>' in shown
     assert " That fits fear.</div>" in shown and ">false&nbsp;" in shown
 
 

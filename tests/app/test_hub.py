@@ -44,7 +44,7 @@ from e2llm.training.trainer import FitParams
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # few test windows
 EEGMAT = Path(__file__).parents[3] / "shared" / "data" / "eegmat"
-PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalisation": "calibration", "accept_leaks": False}
+PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalization": "calibration", "accept_leaks": False}
 QUESTION = "Which emotion is it?"
 N_WINDOWS = 15  # a minute
 
@@ -280,10 +280,10 @@ def as_if_real(run: Run, monkeypatch, language: str = "") -> None:
         monkeypatch.setattr(hub_export, "_language_source", lambda run: {"name": language, "dtype": "float32"})
 
 
-def test_real_recordings_need_a_name_and_a_licence(run, tmp_path, monkeypatch):
+def test_real_recordings_need_a_name_and_a_license(run, tmp_path, monkeypatch):
     as_if_real(run, monkeypatch)
     for given in ({}, {"license": "cc0-1.0"}, {"dataset": "SEED-VII"}):
-        with pytest.raises(ExportError, match="under which licence"):
+        with pytest.raises(ExportError, match="under which license"):
             export(run, tmp_path / "export", **given)
     facts = json.loads((export(run, tmp_path / "export", "cc-by-nc-4.0",
                                "SEED-VII, own recordings") / FACTS).read_text())
@@ -534,7 +534,7 @@ def real(tmp_path_factory) -> Run:
     """A run on real EEG of three people, compared with population statistics; read only."""
     if not EEGMAT.is_dir():
         pytest.skip("the EEGMAT excerpt is not in shared/data/eegmat")
-    protocol = {**PROTOCOL, "protocol": "subjects", "normalisation": "population"}
+    protocol = {**PROTOCOL, "protocol": "subjects", "normalization": "population"}
     return small_run(tmp_path_factory.mktemp("runs"), "folder", EEGMAT, protocol, subjects=3)
 
 

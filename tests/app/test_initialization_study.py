@@ -33,7 +33,7 @@ from e2llm.evaluation.studies.initialization import (
 from e2llm.training.pretraining import PretrainParams
 from e2llm.training.trainer import FitParams
 
-PROTOCOL = {"protocol": "subjects", "n_groups": 3, "normalisation": "population"}
+PROTOCOL = {"protocol": "subjects", "n_groups": 3, "normalization": "population"}
 FIT = FitParams(steps=3, batch_size=4, lr=2e-3, save_steps=10**6)
 PLAN = Plan("tiny1", FIT, PretrainParams(drawn=8), stage_1=replace(FIT, batch_size=8))
 

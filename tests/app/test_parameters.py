@@ -73,7 +73,7 @@ def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
         ("twin_preset", ["", *emotion_effects.PRESETS]),
         ("missing_channels", MISSING),
         ("protocol", protocols.PROTOCOLS),
-        ("normalisation", protocols.NORMALIZATIONS),
+        ("normalization", protocols.NORMALIZATIONS),
         ("reconstructor", pretraining.RECONSTRUCTORS),
     ],
 )

@@ -97,7 +97,7 @@ def test_an_unfinished_run_is_named(runs):
         side_by_side([empty])
 
 
-def test_the_figure_has_a_row_for_every_rate_and_a_colour_for_every_run(table):
+def test_the_figure_has_a_row_for_every_rate_and_a_color_for_every_run(table):
     figure = figure_of(table, "Side by side")
     ax = figure.axes[0]
     rates = table[table["group"] != "writing"]

@@ -456,14 +456,14 @@ def test_a_run_without_results_has_a_report_that_says_so(run):
 
 
 def test_the_report_says_what_was_tested_and_stamps_what_leaks(run):
-    facts = {"what is unseen": "people and clips", "audit": ["time_neighbours: 3 clips.", "nothing <b>else</b>."],
+    facts = {"what is unseen": "people and clips", "audit": ["time_neighbors: 3 clips.", "nothing <b>else</b>."],
              "test windows": 12}
     run.write_metrics({"facts": {**facts, "stamp": ""}, "tables": {}})
     html = report.build(run).read_text(encoding="utf-8")
-    assert "time_neighbours: 3 clips. nothing &lt;b&gt;else&lt;/b&gt;." in html and ">12<" in html
+    assert "time_neighbors: 3 clips. nothing &lt;b&gt;else&lt;/b&gt;." in html and ">12<" in html
     assert "Do not use these scores" not in html
     assert html.count('<p class="warning" role="alert">') == 2
-    assert html.index("time_neighbours") < html.index("What was tested")
+    assert html.index("time_neighbors") < html.index("What was tested")
     run.write_metrics({"facts": {**facts, "audit": [NOTHING_FOUND], "stamp": ""}, "tables": {}})
     assert '<p class="warning"' not in report.build(run).read_text(encoding="utf-8")
     run.write_metrics({"facts": {**facts, "stamp": "LEAKY: clip_on_both_sides"}, "tables": {}})

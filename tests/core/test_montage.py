@@ -129,7 +129,7 @@ def test_region_rows_leave_out_what_the_cap_lacks():
 # --- matching by name and by position
 
 
-def digitised(seed: int, mm: float = 4.0, scale: float = 1.0) -> dict[str, np.ndarray]:
+def digitized(seed: int, mm: float = 4.0, scale: float = 1.0) -> dict[str, np.ndarray]:
     """The EEGPT cap as a digitizer measures it on a head: other size, some millimeters off, other names."""
     rng = np.random.default_rng(seed)
     return {f"E{i}": scale * (xyz + rng.normal(0, mm * 1e-3 / np.sqrt(3), 3))
@@ -139,7 +139,7 @@ def digitised(seed: int, mm: float = 4.0, scale: float = 1.0) -> dict[str, np.nd
 @pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 1.1), (2, 0.9), (3, 1000.0)])
 def test_numbered_channels_are_placed_where_they_were_measured(seed, scale):
     """The size of the head, or of the unit, does not matter."""
-    cap = digitised(seed, scale=scale)
+    cap = digitized(seed, scale=scale)
     match = match_channels(list(cap), cap)
     assert match.places == {f"E{i}": name for i, name in enumerate(EEGPT_VOCABULARY)}
     assert set(match.by_position) == set(cap) and max(match.by_position.values()) < 15 and match.doubled == []
@@ -147,25 +147,25 @@ def test_numbered_channels_are_placed_where_they_were_measured(seed, scale):
 
 def test_names_count_before_positions():
     at, append_augmented = (f"E{EEGPT_VOCABULARY.index(name)}" for name in ("CZ", "C2"))
-    cap = {("Cz" if name == append_augmented else name): xyz for name, xyz in digitised(0).items()}
+    cap = {("Cz" if name == append_augmented else name): xyz for name, xyz in digitized(0).items()}
     # A channel called Cz lies at C2: its name is believed, and the one at Cz finds the place taken.
     match = match_channels(list(cap), cap)
     assert match.places["Cz"] == "CZ" and at not in match.places and match.unplaced == (at,)
 
 
 def test_what_lies_too_far_off_or_is_no_scalp_electrode_has_no_place():
-    cap = digitised(0)
+    cap = digitized(0)
     low = {"E900": np.array([0.0, 0.02, -0.08]), "VEO": cap["E0"], "ECG1": cap["E1"], "M1": cap["E2"],
            "lost": np.full(3, np.nan), "nil": np.zeros(3)}
     for name in ("E0", "E1", "E2"):
         del cap[name]
     match = match_channels([*cap, *low], cap | low)
     assert match.unplaced == tuple(low) and len(match.places) == 59
-    assert not match_channels([*digitised(1)], digitised(1), within_mm=0.0).places
+    assert not match_channels([*digitized(1)], digitized(1), within_mm=0.0).places
 
 
 def test_too_few_positions_or_none_of_a_head_place_nothing():
-    cap = digitised(0)
+    cap = digitized(0)
     some = {name: cap[name] for name in list(cap)[:7]}
     flat = {f"E{i}": np.array([i % 8, i // 8, 0.001 * i * i]) for i in range(62)}
     for few in (some, flat):

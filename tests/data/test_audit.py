@@ -103,12 +103,12 @@ LEAKS = {
     "a test signal copied into train": ("duplicated_signal", JOINT, {"power": copied(0.0)}),
     "a test signal in train with another gain": ("duplicated_signal", JOINT, {"power": copied(0.0, gain=3.0)}),
     "a test signal in train with a little noise": ("duplicated_signal", JOINT, {"power": copied(0.001)}),
-    "levels fitted with test windows": ("normalisation_on_test",
+    "levels fitted with test windows": ("normalization_on_test",
                                         replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[:1])), {}),
     "levels fitted with the other window of a test clip": (
-        "normalisation_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[0]), test=JOINT.test[1:]), {}),
+        "normalization_on_test", replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[0]), test=JOINT.test[1:]), {}),
     "population statistics fitted on validation subjects": (
-        "normalisation_on_test", replace(JOINT, normalisation="population", fit=np.append(JOINT.train, JOINT.val)), {}),
+        "normalization_on_test", replace(JOINT, normalization="population", fit=np.append(JOINT.train, JOINT.val)), {}),
     "bad channels found over whole recordings": ("repair_on_test", make_split(INDEX, "clips"),
                                                  {"repaired_over": "recording"}),
     "bad channels found over the corpus": ("repair_on_test", JOINT, {"repaired_over": "corpus"}),
@@ -160,10 +160,10 @@ def clean_known(split: Split) -> dict:
     return {"power": POWER, "items": [item(*split.train[:3])], "pretrained_on": {"a stranger"}, "window_s": 4.0}
 
 
-@pytest.mark.parametrize(("protocol", "normalisation"), CLEAN)
+@pytest.mark.parametrize(("protocol", "normalization"), CLEAN)
 @pytest.mark.parametrize("fold", range(4))
-def test_clean_protocols_pass_with_everything_known(protocol, normalisation, fold):
-    split = make_split(INDEX, protocol, normalisation, fold=fold)
+def test_clean_protocols_pass_with_everything_known(protocol, normalization, fold):
+    split = make_split(INDEX, protocol, normalization, fold=fold)
     findings = audit(split, INDEX, **clean_known(split))
     assert {finding.severity for finding in findings} <= {"warn"} and stamp(findings) == ""
 
@@ -199,14 +199,14 @@ def test_no_false_alarm_on_random_clean_splits(seed, protocol, fold):
 # --- warnings and the cautionary tale
 
 
-def test_transductive_normalisation_passes_but_says_so():
+def test_transductive_normalization_passes_but_says_so():
     findings = audit(make_split(INDEX, "subjects", "transductive"), INDEX)
     assert [finding.rule for finding in findings] == ["transductive"]
     assert "TRANSDUCTIVE" in make_split(INDEX, "subjects", "transductive").statement
 
 
-def test_time_neighbours_are_a_warning_with_their_worth():
-    (warning,) = audit(make_split(INDEX, "clips", "session", fold=1), INDEX, neighbour_worth=0.143)
+def test_time_neighbors_are_a_warning_with_their_worth():
+    (warning,) = audit(make_split(INDEX, "clips", "session", fold=1), INDEX, neighbor_worth=0.143)
     assert warning.severity == "warn" and "+14.3 points over chance" in warning.reason
     # Clip 6 follows clip 5; clips 11-15 validate.
     assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(warning.rows)]} == {5}
@@ -218,7 +218,7 @@ def test_sessions_with_levels_of_their_own_are_a_warning_where_people_train_and_
     assert (warning.rule, warning.severity) == ("session_fingerprint", "warn")
     assert "80 sessions stand" in warning.reason and "+5.2 points over chance" in warning.reason
     assert audit(make_split(INDEX, "clips", "session"), INDEX) == [] and audit(make_split(INDEX, "joint"), INDEX) == []
-    alike = INDEX.assign(session=1)  # one session shows every label: recognising it is worth nothing
+    alike = INDEX.assign(session=1)  # one session shows every label: recognizing it is worth nothing
     assert "session_fingerprint" not in {finding.rule for finding in audit(make_split(alike, "clips"), alike)}
 
 

@@ -15,7 +15,7 @@ from e2llm.data.preprocessing import Windows
 from e2llm.data.sources.seed_vii import clip_emotion
 from e2llm.data.splits import make_split
 
-PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalisation": "calibration"}
+PROTOCOL = {"protocol": "joint", "fold": 0, "n_groups": 3, "normalization": "calibration"}
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))
 
 
@@ -46,7 +46,7 @@ def test_evidence_is_relative_to_the_baseline_that_the_dataset_keeps(windows):
 
 
 def test_the_channel_baseline_is_fitted_on_the_same_rows(windows):
-    corpus = Corpus.build(windows, SEED_VII, {**PROTOCOL, "normalisation": "population"})
+    corpus = Corpus.build(windows, SEED_VII, {**PROTOCOL, "normalization": "population"})
     entropy = differential_entropy(windows.power).reshape(len(windows), -1)
     np.testing.assert_allclose(corpus.channel_baseline.mean[0], entropy[corpus.split.train].mean(axis=0), rtol=1e-5)
     assert (corpus.channel_baseline.mean == corpus.channel_baseline.mean[0]).all()

@@ -222,7 +222,7 @@ def run(folder, tmp_path_factory) -> SimpleNamespace:
     run = Run("emoeeg", tmp_path_factory.mktemp("runs") / "emoeeg", project_root())
     run.path.mkdir()
     stages.preprocess(run, "emoeeg-mc", folder.root, PreprocessParams(), n_jobs=1, seconds=8.0)
-    protocol = {"protocol": "cross_context_joint", "fold": 0, "n_groups": 3, "normalisation": "calibration"}
+    protocol = {"protocol": "cross_context_joint", "fold": 0, "n_groups": 3, "normalization": "calibration"}
     corpus = stages.open_dataset(run, protocol)
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(25, 16, 3e-3),
                          HeadParams())

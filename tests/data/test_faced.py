@@ -167,7 +167,7 @@ def test_nine_labels_from_windows_to_stage_1_and_items(tmp_path):
     run = Run("faced", tmp_path / "run", project_root())
     run.path.mkdir()
     stages.preprocess(run, "faced", folder.parent, PreprocessParams(lof_threshold=50), n_jobs=1)
-    protocol = {"protocol": "joint", "fold": 1, "n_groups": 3, "normalisation": "calibration"}
+    protocol = {"protocol": "joint", "fold": 1, "n_groups": 3, "normalization": "calibration"}
     corpus = stages.open_dataset(run, protocol)
     assert corpus.label_set == LABELS and len(corpus.windows) == 3 * 28 * 7 and len(corpus.windows.ch_names) == 30
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.75}, "", FitParams(3, 8, 1e-3),

@@ -72,7 +72,7 @@ def test_power_is_quadratic_and_independent_of_the_chunks():
     np.testing.assert_allclose(band_power(signal[[4]], SFREQ)[0], power[4])
 
 
-def coloured(exponent: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def colored(exponent: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Noise of some ten microvolts whose power falls with this power of frequency, 1024 samples a window."""
     rng = np.random.default_rng(seed)
     spectrum = rng.normal(size=(*shape, 513)) + 1j * rng.normal(size=(*shape, 513))
@@ -92,14 +92,14 @@ def psd_of_mne(signal: np.ndarray, low: float, high: float) -> tuple[np.ndarray,
 
 
 def test_power_is_that_of_mne():
-    signal = coloured(1.0, (6, 3), 5)
+    signal = colored(1.0, (6, 3), 5)
     expected = np.stack([psd_of_mne(signal, *edges)[0].sum(axis=-1) * 0.5 for edges in BANDS.values()], axis=-1)
     np.testing.assert_allclose(band_power(signal, SFREQ), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_one_pass_measures_band_power_and_shape_whatever_the_chunks(dtype):
-    signal = coloured(1.2, (7, len(SMALL_CAP)), 6).astype(dtype)
+    signal = colored(1.2, (7, len(SMALL_CAP)), 6).astype(dtype)
     power, shape = measure(signal, SFREQ, SMALL_CAP)
     np.testing.assert_array_equal(power, band_power(signal, SFREQ))
     assert shape.shape == (7, 3) and power.dtype == shape.dtype == np.float32
@@ -110,7 +110,7 @@ def test_one_pass_measures_band_power_and_shape_whatever_the_chunks(dtype):
 
 
 def test_shape_knows_no_volume_but_its_own():
-    signal = coloured(1.2, (5, len(SMALL_CAP)), 7)
+    signal = colored(1.2, (5, len(SMALL_CAP)), 7)
     shape, scaled = (measure(x, SFREQ, SMALL_CAP)[1] for x in (signal, 10 * signal))
     np.testing.assert_allclose(scaled - shape, np.tile([0, 0, np.log(10)], (5, 1)), atol=2e-5)
 
@@ -120,7 +120,7 @@ def test_what_is_silent_is_measured_too():
 
 
 def test_spectral_slope_is_that_of_a_straight_line_through_every_channel():
-    signal = coloured(1.5, (6, len(SMALL_CAP)), 8)
+    signal = colored(1.5, (6, len(SMALL_CAP)), 8)
     frequencies, density = welch(signal, SFREQ, window="hann", nperseg=512, noverlap=256, detrend=False)
     fitted = ((frequencies >= 2) & (frequencies < 8)) | ((frequencies >= 14) & (frequencies <= 40))
     lines = [[linregress(np.log10(frequencies[fitted]), np.log10(channel[fitted])).slope for channel in window]
@@ -130,15 +130,15 @@ def test_spectral_slope_is_that_of_a_straight_line_through_every_channel():
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 1.5, 2.0])
 def test_spectral_slope_is_the_exponent_of_the_spectrum(exponent):
-    signal = coloured(exponent, (100, 3), 9)
+    signal = colored(exponent, (100, 3), 9)
     slopes = measure(signal, SFREQ, ["FZ", "CZ", "OZ"])[1][:, SLOPE]
     assert slopes.mean() == pytest.approx(-exponent, abs=0.05)
     with_alpha = signal + 30 * np.sin(2 * np.pi * 10.5 * TIME)  # a peak is no part of the slope
     assert measure(with_alpha, SFREQ, ["FZ", "CZ", "OZ"])[1][:, SLOPE].mean() == pytest.approx(slopes.mean(), abs=0.02)
 
 
-def test_alpha_frequency_is_the_centre_of_posterior_alpha():
-    signal = coloured(1.0, (8, len(CHANNELS)), 10)
+def test_alpha_frequency_is_the_center_of_posterior_alpha():
+    signal = colored(1.0, (8, len(CHANNELS)), 10)
     density, frequencies = psd_of_mne(signal, 8, 14)
     posterior = [row for row, name in enumerate(CHANNELS) if name in (*REGIONS["parietal"], *REGIONS["occipital"])]
     alpha = density[:, posterior].sum(axis=1)
@@ -161,7 +161,7 @@ def test_alpha_frequency_is_posterior_and_of_all_channels_without_any(ch_names, 
 
 
 def test_artefact_level_is_what_mne_rejects():
-    signal = coloured(1.0, (5, len(SMALL_CAP)), 11)
+    signal = colored(1.0, (5, len(SMALL_CAP)), 11)
     signal[2, 4, 300:320] += 150.0  # a jump of one electrode
     levels = measure(signal, SFREQ, SMALL_CAP)[1][:, ARTEFACT]
     np.testing.assert_allclose(levels, np.log((signal.max(axis=2) - signal.min(axis=2)).max(axis=1)), rtol=1e-6)

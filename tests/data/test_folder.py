@@ -23,7 +23,7 @@ SFREQ, SECONDS = 256, 20
 
 
 def signal(seed: int = 0, n: int = len(NAMES)) -> np.ndarray:
-    """Microvolts, smooth in time and alike in neighbouring rows."""
+    """Microvolts, smooth in time and alike in neighboring rows."""
     white = np.random.default_rng(seed).normal(size=(n, SFREQ * SECONDS + 8))
     smooth = np.apply_along_axis(np.convolve, 1, white, np.ones(9) / 3, mode="valid")
     return 20 * (smooth + smooth.mean(axis=0))

@@ -40,8 +40,8 @@ def noise() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 10, (120, N_CHANNELS, 1024)).astype(np.float32)
 
 
-def split_of(index: pd.DataFrame, normalisation: str) -> Split:
-    return make_split(index, "joint", normalisation)
+def split_of(index: pd.DataFrame, normalization: str) -> Split:
+    return make_split(index, "joint", normalization)
 
 
 def own_gains(subjects: np.ndarray, seed: int = 1) -> np.ndarray:
@@ -69,10 +69,10 @@ def equalized(signal: np.ndarray, subjects: np.ndarray, split: Split) -> tuple[t
 # --- the equalizer
 
 
-@pytest.mark.parametrize("normalisation", ["calibration", "transductive"])
-def test_amplifiers_and_electrodes_are_made_alike(noise, index, subjects, normalisation):
+@pytest.mark.parametrize("normalization", ["calibration", "transductive"])
+def test_amplifiers_and_electrodes_are_made_alike(noise, index, subjects, normalization):
     """Own gains of up to twice as much or half as much disappear to a few percent of power in every band."""
-    split, signal = split_of(index, normalisation), noise * own_gains(subjects)
+    split, signal = split_of(index, normalization), noise * own_gains(subjects)
     assert spread(fitted_levels(band_power(signal, SFREQ), subjects, split)).max() > 0.5
     output, _ = equalized(signal, subjects, split)
     after = fitted_levels(band_power(output.numpy() / UV_TO_MV, SFREQ), subjects, split)
@@ -91,7 +91,7 @@ def test_a_person_keeps_what_changes_from_window_to_window(noise, index, subject
 def test_own_spectra_are_made_alike(noise, index, subjects):
     """One person with four times the alpha power: most of the excess goes, and little spills into other bands.
 
-    Not all: the filter is linear between the centres of the bands, not a step at their edges.
+    Not all: the filter is linear between the centers of the bands, not a step at their edges.
     """
     alpha = sosfiltfilt(butter(4, [8, 14], "bandpass", fs=SFREQ, output="sos"), noise, axis=-1).astype(np.float32)
     signal = noise + alpha * (subjects == "p1")[:, None, None]
@@ -184,17 +184,17 @@ def with_other_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
-@pytest.mark.parametrize("normalisation", [*INDUCTIVE, "transductive"])
-def test_only_transductive_levels_know_held_out_windows(noise, index, subjects, normalisation, part):
+@pytest.mark.parametrize("normalization", [*INDUCTIVE, "transductive"])
+def test_only_transductive_levels_know_held_out_windows(noise, index, subjects, normalization, part):
     """Held-out windows of seven times the amplitude change neither gains nor baselines, except transductively."""
-    split = split_of(index, normalisation)
+    split = split_of(index, normalization)
     power = band_power(noise * own_gains(subjects), SFREQ)
     changed = with_other_rows(power, getattr(split, part))
     gains = [Equalizer.fit(x, subjects, split, SFREQ).gain for x in (power, changed)]
     baselines = [Baseline.fit(x.reshape(120, -1), subjects, split) for x in (power, changed)]
     moved = [not np.array_equal(*gains), any(not np.array_equal(getattr(baselines[0], key), getattr(baselines[1], key))
                                              for key in ("mean", "sd"))]
-    assert moved == [normalisation == "transductive"] * 2
+    assert moved == [normalization == "transductive"] * 2
 
 
 def test_calibration_rows_do_move_the_levels(noise, index, subjects):
@@ -206,12 +206,12 @@ def test_calibration_rows_do_move_the_levels(noise, index, subjects):
     assert not np.allclose(*gains)
 
 
-@pytest.mark.parametrize("normalisation", ["calibration", "population", "transductive"])
-def test_labels_play_no_part(noise, index, subjects, normalisation):
+@pytest.mark.parametrize("normalization", ["calibration", "population", "transductive"])
+def test_labels_play_no_part(noise, index, subjects, normalization):
     """Labels exchanged among the rows leave gains and z-scores as they are."""
     power = band_power(noise, SFREQ)
     other = index.assign(label=index["label"].map(dict(zip("abcde", "bcdea", strict=True))))
-    splits = [split_of(table, normalisation) for table in (index, other)]
+    splits = [split_of(table, normalization) for table in (index, other)]
     gains = [Equalizer.fit(power, subjects, split, SFREQ).gain for split in splits]
     np.testing.assert_array_equal(*gains)
 
@@ -219,18 +219,18 @@ def test_labels_play_no_part(noise, index, subjects, normalisation):
 # --- levels of a session
 
 
-def test_levels_of_sessions_are_made_alike_by_session_normalisation(noise, index, subjects):
+def test_levels_of_sessions_are_made_alike_by_session_normalization(noise, index, subjects):
     """Electrodes are put on anew for the second session: only session statistics remove the difference."""
     index = index.assign(session=1 + (np.arange(len(index)) // 2 % 2))
     contact = np.where(index["session"] == 2, 2.0, 0.5)[:, None, None]
     gap = {}
-    for normalisation in ("calibration", "session"):
-        split = make_split(index, "joint", normalisation)
+    for normalization in ("calibration", "session"):
+        split = make_split(index, "joint", normalization)
         norm_groups = split.norm_groups(index)
         power = band_power(noise * contact, SFREQ).reshape(len(index), -1)
         z = Baseline.fit(np.log(power), norm_groups, split).z(np.log(power), norm_groups)[split.test]
         first = (index["session"].iloc[split.test] == 1).to_numpy()
-        gap[normalisation] = abs(z[first].mean() - z[~first].mean())
+        gap[normalization] = abs(z[first].mean() - z[~first].mean())
     assert gap["calibration"] > 1.5 and gap["session"] < 0.5
 
 
@@ -278,12 +278,12 @@ def test_a_dead_or_repaired_channel_gives_no_infinity(noise, index, subjects, al
 
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
-@pytest.mark.parametrize("normalisation", INDUCTIVE)
-def test_alignment_does_not_know_test_windows(noise, index, subjects, normalisation, alignment):
-    split = split_of(index, normalisation)
+@pytest.mark.parametrize("normalization", INDUCTIVE)
+def test_alignment_does_not_know_test_windows(noise, index, subjects, normalization, alignment):
+    split = split_of(index, normalization)
     maps = [Aligner.fit(x, subjects, split, alignment).matrix for x in (noise, with_other_rows(noise, split.test))]
     np.testing.assert_array_equal(*maps)
-    if normalisation == "population":
+    if normalization == "population":
         assert (maps[0] == maps[0][0]).all()
 
 

@@ -30,7 +30,7 @@ def trial_of(signal: np.ndarray, ch_names=SEED_CHANNELS, sfreq: float = 200.0) -
 
 
 def spatial_noise(seconds: float, ch_names=SEED_CHANNELS, sfreq: int = 200, sensor_uv: float = 0.3) -> np.ndarray:
-    """Alpha-like noise of 30 cortical sources, 10 microvolts, as neighbouring channels share it."""
+    """Alpha-like noise of 30 cortical sources, 10 microvolts, as neighboring channels share it."""
     rng = np.random.default_rng(0)
     places = rng.normal(size=(30, 3))
     places[:, 2] = np.abs(places[:, 2])

@@ -42,7 +42,7 @@ def run(table, tmp_path_factory) -> SimpleNamespace:
     run = Run("eegmat", tmp_path_factory.mktemp("runs") / "eegmat", project_root())
     run.path.mkdir()
     stages.preprocess(run, "folder", EEGMAT, PreprocessParams(), n_jobs=1, table=str(table))
-    protocol = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalisation": "population"}
+    protocol = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalization": "population"}
     corpus = stages.open_dataset(run, protocol)
     stages.train_encoder(run, corpus, protocol, "tiny1", {"patch_dropout": 0.5, "channel_dropout": 0.25}, "",
                          FitParams(80, 24, 3e-3), HeadParams())

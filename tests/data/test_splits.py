@@ -48,17 +48,17 @@ def rows_of(index: pd.DataFrame, **values) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fold", [0, 1, 2, 3, 4])
-@pytest.mark.parametrize(("protocol", "normalisation", "subject_disjoint", "clip_disjoint"), [
+@pytest.mark.parametrize(("protocol", "normalization", "subject_disjoint", "clip_disjoint"), [
     ("joint", "calibration", True, True), ("joint", "population", True, True), ("clips", "calibration", False, True),
     ("clips", "session", False, True), ("joint", "session", True, True),
     ("subjects", "population", True, False), ("subjects", "transductive", True, False),
 ])
-def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, subject_disjoint, clip_disjoint, fold):
+def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalization, subject_disjoint, clip_disjoint, fold):
     if fold == n_folds(index, protocol):
         with pytest.raises(ValueError, match=r"has the folds 0 to 3 on these recordings, no fold 4"):
-            make_split(index, protocol, normalisation, fold=fold)
+            make_split(index, protocol, normalization, fold=fold)
         return
-    split = make_split(index, protocol, normalisation, fold=fold)
+    split = make_split(index, protocol, normalization, fold=fold)
     rows = np.concatenate([split.train, split.val, split.test])
     assert len(set(rows)) == len(rows) and min(map(len, (split.train, split.val, split.test))) > 0
     assert overlaps(sides(index, split, "subject")) == (not subject_disjoint)
@@ -67,19 +67,19 @@ def test_protocols_are_as_disjoint_as_they_say(index, protocol, normalisation, s
     assert not overlaps(sides(trials, split, "trial"))
     assert all(len(labels) == 7 for labels in sides(index, split, "label").values())
     np.testing.assert_array_equal(split.used, np.sort(rows))
-    if normalisation in ("calibration", "session"):
+    if normalization in ("calibration", "session"):
         assert not set(trials["trial"].iloc[split.fit]) & set(trials["trial"].iloc[np.append(split.val, split.test)])
         assert set(index["subject"].iloc[split.fit]) == set(index["subject"])
-    if normalisation == "population":
+    if normalization == "population":
         np.testing.assert_array_equal(split.fit, split.train)
-    assert split.transductive == (normalisation == "transductive")
+    assert split.transductive == (normalization == "transductive")
     assert (len(split.fit) == len(index)) == split.transductive
 
 
 @pytest.mark.parametrize(("protocol", "n_groups"), [("joint", 3), ("subjects", 5), ("clips", 4)])
 def test_every_person_and_clip_is_tested_once(index, protocol, n_groups):
-    normalisation = "population" if protocol == "subjects" else "calibration"
-    tests = [make_split(index, protocol, normalisation, fold=fold).test for fold in range(n_groups)]
+    normalization = "population" if protocol == "subjects" else "calibration"
+    tests = [make_split(index, protocol, normalization, fold=fold).test for fold in range(n_groups)]
     tested = np.concatenate(tests)
     assert len(set(tested)) == len(tested)
     if protocol != "joint":  # which tests each group on one fold of the clips only
@@ -121,17 +121,17 @@ def test_parts_by_window(index, split):
 def test_the_order_of_rows_does_not_matter(index):
     order = np.random.default_rng(0).permutation(len(index))
     shuffled = index.iloc[order].reset_index(drop=True)
-    for protocol, normalisation in (("joint", "calibration"), ("subjects", "population"), ("clips", "calibration")):
-        one, two = make_split(index, protocol, normalisation), make_split(shuffled, protocol, normalisation)
+    for protocol, normalization in (("joint", "calibration"), ("subjects", "population"), ("clips", "calibration")):
+        one, two = make_split(index, protocol, normalization), make_split(shuffled, protocol, normalization)
         for part in (*PARTS, "fit"):
             assert set(order[getattr(two, part)]) == set(getattr(one, part))
 
 
 def test_the_twin_splits_by_every_protocol(windows):
     """Three people are enough for all of them."""
-    for protocol, normalisation in (("joint", "calibration"), ("subjects", "population"), ("clips", "calibration")):
+    for protocol, normalization in (("joint", "calibration"), ("subjects", "population"), ("clips", "calibration")):
         options = {"n_groups": 3} if protocol == "subjects" else {}
-        split = make_split(windows.index, protocol, normalisation, **options)
+        split = make_split(windows.index, protocol, normalization, **options)
         assert len(set(windows.index["label"].iloc[split.test])) == 7
 
 
@@ -142,14 +142,14 @@ def test_unknown_names(index):
     with pytest.raises(ValueError, match=r"Unknown protocol 'random' \(known: joint, subjects, clips, "
                                          r".*random_windows\)"):
         make_split(index, "random")
-    with pytest.raises(ValueError, match=r"Unknown normalisation 'zscore' \(known: calibration, session, population, "
+    with pytest.raises(ValueError, match=r"Unknown normalization 'zscore' \(known: calibration, session, population, "
                                          r"transductive\)"):
         make_split(index, "joint", "zscore")
     assert len(PROTOCOLS) == 7 and len(NORMALIZATIONS) == 4
 
 
 def test_held_out_subjects_have_nothing_to_calibrate_on(index):
-    with pytest.raises(ValueError, match="no clips to calibrate on: choose normalisation 'population', or "
+    with pytest.raises(ValueError, match="no clips to calibrate on: choose normalization 'population', or "
                                          "'transductive'"):
         make_split(index, "subjects", "calibration")
 
@@ -204,13 +204,13 @@ def test_a_clip_on_two_sides_of_a_clip_disjoint_protocol(index, protocol, pair):
         audit(leaky, index)
 
 
-@pytest.mark.parametrize("normalisation", ["calibration", "population"])
-def test_levels_fitted_with_test_windows(index, split, normalisation):
-    leaky = replace(split, normalisation=normalisation, fit=np.append(split.fit, split.test[:2]))
-    with pytest.raises(LeakError, match=rf"normalisation '{normalisation}' was fitted with test windows \(rows "
+@pytest.mark.parametrize("normalization", ["calibration", "population"])
+def test_levels_fitted_with_test_windows(index, split, normalization):
+    leaky = replace(split, normalization=normalization, fit=np.append(split.fit, split.test[:2]))
+    with pytest.raises(LeakError, match=rf"normalization '{normalization}' was fitted with test windows \(rows "
                                         rf"\[{split.test[0]}, "):
         audit(leaky, index)
-    audit(replace(leaky, normalisation="transductive"), index)  # which says so
+    audit(replace(leaky, normalization="transductive"), index)  # which says so
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -336,9 +336,9 @@ FOLDS = {"clips": 3, "within_subject": 18, "joint": 3, "subjects": 5, "random_wi
 
 @pytest.mark.parametrize("protocol", FOLDS)
 def test_three_clips_a_label_are_three_folds_and_no_two_are_the_same(three_clips, protocol):
-    normalisation = "population" if protocol in ("subjects", "random_windows") else "calibration"
+    normalization = "population" if protocol in ("subjects", "random_windows") else "calibration"
     assert n_folds(three_clips, protocol) == FOLDS[protocol]
-    tests = [make_split(three_clips, protocol, normalisation, accept_leaks=True, fold=fold).test
+    tests = [make_split(three_clips, protocol, normalization, accept_leaks=True, fold=fold).test
              for fold in range(FOLDS[protocol])]
     tested = np.concatenate(tests)
     assert len(set(tested)) == len(tested) and (protocol == "joint" or len(tested) == len(three_clips))

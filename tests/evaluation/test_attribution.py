@@ -351,7 +351,7 @@ def test_only_missing_cells_change_and_they_fade():
     whole, without = predicted_evidence(filler=-signal, taper=16)
     assert torch.equal(whole, signal[0])
     assert (without[1] == 1).all() and (without[0, :192] == 1).all() and (without[0, 320:] == 1).all()
-    assert (without[0, 208:304] == -1).all()  # two missing neighbours have no seam
+    assert (without[0, 208:304] == -1).all()  # two missing neighbors have no seam
     assert (without[0, 192:208].diff() < 0).all() and (without[0, 304:320].diff() > 0).all()
     _, abrupt = predicted_evidence(taper=0)
     assert (abrupt[0, 192:320] == 0).all() and abrupt.sum() == 2 * SAMPLES - 128

@@ -37,11 +37,11 @@ from e2llm.training.trainer import FitParams
 N_CLASSES, N_CHANNELS, N_BANDS = 3, 4, 5
 
 
-def make_split(n: int, normalisation: str = "calibration", seed: int = 0) -> Split:
+def make_split(n: int, normalization: str = "calibration", seed: int = 0) -> Split:
     order = np.random.default_rng(seed).permutation(n)
     cuts = n // 2, 3 * n // 4
     train, val, test = (np.sort(part) for part in np.split(order, cuts))
-    return Split("clips", train, val, test, train, normalisation)
+    return Split("clips", train, val, test, train, normalization)
 
 
 def make_corpus(effect: float, n: int = 360, subject_spread: float = 0.0, seed: int = 1) -> SimpleNamespace:
@@ -234,8 +234,8 @@ def test_the_oracle_reads_the_windows_it_is_asked_about(tmp_path, monkeypatch):
 def test_z_scores_against_population_levels_are_no_baseline_of_their_own(model):
     recipes = [Recipe(model), Recipe(model, "z-score"), Recipe(EEGNET), Recipe(EEGNET, "z-score")]
     corpus = make_corpus(effect=0.7, subject_spread=2.0)
-    for normalisation, same in (("population", True), ("calibration", False)):
-        split = make_split(len(corpus.labels), normalisation)
+    for normalization, same in (("population", True), ("calibration", False)):
+        split = make_split(len(corpus.labels), normalization)
         assert np.array_equal(answers(corpus, split, "none", model), answers(corpus, split, "z-score", model)) == same
         assert distinct(recipes, split) == [recipe for recipe in recipes
                                             if not (same and recipe == Recipe(model, "z-score"))]

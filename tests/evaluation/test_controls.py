@@ -16,7 +16,7 @@ from e2llm.evaluation.controls import (
     matched_noise,
     other_windows,
     permuted_channels,
-    phase_randomised,
+    phase_randomized,
     shuffled_within_subject,
 )
 from e2llm.evaluation.metrics import accuracy, balanced_accuracy, paired_difference, plain_balanced_accuracy
@@ -96,7 +96,7 @@ def test_noise_has_each_persons_spectrum_and_nothing_of_the_window():
 
 
 def test_surrogates_keep_spectra_and_lags_between_channels_and_lose_the_waveform():
-    out = phase_randomised(SIGNALS, OWNERS, TRUTH, np.random.default_rng(0))
+    out = phase_randomized(SIGNALS, OWNERS, TRUTH, np.random.default_rng(0))
     np.testing.assert_allclose(np.abs(np.fft.rfft(out)), np.abs(np.fft.rfft(SIGNALS)), rtol=1e-3, atol=1e-2)
     full = {"fs": SFREQ, "nperseg": N_SAMPLES, "window": "boxcar", "detrend": False}
     np.testing.assert_allclose(csd(out[0, 0], out[0, 1], **full)[1], csd(SIGNALS[0, 0], SIGNALS[0, 1], **full)[1],
@@ -122,7 +122,7 @@ def test_a_model_that_hears_falls_to_chance_where_it_should_and_only_there():
         assert rows.loc[control, "low"] <= 0.5 <= rows.loc[control, "high"], control
         assert rows.loc[control, "difference high"] < 0
     # Welch segments see the window's edges
-    assert rows.loc["phase-randomised", "difference"] == pytest.approx(0.0, abs=0.06)
+    assert rows.loc["phase-randomized", "difference"] == pytest.approx(0.0, abs=0.06)
     assert rows.loc["EEG", "score"] == pytest.approx(balanced_accuracy_score(TRUTH, hears_power(SIGNALS, OWNERS)))
 
 
@@ -139,7 +139,7 @@ def test_a_model_of_waveforms_loses_with_the_phases():
         return np.where(known, TRUTH, 0)
 
     rows = table(waveform=hears_waveform).loc["waveform"]
-    assert rows.loc["EEG", "score"] == 1.0 and rows.loc["phase-randomised", "score"] < 0.6
+    assert rows.loc["EEG", "score"] == 1.0 and rows.loc["phase-randomized", "score"] < 0.6
 
 
 def test_same_seed_same_table():

@@ -65,7 +65,7 @@ def welch_db(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("db", [-10.0, 6.0])
 @pytest.mark.parametrize("band", BANDS)
-def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
+def test_the_band_changes_by_what_is_asked_and_its_neighbors_hardly(band, db):
     signal = eeg(40)
     after, members = scale_band(signal, CHANNELS, SFREQ, band, "parietal", db), [region_of(name) == "parietal"
                                                                                  for name in CHANNELS]
@@ -79,7 +79,7 @@ def test_the_band_changes_by_what_is_asked_and_its_neighbours_hardly(band, db):
     np.testing.assert_allclose(other[..., predicted_evidence], one[..., predicted_evidence], rtol=1e-3, atol=1e-6)
     assert np.array_equal(after[:, ~np.array(members)], signal[:, ~np.array(members)]) and after.dtype == np.float32
     place, change = list(BANDS).index(band), welch_db(signal, after)[members]
-    # A softer band hears its louder neighbours by leakage
+    # A softer band hears its louder neighbors by leakage
     shortfall = 0.3 if db > 0 else 2.5 if band in ("delta", "theta") else 0.7
     assert np.abs(change[:, place] - db).max() < shortfall
     assert np.abs(np.delete(change, place, axis=1)).max() < 0.6

@@ -94,7 +94,7 @@ def test_verdicts_agree_with_an_implementation_of_their_own():
     power = np.exp(rng.normal(size=(150, len(SEED_CHANNELS), 5)) + rng.normal(size=(150, 1, 5)))
     shape = rng.normal([-1.5, 10, 4], [0.2, 0.5, 0.4], size=(150, 3))
     values, names = evidence(power, shape, list(SEED_CHANNELS))
-    everything = SimpleNamespace(fit=np.arange(150), normalisation="subject")
+    everything = SimpleNamespace(fit=np.arange(150), normalization="subject")
     z = Baseline.fit(values, subjects, everything).z(values, subjects)
     assert names.columns == COLUMNS and len(COLUMNS) == N_EVIDENCE
     claims = [Claim(feature, stated) for feature in COLUMNS for stated in ("low", "typical", "high")]

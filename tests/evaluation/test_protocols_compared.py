@@ -104,9 +104,9 @@ def test_a_session_of_two_clips_has_no_clock():
         session_clock(made)
 
 
-def test_drift_lifts_a_model_without_emotion_where_neighbours_train():
-    """Copying the neighbour's label is worth something in the published order; a model needs the drift to find the
-    neighbour."""
+def test_drift_lifts_a_model_without_emotion_where_neighbors_train():
+    """Copying the neighbor's label is worth something in the published order; a model needs the drift to find the
+    neighbor."""
     settings = [Setting("within_subject", "session"), Setting("joint", "calibration")]
     tables = {slope: under_protocols(drifting(slope, 10), {"SVM": MODELS[SVM_NAME]},
                                      settings).set_index("group")["score"] for slope in (6.0, 0.0)}

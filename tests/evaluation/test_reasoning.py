@@ -365,7 +365,7 @@ def recorded() -> Corpus:
     power, spectral = measure(data, SFREQ, CHANNELS)
     values, names = evidence(power, spectral, CHANNELS)
     subjects = np.repeat(["a", "b", "c"], n // 3).astype(object)
-    split = SimpleNamespace(fit=np.arange(0, n, 2), normalisation="subject", train=np.arange(0, n, 2),
+    split = SimpleNamespace(fit=np.arange(0, n, 2), normalization="subject", train=np.arange(0, n, 2),
                             test=np.arange(1, n, 2))
     labels = np.arange(n) % len(LABELS)
     index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})

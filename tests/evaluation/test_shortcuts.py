@@ -13,7 +13,7 @@ from e2llm.data.simulation import TwinParams, clip_seconds
 from e2llm.data.sources.seed_vii import clip_emotion
 from e2llm.data.splits import make_split
 from e2llm.evaluation.metrics import Score, balanced_accuracy
-from e2llm.evaluation.shortcuts import PROBES, neighbour_worth, probe
+from e2llm.evaluation.shortcuts import PROBES, neighbor_worth, probe
 
 NOTHING = np.array([], dtype=int)
 
@@ -95,7 +95,7 @@ def test_nearest_in_time_under_the_official_folds(order):
 
 
 def test_ties_between_the_clip_before_and_the_clip_after_never_decide():
-    """The middle clip of the two inner blocks of a session shares its emotion with neither neighbour three places away.
+    """The middle clip of the two inner blocks of a session shares its emotion with neither neighbor three places away.
     """
     for session in range(4):
         for middle in (8, 13):
@@ -103,12 +103,12 @@ def test_ties_between_the_clip_before_and_the_clip_after_never_decide():
             assert clip_emotion(clip) not in (clip_emotion(clip - 3), clip_emotion(clip + 3))
 
 
-def test_what_neighbours_are_worth(order):
-    """Each fold alone; with the next fold set aside for validation the inner folds lose a neighbour."""
-    worth = [neighbour_worth(order, split) + 1 / 7 for split in official_folds(order)]
+def test_what_neighbors_are_worth(order):
+    """Each fold alone; with the next fold set aside for validation the inner folds lose a neighbor."""
+    worth = [neighbor_worth(order, split) + 1 / 7 for split in official_folds(order)]
     np.testing.assert_allclose(worth, [4 / 21, 8 / 21, 8 / 21, 4 / 21])
     assert np.mean(worth) == pytest.approx(0.286, abs=0.001)
-    aside = [neighbour_worth(order, make_split(order, "clips", fold=fold)) + 1 / 7 for fold in range(4)]
+    aside = [neighbor_worth(order, make_split(order, "clips", fold=fold)) + 1 / 7 for fold in range(4)]
     np.testing.assert_allclose(aside, [4 / 21] * 4)
 
 
@@ -164,12 +164,12 @@ def test_durations_of_ones_own_say_nothing_leaving_one_subject_out():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_neighbours_are_worth_nothing_without_temporal_structure(order, seed):
+def test_neighbors_are_worth_nothing_without_temporal_structure(order, seed):
     index = relabelled(order, seed)
     assert pooled(index, official_folds(order), "nearest in time")[1].contains_chance
 
 
-def test_permuted_within_a_session_neighbours_are_worth_the_session_alone(order):
+def test_permuted_within_a_session_neighbors_are_worth_the_session_alone(order):
     """Another trial of a session of five emotions, four trials each, is right 3 times in 19, not one in seven."""
     scores = [pooled(relabelled(order, seed, ["subject", "session"]), official_folds(order), "nearest in time")[1]
               for seed in range(10)]
@@ -268,5 +268,5 @@ def test_the_table_says_what_each_probe_does_and_is_the_same_twice(twin, split):
     assert set(table) == {"name", "score", "low", "high", "chance", "n", "accuracy", "what"}
     assert (table["n"] == len(split.test)).all() and table["chance"].eq(1 / 7).all()
     assert table["accuracy"].between(0, 1).all()
-    assert neighbour_worth(twin, split) == pytest.approx(table.set_index("name").loc["nearest in time", "score"] - 1
+    assert neighbor_worth(twin, split) == pytest.approx(table.set_index("name").loc["nearest in time", "score"] - 1
                                                          / 7)

@@ -37,7 +37,7 @@ def make_corpus(n_people: int = 6, each: int = 20, spread_db: float = 4.0, seed:
     power, shape = measure(data, SFREQ, CHANNELS)
     values, names = evidence(power, shape, CHANNELS)
     subjects = np.repeat([f"s{i}" for i in range(n_people)], each).astype(object)
-    split = SimpleNamespace(fit=np.arange(0, len(data), 2), normalisation="subject")
+    split = SimpleNamespace(fit=np.arange(0, len(data), 2), normalization="subject")
     windows = SimpleNamespace(data=data, power=power, shape=shape, ch_names=CHANNELS, sfreq=SFREQ)
     baseline = Baseline.fit(values, subjects, split)
     return SimpleNamespace(windows=windows, split=split, z=baseline.z(values, subjects), evidence_names=names,

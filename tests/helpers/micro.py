@@ -16,7 +16,7 @@ from e2llm.training import stage3_instruction
 from e2llm.training.losses import HeadParams
 from e2llm.training.trainer import FitParams
 
-CLIPS = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session", "accept_leaks": False}
+CLIPS = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalization": "session", "accept_leaks": False}
 LANGUAGE_MODEL = ScratchParams(vocab_size=600, hidden_size=48, layers=2)
 FIT = FitParams(4, 4, 4e-3)
 

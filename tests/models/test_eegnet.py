@@ -92,7 +92,7 @@ def filtered_same(x: np.ndarray, filters: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("params, n_samples", [(SMALL, 64), (EEGNetParams(2, 3, 0.3, 22.0), 75)])
 def test_the_forward_pass_is_that_of_the_paper(params, n_samples):
-    """Each channel is filtered in time first, then normalised, then weighed: the paper's order, in numpy and scipy."""
+    """Each channel is filtered in time first, then normalized, then weighed: the paper's order, in numpy and scipy."""
     model, signal = worn_in(3, 4, n_samples, params).eval(), walk(5, 3, n_samples)
     state = {name: value.double().numpy() for name, value in model.state_dict().items()}
     f1, depth = params.temporal_filters, params.depth

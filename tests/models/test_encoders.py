@@ -83,7 +83,7 @@ def run(twin, windows, tmp_path, monkeypatch):
     return stage.finish().run
 
 
-PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "calibration"}
+PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalization": "calibration"}
 FIT = FitParams(steps=40, batch_size=16, lr=5e-3, save_steps=10**6)
 
 

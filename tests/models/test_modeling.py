@@ -97,7 +97,7 @@ def padded(processor, side: str, questions=QUESTIONS):
 
 
 def project_by_hand(model, features: np.ndarray) -> np.ndarray:
-    """Mean of neighbouring patches, LayerNorm, two layers with GELU."""
+    """Mean of neighboring patches, LayerNorm, two layers with GELU."""
     p = {name: value.detach().double().numpy() for name, value in model.projector.named_parameters()}
     per = N_PATCHES // model.config.eeg_tokens
     rows = []

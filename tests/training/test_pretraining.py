@@ -34,7 +34,7 @@ from e2llm.training.trainer import FitParams
 CHANNELS = ["FP1", "FP2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"]
 PARAMS = PretrainParams()
 FEW = PretrainParams(shown_channels=0.4)
-PROTOCOL = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalisation": "population"}
+PROTOCOL = {"protocol": "subjects", "fold": 0, "n_groups": 3, "normalization": "population"}
 FIT = FitParams(steps=6, batch_size=4, lr=2e-3, save_steps=10**6)
 
 
@@ -138,7 +138,7 @@ def test_linear_readouts_are_products_of_a_channel_s_weights_with_the_tokens_of_
         np.testing.assert_allclose(drawn.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_linear_readouts_learn_what_neighbours_tell():
+def test_linear_readouts_learn_what_neighbors_tell():
     """Channels that mix three sources: a hidden one can be predicted from the shown ones, also in unseen windows."""
     mask = replace(FEW, rebuilt_beside=1.0, drawn=40, reconstructor="linear")
     model, mixing = new_model(CHANNELS, eegpt_config("tiny2"), "scaled", mask,

@@ -369,7 +369,7 @@ def test_some_items_think_aloud_and_the_rest_answer_at_once(tokenizer):
     assert thinking[400:420].all() and not thinking[420:].any()
 
 
-def test_signals_of_a_batch_are_equalised_with_their_own_persons_gain():
+def test_signals_of_a_batch_are_equalized_with_their_own_persons_gain():
     data, subjects = np.arange(24, dtype=np.float32).reshape(4, 2, 3), np.array(["a", "b", "a", "b"], dtype=object)
     labels, spectral = np.array([0, 1, 2, 3]), np.arange(8.0).reshape(4, 2)
 

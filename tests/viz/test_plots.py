@@ -47,7 +47,7 @@ def legend(ax) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def colour_bars(figure: Figure) -> list:
+def color_bars(figure: Figure) -> list:
     return [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
 
 
@@ -115,7 +115,7 @@ def drawn_maps(values: dict[str, np.ndarray], ch_names: list[str], unit: str, vl
 def test_scalp_maps_share_one_color_bar(rng):
     figure = drawn_maps({band: rng.normal(size=len(CHANNELS)) for band in BANDS}, CHANNELS, "dB")
     assert [ax.get_title() for ax in maps(figure)] == list(BANDS)
-    (bar,) = colour_bars(figure)
+    (bar,) = color_bars(figure)
     assert bar.get_ylabel() == "dB"
     limits = {image.get_clim() for ax in maps(figure) for image in ax.images}
     assert len(limits) == 1  # one scale for all
@@ -146,7 +146,7 @@ def test_emotion_topographies_are_a_grid_of_label_and_band(rng):
     assert len(grid) == 35
     assert [ax.get_title().split("\n")[0] for ax in grid[:5]] == list(BANDS) and grid[0].get_title() == "delta\n1-4 Hz"
     assert [texts(ax)[0] for ax in grid[::5]] == LABELS
-    assert [bar.get_ylabel() for bar in colour_bars(figure)] == ["dB re mean over labels"]
+    assert [bar.get_ylabel() for bar in color_bars(figure)] == ["dB re mean over labels"]
     assert title_of(figure)
 
 
@@ -183,7 +183,7 @@ def test_confusion_is_in_percent_of_each_row():
     cells = {tuple(map(int, text.get_position()[::-1])): text.get_text() for text in ax.texts}
     assert cells == {(0, 0): "75", (0, 1): "25", (0, 2): "0", (1, 0): "50", (1, 1): "50", (1, 2): "0"}
     assert [label.get_text() for label in ax.get_yticklabels()] == ["happy (n = 4)", "sad (n = 10)", "fear (n = 0)"]
-    assert colour_bars(figure)[0].get_ylabel() == "share of the true label (%)"
+    assert color_bars(figure)[0].get_ylabel() == "share of the true label (%)"
 
 
 def test_text_on_a_heat_map_contrasts_with_its_cell():
@@ -198,7 +198,7 @@ def test_token_similarity_is_symmetric_about_zero():
     assert ax.images[0].get_clim() == (-0.5, 0.5)
     assert texts(ax) == ["0.50", "-0.25", "0.10", "0.00"]
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("label word", "EEG token", "Tokens")
-    assert colour_bars(figure)[0].get_ylabel() == "cosine similarity"
+    assert color_bars(figure)[0].get_ylabel() == "cosine similarity"
 
 
 def test_many_tokens_are_drawn_without_cell_text(rng):
@@ -206,7 +206,7 @@ def test_many_tokens_are_drawn_without_cell_text(rng):
     assert not ax.texts and ax.get_yticklabels()[5].get_text() == "5" and ax.get_yticklabels()[6].get_text() == ""
 
 
-def test_embeddings_show_every_window_in_its_colour(rng):
+def test_embeddings_show_every_window_in_its_color(rng):
     subject = [LABELS[i % 7] for i in range(70)]
     after = 10 * np.eye(7)[[LABELS.index(name) for name in subject]][:, :2] + rng.normal(size=(70, 2)) * 1e-3
     figure = plots.embeddings(rng.normal(size=(70, 12)), after, subject, "Windows")
@@ -281,7 +281,7 @@ def test_window_view_shows_where_alpha_is_strong(rng):
     assert title_of(figure) == "subject 1"
     by_title = {ax.get_title(): ax for ax in figure.axes}
     assert {"12 of 58 channels", "alpha power", "beta power", "Spectrum by region"} <= set(by_title)
-    assert len(maps(figure)) == 2 and colour_bars(figure)[0].get_ylabel() == "dB re mean of channels"
+    assert len(maps(figure)) == 2 and color_bars(figure)[0].get_ylabel() == "dB re mean of channels"
     back, front = np.array_split(by_title["alpha power"].images[0].get_array(), 2)
     assert np.nanmean(back) > np.nanmean(front) + 1  # row 0 of a map is its bottom, the back of the head
     spectra = {line.get_label(): line.get_ydata() for line in by_title["Spectrum by region"].lines}

@@ -41,7 +41,7 @@ def table() -> pd.DataFrame:
 
 
 def series(ax) -> dict[str, np.ndarray]:
-    """Points of each drawn series, by the colour's name in LOOKS."""
+    """Points of each drawn series, by the color's name in LOOKS."""
     names = {look[0]: key for key, look in plots_model_size.LOOKS.items()}
     return {names[box.lines[0].get_color()]: np.column_stack(box.lines[0].get_data()) for box in ax.containers}
 
