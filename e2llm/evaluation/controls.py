@@ -312,12 +312,14 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
 def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     """Hold every control of some tables against its own chance.
 
-    One in twenty sound controls misses its 95 % interval by luck. So the intervals are widened for their number m
-    (Bonferroni): the quantile of Student's t at 0.05 / m takes the place of that at 0.05, with one degree of freedom
-    less than subjects. If all controls are sound, all are found at chance in 95 of 100 evaluations or more. No half of
-    an interval is narrower than that of pure guessing at ``n`` items: a few people may happen to be alike, but a
-    control that guesses varies at least so much. Intervals over people count, not those over people and clips: with few
-    clips these hold everything.
+    One in twenty sound controls misses its 95 % interval by luck. Two tests at the level of 5 % for all m controls
+    together (Bonferroni) guard against that, and a control is above or below chance only if both say so. The first is
+    of people: the quantile of Student's t at 0.05 / m, with one degree of freedom less than people, takes the place of
+    that at 0.05 in the interval over people. It holds where people differ, but a handful may happen to be alike, and
+    their interval is then too narrow. The second is of items: the interval of pure guessing at ``n`` items. Because
+    both must fail, all sound controls are found at chance in 95 of 100 evaluations, and a leak costs power only where
+    ``n`` guesses could not show it either. Intervals over people count, not those over people and clips: with few clips
+    these hold everything.
 
     Parameters
     ----------
