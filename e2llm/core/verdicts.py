@@ -1,4 +1,4 @@
-"""Whether a claim is true of a window: its level against the measured one."""
+"""Whether a statement is true of a window: a claimed level, a comparison, or that nothing stands out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from .claims import LEVEL_THRESHOLD, LEVELS, Claims, EvidenceNames
+from .claims import LEVEL_THRESHOLD, LEVELS, SALIENT, Claims, EvidenceNames
 
 
 class Verdict(StrEnum):
@@ -108,3 +108,22 @@ def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames, threshold: flo
     measured = level_index(checked_z(z, names, 1), threshold)
     return [Verdict.UNKNOWN if column < 0 else Verdict.TRUE if measured[column] == claimed else Verdict.FALSE
             for column, claimed in claim_index(claims, names)]
+
+
+def comparison_verdict(first: float, second: float, direction: str) -> Verdict:
+    """Whether one window is higher (or lower) in a feature than another, by the distance between two levels or more.
+
+    Parameters
+    ----------
+    first, second : float
+        z of the window that is said to be higher or lower, and of the other.
+    direction : str
+        ``higher`` or ``lower``.
+    """
+    stated = first - second if direction == "higher" else second - first
+    return Verdict.TRUE if stated >= LEVEL_THRESHOLD else Verdict.FALSE
+
+
+def nothing_salient(z: np.ndarray) -> np.ndarray:
+    """Whether "no band stands out" is true: no evidence of the last axis reaches :data:`e2llm.core.claims.SALIENT`."""
+    return ~(np.abs(z) >= SALIENT).any(axis=-1)

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ..core.claims import LEVEL_THRESHOLD, LEVELS, MAX_CLAIMS, SALIENT, Claim, Claims, EvidenceNames, salient_claims
 from ..core.labels import LabelSet
-from ..core.verdicts import checked_z, claim_index, level_index
+from ..core.verdicts import checked_z, claim_index, level_index, nothing_salient
 from ..tasks.items import affect_words
 from ..tasks.thought_parser import Affect, Parsed, negated, parse, sentences
 from .metrics import Score, accuracy, ratio_over_subjects
@@ -281,7 +281,7 @@ def _false_counts(parsed: Parsed, z: np.ndarray, names: EvidenceNames) -> tuple[
     for column, level in claim_index(parsed.claims, names):
         false += 1 if column < 0 else measured[:, column] != level
     if parsed.no_salient_feature:
-        false += (np.abs(z) >= SALIENT).any(axis=1)
+        false += ~nothing_salient(z)
     return len(parsed.claims) + parsed.no_salient_feature, false
 
 

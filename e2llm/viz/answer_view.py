@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 
 from ..core.bands import BANDS
 from ..core.chat import LETTERS
-from ..core.claims import LEVEL_THRESHOLD, Claim, EvidenceNames, level
-from ..core.verdicts import Verdict, verdicts
+from ..core.claims import Claim, EvidenceNames, level
+from ..core.verdicts import Verdict, checked_z, comparison_verdict, nothing_salient, verdicts
 from ..data.dataset import Corpus
 from ..data.features import differential_entropy
 from ..data.new_subject import NewSubject
 from ..data.preprocessing import Windows
-from ..evaluation.faithfulness import Flag, flags
+from ..evaluation.faithfulness import Flag
 from ..tasks.thought_parser import Comparison, NoSalientFeature, Parsed, Statement, parse, sentences
 from . import plots
 
@@ -146,10 +146,9 @@ class Piece(NamedTuple):
 def check(statement: Claim | Comparison | NoSalientFeature, z: np.ndarray, names: EvidenceNames) -> Checked:
     """Compare a statement with the measured evidence of its windows.
 
-    A level claim and "no band stands out" (:func:`e2llm.evaluation.faithfulness.flags`) are decided for a single
-    window only, since they do not name one of several. A comparison ("occipital alpha higher in A than in B") is true
-    if z of A minus z of B has the stated sign and a size of at least :data:`e2llm.core.claims.LEVEL_THRESHOLD`. The
-    verdict is ``UNKNOWN`` for a feature that was not measured and for a letter without a window.
+    :mod:`e2llm.core.verdicts` decides. A level claim and "no band stands out" are decided for a single window only,
+    since they do not name one of several. The verdict is ``UNKNOWN`` for a feature that was not measured and for a
+    letter without a window.
 
     Parameters
     ----------
@@ -169,15 +168,15 @@ def check(statement: Claim | Comparison | NoSalientFeature, z: np.ndarray, names
             return Checked(statement, Verdict.UNKNOWN, "not measured here")
         first, second = (float(z[letters.index(letter), columns.index(statement.feature)])
                          for letter in (statement.first, statement.second))
-        stated = first - second if statement.direction == "higher" else second - first
         words = f"z = {first:+.2f} in {statement.first}, {second:+.2f} in {statement.second}"
-        return Checked(statement, Verdict.TRUE if stated >= LEVEL_THRESHOLD else Verdict.FALSE, words)
+        return Checked(statement, comparison_verdict(first, second, statement.direction), words)
     if len(z) > 1:
         return Checked(statement, Verdict.UNKNOWN, "the statement names no segment")
     if isinstance(statement, NoSalientFeature):
-        false, top_evidence = flags(Parsed((statement,), ()), z[0], names).n_false, int(np.argmax(np.abs(z[0])))
-        return Checked(statement, Verdict.FALSE if false else Verdict.TRUE,
-                       f"the largest z is {z[0, top_evidence]:+.2f}, {columns[top_evidence]}")
+        of_window = checked_z(z[0], names, 1)
+        top = int(np.argmax(np.abs(of_window)))
+        return Checked(statement, Verdict.TRUE if nothing_salient(of_window) else Verdict.FALSE,
+                       f"the largest z is {of_window[top]:+.2f}, {columns[top]}")
     if (verdict := verdicts([statement], z[0], names)[0]) is Verdict.UNKNOWN:
         return Checked(statement, verdict, "not measured here")
     value = float(z[0, columns.index(statement.feature)])
