@@ -33,7 +33,7 @@ def truthful(z: np.ndarray, names: EvidenceNames) -> list[Parsed]:
     return [Parsed(salient_claims(row, names), ()) for row in z]
 
 
-_OUTCOMES = ("followed", "flipped", "kept", "kept_salient", "not_contradicted", "answer_changed")
+_OUTCOMES = ("followed", "newly_stated", "kept", "kept_salient", "not_contradicted", "answer_changed")
 # Counts of claims, and of how many
 _OF_CLAIMS = {"kept": "n_untouched", "kept_salient": "n_salient", "not_contradicted": "n_untouched"}
 _Levels = dict[str, set[str]]  # that a text states of each feature
@@ -50,7 +50,7 @@ def _outcome(edit: Edit, before: _Levels, after: _Levels, untouched: Sequence[st
              salient: Sequence[str]) -> dict[str, float]:
     """Outcome of one text after an edit: whether it follows, and how many claims about untouched features stay."""
     followed = after.get(edit.feature) == {edit.wanted}
-    return {"followed": followed, "flipped": followed and before.get(edit.feature) != {edit.wanted},
+    return {"followed": followed, "newly_stated": followed and before.get(edit.feature) != {edit.wanted},
             "kept": sum(after.get(name) == before[name] for name in untouched),
             "kept_salient": sum(after.get(name) == before[name] for name in salient),
             "not_contradicted": sum(after.get(name, set()) <= before[name] for name in untouched)}
@@ -61,10 +61,10 @@ def responses(before: Sequence[Parsed], after: Sequence[Parsed], edits: Sequence
               names: EvidenceNames, answers: tuple[Sequence, Sequence] | None = None) -> pd.DataFrame:
     """What happened to the claims of each text when the signal was edited, a row for each edit.
 
-    "followed": the text after states of the edited feature the wanted level and no other. "flipped": it does, and the
-    one before did not ("said_before"). Untouched claims are those of the text before, at one level, about a measured
-    feature whose measured level the edit did not change ("moved" lists the others). How many of them stay is counted
-    three times. "n_kept" is strict: still stated with the same level. "n_kept_salient" is the same among the
+    "followed": the text after states of the edited feature the wanted level and no other. "newly_stated": it does, and
+    the one before did not ("said_before"). Untouched claims are those of the text before, at one level, about a
+    measured feature whose measured level the edit did not change ("moved" lists the others). How many of them stay is
+    counted three times. "n_kept" is strict: still stated with the same level. "n_kept_salient" is the same among the
     "n_salient" of them whose evidence should not be missing, before and after (:data:`e2llm.core.claims.SALIENT`): what
     is only just above the evidence threshold may be stated or not. "n_not_contradicted" is lenient: not stated at
     another level. A text holds a few claims only (:data:`e2llm.core.claims.MAX_CLAIMS`), so a feature made large may
@@ -133,8 +133,8 @@ def _rate(table: pd.DataFrame, outcome: str, seed: int) -> Score:
 def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Rates over all edits of :func:`responses` with intervals over people and their chance; a row an outcome.
 
-    Every edit counts alike in "followed", "flipped" and "answer changed", every claim in the rates of untouched claims;
-    an edit whose wanted level was stated before already counts as not flipped. Chance is what the person's texts about
+    Every edit counts alike in "followed", "newly stated" and "answer changed", every claim in the rates of untouched
+    claims; an edit whose wanted level was stated before is not newly stated. Chance is what the person's texts about
     other edited windows would score, so a model that writes the same of every window, or anything at random, is at
     chance; for "untouched claims not contradicted" it is high, as most texts do not mention most features. People with
     one edited window count in the rate and not in its chance, which is NaN if all are such.
@@ -148,7 +148,8 @@ def summary(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     if not len(table):
         raise ValueError("There are no edits to sum up: give a table of responses with one or more rows.")
-    names = {"kept": "untouched claims kept", "kept_salient": "untouched salient claims kept",
+    names = {"newly_stated": "newly stated", "kept": "untouched claims kept",
+             "kept_salient": "untouched salient claims kept",
              "not_contradicted": "untouched claims not contradicted", "answer_changed": "answer changed"}
     return pd.DataFrame([_rate(table, outcome, seed).row(names.get(outcome, outcome)) for outcome in _OUTCOMES
                          if _column(outcome) in table])

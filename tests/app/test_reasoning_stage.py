@@ -259,8 +259,8 @@ def made(run, corpus, monkeypatch) -> dict:
 
     def counterfactuals(engine, corpus, explanations, rows, encoder, seed, target):
         table = pd.DataFrame({"subject": ["c", "c", "d"], "row": [8, 9, 12], "n_untouched": 2,
-                              "followed": [True, False, True], "flipped": True,
-                              "n_kept": 1, "n_not_contradicted": 2, "chance followed": 0.1, "chance flipped": 0.1,
+                              "followed": [True, False, True], "newly_stated": True,
+                              "n_kept": 1, "n_not_contradicted": 2, "chance followed": 0.1, "chance newly_stated": 0.1,
                               "chance n_kept": 0.5,
                               "chance n_not_contradicted": 1.5})
         return table, table.assign(followed=True)

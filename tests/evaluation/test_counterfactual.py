@@ -186,7 +186,7 @@ def test_controls_move_nothing(corpus, drawn):
     texts = truthful(drawn.z_before, corpus.evidence_names)
     found = rates(responses(texts, truthful(z, corpus.evidence_names), controls, drawn.z_before, z,
                             corpus.evidence_names))
-    assert found["followed"] == found["flipped"] == 0 and found["untouched claims kept"] == 1
+    assert found["followed"] == found["newly stated"] == 0 and found["untouched claims kept"] == 1
 
 
 def test_flat_windows_are_reported_and_left_out():
@@ -228,10 +228,11 @@ def test_a_truthful_speaker_follows_and_keeps(corpus, drawn):
     names = corpus.evidence_names
     table = explanations(corpus, drawn, truthful(drawn.z_before, names), truthful(drawn.z_after, names))
     found = summary(table).set_index("name")
-    assert found.loc["followed", "score"] >= 0.95 and found.loc["flipped", "score"] == found.loc["followed", "score"]
+    assert found.loc["followed", "score"] >= 0.95
+    assert found.loc["newly stated", "score"] == found.loc["followed", "score"]
     assert found.loc["untouched claims not contradicted", "score"] == 1 and found.loc["untouched claims kept",
                                                                                       "score"] >= 0.8
-    for name in ("followed", "flipped", "untouched claims kept"):
+    for name in ("followed", "newly stated", "untouched claims kept"):
         assert found.loc[name, "chance"] < 0.3 < found.loc[name, "low"]
     assert found.loc["followed", "n"] == len(drawn.clear) and found.loc["untouched claims kept",
                                                                         "n"] == table["n_untouched"].sum() > 60
@@ -241,7 +242,7 @@ def test_a_parrot_keeps_and_never_follows(corpus, drawn):
     texts = truthful(drawn.z_before, corpus.evidence_names)
     answers = ["fear", None] * (len(texts) // 2 + 1)
     found = rates(explanations(corpus, drawn, texts, texts, answers=(answers[: len(texts)], answers[: len(texts)])))
-    assert found == {"followed": 0, "flipped": 0, "untouched claims kept": 1, "untouched salient claims kept": 1,
+    assert found == {"followed": 0, "newly stated": 0, "untouched claims kept": 1, "untouched salient claims kept": 1,
                      "untouched claims not contradicted": 1, "answer changed": 0}
 
 
@@ -293,8 +294,8 @@ def test_responses_by_hand():
              said("frontal alpha high", "occipital alpha low"), said("occipital theta low")]
     table = responses(before, after, edits, z_before, z_after, NAMES,
                       (["fear", "sad", None, "sad"], ["fear", "fear", "sad", "sad"]))
-    assert table["followed"].tolist() == [True, False, True, True] and table["flipped"].tolist() == [True, False, False,
-                                                                                                     True]
+    assert table["followed"].tolist() == [True, False, True, True]
+    assert table["newly_stated"].tolist() == [True, False, False, True]
     assert table["said_before"].tolist() == [False, False, True,
                                              False] and table["answer_changed"].tolist() == [False, True, True, False]
     # The first edit moved the asymmetry; of the other three claims one is kept, one denied, one left unsaid.
@@ -330,7 +331,7 @@ def test_people_with_one_edit_count_but_have_no_chance():
     found = summary(responses(truthful(z_before, NAMES), texts, edits, z_before, z_after, NAMES)).set_index("name")
     assert found.loc["followed", ["score", "n"]].tolist() == [1, 4] and np.isnan(found.loc["followed", "chance"])
     alone = summary(responses([said()], texts[:1], edits[:1], z_before[:1], z_after[:1], NAMES)).set_index("name")
-    assert alone.loc["flipped", ["score", "low", "high", "n"]].tolist() == [1, 0, 1, 1]
+    assert alone.loc["newly stated", ["score", "low", "high", "n"]].tolist() == [1, 0, 1, 1]
 
 
 def test_edits_and_texts_that_do_not_fit_are_refused(corpus):
