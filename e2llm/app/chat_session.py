@@ -136,7 +136,17 @@ class E2LLM:
     @classmethod
     def from_pretrained(cls, folder: str | Path, language_model: str | None = None,
                         revision: str | None = None) -> ExportedModel:
-        """An exported model; parameters and errors of :meth:`ExportedModel.from_pretrained`."""
+        """An exported model; :meth:`ExportedModel.from_pretrained` says more, and names the errors.
+
+        Parameters
+        ----------
+        folder : str or path
+            Written by :func:`e2llm.app.hub_export.export`, or a hub id.
+        language_model : str, optional
+            Folder or hub id of the language model, where the export does not hold it.
+        revision : str, optional
+            Of the hub: a branch, tag or commit.
+        """
         return ExportedModel.from_pretrained(folder, language_model, revision)
 
     def ask(self, windows: int | Sequence[int], question: str, said: str = "", task: str | None = None) -> Explained:
@@ -167,14 +177,37 @@ class E2LLM:
 
     def stream(self, windows: int | Sequence[int], question: str, said: str = "",
                task: str | None = None) -> Iterator[str]:
-        """The text of an answer while it is generated; parameters and errors of :meth:`ask`."""
+        """The text of an answer while it is generated; errors are those of :meth:`ask`.
+
+        Parameters
+        ----------
+        windows : int or sequence of int
+            One to four rows of the windows.
+        question : str
+            Free text, or the name of a task.
+        said : str
+            Beginning of the generated text.
+        task : str, optional
+            Decides the closed set of answers of a free text.
+        """
         item = self._item(self._rows(windows), question, task)
         return _stream_text(self._engine_for(item.windows), item, said, self.max_new_tokens)
 
     def explain(self, windows: int | Sequence[int], question: str, text: str, task: str | None = None) -> Explained:
-        """Check any text as the model's answer to a question; other parameters and errors are those of :meth:`ask`.
+        """Check any text as the model's answer to a question; errors are those of :meth:`ask`.
 
         The text does not change :attr:`Explained.probabilities`, which are computed as in tier 1 of the evaluation.
+
+        Parameters
+        ----------
+        windows : int or sequence of int
+            One to four rows of the windows.
+        question : str
+            Free text, or the name of a task.
+        text : str
+            What is checked: a thought and an answer.
+        task : str, optional
+            Decides the closed set of answers of a free text.
         """
         rows, corpus = self._rows(windows), self.corpus
         item, z = self._item(rows, question, task), corpus.z[rows]

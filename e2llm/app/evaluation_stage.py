@@ -73,8 +73,10 @@ def head_answers(run: Run, rows: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    run, rows
-        As in :func:`head_logits`.
+    run : Run
+        With a finished stage 1.
+    rows : ndarray of int, shape (n,)
+        Windows of the split.
     """
     return head_logits(run, rows).argmax(axis=1)
 

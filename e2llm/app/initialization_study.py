@@ -137,8 +137,16 @@ def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> S
 
     Parameters
     ----------
-    run, corpus, protocol, start, plan
-        As in :func:`begin`; the strength of the regularization is chosen on val.
+    run : Run
+        Made by :func:`begin`.
+    corpus : Corpus
+        Its dataset; the strength of the regularization is chosen on the validation part.
+    protocol : dict
+        Arguments of :func:`e2llm.data.splits.make_split`, ``fold`` among them.
+    start : str
+        One of :data:`e2llm.evaluation.studies.initialization.INITIALIZATIONS`.
+    plan : Plan
+        Schedules.
     """
     needs = ("windows", "pretraining") if start in PRETRAINED_FROM else ("windows",)
     seed = plan.pretraining.seed
@@ -154,12 +162,18 @@ def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> S
 
 
 def train(run: Run, start: str, protocol: dict, plan: Plan) -> Stage:
-    """Stage 1 from an initialization, in the run that :func:`begin` has made; parameters as there.
+    """Stage 1 from an initialization, in the run that :func:`begin` has made.
 
     Parameters
     ----------
-    run, start, protocol, plan
-        As in :func:`begin`.
+    run : Run
+        Made by :func:`begin`.
+    start : str
+        One of :data:`e2llm.evaluation.studies.initialization.INITIALIZATIONS`.
+    protocol : dict
+        Arguments of :func:`e2llm.data.splits.make_split`, ``fold`` among them.
+    plan : Plan
+        Schedules.
     """
     changes = {"patch_dropout": plan.patch_dropout, "channel_dropout": plan.channel_dropout}
     return train_encoder(run, open_dataset(run, protocol), protocol, plan.size, changes, weights_of(run, start),

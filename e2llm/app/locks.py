@@ -56,7 +56,19 @@ def held(run: Locked, what: str, lock: str = "stage") -> Iterator[None]:
 def hold(run: Locked, what: str, lock: str = "stage") -> None:
     """Take a lock of a run for this process, or add a reason to hold it; it is freed when the process ends.
 
-    Parameters and errors are those of :func:`held`.
+    Parameters
+    ----------
+    run : Locked
+        The run.
+    what : str
+        The work, for the error of another process.
+    lock : str
+        Name of the lock.
+
+    Raises
+    ------
+    RunBusy
+        If another process holds the lock.
     """
     path = run.path.resolve() / f".{lock}.lock"
     facts, key = path.with_suffix(".json"), (os.getpid(), path)  # by process: a forked one holds nothing
@@ -78,7 +90,17 @@ def hold(run: Locked, what: str, lock: str = "stage") -> None:
 
 
 def release(run: Locked, what: str, lock: str = "stage") -> None:
-    """Remove one reason to hold a lock, and free it with the last one; parameters as in :func:`held`."""
+    """Remove one reason to hold a lock, and free it with the last one.
+
+    Parameters
+    ----------
+    run : Locked
+        The run.
+    what : str
+        The reason.
+    lock : str
+        Name of the lock.
+    """
     path = run.path.resolve() / f".{lock}.lock"
     file, held_for = _HELD.get((os.getpid(), path), (None, set()))
     held_for.discard(what)

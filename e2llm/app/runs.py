@@ -391,7 +391,17 @@ class Stage:
         return self
 
     def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
-        """Same as :meth:`Run.figure`."""
+        """Save a figure of the run (:meth:`Run.figure`).
+
+        Parameters
+        ----------
+        figure : Figure
+            To save.
+        name : str
+            Of the file.
+        publish : bool
+            Whether the default run also puts it into the project's ``figures/``.
+        """
         return self.run.figure(figure, name, publish)
 
 
@@ -417,7 +427,15 @@ class Progress(AbstractContextManager):
             self._bar = tqdm(total=total, desc=label)
 
     def update(self, step: int, **facts: Any) -> None:
-        """Report that ``step`` steps are done, and facts such as ``loss=0.7``."""
+        """Report progress.
+
+        Parameters
+        ----------
+        step : int
+            Steps that are done.
+        **facts
+            Shown beside the bar, such as ``loss=0.7``.
+        """
         if self._bar is not None:
             self._bar.set_postfix(facts, refresh=False)
             self._bar.update(step - self._bar.n)

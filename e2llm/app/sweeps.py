@@ -84,8 +84,12 @@ def table_name(profile: str | Path, overrides: Mapping | None = None, name: str 
 
     Parameters
     ----------
-    profile, overrides, name
-        As in :func:`sweep`.
+    profile : str or path
+        Name or YAML file.
+    overrides : mapping, optional
+        Parameters that differ from the profile.
+    name : str, optional
+        Taken as it is.
     """
     return name or run_name(profile, overrides or {})
 

@@ -187,12 +187,16 @@ def joint(index: pd.DataFrame, fold: int = 0, n_groups: int = JOINT_GROUPS) -> d
 
 
 def subjects(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dict[str, np.ndarray]:
-    """Whole subjects held out; their clips may have been seen by others. ``n_groups=0`` leaves one subject out.
+    """Whole subjects held out; their clips may have been seen by others.
 
     Parameters
     ----------
-    index, fold, n_groups
-        As in :func:`joint`.
+    index : DataFrame
+        One row a window with ``subject``, ``clip`` and ``label``.
+    fold : int
+        Which group of subjects is the test part, from 0.
+    n_groups : int
+        Groups of subjects; 0 leaves one subject out.
     """
     test_subject, val_subject = _subject_groups(index, n_groups, fold)
     return {"train": ~test_subject & ~val_subject, "val": val_subject, "test": test_subject,
@@ -204,8 +208,12 @@ def clips(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dict[str, np
 
     Parameters
     ----------
-    index, fold, n_groups
-        As in :func:`joint`.
+    index : DataFrame
+        One row a window with ``subject``, ``clip`` and ``label``.
+    fold : int
+        Which fold of the clips is the test part, from 0.
+    n_groups : int
+        Ignored: the recordings decide how many folds there are.
     """
     of_clip, n_folds = clip_fold(index)
     test, val = of_clip == fold, of_clip == (fold + 1) % n_folds
@@ -217,8 +225,12 @@ def within_subject(index: pd.DataFrame, fold: int = 0, n_groups: int = 4) -> dic
 
     Parameters
     ----------
-    index, fold, n_groups
-        As in :func:`joint`.
+    index : DataFrame
+        One row a window with ``subject``, ``clip`` and ``label``.
+    fold : int
+        Subject and fold of the clips, counted together from 0.
+    n_groups : int
+        Ignored: the recordings decide how many folds there are.
     """
     subject, fold = divmod(fold, clip_fold(index)[1])
     own = (index["subject"] == _by_number(index["subject"].unique())[subject]).to_numpy()
@@ -230,8 +242,12 @@ def random_windows(index: pd.DataFrame, fold: int = 0, n_groups: int = 5) -> dic
 
     Parameters
     ----------
-    index, fold, n_groups
-        As in :func:`joint`.
+    index : DataFrame
+        One row a window with ``subject``, ``clip`` and ``label``.
+    fold : int
+        Which group of windows is the test part, from 0.
+    n_groups : int
+        Groups of windows.
     """
     group = np.random.default_rng(0).permutation(len(index)) % n_groups
     test, val = group == fold, group == (fold + 1) % n_groups
@@ -264,8 +280,12 @@ def cross_context(index: pd.DataFrame, fold: int = 0, n_groups: int = 0) -> dict
 
     Parameters
     ----------
-    index, fold, n_groups
-        As in :func:`joint`.
+    index : DataFrame
+        One row a window with ``subject``, ``clip``, ``label`` and ``context``.
+    fold : int
+        Which context is the test part, from 0.
+    n_groups : int
+        Ignored: the recordings decide how many contexts there are.
     """
     test, val = _of_contexts(index, fold)
     return {"train": ~test & ~val, "val": val, "test": test, "calibration": ~test & ~val}
@@ -279,8 +299,12 @@ def cross_context_joint(index: pd.DataFrame, fold: int = 0, n_groups: int = 3) -
 
     Parameters
     ----------
-    index, fold, n_groups
-        As in :func:`joint`.
+    index : DataFrame
+        One row a window with ``subject``, ``clip``, ``label`` and ``context``.
+    fold : int
+        Group of subjects and context, counted together from 0.
+    n_groups : int
+        Groups of subjects.
     """
     group, context = divmod(fold, len(_contexts(index)))
     test_context, val_clip = _of_contexts(index, context)

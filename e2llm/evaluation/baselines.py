@@ -91,7 +91,15 @@ class Entropy:
         return self._measured(np.asarray(self.windows.power)[rows], self.norm_groups[rows])
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Features of any signals; parameters as in :class:`Fitted`."""
+        """Features of any signals.
+
+        Parameters
+        ----------
+        signals : ndarray, shape (n, n_channels, n_samples)
+            Microvolts.
+        norm_groups : ndarray of str, shape (n,)
+            Normalization group of every window.
+        """
         if self.align is not None:
             signals = self.align(signals, norm_groups)
         return self._measured(band_power(signals, self.windows.sfreq), norm_groups)
@@ -113,7 +121,17 @@ class FrozenTokens:
 
     @torch.no_grad()
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Features of any signals; parameters as in :class:`Fitted`."""
+        """Features of any signals.
+
+        Parameters
+        ----------
+        signals : ndarray, shape (n, n_channels, n_samples)
+            Microvolts.
+        norm_groups : ndarray of str, shape (n,)
+            Normalization group of every window.
+        batch : int
+            Windows that the encoder sees at a time.
+        """
         device = next(self.encoder.parameters()).device
         equalized = (self.equalize(signals[i : i + batch], norm_groups[i : i + batch])
                      for i in range(0, len(signals), batch))
@@ -178,7 +196,15 @@ class Classical:
         return self.classifier.predict(self.features.rows(rows))
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Class indices of any signals; parameters as in :class:`Fitted`."""
+        """Class indices of any signals.
+
+        Parameters
+        ----------
+        signals : ndarray, shape (n, n_channels, n_samples)
+            Microvolts.
+        norm_groups : ndarray of str, shape (n,)
+            Normalization group of every window.
+        """
         return self.classifier.predict(self.features(signals, norm_groups))
 
 
@@ -221,7 +247,15 @@ class Convolutional:
         return _in_chunks(self, self.windows.data, self.norm_groups, rows)
 
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        """Class indices of any signals; parameters as in :class:`Fitted`."""
+        """Class indices of any signals.
+
+        Parameters
+        ----------
+        signals : ndarray, shape (n, n_channels, n_samples)
+            Microvolts.
+        norm_groups : ndarray of str, shape (n,)
+            Normalization group of every window.
+        """
         return answers(self.net, signals, self.prepare, norm_groups).argmax(axis=1)
 
 

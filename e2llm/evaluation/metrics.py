@@ -538,8 +538,12 @@ def calibration(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BI
 
     Parameters
     ----------
-    probabilities, truth, n_bins
-        As in :func:`reliability`, errors too.
+    probabilities : ndarray, shape (n, k)
+        One row a window, summing to one, or :func:`reliability` raises a ValueError.
+    truth : ndarray of int, shape (n,)
+        Class indices.
+    n_bins : int
+        Of confidence.
 
     Returns
     -------

@@ -68,7 +68,15 @@ class BaselineClassifier:
     encoder: EEGPT | None = None
 
     def __call__(self, corpus: Corpus, split: Split) -> np.ndarray:
-        """Class indices of the test windows, after training on the training windows."""
+        """Class indices of the test windows, after training on the training windows.
+
+        Parameters
+        ----------
+        corpus : Corpus
+            The dataset.
+        split : Split
+            Trains and tests; may differ from that of the corpus.
+        """
         return fit_baseline(self.recipe, corpus, split, self.encoder).rows(split.test)
 
 

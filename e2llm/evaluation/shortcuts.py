@@ -110,8 +110,10 @@ def neighbor_worth(index: pd.DataFrame, split: Split) -> float:
 
     Parameters
     ----------
-    index, split
-        As in :func:`probe`.
+    index : DataFrame
+        One row a window, in the order of the recording.
+    split : Split
+        Trains and tests.
     """
     score = _score(index, split, _nearest_in_time(index, split), seed=0)
     return score.value - score.chance
@@ -122,8 +124,10 @@ def session_worth(index: pd.DataFrame, split: Split) -> float:
 
     Parameters
     ----------
-    index, split
-        As in :func:`probe`.
+    index : DataFrame
+        One row a window, in the order of the recording.
+    split : Split
+        Trains and tests.
     """
     score = _score(index, split, _session_prior(index, split), seed=0)
     return score.value - score.chance

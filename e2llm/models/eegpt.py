@@ -88,7 +88,15 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
-        """(batch, tokens, width) to the same shape; see :func:`rotated` for ``angles``."""
+        """Tokens after the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, tokens, width)
+            Tokens; the result has the same shape.
+        angles : Tensor, optional
+            Of the rotary places; see :func:`rotated`.
+        """
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if angles is not None:
@@ -140,7 +148,15 @@ class Block(nn.Module):
         self.mlp = MLP(config.width, config.mlp_ratio * config.width)
 
     def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
-        """(batch, tokens, width) to the same shape; see :func:`rotated` for ``angles``."""
+        """Tokens after the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, tokens, width)
+            Tokens; the result has the same shape.
+        angles : Tensor, optional
+            Of the rotary places; see :func:`rotated`.
+        """
         x = x + self.attn(self.norm1(x), angles)
         return x + self.mlp(self.norm2(x))
 

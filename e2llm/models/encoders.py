@@ -97,8 +97,17 @@ def register(name: str, config: type, encoder: Callable[[Any, list[str]], nn.Mod
 def encoder_config(size: str, **changes: float) -> EncoderConfig:
     """Configuration of an EEGPT's published size or of a registered encoder, single values replaced.
 
-    A change to a field that an encoder does not have is passed over if it is 0 (such as a dropout that is off) and
-    refused otherwise.
+    Parameters
+    ----------
+    size : str
+        Published size, or name of a registered encoder.
+    **changes
+        Fields and their values. One that the encoder does not have is passed over if it is 0 (a dropout that is off).
+
+    Raises
+    ------
+    ValueError
+        For an unknown size, or another value of a field that the encoder does not have.
     """
     if size in EEGPT_SIZES:
         return eegpt_config(size, **changes)

@@ -289,6 +289,13 @@ def add_eeg_token(model, tokenizer) -> None:
 
     Where the model has no room for it, a row is added: the mean of the others, so that the new word is as unlikely as
     an average one, whatever the seed. Tied embeddings stay tied.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Its embeddings may get a row, in place.
+    tokenizer : PreTrainedTokenizer
+        Gets the token, in place.
     """
     if EEG_TOKEN in tokenizer.get_vocab():
         return

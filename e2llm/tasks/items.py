@@ -480,7 +480,15 @@ class OneSubjectBuilder:
 
     @classmethod
     def of_test(cls, corpus: Corpus, seed: int) -> OneSubjectBuilder:
-        """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one subject."""
+        """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one subject.
+
+        Parameters
+        ----------
+        corpus : Corpus
+            The dataset.
+        seed : int
+            Of the items.
+        """
         return cls(segments_of(corpus, corpus.split.test), corpus.label_set, seed)
 
     def kinds(self) -> list[str]:
@@ -492,8 +500,10 @@ class OneSubjectBuilder:
 
         Parameters
         ----------
-        kind, n
-            As for :meth:`ItemBuilder.draw`.
+        kind : str
+            One of :meth:`kinds`.
+        n : int
+            Number of items.
 
         Raises
         ------

@@ -95,6 +95,15 @@ def draw_masks(batch: int, n_channels: int, params: PretrainParams, generator: t
                n_patches: int = N_PATCHES) -> Masks:
     """Masks for a batch of windows, each drawn by itself.
 
+    Parameters
+    ----------
+    batch, n_channels, n_patches : int
+        Windows, channels, and time patches of a window.
+    params : PretrainParams
+        What share is hidden.
+    generator : Generator
+        Of the draws.
+
     Raises
     ------
     ValueError
@@ -156,7 +165,17 @@ class Predictor(_Places):
         self.begin()
 
     def forward(self, encoded: Tensor, times: Tensor, n_patches: int) -> Tensor:
-        """(batch, n_times, S, width) at ``times`` to (batch, n_patches, S, width)."""
+        """(batch, n_times, S, width) at ``times`` to (batch, n_patches, S, width).
+
+        Parameters
+        ----------
+        encoded : Tensor, shape (batch, n_times, S, width)
+            Summary tokens of the shown time patches.
+        times : Tensor of int, shape (batch, n_times)
+            Their places.
+        n_patches : int
+            Number of places.
+        """
         batch, _, n_summary, width = encoded.shape
         x = self.query.expand(batch, n_patches, -1, -1)
         x = put(x, times, self.enter(encoded))
@@ -217,7 +236,17 @@ class Readouts(nn.Module):
         self.weight = nn.Parameter(torch.zeros(len(EEGPT_VOCABULARY), config.token_width, PATCH))
 
     def forward(self, tokens: Tensor, hidden: Tensor, rows: Tensor) -> Tensor:
-        """As :meth:`Reconstructor.forward`."""
+        """Predict samples.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (batch, n_patches, S, width)
+            Summary tokens.
+        hidden : Tensor of int, shape (batch, n_hidden, 2)
+            Time patch and channel of each patch to predict.
+        rows : Tensor of int, shape (n_channels,)
+            Rows of the channels in the vocabulary.
+        """
         drawn = torch.einsum("bte,ces->btcs", tokens.flatten(2), self.weight[rows])
         window = torch.arange(len(tokens), device=tokens.device)[:, None]
         return drawn[window, hidden[..., 0], hidden[..., 1]]
@@ -264,8 +293,10 @@ class MaskedPretraining(nn.Module):
 
         Parameters
         ----------
-        signal_mv, times, channels
-            As for :meth:`reconstruct`.
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Millivolts.
+        times, channels : Tensor of int
+            What is shown; see :class:`Masks`.
         """
         window = torch.arange(len(signal_mv), device=signal_mv.device)[:, None, None]
         return self.encoder.summarize(self.encoder.embed(signal_mv)[window, times[:, :, None], channels])
@@ -295,8 +326,10 @@ class MaskedPretraining(nn.Module):
 
         Parameters
         ----------
-        signal_mv, hidden
-            As for :meth:`reconstruct`.
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Millivolts.
+        hidden : Tensor of int, shape (batch, n_hidden, 2)
+            Time patch and channel of each hidden patch.
         """
         tokens = self.target_encoder.summarize(self.target_encoder.embed(signal_mv))
         window = torch.arange(len(signal_mv), device=signal_mv.device)[:, None]
@@ -304,7 +337,15 @@ class MaskedPretraining(nn.Module):
         return F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(patches, (PATCH,), eps=_FLAT)
 
     def forward(self, signal_mv: Tensor, times: Tensor, channels: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Loss and its two terms; parameters as for :meth:`reconstruct`."""
+        """Loss and its two terms.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Millivolts.
+        times, channels, hidden : Tensor of int
+            See :class:`Masks`.
+        """
         predicted, drawn = self.reconstruct(signal_mv, times, channels, hidden)
         tokens, patches = self.targets(signal_mv, hidden)
         align, rebuild = F.mse_loss(predicted, tokens), F.mse_loss(drawn, patches)

@@ -69,7 +69,15 @@ def plain_axes(i: int) -> dict:
 
 
 def legend_right(ax: Axes, title: str | None = None) -> None:
-    """Put the legend, with an optional ``title``, to the right of the panel ``ax``."""
+    """Put the legend to the right of a panel.
+
+    Parameters
+    ----------
+    ax : Axes
+        The panel.
+    title : str, optional
+        Of the legend.
+    """
     ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

@@ -224,8 +224,12 @@ def zero_shot_sums(engine: InferenceEngine, corpus: Corpus, n_items: int, seed: 
 
     Parameters
     ----------
-    engine, corpus, n_items, seed
-        As in :func:`all_sums`.
+    engine : InferenceEngine
+        The model with its features.
+    corpus : Corpus
+        Its test windows are asked about.
+    n_items, seed : int
+        Items of each kind, and seed of items and controls.
     """
     builder, found = OneSubjectBuilder.of_test(corpus, seed), {}
     people = np.unique(corpus.subjects[corpus.split.test]).astype(str)
@@ -250,8 +254,14 @@ def wording_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item], see
 
     Parameters
     ----------
-    engine, corpus, items, seed
-        As in :func:`basic_sums`.
+    engine : InferenceEngine
+        The model with its features.
+    corpus : Corpus
+        Its test windows are asked about.
+    items : list of Item
+        Tier-1 questions about them.
+    seed : int
+        Of the shuffles.
     """
     noun, found = corpus.label_set.noun, {}
     forms = [form.format(noun=noun) for form in (*PREDICT_WORDINGS[:N_WORDINGS], *ZERO_SHOT_WORDINGS[:N_WORDINGS])]
