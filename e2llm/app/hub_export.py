@@ -135,8 +135,7 @@ def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
     settings = json.loads((run.path / "adapter" / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
     (folder / "adapter").mkdir()
     save_file({key: value for key, value in trained.items() if not key.startswith(_PROJECTOR)},
-              folder / "adapter" / "adapter_model.safetensors",
-              metadata={"format": "pt"})
+              folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "adapter" / "adapter_config.json",
                 {**settings, "modules_to_save": None, "base_model_name_or_path": None})
     if kind == "included":

@@ -177,8 +177,7 @@ def train(run: Run, start: str, protocol: dict, plan: Plan) -> Stage:
     """
     changes = {"patch_dropout": plan.patch_dropout, "channel_dropout": plan.channel_dropout}
     return train_encoder(run, open_dataset(run, protocol), protocol, plan.size, changes, weights_of(run, start),
-                         plan.stage_1,
-                         plan.head, plan.edited)
+                         plan.stage_1, plan.head, plan.edited)
 
 
 def gather(runs: Mapping[str, Run], protocol: dict, trained: bool) -> pd.DataFrame:

@@ -126,8 +126,7 @@ def train_size(base: Run, name: str, seed: int = 0, schedule: Schedule | None = 
           schedule.fit(projector["fit"], seed, slower))
     lora = AdapterParams(**adapter["adapter"])
     instruct(run, corpus, items_per_kind(base), adapter["replay"],
-             replace(lora, projector_lr=lora.projector_lr * slower),
-             schedule.fit(adapter["fit"], seed, slower))
+             replace(lora, projector_lr=lora.projector_lr * slower), schedule.fit(adapter["fit"], seed, slower))
     return run
 
 

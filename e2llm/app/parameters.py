@@ -64,8 +64,7 @@ class Split(_Group):
     def _fold_exists(self) -> Split:
         if self.n_groups in (1, 2):
             raise ValueError(f"n_groups = {self.n_groups} leaves no part to train on: give 3 or more, or 0 for a "
-                             "group a "
-                             "person.")
+                             "group a person.")
         groups = self.n_groups or math.inf
         folds = {"subjects": groups, "random_windows": groups, "clips": CLIP_FOLDS,
                  "joint": math.lcm(self.n_groups, CLIP_FOLDS) or math.inf}.get(self.protocol, math.inf)

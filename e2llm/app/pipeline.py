@@ -202,8 +202,7 @@ def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
     description = root.with_name(f"{root.name}-truth") / "twin.yaml"
     if not description.is_file():
         raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them "
-                         "out, "
-                         "or give another data_root.")
+                         "out, or give another data_root.")
     there = yaml.safe_load(description.read_text(encoding="utf-8"))
     for name in given:
         if there[name.removeprefix("twin_")] != values[name]:

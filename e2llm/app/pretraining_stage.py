@@ -57,8 +57,7 @@ def pretrain(run: Run, corpus: Corpus, protocol: dict, size: str, params: FitPar
         raise ValueError(f"parts must name some of {', '.join(PARTS)}, not {list(parts)}.")
     mask, config = mask or PretrainParams(), eegpt_config(size)
     wanted = {"protocol": protocol, "encoder": asdict(config), "start": start, "parts": sorted(parts),
-              "mask": asdict(mask),
-              "fit": asdict(params)}
+              "mask": asdict(mask), "fit": asdict(params)}
     stage = run.stage("pretraining", wanted, needs=("windows",), inputs=initialization_key(start))
     if stage.done:
         return stage

@@ -99,8 +99,7 @@ def scorers_of(run: Run, corpus: Corpus, seed: int = 0) -> dict[str, Scorer]:
 
 
 TABLES = ("claims", "features", "explanations", "interventions", "counterfactuals", "edits", "agreement", "areas",
-          "curves",
-          "feedback")
+          "curves", "feedback")
 # How far edits move a feature, z; from 3.5 on texts that are always right name all
 TARGETS = (3.5, band_edits.TARGET_Z)
 

@@ -37,8 +37,7 @@ class Code(NamedTuple):
 
 STAGES: dict[str, Code] = {
     "windows": Code(1, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base",
-                        "data.sources.bids",
-                        "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
+                        "data.sources.bids", "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
                         "data.sources.seed_vii")),
     "encoder": Code(1, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.losses",
                         "training.trainer")),
@@ -51,16 +50,13 @@ STAGES: dict[str, Code] = {
                            "training.eegnet", "training.stage3_instruction", "training.trainer")),
     "feedback": Code(1, (*_JUDGED, "training.feedback", "training.trainer")),
     "reasoning": Code(1, (*_JUDGED, *_DATASET, *_SCORED, "app.reasoning_stage", "evaluation.attribution",
-                          "evaluation.counterfactual",
-                          "evaluation.reasoning", "models.eegpt", "training.trainer")),
+                          "evaluation.counterfactual", "evaluation.reasoning", "models.eegpt", "training.trainer")),
     "scaling": Code(1, (*_JUDGED, *_SCORED, "evaluation.person_bootstrap", "evaluation.reasoning",
-                        "evaluation.studies.model_size",
-                        "training.trainer")),
+                        "evaluation.studies.model_size", "training.trainer")),
     "pretraining": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "training.pretraining",
                             "training.trainer")),
     "probe": Code(1, (*_ENCODER, "data.normalization", "data.protocols", "evaluation.baselines",
-                      "evaluation.studies.initialization",
-                      "training.trainer")),
+                      "evaluation.studies.initialization", "training.trainer")),
     "speech": Code(1, (*_JUDGED, "app.run_comparison", "evaluation.reasoning")),
 }  # fmt: skip
 

@@ -170,8 +170,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS
                               change=DEFAULTS.change_weight)
     config = encoder_config(size, **size_changes)
     wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params),
-              "head": asdict(head),
-              "augmented_windows": augmented_windows}
+              "head": asdict(head), "augmented_windows": augmented_windows}
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
     if stage.done:
         return stage
@@ -326,8 +325,7 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 2") as progress:
         model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise,
-                                         params,
-                                         stage.path / "checkpoints", progress.update, load_evidence_probe(run),
+                                         params, stage.path / "checkpoints", progress.update, load_evidence_probe(run),
                                          evidence_slots)
     save_file(model.own_state(), stage.path / "projector.safetensors")
     history.to_csv(stage.path / "history.csv", index=False)

@@ -60,8 +60,7 @@ def level_index(z: np.ndarray, threshold: float) -> np.ndarray:
         If the threshold is not above zero.
     """
     if not threshold > 0:
-        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the "
-                         "level in z.")
+        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the level in z.")
     return 1 + (z >= threshold).astype(int) - (z <= -threshold)
 
 

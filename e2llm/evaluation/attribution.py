@@ -178,8 +178,7 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
             break
     else:
         warnings.warn(f"Attributions miss the difference of the scores by up to {share.max():.1%} after {points} steps "
-                      f"(tolerance {tolerance:.1%}): "
-                      "raise steps.", IncompleteAttribution, stacklevel=2)
+                      f"(tolerance {tolerance:.1%}): raise steps.", IncompleteAttribution, stacklevel=2)
     return Explanation(samples, in_bands, gap)
 
 
@@ -253,8 +252,7 @@ def decompose(signal: Tensor, bands: Bands, sfreq: float) -> Tensor:
 
 
 def deletion_insertion(score: Scorer, signal: Tensor, target: Sequence[int], attribution: np.ndarray,
-                       shares: Sequence[float],
-                       rng: np.random.Generator, filler: Tensor | None = None, taper: int = 8,
+                       shares: Sequence[float], rng: np.random.Generator, filler: Tensor | None = None, taper: int = 8,
                        batch: int = 64) -> pd.DataFrame:
     """Take cells away, or put them in, the most attributed first and in random order.
 
@@ -300,8 +298,7 @@ def deletion_insertion(score: Scorer, signal: Tensor, target: Sequence[int], att
     if len(wide) < 2 or (np.diff(wide) <= 0).any() or wide[0] < 0 or wide[-1] > 1:
         raise ValueError(f"shares must be two or more rising numbers from 0 to 1, got {list(shares)}.")
     if taper < 0 or taper % 2 or 2 * taper > samples // patches:
-        raise ValueError(f"taper must be even and at most half a cell of {samples // patches} samples, got "
-                         f"{taper}.")
+        raise ValueError(f"taper must be even and at most half a cell of {samples // patches} samples, got {taper}.")
     filler, cells = torch.zeros_like(signal) if filler is None else filler, attribution.reshape(n, -1)
     random = rng.permuted(np.tile(np.arange(cells.shape[1]), (n, 1)), axis=1)
     # Equal attributions fall in random order, else the first channels would go first.

@@ -380,8 +380,7 @@ def decorative(corrupted: np.ndarray, unrelated: np.ndarray, subjects: np.ndarra
     shares = float(corrupted.mean()), float(unrelated.mean())
     rates = "corrupted reasoning changes {:.0%} of the answers, an unrelated sentence {:.0%}".format(*shares)
     verdict = ("The answers depend on the reasoning" if low > 0 else "The chain is decorative"
-               if high < DECORATIVE_MARGIN
-               else "Whether the chain is decorative cannot be told from these items")
+               if high < DECORATIVE_MARGIN else "Whether the chain is decorative cannot be told from these items")
     return Decoration(value, low, high, *shares, len(change), f"{verdict}: {rates}.")
 
 

@@ -56,8 +56,7 @@ class Setting:
 
 SETTINGS = (Setting("random_windows", "calibration"), Setting("clips", "calibration"), Setting("clips", "session"),
             Setting("within_subject", "session"), Setting("subjects", "transductive"),
-            Setting("subjects", "population"),
-            Setting("joint", "calibration"), Setting("joint", "population"))
+            Setting("subjects", "population"), Setting("joint", "calibration"), Setting("joint", "population"))
 
 
 @dataclass(frozen=True)

@@ -242,8 +242,7 @@ def interventions(engine: InferenceEngine, corpus: Corpus, explanations: Generat
     whole = [explanations.thoughts[i] for i in usable]
     others = other_windows(np.zeros(len(usable)), np.array([item.answer for item in items]), rng)
     other = _answers_after(engine, items, [whole[i] for i in others])
-    changed["thought of another window"] = np.array([a != b
-                                                     for a, b in zip(_answers_after(engine, items, whole), other,
+    changed["thought of another window"] = np.array([a != b for a, b in zip(_answers_after(engine, items, whole), other,
                                                                      strict=True)])
     table = pd.DataFrame([accuracy(hits, np.zeros(len(hits)), subjects, seed).row(name) | {"chance": None}
                           for name, hits in changed.items()])

@@ -185,8 +185,7 @@ def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str =
 
 
 def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: EEGPT, recipes: Sequence[Recipe],
-           seed: int,
-           oracle: np.ndarray | None = None) -> Tier1:
+           seed: int, oracle: np.ndarray | None = None) -> Tier1:
     """Basic prediction: the model, its controls, the stage-1 head, the baselines and, on a twin, the oracle.
 
     Parameters

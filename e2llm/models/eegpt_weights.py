@@ -92,8 +92,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}): files that hold "
-                         "other "
-                         "objects are refused; convert it to safetensors where you trust it.") from error
+                         "other objects are refused; convert it to safetensors where you trust it.") from error
     for name in ("state_dict", "model"):
         state = state[name] if isinstance(state, Mapping) and isinstance(state.get(name), Mapping) else state
     tensors = {str(key): value for key, value in state.items()
@@ -132,16 +131,14 @@ def check_patches(checkpoint: Checkpoint) -> None:
     kernel = checkpoint.encoder.get("patch_embed.proj.weight")
     if kernel is not None and kernel.shape[-1] != PATCH:
         raise ValueError(f"{checkpoint.path} cuts patches of {kernel.shape[-1]} samples, this encoder of {PATCH} (250 "
-                         f"ms at {SFREQ} Hz): "
-                         "use other weights.")
+                         f"ms at {SFREQ} Hz): use other weights.")
     for key, value in checkpoint.tensors.items():  # the encoder has no positions in time; other parts may have them
         rows = value.shape[-2] if value.ndim > 1 and re.search(r"(time|pos|temporal)_?(embed|embedding)(\.weight)?$",
                                                                key) else N_PATCHES
         if rows != N_PATCHES and (stride := (N_PATCHES - 1) * PATCH / max(1, rows - 1)) in (PATCH / 8, PATCH / 4,
                                                                                             PATCH / 2):
             raise ValueError(f"{checkpoint.path}: '{key}' has {rows} places in 4 s, so it was trained with a stride of "
-                             f"{stride:g} samples, "
-                             f"not {PATCH}: use weights whose patches do not overlap.")
+                             f"{stride:g} samples, not {PATCH}: use weights whose patches do not overlap.")
     if (unit := checkpoint.facts.get("unit", UNIT)) != UNIT:
         raise ValueError(f"{checkpoint.path} was made for signals in '{unit}'; this kit gives millivolts ('{UNIT}'): "
                          "use other weights.")
@@ -260,8 +257,7 @@ def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1
                        notes_of(checkpoint))
     if len(matched) < min_share * len(own):
         raise ValueError(f"{checkpoint.path} does not fit this encoder ({encoder.config}): {report}. Choose the size "
-                         "that the weights "
-                         f"were made with: {_fitting_size(checkpoint.encoder)}.")
+                         f"that the weights were made with: {_fitting_size(checkpoint.encoder)}.")
     encoder.load_state_dict({key: state[key] for key in matched}, strict=False)
     return report
 

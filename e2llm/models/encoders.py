@@ -202,7 +202,6 @@ def initialize(encoder: nn.Module, weights: str) -> str:
     if len(matched) < len(own):
         lacking = [key for key in own if key not in matched]
         raise ValueError(f"{weights} does not fit {type(encoder).__name__}: {len(matched)} of {len(own)} keys matched; "
-                         "lacking or of another "
-                         f"shape {lacking[:5]}.")
+                         f"lacking or of another shape {lacking[:5]}.")
     encoder.load_state_dict({key: found[key] for key in matched})
     return f"{Path(weights).name}: {len(matched)} of {len(own)} keys matched"

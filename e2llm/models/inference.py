@@ -82,8 +82,7 @@ def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, 
 
 
 def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True,
-           max_new_tokens: int = 96,
-           batch: int = 64) -> list[list[str]]:
+           max_new_tokens: int = 96, batch: int = 64) -> list[list[str]]:
     """Several texts for every item, drawn from the model's own distribution.
 
     Parameters

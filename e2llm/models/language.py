@@ -263,8 +263,7 @@ def _why_not(name: str, error: Exception) -> str:
         remedy = "Is it a folder that save_pretrained wrote, or a whole GGUF file?"
     elif huggingface_hub.constants.HF_HUB_OFFLINE:
         remedy = ("HF_HUB_OFFLINE is set, so only the local hub cache was asked: load it once with the network, unset "
-                  "HF_HUB_OFFLINE, or give a "
-                  "local folder.")
+                  "HF_HUB_OFFLINE, or give a local folder.")
     else:
         remedy = (f"Check the name and the network ({huggingface_hub.constants.ENDPOINT} was asked), "
                   "or give a local folder.")

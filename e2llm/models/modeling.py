@@ -412,8 +412,7 @@ def _model_folder(name: str | os.PathLike, revision: str | None, hub: dict[str, 
     if Path(name).is_dir() or isinstance(name, Path) or str(name).startswith((".", "/", "~")):
         if revision is not None:
             raise LanguageModelError(f"{name} is a folder here, which has no revision '{revision}': leave it out, or "
-                                     "give "
-                                     "a hub id.")
+                                     "give a hub id.")
         return Path(name)
     arguments = {key: value for key, value in hub.items() if key in ("cache_dir", "force_download", "local_files_only",
                                                                      "token")}
@@ -459,8 +458,7 @@ def _check_language_model(config: E2LLMConfig, loaded, tokenizer, fact: str) -> 
                                      "with.")
     if (found := tokenizer.convert_tokens_to_ids(EEG_TOKEN)) != (wanted := config.eeg_token_id):
         raise LanguageModelError(f"{fact}: its tokenizer gives {EEG_TOKEN} the id {found}, not {wanted}. Give the one "
-                                 "that it "
-                                 "was trained with.")
+                                 "that it was trained with.")
 
 
 AutoConfig.register(E2LLMConfig.model_type, E2LLMConfig, exist_ok=True)

@@ -370,8 +370,7 @@ class ItemBuilder:
         known = self.kinds()
         if kind not in known:
             raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and "
-                             "arousal, too "
-                             f"few labels, no scenarios, or unknown kind); it serves {', '.join(known)}.")
+                             f"arousal, too few labels, no scenarios, or unknown kind); it serves {', '.join(known)}.")
         return [known[kind]() for _ in range(n)]
 
     def _any(self, but: Set[str] = frozenset()) -> Segment:

@@ -86,8 +86,7 @@ def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: Evide
     """
     if not np.isfinite(predicted_evidence).all():
         raise ValueError("There is no predicted evidence for this window: it lies outside the split that the encoder "
-                         "was "
-                         "trained with.")
+                         "was trained with.")
     found = top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], limit)
     which, is_used = (part[0].numpy() for part in found)
     return tuple(Claim(names.columns[i], level(z[i])) for i in which[is_used]

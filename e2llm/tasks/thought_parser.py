@@ -135,8 +135,7 @@ class Parsed:
 # Low and high in pairs: one table serves to read, to write and to negate a level.
 _WORDS = (("low", "high"), ("reduced", "raised"), ("decreased", "increased"), ("lowered", "elevated"),
           ("diminished", "enhanced"), ("attenuated", "heightened"), ("reduction", "elevation"),
-          ("decrease", "increase"),
-          ("drop", "rise"), ("down", "up"))
+          ("decrease", "increase"), ("drop", "rise"), ("down", "up"))
 _AGAINST = (("below", "above"), ("under", "over"), ("lower than", "higher than"), ("less than", "more than"),
             ("smaller than", "greater than"))
 _COMPARED = (("lower", "higher"), ("less", "more"), ("smaller", "greater"), ("<", ">"))

@@ -9,8 +9,7 @@ PREDICT_WORDINGS = ("Which {noun} does this segment show?", "Name the {noun} in 
                     "Read this segment. What does the person feel?")
 ZERO_SHOT_WORDINGS = ("This EEG segment shows a person. Which {noun} fits?", "Look at this EEG and say the {noun}.",
                       "Which {noun} do you read in this segment?", "Read this segment and say which {noun} it shows.")
-DESCRIBE_WORDINGS = ("Describe this segment.", "What does this EEG segment show?",
-                     "Describe the state of this person.")
+DESCRIBE_WORDINGS = ("Describe this segment.", "What does this EEG segment show?", "Describe the state of this person.")
 SELECT_WORDINGS = ("Which word fits this segment?", "Choose the word that fits the segment.",
                    "Which of these words does the segment show?")
 COMPARE_WORDINGS = ("Which segment is {more}?", "Which of the two segments is {more}?",

@@ -42,8 +42,7 @@ def _prepared(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, rows: np
 
 
 def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray,
-                 n_classes: int,
-                 params: EEGNetParams, schedule: FitParams, folder: Path,
+                 n_classes: int, params: EEGNetParams, schedule: FitParams, folder: Path,
                  on_step: Callable[..., None] | None = None) -> EEGNet:
     """Train on some rows, classes in equal shares and people mixed; resume from ``folder`` after a cut-off.
 

@@ -113,8 +113,7 @@ def draw_masks(batch: int, n_channels: int, params: PretrainParams, generator: t
     n_shown = max(1, round(params.shown_channels * n_channels))
     if not 0 < n_times < n_patches or n_shown >= n_channels:
         raise ValueError(f"Of {n_patches} time patches {n_times} and of {n_channels} channels {n_shown} would be "
-                         "shown: "
-                         "hide some of each, and not all.")
+                         "shown: hide some of each, and not all.")
     n_beside = round(params.rebuilt_beside * (n_channels - n_shown))
     order = torch.rand(batch, n_patches, generator=generator).argsort(dim=1)
     times, gone = order[:, :n_times].sort(dim=1).values, order[:, n_times:].sort(dim=1).values

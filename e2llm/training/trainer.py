@@ -330,8 +330,7 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         if windows:
             eeg = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
             if noise:  # by the place in the order alone: a resumed run has another random state
-                drawn = [_normal(example["place"], len(example["windows"]), eeg.shape[1:])
-                         for example in examples]
+                drawn = [_normal(example["place"], len(example["windows"]), eeg.shape[1:]) for example in examples]
                 batch["eeg_noise"] = noise * torch.cat(drawn)
         return batch
 

@@ -312,8 +312,7 @@ class Explained:
         """Lines below thought and answer: counts, and the flag."""
         count = {verdict: sum(found is verdict for _, found in self.claims) for verdict in Verdict}
         lines = [f"{count[Verdict.TRUE]} true, {count[Verdict.FALSE]} false, {count[Verdict.UNKNOWN]} that cannot be "
-                 "checked, "
-                 f"{len(self.unread)} unread"]
+                 f"checked, {len(self.unread)} unread"]
         return lines + ([f"fabricated: {self.flag.reason}"] if self.flag is not None and self.flag.fabricated else [])
 
     def __str__(self) -> str:
@@ -322,8 +321,7 @@ class Explained:
         listed = [f"  {MARKS[verdict][0]} {words}"
                   for verdict, words in dict.fromkeys(mark for piece in self.pieces for mark in piece.marks)]
         shares = ", ".join(f"{name} {share:.0%}" for name, share in _most_probable(self.probabilities))
-        return "\n".join([*self._window_lines(), f"Q: {self.question}",
-                          f"Thought: {thought or '(none)'}", *listed,
+        return "\n".join([*self._window_lines(), f"Q: {self.question}", f"Thought: {thought or '(none)'}", *listed,
                           f"A: {self.answer or '(none of the closed set)'}{self._disagreement()}", *self._summary(),
                           f"{BEFORE}: {shares}"])
 
@@ -331,19 +329,16 @@ class Explained:
 
     def _repr_html_(self) -> str:
         answer = escaped(self.answer or "no answer of the closed set")
-        lines, summary = ("<br>".join(map(escaped, lines))
-                                       for lines in (self._window_lines(), self._summary()))
+        lines, summary = ("<br>".join(map(escaped, lines)) for lines in (self._window_lines(), self._summary()))
         legend = " · ".join(marked(verdict, words) for verdict, words in
-                            zip(Verdict, ("true of the signal", "false", "not read, or not measured"),
-                                strict=True))
+                            zip(Verdict, ("true of the signal", "false", "not read, or not measured"), strict=True))
         folded = ""
         if self.probabilities_after is not None:
             bars = _bars(self.probabilities_after, "#767676")
             folded = f"<details><summary><small>{AFTER}</small></summary>{bars}</details>"
         return (f'<div><small>{lines}</small><br><b>{escaped(self.question)}</b>'
                 f'<div style="margin: 4px 0">{" ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"}</div>'
-                f"<div><b>{answer}</b>{html.escape(self._disagreement())}</div>"
-                f"<small>{summary}<br>{legend}</small>"
+                f"<div><b>{answer}</b>{html.escape(self._disagreement())}</div><small>{summary}<br>{legend}</small>"
                 f"<div>{BEFORE}</div>{_bars(self.probabilities, '#0072B2')}{folded}</div>")
 
     def figure(self) -> Figure:

@@ -68,8 +68,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, measure: str) -> set[str]:
         found, (color, marker, line) = each.sort_values("parameters"), LOOKS[key]
         bars = 100 * np.stack([found["score"] - found["low"], found["high"] - found["score"]]).astype(float)
         ax.errorbar(found["parameters"], 100 * found["score"], yerr=np.clip(bars, 0, None), color=color, marker=marker,
-                    linestyle=line, markersize=6,
-                    capsize=3, linewidth=1.3)
+                    linestyle=line, markersize=6, capsize=3, linewidth=1.3)
     if with_eeg["chance"].notna().any():
         ax.axhline(100 * with_eeg["chance"].mean(), color="0.25", linestyle="--", linewidth=1)
     if len(head := rows.loc[rows["source"] == HEAD, "score"]):

@@ -163,8 +163,7 @@ def head_sums(logits: np.ndarray, corpus: Corpus) -> Sums:
                                                                                               subjects)}
 
 
-def basic_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item],
-               seed: int) -> tuple[Sums, np.ndarray, float]:
+def basic_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item], seed: int) -> tuple[Sums, np.ndarray, float]:
     """Sums of tier 1, with EEG and under both controls; the closed-set answers; generated tokens a second.
 
     Parameters
@@ -309,8 +308,7 @@ def seed_sums(name: str, answers: Sequence[pd.DataFrame], n_classes: int) -> pd.
 
 
 def training_cost(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item],
-                  tokens: np.ndarray,
-                  position: dict[int, int], adapter: AdapterParams, params: FitParams,
+                  tokens: np.ndarray, position: dict[int, int], adapter: AdapterParams, params: FitParams,
                   folder: Path) -> dict[str, float]:
     """Processor seconds of a step of stage 3 (median of a few on its own items, thrown away), on one thread.
 
