@@ -5,7 +5,7 @@ And what lessons 05 and 06 look at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,36 +108,16 @@ def _train_ablation(run_name: str, ablation: Ablation, n_items: int, seed: int, 
     return train_ablation(ablation, corpus, parts, schedule, n_items, seed, folder / ablation.replace(" ", "_"))
 
 
-def ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int, folder: Path,
-                   n_jobs: int = 2) -> pd.DataFrame:
-    """The full model and the same model without one of its stages, everything else equal.
-
-    Parameters
-    ----------
-    run, corpus, engine : Run, Corpus, InferenceEngine
-        The full model.
-    n_items, seed : int
-        Items of each kind to score, and their seed.
-    folder : Path
-        For checkpoints.
-    n_jobs : int
-        Processes.
-    """
+def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int,
+                    folder: Path) -> pd.DataFrame:
+    """The full model and the same model without one of its stages, everything else equal."""
     work = (delayed(_train_ablation)(run.name, ablation, n_items, seed, folder) for ablation in Ablation)
     rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, seed)
-    return pd.DataFrame([*rows, *(row for found in Parallel(n_jobs=n_jobs)(work) for row in found)])
+    return pd.DataFrame([*rows, *(row for found in Parallel(n_jobs=2)(work) for row in found)])
 
 
-def examine(run: Run, corpus: Corpus) -> list[Finding]:
-    """Audit everything that is known of how the models of a run were made; see :func:`e2llm.data.audit.audit`.
-
-    Parameters
-    ----------
-    run : Run
-        With all training stages finished.
-    corpus : Corpus
-        Its windows and split.
-    """
+def _examine(run: Run, corpus: Corpus) -> list[Finding]:
+    """Audit everything that is known of how the models of a run were made; see :func:`e2llm.data.audit.audit`."""
     protocol = run.require("encoder")["params"]["protocol"]
     items = [item for stage in ("projector", "adapter") for item in read_items(run.path / stage / "items.jsonl")]
     return audit(corpus.split, corpus.windows.index, accept=accepted_rules(protocol["protocol"],
@@ -179,7 +159,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     stage = run.stage("evaluation", settings, needs=("encoder", "adapter"), inputs=inputs)
     if not stage.done:
         stage.begin()
-        findings = examine(run, corpus)
+        findings = _examine(run, corpus)
         engine, test = open_engine(run), corpus.split.test
         answers = None
         if truth is not None:
@@ -191,7 +171,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         tables = {"tier_1": first.table.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": first.tests,
                   "shortcuts": shortcuts, "tiers_2_and_3": others}
         if with_ablation:
-            tables["ablation"] = ablation_table(run, corpus, engine, n_items, seed, stage.path / "checkpoints")
+            tables["ablation"] = _ablation_table(run, corpus, engine, n_items, seed, stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
@@ -244,20 +224,17 @@ RECIPES = (*(Recipe(model, alignment) for model in (LOGISTIC, SVM) for alignment
            Recipe(EEGNET, "z-score"))
 
 
-def baselines(run: Run, corpus: Corpus, recipes: Sequence[Recipe] = RECIPES,
-              on_step: Callable[..., None] | None = None) -> pd.DataFrame:
-    """Baselines under the split of a run, each with its alignment; rows of the tier-1 table.
+def baselines(run: Run, corpus: Corpus, on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+    """Baselines (:data:`e2llm.evaluation.baselines.RECIPES`) under the split of a run; rows of the tier-1 table.
 
     Parameters
     ----------
     run, corpus : Run, Corpus
         Of a run whose stage 1 is finished: the probed encoder is the one it started from.
-    recipes : sequence of Recipe
-        Which; all alignments of the classic ones, and EEGNet z-scored, by default.
     on_step : callable, optional
         ``on_step(step)`` after each.
     """
-    return baseline_table(corpus, initial_encoder(run, corpus), recipes, on_step)
+    return baseline_table(corpus, initial_encoder(run, corpus), RECIPES, on_step)
 
 
 def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:

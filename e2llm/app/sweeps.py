@@ -17,18 +17,13 @@ from .runs import Run, StageMissing, runs_folder
 REPEATS = ("seed", "fold")  # swept parameters that mean and SD are taken over
 
 
-def sweep(
-    profile: str | Path,
-    grid: Mapping[str, Sequence],
-    name: str | None = None,
-    overrides: Mapping | None = None,
-    notebooks: Sequence[Path] | None = None,
-) -> pd.DataFrame:
+def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = None,
+          overrides: Mapping | None = None) -> pd.DataFrame:
     """Run every combination of a grid and write the numbers of their ``metrics.json`` into one table.
 
     Parameters
     ----------
-    profile, overrides, notebooks
+    profile, overrides
         As in :func:`e2llm.app.pipeline.run_pipeline`, the same for all runs.
     grid : mapping
         Parameter to the values it takes.
@@ -50,7 +45,7 @@ def sweep(
     empty = [key for key, values in grid.items() if len(values) == 0]
     if not grid or empty:
         raise ValueError(f"A sweep needs at least one value for each of its keys, got {dict(grid)}.")
-    notebooks = list(notebooks or find_notebooks())
+    notebooks = find_notebooks()
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for combination in combinations:  # all of them, before the first one starts
         validate(load_profile(profile), {**(overrides or {}), **combination}, notebooks)

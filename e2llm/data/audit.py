@@ -174,31 +174,28 @@ def clip_on_both_sides(case: Case) -> Iterator[Finding]:
             yield Finding("clip_on_both_sides", "refuse", reason, rows)
 
 
+def _both_sides(case: Case, rule: str, column: str, pairs: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    """A column of the index that may share no value between parts."""
+    for left, right in pairs:
+        values, rows = case.shared(case.index[column], case.parts[left], case.parts[right])
+        if values:
+            yield Finding(rule, "refuse", f"same {column}s in {left} and {right}: {_named(values)}", rows)
+
+
 def subject_on_both_sides(case: Case) -> Iterator[Finding]:
     """A cross-subject protocol tests on subjects outside the training part."""
-    for left, right in PAIRS if case.split.subject_disjoint else ():
-        values, rows = case.shared(case.index["subject"], case.parts[left], case.parts[right])
-        if values:
-            yield Finding("subject_on_both_sides", "refuse", f"same subjects in {left} and {right}: {_named(values)}",
-                          rows)
+    return _both_sides(case, "subject_on_both_sides", "subject", PAIRS if case.split.traits.subject_disjoint else ())
 
 
 def stimulus_on_both_sides(case: Case) -> Iterator[Finding]:
     """A cross-video protocol tests on clips outside the training part, whoever watched them."""
-    for left, right in PAIRS if case.split.clip_disjoint else ():
-        values, rows = case.shared(case.index["clip"], case.parts[left], case.parts[right])
-        if values:
-            yield Finding("stimulus_on_both_sides", "refuse", f"same clips in {left} and {right}: {_named(values)}",
-                          rows)
+    return _both_sides(case, "stimulus_on_both_sides", "clip", PAIRS if case.split.traits.clip_disjoint else ())
 
 
 def context_on_both_sides(case: Case) -> Iterator[Finding]:
     """A cross-context protocol tests on a context outside training and validation."""
-    for left, right in (("train", "test"), ("val", "test")) if case.split.context_disjoint else ():
-        values, rows = case.shared(case.index["context"], case.parts[left], case.parts[right])
-        if values:
-            yield Finding("context_on_both_sides", "refuse", f"same contexts in {left} and {right}: {_named(values)}",
-                          rows)
+    pairs = (("train", "test"), ("val", "test")) if case.split.traits.context_disjoint else ()
+    return _both_sides(case, "context_on_both_sides", "context", pairs)
 
 
 def duplicated_signal(case: Case) -> Iterator[Finding]:
@@ -313,7 +310,7 @@ def session_fingerprint(case: Case) -> Iterator[Finding]:
 
 def people_not_seen(case: Case) -> Iterator[Finding]:
     """A protocol that states seen test subjects has trained on them."""
-    if not case.split.clip_disjoint or case.split.subject_disjoint:
+    if not case.split.traits.clip_disjoint or case.split.traits.subject_disjoint:
         return
     subjects = case.index["subject"]
     unseen = ~subjects.iloc[case.parts["test"]].isin(set(subjects.iloc[case.parts["train"]])).to_numpy()

@@ -204,23 +204,21 @@ def draw_intensity(film: np.ndarray, preset: Preset, rng: np.random.Generator) -
     return np.where(rng.uniform(size=film.shape) < preset.lapse_rate, 0.0, intensity)
 
 
-def intensity_prior(preset: Preset, n_levels: int = 9) -> tuple[np.ndarray, np.ndarray]:
+def intensity_prior(preset: Preset) -> tuple[np.ndarray, np.ndarray]:
     """Discrete distribution that stands for :func:`draw_intensity` in the oracle's integral.
 
     Parameters
     ----------
     preset : Preset
         Range of intensities and rate of lapses.
-    n_levels : int
-        Number of levels without the lapse.
 
     Returns
     -------
-    levels, shares : ndarray, shape (n_levels,) or (n_levels + 1,)
-        Intensities and their probabilities.
+    levels, shares : ndarray
+        Nine intensities (and 0, of a lapse), and their probabilities.
     """
     # The sum of 0.7 and 0.3 of two uniform variables, by its exact distribution function (a trapezoid).
-    edges = np.linspace(0.0, 1.0, n_levels + 1)
+    edges = np.linspace(0.0, 1.0, 10)
     grid = (np.arange(1000) + 0.5) / 1000
     below = np.clip((edges[:, None] - 0.7 * grid) / 0.3, 0.0, 1.0).mean(axis=1)
     low, high = preset.intensity

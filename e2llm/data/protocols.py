@@ -57,29 +57,9 @@ class Split:
         return self.normalization == "transductive"
 
     @property
-    def subject_disjoint(self) -> bool:
-        """Whether test subjects are outside the training part."""
-        return self.traits.subject_disjoint
-
-    @property
-    def clip_disjoint(self) -> bool:
-        """Whether test clips are outside the training part."""
-        return self.traits.clip_disjoint
-
-    @property
-    def context_disjoint(self) -> bool:
-        """Whether test contexts are outside the training part."""
-        return self.traits.context_disjoint
-
-    @property
-    def leaky(self) -> bool:
-        """Whether the protocol leaks by its design."""
-        return self.traits.leaky
-
-    @property
     def statement(self) -> str:
         """One sentence that is stated with every score."""
-        what = f"{'LEAKY: ' if self.leaky else ''}{self.traits.what}"
+        what = f"{'LEAKY: ' if self.traits.leaky else ''}{self.traits.what}"
         statistics = {"calibration": "subject statistics from clips outside validation and test",
                       "session": "session statistics from clips outside validation and test",
                       "population": "population statistics from the training part",

@@ -300,7 +300,7 @@ def _write_save_info(root: Path, params: TwinParams, subject: int, seconds: np.n
         pd.DataFrame(triggers).to_csv(f"{stem}_trigger_info.csv", index=False, header=False)
 
 
-def _write_tables(root: Path, params: TwinParams) -> None:
+def _write_tables(root: Path) -> None:
     """The dataset's own spreadsheets: stimuli order and channel order."""
     rows = []
     for session in range(len(SEED_SESSION_EMOTIONS)):
@@ -367,7 +367,7 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     shutil.rmtree(partial, ignore_errors=True)
     for folder in ("EEG_preprocessed", "continuous_labels", "save_info"):
         (partial / folder).mkdir(parents=True)
-    _write_tables(partial, params)
+    _write_tables(partial)
     subjects = range(1, params.subjects + 1)
     parts = Parallel(n_jobs=n_jobs)(delayed(_write_subject)(partial, params, subject) for subject in subjects)
     truth.mkdir(parents=True, exist_ok=True)

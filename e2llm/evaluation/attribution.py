@@ -470,8 +470,8 @@ class AttributionTables(NamedTuple):
 SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.7, 1)  # of the cells taken away or put in
 
 
-def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bool, windows_a_label: int, seed: int,
-                       steps: int = 24) -> AttributionTables:
+def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bool, windows_a_label: int,
+                       seed: int) -> AttributionTables:
     """Integrated gradients of models on test windows, checked by deletion and by the twin's own table.
 
     Parameters
@@ -486,8 +486,6 @@ def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bo
         Test windows of each label.
     seed : int
         Of the windows and the random order of cells.
-    steps : int
-        See :func:`explain`.
     """
     rng, test = np.random.default_rng(seed), corpus.split.test
     rows = np.sort(np.concatenate([rng.permutation(test[corpus.labels[test] == label])[:windows_a_label]
@@ -498,7 +496,7 @@ def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bo
     shown = [label for label in corpus.label_set.labels if label in labels]
     agreed, area, curves, maps = [], [], [], None
     for name, score in scores.items():
-        found = explain(score, signal, target, steps=steps, doublings=2)
+        found = explain(score, signal, target, steps=24, doublings=2)
         curve = deletion_insertion(score, signal, target, to_patches(found.samples), SHARES, rng)
         curves.append(curve.assign(model=name))
         area.append(areas(curve, subjects).assign(group=name))

@@ -56,7 +56,7 @@ def _hit_score(asked: list[tuple[int, int, int]], present: np.ndarray, codes: np
 
 
 def claim_precision(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names: EvidenceNames,
-                    subjects: np.ndarray, seed: int = 0, threshold: float = LEVEL_THRESHOLD) -> Score:
+                    subjects: np.ndarray, seed: int = 0) -> Score:
     """Share of stated claims that are true; every claim counts alike, one about an unknown feature is false.
 
     Parameters
@@ -69,8 +69,6 @@ def claim_precision(claims_per_window: Sequence[Claims], z_rows: np.ndarray, nam
         Subject of every window; the interval is over people, drawn whole. Each needs two windows or more.
     seed : int
         Of the interval.
-    threshold : float
-        As in :func:`e2llm.core.verdicts.verdicts`.
 
     Returns
     -------
@@ -81,7 +79,7 @@ def claim_precision(claims_per_window: Sequence[Claims], z_rows: np.ndarray, nam
     """
     z, codes, n_own = _per_window(z_rows, names, subjects, claims=claims_per_window)
     asked = [(row, *found) for row, claims in enumerate(claims_per_window) for found in claim_index(claims, names)]
-    return _hit_score(asked, level_index(z, threshold), codes, n_own, seed)
+    return _hit_score(asked, level_index(z, LEVEL_THRESHOLD), codes, n_own, seed)
 
 
 def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names: EvidenceNames, subjects: np.ndarray,
@@ -145,8 +143,8 @@ def prior_claims(train_z: np.ndarray, names: EvidenceNames, n: int, limit: int =
     return [tuple(chosen.values())[:limit]] * n
 
 
-def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.ndarray, rng: np.random.Generator,
-                             limit: int = MAX_CLAIMS) -> list[tuple[Claim, ...]]:
+def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.ndarray,
+                             rng: np.random.Generator) -> list[tuple[Claim, ...]]:
     """For every window the salient claims of another window of the same person, drawn at random.
 
     Parameters
@@ -155,13 +153,11 @@ def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.n
         As in :func:`claim_precision`.
     rng : Generator
         Draws the other windows.
-    limit : int
-        Claims about a window.
     """
     z, codes, _ = _per_window(z, names, subjects)
     own = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     others = [rng.choice(own[code][own[code] != row]) for row, code in enumerate(codes)]
-    return [salient_claims(z[row], names, limit) for row in others]
+    return [salient_claims(z[row], names) for row in others]
 
 
 class EvidenceRule:

@@ -235,21 +235,9 @@ def mean_recall(hits: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return ratio(np.nansum(recall, axis=-1), (~np.isnan(recall)).sum(axis=-1))
 
 
-def class_counts(truth: np.ndarray, predicted: np.ndarray, n_classes: int, codes: np.ndarray,
+def _class_counts(truth: np.ndarray, predicted: np.ndarray, n_classes: int, codes: np.ndarray,
                  n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers and windows of each group and class, both of shape (n_groups, n_classes).
-
-    Parameters
-    ----------
-    truth, predicted : ndarray of int, shape (n,)
-        Class indices; -1 in ``predicted`` is an answer that could not be read, and wrong.
-    n_classes : int
-        Number of classes.
-    codes : ndarray of int, shape (n,)
-        Group of each window.
-    n_groups : int
-        Number of groups.
-    """
+    """Right answers and windows of each group (``codes``) and class, both of shape (n_groups, n_classes)."""
     cell, shape = codes * n_classes + truth, (n_groups, n_classes)
     asked = np.bincount(cell, minlength=n_groups * n_classes).reshape(shape)
     return np.bincount(cell[truth == predicted], minlength=n_groups * n_classes).reshape(shape), asked
@@ -265,7 +253,7 @@ def plain_balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, n_classes:
     n_classes : int
         Number of classes.
     """
-    hits, asked = class_counts(truth, predicted, n_classes, np.zeros(len(truth), dtype=int), 1)
+    hits, asked = _class_counts(truth, predicted, n_classes, np.zeros(len(truth), dtype=int), 1)
     return float(mean_recall(hits[0], asked[0]))
 
 
@@ -315,7 +303,7 @@ def _resampled(truth: np.ndarray, predicted: np.ndarray, subjects: np.ndarray, n
                seed: int) -> tuple[float, np.ndarray, int]:
     """Balanced accuracy, its value in every bootstrap sample, and the number of subjects."""
     codes, draws = resample_subjects(subjects, seed)
-    hits, asked = class_counts(truth, predicted, n_classes, codes, draws.shape[1])
+    hits, asked = _class_counts(truth, predicted, n_classes, codes, draws.shape[1])
     return float(mean_recall(hits.sum(0), asked.sum(0))), mean_recall(draws @ hits, draws @ asked), draws.shape[1]
 
 
@@ -349,7 +337,7 @@ def crossed_interval(truth: np.ndarray, predicted: np.ndarray, subjects: np.ndar
     films, films_drawn = resample_subjects(clips, [seed, 1])  # another stream: equal numbers must not be drawn alike
     shape = people_drawn.shape[1], films_drawn.shape[1]
     hits, asked = (counts.T.reshape(n_classes, *shape) for counts in
-                   class_counts(truth, predicted, n_classes, people * shape[1] + films, shape[0] * shape[1]))
+                   _class_counts(truth, predicted, n_classes, people * shape[1] + films, shape[0] * shape[1]))
     drawn = [np.stack([np.einsum("bp,bp->b", people_drawn @ grid.astype(float), films_drawn) for grid in counts],
                       axis=1)
              for counts in (hits, asked)]
@@ -395,7 +383,7 @@ def per_subject(truth: np.ndarray, predicted: np.ndarray, subjects: np.ndarray, 
     """
     truth, predicted, subjects = checked_classes(n_classes, truth, predicted, subjects)
     names, codes = np.unique(subjects, return_inverse=True)
-    hits, asked = class_counts(truth, predicted, n_classes, codes, len(names))
+    hits, asked = _class_counts(truth, predicted, n_classes, codes, len(names))
     return pd.DataFrame({"balanced_accuracy": mean_recall(hits, asked), "n": asked.sum(axis=1)},
                         index=pd.Index(names, name="subject"))
 
@@ -431,21 +419,8 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.nd
 # ---------------------------------------------------------------- probabilities
 
 
-def as_distributions(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities in double precision, and truth.
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (n, k)
-        One row a window.
-    truth : ndarray of int, shape (n,)
-        Class indices.
-
-    Raises
-    ------
-    ValueError
-        If rows are negative somewhere or do not sum to one.
-    """
+def _as_distributions(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, k) in double precision, and truth; ValueError if rows are negative or do not sum to one."""
     probabilities = np.asarray(probabilities, dtype=float)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2:
         raise ValueError(f"Probabilities must have shape (n, k) with k of two or more, not {probabilities.shape}.")
@@ -474,11 +449,11 @@ class Confidence:
         Parameters
         ----------
         probabilities, truth
-            As in :func:`as_distributions`.
+            As in :func:`_as_distributions`.
         n_bins : int
             Number of bins.
         """
-        probabilities, truth = as_distributions(probabilities, truth)
+        probabilities, truth = _as_distributions(probabilities, truth)
         sure = probabilities.max(axis=1)
         inside = np.digitize(sure, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
         squared = ((np.eye(probabilities.shape[1])[truth] - probabilities) ** 2).sum(axis=1)
@@ -559,7 +534,7 @@ def calibration(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BI
     bins = reliability(probabilities, truth, n_bins).query("n > 0")
     error = float(calibration_error(*(bins[column].to_numpy() for column in ("accuracy", "confidence", "n"))))
     brier = float(Confidence.of(probabilities, truth, n_bins).squared_error.mean())
-    probabilities, truth = as_distributions(probabilities, truth)
+    probabilities, truth = _as_distributions(probabilities, truth)
     loss = float(log_loss(truth, probabilities, labels=list(range(probabilities.shape[1]))))
     return {"expected_calibration_error": error, "log_loss": loss, "brier": brier}
 

@@ -152,7 +152,7 @@ def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setti
             continue
         answers = np.concatenate([classify(corpus, split) for split in splits])
         row = score_row(name, truth, answers, subjects, clips[test], n_classes, seed, group=setting.name)
-        rows.append(row | {"leaky": splits[0].leaky, "statement": splits[0].statement})
+        rows.append(row | {"leaky": splits[0].traits.leaky, "statement": splits[0].statement})
     return rows
 
 

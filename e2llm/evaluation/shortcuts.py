@@ -26,26 +26,6 @@ def _clip_duration(index: pd.DataFrame, split: Split) -> np.ndarray:
     return tree.predict(test[features].to_numpy()).astype(str)[of_window]
 
 
-def _position_in_session(index: pd.DataFrame, split: Split) -> np.ndarray:
-    return _nearest_place(index, split, own_first=False)
-
-
-def _nearest_in_time(index: pd.DataFrame, split: Split) -> np.ndarray:
-    return _nearest_place(index, split, own_first=True)
-
-
-def _session_prior(index: pd.DataFrame, split: Split) -> np.ndarray:
-    return _prior(index, split, "session")
-
-
-def _subject_identity(index: pd.DataFrame, split: Split) -> np.ndarray:
-    return _prior(index, split, "subject")
-
-
-def _majority(index: pd.DataFrame, split: Split) -> np.ndarray:
-    return _prior(index, split, None)
-
-
 class Probe(NamedTuple):
     """A classifier without EEG: labels of the test windows from index and split, and what it does in one sentence."""
 
@@ -54,21 +34,24 @@ class Probe(NamedTuple):
 
 
 PROBES = {
-    "clip duration": Probe(_clip_duration,
-                           "Decision tree, grown to the end, on a trial's length: its number of windows and, "
-                                           "where known, its seconds."),
-    "position in session": Probe(_position_in_session,
-                                 "Most frequent training label, over all subjects, at the same place of "
-                                                       "the same session, or at the nearest place trained on."),
-    "nearest in time": Probe(_nearest_in_time,
-                             "Label of the subject's own training trial nearest in order within the session "
-                                               "(of two equally near, the earlier), else of other subjects' trials at "
-                                               "the nearest place of that session."),
-    "session prior": Probe(_session_prior, "Most frequent training label of the session, over all subjects."),
-    "subject identity": Probe(_subject_identity,
-                              "Most frequent training label of the same subject, or of all subjects for one "
-                                                 "who is not trained on."),
-    "majority": Probe(_majority, "Most frequent training label."),
+    "clip duration": Probe(
+        _clip_duration,
+        "Decision tree, grown to the end, on a trial's length: its number of windows and, where known, its seconds."),
+    "position in session": Probe(
+        lambda index, split: _nearest_place(index, split, False),
+        "Most frequent training label, over all subjects, at the same place of the same session, or at the nearest "
+        "place trained on."),
+    "nearest in time": Probe(
+        lambda index, split: _nearest_place(index, split, True),
+        "Label of the subject's own training trial nearest in order within the session (of two equally near, the "
+        "earlier), else of other subjects' trials at the nearest place of that session."),
+    "session prior": Probe(
+        lambda index, split: _prior(index, split, "session"),
+        "Most frequent training label of the session, over all subjects."),
+    "subject identity": Probe(
+        lambda index, split: _prior(index, split, "subject"),
+        "Most frequent training label of the same subject, or of all subjects for one who is not trained on."),
+    "majority": Probe(lambda index, split: _prior(index, split, None), "Most frequent training label."),
 }
 
 
@@ -115,7 +98,7 @@ def neighbor_worth(index: pd.DataFrame, split: Split) -> float:
     split : Split
         Trains and tests.
     """
-    score = _score(index, split, _nearest_in_time(index, split), seed=0)
+    score = _score(index, split, _nearest_place(index, split, own_first=True), seed=0)
     return score.value - score.chance
 
 
@@ -129,7 +112,7 @@ def session_worth(index: pd.DataFrame, split: Split) -> float:
     split : Split
         Trains and tests.
     """
-    score = _score(index, split, _session_prior(index, split), seed=0)
+    score = _score(index, split, _prior(index, split, "session"), seed=0)
     return score.value - score.chance
 
 

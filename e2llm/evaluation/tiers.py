@@ -163,10 +163,8 @@ def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, role: str) -> d
     return row | classification(truth, predicted, n_classes)
 
 
-def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str = "LLM") -> pd.DataFrame:
-    """Every other model against a reference over the test subjects.
-
-    See :func:`e2llm.evaluation.metrics.compare_models`.
+def comparisons(corpus: Corpus, answers: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Every other model against the language model over the test subjects (:func:`.metrics.compare_models`).
 
     Parameters
     ----------
@@ -174,14 +172,12 @@ def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str =
         Its test windows were answered.
     answers : dict
         Model to class indices.
-    reference : str
-        One of them.
     """
     test = corpus.split.test
     truth, subjects, n_classes = corpus.labels[test], corpus.subjects[test], len(corpus.label_set)
     scores = pd.DataFrame({name: per_subject(truth, given, subjects, n_classes)["balanced_accuracy"]
                            for name, given in answers.items()})
-    return compare_models(scores, reference).reset_index(names="name").assign(reference=reference)
+    return compare_models(scores, "LLM").reset_index(names="name").assign(reference="LLM")
 
 
 def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: EEGPT, recipes: Sequence[Recipe],

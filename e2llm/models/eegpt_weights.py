@@ -126,7 +126,7 @@ def located(path: str | Path) -> Path:
     return found
 
 
-def check_patches(checkpoint: Checkpoint) -> None:
+def _check_patches(checkpoint: Checkpoint) -> None:
     """Refuse weights whose patches are not 64 samples every 64 samples at 256 Hz, in millivolts."""
     kernel = checkpoint.encoder.get("patch_embed.proj.weight")
     if kernel is not None and kernel.shape[-1] != PATCH:
@@ -144,7 +144,7 @@ def check_patches(checkpoint: Checkpoint) -> None:
                          "use other weights.")
 
 
-def notes_of(checkpoint: Checkpoint) -> list[str]:
+def _notes_of(checkpoint: Checkpoint) -> list[str]:
     """What a user should know of weights that fit all the same."""
     facts, notes = checkpoint.facts, []
     if (stride := facts.get("patch_stride", PATCH)) != PATCH:
@@ -248,13 +248,13 @@ def load_released_weights(encoder: EEGPT, path: str | Path, min_share: float = 1
         and the size that would fit.
     """
     checkpoint = read_checkpoint(path)
-    check_patches(checkpoint)
+    _check_patches(checkpoint)
     own, state = encoder.state_dict(), _rows_by_name(checkpoint, encoder)
     found = [key for key in own if key in state]
     matched = [key for key in found if state[key].shape == own[key].shape]
     report = KeyReport(matched, [key for key in own if key not in state], [key for key in state if key not in own],
                        [key for key in found if key not in matched], _untrained(checkpoint, encoder),
-                       notes_of(checkpoint))
+                       _notes_of(checkpoint))
     if len(matched) < min_share * len(own):
         raise ValueError(f"{checkpoint.path} does not fit this encoder ({encoder.config}): {report}. Choose the size "
                          f"that the weights were made with: {_fitting_size(checkpoint.encoder)}.")

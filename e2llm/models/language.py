@@ -205,7 +205,7 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if eeg_token:
-        add_eeg_token(model, tokenizer)
+        _add_eeg_token(model, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -283,18 +283,11 @@ def end_of_turn(tokenizer) -> str | None:
 
 
 @torch.no_grad()
-def add_eeg_token(model, tokenizer) -> None:
+def _add_eeg_token(model, tokenizer) -> None:
     """Make sure the tokenizer knows the EEG token; its embedding is never read, the projector's output replaces it.
 
     Where the model has no room for it, a row is added: the mean of the others, so that the new word is as unlikely as
     an average one, whatever the seed. Tied embeddings stay tied.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Its embeddings may get a row, in place.
-    tokenizer : PreTrainedTokenizer
-        Gets the token, in place.
     """
     if EEG_TOKEN in tokenizer.get_vocab():
         return

@@ -189,7 +189,7 @@ def rank(group: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Ge
     return _item("rank", 2, [*listed(group), f" {question}"], thought, order, options, axis)
 
 
-def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet, rng: np.random.Generator,
+def match(group: list[Segment], target: int, scenario: str, rng: np.random.Generator,
           zero_shot: bool = False) -> Item:
     """Item that asks which of three segments fits a scenario.
 
@@ -201,7 +201,7 @@ def match(group: list[Segment], target: int, scenario: str, label_set: LabelSet,
         Place of the segment that fits.
     scenario : str
         Text.
-    label_set, rng, zero_shot
+    rng, zero_shot
         As for :func:`predict`.
     """
     form = _pick(ZERO_MATCH_WORDINGS if zero_shot else MATCH_WORDINGS, rng)
@@ -268,23 +268,14 @@ def scenario_question(label: str, text: str, label_set: LabelSet, rng: np.random
                  list(label_set.labels))
 
 
-def drill(label_set: LabelSet, rng: np.random.Generator, n_words: int = 20) -> Item:
+def _drill(label_set: LabelSet, rng: np.random.Generator) -> Item:
     """Text-only item that asks to repeat random words.
 
     Copying needs the same circuit as a comparison of segments ("what came after this word before?"), and a new
     language model learns it quickest this way.
-
-    Parameters
-    ----------
-    label_set : LabelSet
-        Its labels are among the words.
-    rng : Generator
-        Draws the words.
-    n_words : int
-        How many.
     """
     words = [*label_set.labels, *INTENSITIES, *REGIONS, *BANDS, *LETTERS, "low", "high", "more", "fits", "shows"]
-    chosen = " ".join(words[i] for i in rng.choice(len(words), size=n_words, replace=False))
+    chosen = " ".join(words[i] for i in rng.choice(len(words), size=20, replace=False))
     return _item("drill", 0, [f"Notes: {chosen}"], "", f"Notes: {chosen}", [])
 
 
@@ -425,7 +416,7 @@ class ItemBuilder:
         """Item of :func:`match`."""
         group = self._distinct(3)
         target = int(self.rng.integers(3))
-        return match(group, target, self._scenario(group[target].label, zero_shot), self.label_set, self.rng, zero_shot)
+        return match(group, target, self._scenario(group[target].label, zero_shot), self.rng, zero_shot)
 
     def zero_match(self) -> Item:
         """Item of :func:`match` with a zero-shot scenario and wording."""
@@ -517,17 +508,17 @@ class OneSubjectBuilder:
 
 
 def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
-    """Copying drills (:func:`drill`), the first training of a small language model.
+    """Copying drills (:func:`_drill`), the first training of a small language model.
 
     Parameters
     ----------
     label_set : LabelSet
-        As for :func:`drill`.
+        As for :func:`_drill`.
     n, seed : int
         Number of items, and seed of the draws.
     """
     rng = np.random.default_rng(seed)
-    return [drill(label_set, rng) for _ in range(n)]
+    return [_drill(label_set, rng) for _ in range(n)]
 
 
 def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:

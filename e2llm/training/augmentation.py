@@ -162,7 +162,7 @@ def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.n
 
 
 @torch.no_grad()
-def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], chunk: int = 64) -> np.ndarray:
+def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit]) -> np.ndarray:
     """Encoder tokens of band-edited windows.
 
     Parameters
@@ -173,15 +173,13 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], chunk: 
         Dataset.
     edits : sequence of Edit
         What to change.
-    chunk : int
-        Windows at a time.
 
     Returns
     -------
     ndarray, shape (n_edits, 16, eeg_width)
     """
     encoder.eval()
-    parts = [edits[start : start + chunk] for start in range(0, len(edits), chunk)]
+    parts = [edits[start : start + 64] for start in range(0, len(edits), 64)]
     found = [encoder(corpus.equalize(band_edited(corpus, part), corpus.norm_groups[[edit.row for edit in part]]))
              for part in parts]
     return torch.cat(found).flatten(2).numpy()

@@ -76,24 +76,8 @@ def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) ->
 
 
 @torch.no_grad()
-def pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Mean token of windows by an encoder: the picture before training.
-
-    Parameters
-    ----------
-    encoder : EEGPT
-        Put into evaluation mode.
-    corpus : Corpus
-        Dataset.
-    rows : ndarray of int, shape (n_rows,)
-        Windows.
-    batch : int
-        About how many windows are encoded at a time.
-
-    Returns
-    -------
-    ndarray, shape (n_rows, token_width)
-    """
+def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Mean token of windows by an encoder, shape (n_rows, token_width): the picture before training."""
     encoder.eval()
     data, norm_groups = corpus.windows.data, corpus.norm_groups
     parts = [encoder(corpus.equalize(data[some], norm_groups[some])).mean(1).flatten(1).numpy()
@@ -127,7 +111,7 @@ def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitPa
     """
     encoder, initialization = new_encoder(corpus, size, weights, params.seed)
     rows, train, windows = corpus.split.used, corpus.split.train, corpus.windows
-    before, augmented = pooled_tokens(encoder, corpus, rows), AugmentedWindows.draw(corpus, train, params.seed)
+    before, augmented = _pooled_tokens(encoder, corpus, rows), AugmentedWindows.draw(corpus, train, params.seed)
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
     order = mixed_order(corpus.labels, corpus.subjects, train, params)
     order = augmented.append_augmented(order, params.batch_size, n_augmented, params.seed)

@@ -243,7 +243,7 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
 
 @torch.no_grad()
 def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, rows: np.ndarray,
-                path: Path, batch: int = 64, on_step: Callable[..., None] | None = None) -> np.ndarray:
+                path: Path, batch: int = 64) -> np.ndarray:
     """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
 
     Parameters
@@ -258,8 +258,6 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
         ``.npy`` file to write.
     batch : int
         Windows at a time.
-    on_step : callable, optional
-        ``on_step(n)`` after each batch, with the number of windows done.
 
     Returns
     -------
@@ -274,8 +272,6 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
         if out is None:
             out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
         out[start : start + len(some)] = tokens
-        if on_step is not None:
-            on_step(start + len(some))
     out.flush()
     return np.load(path, mmap_mode="r")
 

@@ -68,16 +68,8 @@ def plain_axes(i: int) -> dict:
     return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
 
 
-def legend_right(ax: Axes, title: str | None = None) -> None:
-    """Put the legend to the right of a panel.
-
-    Parameters
-    ----------
-    ax : Axes
-        The panel.
-    title : str, optional
-        Of the legend.
-    """
+def _legend_right(ax: Axes, title: str | None = None) -> None:
+    """Put the legend to the right of a panel."""
     ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -344,7 +336,7 @@ def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
         ax.bar_label(bars, fontsize=8, padding=1)
     ax.set(title=title, ylabel="windows (count)", xlabel="label")
     ax.margins(y=0.12)
-    legend_right(ax, "part")
+    _legend_right(ax, "part")
     return figure
 
 
@@ -361,7 +353,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         ax.plot(history["step"][known], losses[name][known], label=str(name), linewidth=1.4, markersize=5, **look)
     scale = "linear" if (losses <= 0).any(axis=None) else "log"
     ax.set(title="Training", xlabel="step", ylabel=f"loss ({scale} scale)", yscale=scale)
-    legend_right(ax)
+    _legend_right(ax)
     return figure
 
 
@@ -447,7 +439,7 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
             ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=name, **plain_axes(i))
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
-    legend_right(ax)
+    _legend_right(ax)
     figure.suptitle(title)
     return figure
 
@@ -473,7 +465,7 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
     ax.set_yticks(table.index, table["name"])
     ax.set(xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
     ax.grid(axis="x", color="0.9", zorder=0)
-    legend_right(ax)
+    _legend_right(ax)
     figure.suptitle(title)
     return figure
 
@@ -580,7 +572,7 @@ def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
             ax.plot(100 * curve["share"], curve["random"], "--", label=f"{model}, at random", linewidth=1.2,
                     markersize=4, **plain_axes(i))
         ax.set(title=kind, xlabel="cells (%)", ylabel="log-probability of the answer (nats)")
-    legend_right(axes[1])
+    _legend_right(axes[1])
     figure.suptitle(title)
     return figure
 

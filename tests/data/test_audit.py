@@ -238,7 +238,7 @@ def test_random_windows_are_refused_unless_their_leaks_are_accepted():
         make_split(INDEX, "random_windows")
     split = make_split(INDEX, "random_windows", accept_leaks=True)
     findings = audit(split, INDEX, accept=accepted_rules("random_windows", True))
-    assert split.leaky and split.statement.startswith("LEAKY") and "clip_on_both_sides" in stamp(findings)
+    assert split.traits.leaky and split.statement.startswith("LEAKY") and "clip_on_both_sides" in stamp(findings)
     assert not any(PROTOCOLS[name].leaky for name, _ in CLEAN)
     assert accepted_rules("random_windows", False) == () and accepted_rules("joint", True) == ()
 

@@ -263,8 +263,8 @@ def test_across_contexts(two_ways, protocol, fold, trained, tested):
     assert contexts == {"train": {trained}, "val": {trained}, "test": {tested}}
     assert all(len(labels) == 7 for labels in sides(two_ways, split, "label").values())
     assert not set(two_ways["context"].iloc[split.fit]) & {tested}  # no statistics come from the test context
-    assert split.context_disjoint
-    assert split.subject_disjoint == (protocol == "cross_context_joint") == (not overlaps(people))
+    assert split.traits.context_disjoint
+    assert split.traits.subject_disjoint == (protocol == "cross_context_joint") == (not overlaps(people))
     assert "context unseen" in split.statement or "context both unseen" in split.statement
     trials = two_ways.assign(trial=two_ways["subject"] + "/" + two_ways["clip"].astype(str))
     assert not overlaps(sides(trials, split, "trial"))

@@ -94,7 +94,7 @@ class SeedVII(Source):
             if len(shape) != 2 or shape[0] != len(SEED_CHANNELS) or kind not in _NUMBERS:
                 raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) "
                                      "of numbers; use the files of EEG_preprocessed as they were distributed.")
-        check_save_info(self.root, recording.subject, self.emotions)
+        _check_save_info(self.root, recording.subject, self.emotions)
         return clips
 
     def _expected_clips(self) -> set[int]:
@@ -114,7 +114,7 @@ class SeedVII(Source):
     def trials(self, recording: Recording) -> Iterator[Trial]:
         """Trials of one recording, one clip in memory at a time."""
         clips = self.check(recording)
-        traces = read_intensities(self.root, recording.subject)
+        traces = _read_intensities(self.root, recording.subject)
         for clip in clips:
             try:
                 signal = loadmat(recording.path, variable_names=[clip])[clip]
@@ -133,21 +133,8 @@ def tables(root: Path) -> list[Path]:
     return [root / "emotion_label_and_stimuli_order.xlsx", root / "continuous_labels", root / "save_info"]
 
 
-def read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
-    """Intensity traces of one subject, one value per 4 s, by clip number as text.
-
-    Parameters
-    ----------
-    root : Path
-        The dataset.
-    subject : str
-        Subject whose file is read; without one there are no traces.
-
-    Raises
-    ------
-    RecordingError
-        If the file cannot be read.
-    """
+def _read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
+    """Intensity traces of one subject, one value per 4 s, by clip number as text; none without a file."""
     path = root / "continuous_labels" / f"{subject}.mat"
     if not path.is_file():
         return {}
@@ -157,23 +144,8 @@ def read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
         raise RecordingError(f"{path} holds no readable intensities ({error}): copy it again.") from None
 
 
-def check_save_info(root: Path, subject: str, emotions: dict[int, str]) -> None:
-    """Compare the labels of the spreadsheet with the folder names in save_info.
-
-    Parameters
-    ----------
-    root : Path
-        The dataset.
-    subject : str
-        Subject whose tables are read.
-    emotions : dict of int to str
-        Clip to emotion, from :func:`read_stimuli_order`.
-
-    Raises
-    ------
-    RecordingError
-        If a table cannot be read, or disagrees.
-    """
+def _check_save_info(root: Path, subject: str, emotions: dict[int, str]) -> None:
+    """Compare the labels of the spreadsheet with the folder names in save_info; RecordingError if they disagree."""
     for path in sorted((root / "save_info").glob(f"{subject}_*_save_info.csv")):
         session = int(path.name.split("_")[2])
         try:
@@ -290,7 +262,7 @@ class SeedVIIRaw(Source):
         """Channels of one recording; raises RecordingError with the fact if it cannot be used."""
         raw, _ = self._open(recording)
         self._stretches(recording, raw)
-        check_save_info(self.root, recording.subject, self.emotions)
+        _check_save_info(self.root, recording.subject, self.emotions)
         return list(SEED_CHANNELS)
 
     def _stretches(self, recording: Recording, raw: mne.io.BaseRaw) -> list[tuple[float, float]]:
@@ -351,7 +323,7 @@ class SeedVIIRaw(Source):
         """Clips of one recording, one in memory at a time."""
         self.check(recording)
         raw, match = self._open(recording)
-        session, traces = self.sessions[recording.name], read_intensities(self.root, recording.subject)
+        session, traces = self.sessions[recording.name], _read_intensities(self.root, recording.subject)
         for place, (start, stop) in enumerate(self._stretches(recording, raw), start=1):
             clip = (session - 1) * CLIPS_A_SESSION + place
             if clip not in self.emotions:

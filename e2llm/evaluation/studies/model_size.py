@@ -140,22 +140,14 @@ def all_sums(engine: InferenceEngine, corpus: Corpus, head_logits: np.ndarray, n
         Generated tokens a second.
     """
     items = prediction_items(corpus, corpus.split.test, seed)
-    found, direct, speed = basic_sums(engine, corpus, items, seed)
-    found |= head_sums(head_logits, corpus)
-    found |= zero_shot_sums(engine, corpus, n_items, seed) | wording_sums(engine, corpus, items, seed)
+    found, direct, speed = _basic_sums(engine, corpus, items, seed)
+    found |= _head_sums(head_logits, corpus)
+    found |= _zero_shot_sums(engine, corpus, n_items, seed) | wording_sums(engine, corpus, items, seed)
     return sums_table(found), direct, speed
 
 
-def head_sums(logits: np.ndarray, corpus: Corpus) -> Sums:
-    """Sums of the encoder's own classifier.
-
-    Parameters
-    ----------
-    logits : ndarray, shape (n_test, n_classes)
-        Of the test windows.
-    corpus : Corpus
-        Windows and split.
-    """
+def _head_sums(logits: np.ndarray, corpus: Corpus) -> Sums:
+    """Sums of the encoder's own classifier, from its logits of the test windows."""
     test = corpus.split.test
     probabilities, truth, subjects = softmax(logits.astype(float), axis=1), corpus.labels[test], corpus.subjects[test]
     answers = confusion_sums(truth, probabilities.argmax(axis=1), subjects, len(corpus.label_set))
@@ -163,16 +155,9 @@ def head_sums(logits: np.ndarray, corpus: Corpus) -> Sums:
                                                                                               subjects)}
 
 
-def basic_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item], seed: int) -> tuple[Sums, np.ndarray, float]:
-    """Sums of tier 1, with EEG and under both controls; the closed-set answers; generated tokens a second.
-
-    Parameters
-    ----------
-    engine, corpus, seed
-        As in :func:`all_sums`.
-    items : list of Item
-        Tier-1 questions about the test windows.
-    """
+def _basic_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item],
+                seed: int) -> tuple[Sums, np.ndarray, float]:
+    """Sums of tier 1, with EEG and under both controls; the closed-set answers; generated tokens a second."""
     test, n_classes = corpus.split.test, len(corpus.label_set)
     truth, subjects, found = corpus.labels[test], corpus.subjects[test], {}
     for source, (variant, asked) in variants(engine, items, corpus.windows.index, test, seed + 1).items():
@@ -218,18 +203,8 @@ def claim_sums(corpus: Corpus, rows: np.ndarray, claims: Sequence[Sequence[Claim
     return sums
 
 
-def zero_shot_sums(engine: InferenceEngine, corpus: Corpus, n_items: int, seed: int) -> Sums:
-    """Sums of each zero-shot kind that the source serves, and of all of them side by side.
-
-    Parameters
-    ----------
-    engine : InferenceEngine
-        The model with its features.
-    corpus : Corpus
-        Its test windows are asked about.
-    n_items, seed : int
-        Items of each kind, and seed of items and controls.
-    """
+def _zero_shot_sums(engine: InferenceEngine, corpus: Corpus, n_items: int, seed: int) -> Sums:
+    """Sums of each zero-shot kind that the source serves, and of all of them side by side."""
     builder, found = OneSubjectBuilder.of_test(corpus, seed), {}
     people = np.unique(corpus.subjects[corpus.split.test]).astype(str)
     for kind in (kind for kind in TIER_3 if kind in builder.kinds()):
