@@ -10,8 +10,8 @@ The whole pipeline, on simulated EEG. It needs no download and takes about ten m
 
     run = e2llm.Run.open("first")  # all that is made lies in runs/first/; a finished stage is not made again
     e2llm.preprocess(run, "seed-vii", e2llm.simulate("data/twin"))  # recordings -> windows of 4 s
-    protocol = {"protocol": "joint"}  # the test part has subjects and clips that no training sees
-    e2llm.train_encoder(run, e2llm.open_dataset(run, protocol), protocol)  # stage 1
+    split_settings = {"protocol": "joint"}  # the test part has subjects and clips that no training sees
+    e2llm.train_encoder(run, e2llm.open_dataset(run, split_settings), split_settings)  # stage 1
     dataset = e2llm.open_dataset(run)  # now with the evidence that the encoder predicts
     e2llm.make_language_model(run, dataset)  # trained from text alone
     e2llm.align(run, dataset)  # stage 2: the projector

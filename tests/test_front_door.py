@@ -109,9 +109,9 @@ def test_a_stage_without_arguments_is_the_stage_of_its_lesson(name):
             exec(compile(ast.Module([node], []), str(path), "exec"), known)
     calls = [node for node in ast.walk(ast.parse("\n".join(others))) if isinstance(node, ast.Call)]
     (call,) = [node for node in calls if ast.unparse(node.func) == f"e2llm.{name}"]
-    protocol = {"protocol": known["split_settings"]} if name == "train_encoder" else {}
+    settings = {"split_settings": known["split_settings"]} if name == "train_encoder" else {}
     assert _asked(lambda: eval(compile(ast.Expression(call), str(path), "eval"), known)) == _asked(
-        lambda: getattr(e2llm, name)(known["run"], known["corpus"], **protocol))
+        lambda: getattr(e2llm, name)(known["run"], known["corpus"], **settings))
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -118,10 +118,10 @@ def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: 
 
 def _examine(run: Run, corpus: Corpus) -> list[Finding]:
     """Audit everything that is known of how the models of a run were made; see :func:`e2llm.data.audit.audit`."""
-    protocol = run.require("encoder")["params"]["protocol"]
+    settings = run.require("encoder")["params"]["protocol"]
     items = [item for stage in ("projector", "adapter") for item in read_items(run.path / stage / "items.jsonl")]
-    return audit(corpus.split, corpus.windows.index, accept=accepted_rules(protocol["protocol"],
-                                                                           protocol.get("accept_leaks", False)),
+    return audit(corpus.split, corpus.windows.index, accept=accepted_rules(settings["protocol"],
+                                                                           settings.get("accept_leaks", False)),
                  power=np.asarray(corpus.windows.power), items=items,
                  neighbor_worth=neighbor_worth(corpus.windows.index, corpus.split),
                  session_worth=session_worth(corpus.windows.index, corpus.split))

@@ -82,7 +82,7 @@ class Study(NamedTuple):
 # ---------------------------------------------------------------- one initialization in one fold
 
 
-def begin(base: Run, start: str, protocol: dict, plan: Plan) -> Run:
+def begin(base: Run, start: str, split_settings: dict, plan: Plan) -> Run:
     """The run of an initialization in a fold, up to the answers of its linear probe; what is finished is kept.
 
     Parameters
@@ -91,7 +91,7 @@ def begin(base: Run, start: str, protocol: dict, plan: Plan) -> Run:
         With finished windows.
     start : str
         One of :data:`e2llm.evaluation.studies.initialization.INITIALIZATIONS`.
-    protocol : dict
+    split_settings : dict
         Arguments of :func:`e2llm.data.splits.make_split`, ``fold`` among them.
     plan : Plan
         Schedules.
@@ -102,12 +102,12 @@ def begin(base: Run, start: str, protocol: dict, plan: Plan) -> Run:
         For an unknown initialization.
     """
     _check([start])
-    run = Run.open(f"{base.name}-init-{start}-fold{protocol['fold']}")
+    run = Run.open(f"{base.name}-init-{start}-fold{split_settings['fold']}")
     share_stages(base, run, ("windows",))
-    corpus = open_dataset(run, protocol)
+    corpus = open_dataset(run, split_settings)
     if start in PRETRAINED_FROM:
-        pretrain(run, corpus, protocol, plan.size, plan.pretraining, plan.mask, PRETRAINED_FROM[start])
-    probe(run, corpus, protocol, start, plan)
+        pretrain(run, corpus, split_settings, plan.size, plan.pretraining, plan.mask, PRETRAINED_FROM[start])
+    probe(run, corpus, split_settings, start, plan)
     return run
 
 
@@ -132,7 +132,7 @@ def weights_of(run: Run, start: str) -> str:
     return path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path)
 
 
-def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> Stage:
+def probe(run: Run, corpus: Corpus, split_settings: dict, start: str, plan: Plan) -> Stage:
     """Logistic regression on the mean tokens of the untrained encoder; leaves class indices of the test windows.
 
     Parameters
@@ -141,7 +141,7 @@ def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> S
         Made by :func:`begin`.
     corpus : Corpus
         Its dataset; the strength of the regularization is chosen on the validation part.
-    protocol : dict
+    split_settings : dict
         Arguments of :func:`e2llm.data.splits.make_split`, ``fold`` among them.
     start : str
         One of :data:`e2llm.evaluation.studies.initialization.INITIALIZATIONS`.
@@ -150,7 +150,7 @@ def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> S
     """
     needs = ("windows", "pretraining") if start in PRETRAINED_FROM else ("windows",)
     seed = plan.pretraining.seed
-    settings = {"protocol": protocol, "start": start, "encoder": asdict(eegpt_config(plan.size)), "seed": seed}
+    settings = {"protocol": split_settings, "start": start, "encoder": asdict(eegpt_config(plan.size)), "seed": seed}
     stage = run.stage("probe", settings, needs=needs)
     if stage.done:
         return stage
@@ -161,7 +161,7 @@ def probe(run: Run, corpus: Corpus, protocol: dict, start: str, plan: Plan) -> S
     return stage.finish(origin=origin)
 
 
-def train(run: Run, start: str, protocol: dict, plan: Plan) -> Stage:
+def train(run: Run, start: str, split_settings: dict, plan: Plan) -> Stage:
     """Stage 1 from an initialization, in the run that :func:`begin` has made.
 
     Parameters
@@ -170,39 +170,39 @@ def train(run: Run, start: str, protocol: dict, plan: Plan) -> Stage:
         Made by :func:`begin`.
     start : str
         One of :data:`e2llm.evaluation.studies.initialization.INITIALIZATIONS`.
-    protocol : dict
+    split_settings : dict
         Arguments of :func:`e2llm.data.splits.make_split`, ``fold`` among them.
     plan : Plan
         Schedules.
     """
     changes = {"patch_dropout": plan.patch_dropout, "channel_dropout": plan.channel_dropout}
-    return train_encoder(run, open_dataset(run, protocol), protocol, plan.size, changes, weights_of(run, start),
-                         plan.stage_1, plan.head, plan.edited)
+    return train_encoder(run, open_dataset(run, split_settings), split_settings, plan.size, changes,
+                         weights_of(run, start), plan.stage_1, plan.head, plan.edited)
 
 
-def gather(runs: Mapping[str, Run], protocol: dict, trained: bool) -> pd.DataFrame:
+def gather(runs: Mapping[str, Run], split_settings: dict, trained: bool) -> pd.DataFrame:
     """Answers to the test windows of one fold.
 
     Parameters
     ----------
     runs : mapping
         Initialization to its run.
-    protocol : dict
+    split_settings : dict
         Of the fold.
     trained : bool
         Whether stage 1 was trained too.
     """
-    corpus = open_dataset(next(iter(runs.values())), protocol)
+    corpus = open_dataset(next(iter(runs.values())), split_settings)
     answers = {(PROBED, start): np.load(run.path / "probe" / "answers.npy") for start, run in runs.items()}
     if trained:
         answers |= {(TRAINED, start): head_answers(run, corpus.split.test) for start, run in runs.items()}
-    return answer_table(corpus, protocol["fold"], answers)
+    return answer_table(corpus, split_settings["fold"], answers)
 
 
 # ---------------------------------------------------------------- all of them
 
 
-def study(base: Run, protocol: dict, folds: Sequence[int], plan: Plan | None = None,
+def study(base: Run, split_settings: dict, folds: Sequence[int], plan: Plan | None = None,
           starts: Sequence[str] = INITIALIZATIONS) -> Study:
     """Make and test every initialization in every fold that is not finished yet, and write the tables of all.
 
@@ -214,7 +214,7 @@ def study(base: Run, protocol: dict, folds: Sequence[int], plan: Plan | None = N
     ----------
     base : Run
         With finished windows.
-    protocol : dict
+    split_settings : dict
         Arguments of :func:`e2llm.data.splits.make_split` but the fold; whole people should be held out.
     folds : sequence of int
         Different ones; their test parts may not overlap.
@@ -233,7 +233,7 @@ def study(base: Run, protocol: dict, folds: Sequence[int], plan: Plan | None = N
     if not starts or not folds:
         raise ValueError(f"A study needs one initialization and one fold or more, not {tuple(starts)} and "
                          f"{tuple(folds)}.")
-    tests, settings = (1 if plan.stage_1 is None else 2), {fold: {**protocol, "fold": fold} for fold in folds}
+    tests, settings = (1 if plan.stage_1 is None else 2), {fold: {**split_settings, "fold": fold} for fold in folds}
     runs: dict[int, dict[str, Run]] = {fold: {} for fold in folds}
     with Progress(base, tests * len(folds) * len(starts), "initializations") as progress:
         for fold in folds:

@@ -25,15 +25,15 @@ from ..training.trainer import FitParams, Samples, fit
 from .runs import Progress, Run, Stage
 
 
-def pretrain(run: Run, corpus: Corpus, protocol: dict, size: str, params: FitParams, mask: PretrainParams | None = None,
-             start: str = "scaled", parts: Sequence[str] = ("train",)) -> Stage:
+def pretrain(run: Run, corpus: Corpus, split_settings: dict, size: str, params: FitParams,
+             mask: PretrainParams | None = None, start: str = "scaled", parts: Sequence[str] = ("train",)) -> Stage:
     """Masked pretraining on windows of a corpus, as the stage ``pretraining``.
 
     Its ``encoder.safetensors`` is what ``encoder_weights`` takes.
 
     Parameters
     ----------
-    run, corpus, protocol
+    run, corpus, split_settings
         As in :func:`e2llm.app.stages.train_encoder`.
     size : str
         Published size of the encoder.
@@ -56,7 +56,7 @@ def pretrain(run: Run, corpus: Corpus, protocol: dict, size: str, params: FitPar
     if not parts or set(parts) - set(PARTS):
         raise ValueError(f"parts must name some of {', '.join(PARTS)}, not {list(parts)}.")
     mask, config = mask or PretrainParams(), eegpt_config(size)
-    wanted = {"protocol": protocol, "encoder": asdict(config), "start": start, "parts": sorted(parts),
+    wanted = {"protocol": split_settings, "encoder": asdict(config), "start": start, "parts": sorted(parts),
               "mask": asdict(mask), "fit": asdict(params)}
     stage = run.stage("pretraining", wanted, needs=("windows",), inputs=initialization_key(start))
     if stage.done:

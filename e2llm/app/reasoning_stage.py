@@ -16,7 +16,7 @@ from ..data import band_edits
 from ..data.dataset import Corpus
 from ..evaluation import counterfactual, reasoning
 from ..evaluation.attribution import Scorer, attribution_tables, head_score, language_score
-from ..evaluation.controls import Source, shuffled
+from ..evaluation.controls import EEGInput, shuffled
 from ..evaluation.reasoning import generate_explanations
 from ..models.inference import sample
 from ..tasks.items import prediction_items, read_items, write_items
@@ -161,8 +161,8 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     explanations = generate_explanations(engine, corpus, items)
     control = generate_explanations(shuffled(engine, corpus.windows.index, rows, seed + 1), corpus, items)
     after = generate_explanations(open_engine(run, "feedback"), corpus, items)
-    claims = {"LLM": explanations.claims, "LLM after feedback": after.claims, f"LLM, {Source.SHUFFLED}": control.claims,
-              **reasoning.baseline_claims(corpus, rows, seed)}
+    claims = {"LLM": explanations.claims, "LLM after feedback": after.claims,
+              f"LLM, {EEGInput.SHUFFLED}": control.claims, **reasoning.baseline_claims(corpus, rows, seed)}
     changed, meaning = reasoning.interventions(engine, corpus, explanations, seed)
     encoder = load_encoder(run, corpus).encoder
     edits = {target: reasoning.counterfactuals(engine, corpus, explanations, rows, encoder, seed, target)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.dataset import Corpus
-from ..evaluation.controls import Source
+from ..evaluation.controls import EEGInput
 from ..evaluation.reasoning import claims_table, generate_explanations, thought_of
 from ..evaluation.studies.fluency import fluency
 from ..tasks.items import prediction_items, read_items
@@ -97,7 +97,7 @@ def _answers(run: Run) -> list[dict]:
     tables = run.read_metrics()["tables"]
     first = [row | {"group": "tier 1"} for row in tables["tier_1"]
              if row["name"].startswith("LLM") or row["name"] == "stage-1 head"]
-    others = [row | {"group": "tiers 2 and 3"} for row in tables["tiers_2_and_3"] if row["group"] == Source.EEG]
+    others = [row | {"group": "tiers 2 and 3"} for row in tables["tiers_2_and_3"] if row["group"] == EEGInput.EEG]
     return [row | {"run": run.name} for row in first + others]
 
 

@@ -89,26 +89,26 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
     return stage
 
 
-def open_dataset(run: Run, protocol: dict | None = None) -> Corpus:
+def open_dataset(run: Run, split_settings: dict | None = None) -> Corpus:
     """Windows of a run under a protocol.
 
     Parameters
     ----------
     run : Run
         With a finished ``windows`` stage.
-    protocol : dict, optional
+    split_settings : dict, optional
         Arguments of :func:`e2llm.data.splits.make_split`; default those that the encoder stage was trained with.
     """
-    if protocol is None:
-        protocol = run.require("encoder")["params"]["protocol"]
+    if split_settings is None:
+        split_settings = run.require("encoder")["params"]["protocol"]
     folder = run.path / "windows"
     run.require("windows")
     windows = Windows.open(folder / "signal")
     stored = json.loads((folder / "labels.json").read_text())
     predicted_evidence = None
-    if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == protocol:
+    if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == split_settings:
         predicted_evidence = np.load(run.path / "encoder" / "predicted_evidence.npy")
-    return Corpus.build(windows, LabelSet.from_dict(stored), protocol, predicted_evidence)
+    return Corpus.build(windows, LabelSet.from_dict(stored), split_settings, predicted_evidence)
 
 
 def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
@@ -134,7 +134,7 @@ def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
     return new_encoder(corpus, config_from(kept["encoder"]), kept["weights"], kept["fit"]["seed"])[0]
 
 
-def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS.encoder_size,
+def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DEFAULTS.encoder_size,
                   size_changes: dict | None = None, weights: str = DEFAULTS.encoder_weights,
                   params: FitParams | None = None, head: HeadParams | None = None,
                   augmented_windows: int = DEFAULTS.augmented_windows) -> Stage:
@@ -146,7 +146,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS
         With a finished stage ``windows``.
     corpus : Corpus
         Its dataset.
-    protocol : dict
+    split_settings : dict
         Arguments of :func:`e2llm.data.splits.make_split` that the dataset was opened with.
     size : str
         Name of a registered encoder size; see :func:`e2llm.models.encoders.encoder_config`.
@@ -169,7 +169,7 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS
     head = head or HeadParams(supcon=DEFAULTS.supcon_weight, spectral=DEFAULTS.spectral_weight,
                               change=DEFAULTS.change_weight)
     config = encoder_config(size, **size_changes)
-    wanted = {"protocol": protocol, "encoder": config_values(config), "weights": weights, "fit": asdict(params),
+    wanted = {"protocol": split_settings, "encoder": config_values(config), "weights": weights, "fit": asdict(params),
               "head": asdict(head), "augmented_windows": augmented_windows}
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
     if stage.done:

@@ -154,13 +154,13 @@ def measure_edited(corpus: Corpus, edits: Sequence[Edit], chunk: int = 128) -> n
     Returns
     -------
     ndarray, shape (n_edits, n_evidence)
-        Z-scores relative to ``corpus.baseline``.
+        Z-scores relative to ``corpus.statistics``.
     """
     windows, parts = corpus.windows, []
     for i in range(0, len(nonempty(edits)), chunk):
         some = edits[i : i + chunk]
         values, _ = evidence(*measure(band_edited(corpus, some), windows.sfreq, windows.ch_names), windows.ch_names)
-        parts.append(corpus.baseline.z(values, corpus.norm_groups[[edit.row for edit in some]]))
+        parts.append(corpus.statistics.z(values, corpus.norm_groups[[edit.row for edit in some]]))
     return np.concatenate(parts)
 
 
@@ -232,7 +232,7 @@ def _draw(corpus: Corpus, row: int, rng: np.random.Generator, target: float) -> 
     i = int(rng.integers(len(corpus.evidence_names.pairs)))
     (band, region), before = corpus.evidence_names.pairs[i], level(corpus.z[row, i])
     sign = {"low": 1, "high": -1, "typical": int(rng.choice([-1, 1]))}[before]
-    sd = corpus.baseline.sd[corpus.baseline.subjects.index(corpus.norm_groups[row]), i]
+    sd = corpus.statistics.sd[corpus.statistics.subjects.index(corpus.norm_groups[row]), i]
     db = float((sign * target - corpus.z[row, i]) * sd * 20.0 / np.log(10.0))
     return Edit(row, str(corpus.subjects[row]), f"{region} {band}", band, region, db, before,
                 "high" if sign > 0 else "low")

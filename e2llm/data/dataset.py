@@ -11,7 +11,7 @@ import numpy as np
 from ..core.claims import MAX_ABS_Z, EvidenceNames
 from ..core.labels import LabelSet
 from .features import differential_entropy, evidence, group_entropy, scalp_groups
-from .normalization import Baseline, Equalizer
+from .normalization import Equalizer, FeatureStatistics
 from .preprocessing import Windows
 from .protocols import Split
 from .splits import make_split
@@ -32,7 +32,7 @@ class Corpus:
     equalize : Equalizer
         Makes the encoder's input from signals in microvolts.
     z : ndarray, shape (n_windows, n_evidence)
-        Evidence in standard deviations from the baseline of the window's normalization group.
+        Evidence in standard deviations from the mean of the window's normalization group.
     evidence_names : EvidenceNames
         Columns of ``z``.
     spectral : ndarray, shape (n_windows, n_evidence + n_groups * n_bands)
@@ -41,9 +41,9 @@ class Corpus:
         Class indices.
     subjects, norm_groups : ndarray of str, shape (n_windows,)
         Subject and normalization group of every window (:meth:`e2llm.data.protocols.Split.norm_groups`).
-    baseline : Baseline
-        The baseline of ``z``, of every normalization group.
-    channel_baseline : Baseline
+    statistics : FeatureStatistics
+        What ``z`` is relative to, for every normalization group.
+    channel_statistics : FeatureStatistics
         The same for the differential entropy of every channel and band: what scalp maps are compared with.
     predicted_evidence : ndarray, shape (n_windows, n_evidence), optional
         ``z`` as the evidence probe predicts it from encoder tokens; NaN for windows outside the split, None before
@@ -60,14 +60,14 @@ class Corpus:
     labels: np.ndarray
     subjects: np.ndarray
     norm_groups: np.ndarray
-    baseline: Baseline
-    channel_baseline: Baseline
+    statistics: FeatureStatistics
+    channel_statistics: FeatureStatistics
     predicted_evidence: np.ndarray | None = None
 
     @classmethod
-    def build(cls, windows: Windows, label_set: LabelSet, protocol: Mapping[str, Any],
+    def build(cls, windows: Windows, label_set: LabelSet, split_settings: Mapping[str, Any],
               predicted_evidence: np.ndarray | None = None) -> Corpus:
-        """Split windows by a protocol, and fit all normalization on the rows that the split allows.
+        """Split windows, and fit all normalization on the rows that the split allows.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Corpus:
             Of one data source.
         label_set : LabelSet
             Labels of that source.
-        protocol : mapping
+        split_settings : mapping
             Arguments of :func:`e2llm.data.splits.make_split`.
         predicted_evidence : ndarray, shape (n_used, n_evidence), optional
             Predictions of the evidence probe for the rows ``split.used``.
@@ -83,17 +83,17 @@ class Corpus:
         Raises
         ------
         ValueError, LeakError
-            If the protocol does not fit these windows; see :func:`e2llm.data.splits.make_split`.
+            If the split does not fit these windows; see :func:`e2llm.data.splits.make_split`.
         """
-        split = make_split(windows.index, **protocol)
+        split = make_split(windows.index, **split_settings)
         norm_groups, power = split.norm_groups(windows.index), np.asarray(windows.power)
         values, names = evidence(power, np.asarray(windows.shape), windows.ch_names)
         groups = group_entropy(power, scalp_groups(windows.ch_names))
         channels = differential_entropy(power).reshape(len(power), -1)
-        baseline, group_baseline, channel_baseline = (
-            Baseline.fit(measured, norm_groups, split) for measured in (values, groups, channels))
-        z = baseline.z(values, norm_groups)
-        both = np.column_stack([z, group_baseline.z(groups, norm_groups)])
+        statistics, group_statistics, channel_statistics = (
+            FeatureStatistics.fit(measured, norm_groups, split) for measured in (values, groups, channels))
+        z = statistics.z(values, norm_groups)
+        both = np.column_stack([z, group_statistics.z(groups, norm_groups)])
         if predicted_evidence is not None:
             predicted, predicted_evidence = predicted_evidence, np.full(z.shape, np.nan, dtype=np.float32)
             predicted_evidence[split.used] = predicted
@@ -102,6 +102,6 @@ class Corpus:
             equalize=Equalizer.fit(power, norm_groups, split, windows.sfreq), z=z, evidence_names=names,
             spectral=np.clip(both, -MAX_ABS_Z, MAX_ABS_Z).astype(np.float32),
             labels=np.array([label_set.index(label) for label in windows.index["label"]]),
-            subjects=windows.index["subject"].to_numpy(dtype=object), norm_groups=norm_groups, baseline=baseline,
-            channel_baseline=channel_baseline, predicted_evidence=predicted_evidence,
+            subjects=windows.index["subject"].to_numpy(dtype=object), norm_groups=norm_groups, statistics=statistics,
+            channel_statistics=channel_statistics, predicted_evidence=predicted_evidence,
         )

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from ..core.labels import LabelSet
 from .dataset import Corpus
 from .features import differential_entropy, evidence, measure
-from .normalization import Baseline, Equalizer
+from .normalization import Equalizer, FeatureStatistics
 from .preprocessing import PreprocessParams, Windows, clean, cut_windows
 from .protocols import Split
 from .sources.base import RecordingError, Trial, bads_of, open_raw, place_channels, read_stretch
@@ -103,18 +103,18 @@ class NewSubject(Corpus):
         values, names = evidence(windows.power, windows.shape, windows.ch_names)
         if by_subject:
             entropy = differential_entropy(windows.power).reshape(n, -1)
-            baseline, channels = (Baseline.fit(measured, subjects, split) for measured in (values, entropy))
+            fitted, channels = (FeatureStatistics.fit(measured, subjects, split) for measured in (values, entropy))
             log_power = np.log(np.maximum(windows.power, 1e-12)).mean(axis=0)
             gain = np.exp(0.5 * (population.log_power - log_power)).astype(np.float32)
         else:
-            baseline, channels = (Baseline(mean[None], np.maximum(sd, 1e-6)[None], [subject])
+            fitted, channels = (FeatureStatistics(mean[None], np.maximum(sd, 1e-6)[None], [subject])
                                   for mean, sd in (population.evidence, population.entropy))
             gain = np.ones(population.log_power.shape, dtype=np.float32)
         return cls(
             windows=windows, label_set=label_set, split=split,
-            equalize=Equalizer(gain[None], [subject], windows.sfreq), z=baseline.z(values, subjects),
+            equalize=Equalizer(gain[None], [subject], windows.sfreq), z=fitted.z(values, subjects),
             evidence_names=names, spectral=np.zeros((n, 0), dtype=np.float32), labels=np.full(n, -1), subjects=subjects,
-            norm_groups=subjects, baseline=baseline, channel_baseline=channels,
+            norm_groups=subjects, statistics=fitted, channel_statistics=channels,
         )
 
 

@@ -1,4 +1,4 @@
-"""Normalization by subject: equalization of the encoder's input, alignment of channels, and baselines of features.
+"""Normalization by subject: equalization of the encoder's input, alignment of channels, and statistics of features.
 
 All are fitted on the rows that a split allows (:attr:`e2llm.data.protocols.Split.fit`) and use no label.
 """
@@ -188,7 +188,7 @@ def _inverse_spread(covariance: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class FeatureStatistics:
     """Mean and standard deviation of features for each normalization group.
 
     Parameters
@@ -204,7 +204,7 @@ class Baseline:
     subjects: list[str]
 
     @classmethod
-    def fit(cls, features: np.ndarray, subjects: np.ndarray, split: Split) -> Baseline:
+    def fit(cls, features: np.ndarray, subjects: np.ndarray, split: Split) -> FeatureStatistics:
         """Fit on the split's rows; with ``population`` normalization, or for a group without rows, on all of these.
 
         Parameters
@@ -226,7 +226,7 @@ class Baseline:
         return cls(mean, np.maximum(sd, 1e-6), names)
 
     def z(self, features: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-        """Z-scores relative to the baseline.
+        """Z-scores relative to these statistics.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from ..data.dataset import Corpus
 from ..data.emotion_effects import Preset, oracle_probabilities
 from ..data.features import band_power, differential_entropy
-from ..data.normalization import ALIGNMENTS, Aligner, Baseline, Equalizer
+from ..data.normalization import ALIGNMENTS, Aligner, Equalizer, FeatureStatistics
 from ..data.preprocessing import Windows
 from ..data.protocols import Split
 from ..models.eegnet import EEGNetParams, decimated
@@ -72,9 +72,9 @@ class Entropy:
     def __init__(self, windows: Windows, split: Split, alignment: str) -> None:
         self.windows, self.norm_groups = windows, split.norm_groups(windows.index)
         self.align = Aligner.fit(windows.data, self.norm_groups, split, alignment) if alignment == "euclidean" else None
-        self.baseline = None
+        self.statistics = None
         if alignment == "z-score":
-            self.baseline = Baseline.fit(self._flat(np.asarray(windows.power)), self.norm_groups, split)
+            self.statistics = FeatureStatistics.fit(self._flat(np.asarray(windows.power)), self.norm_groups, split)
 
     @staticmethod
     def _flat(power: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ class Entropy:
 
     def _measured(self, power: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
         flat = self._flat(power)
-        return flat if self.baseline is None else self.baseline.z(flat, norm_groups)
+        return flat if self.statistics is None else self.statistics.z(flat, norm_groups)
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Features of rows of the corpus; band power that is stored already is not measured again."""

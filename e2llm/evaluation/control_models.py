@@ -11,7 +11,7 @@ from ..models.inference import InferenceEngine, closed_set
 from ..tasks.items import prediction_items
 from ..training.losses import EmotionEncoder
 from .baselines import LOGISTIC, Recipe, fit_baseline
-from .controls import Answerer, Source, battery, with_mean_token, with_random_projector, without_eeg
+from .controls import Answerer, EEGInput, battery, with_mean_token, with_random_projector, without_eeg
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def control_battery(corpus: Corpus, engine: InferenceEngine, model: EmotionEncod
         Of questions, controls and intervals.
     """
     test, items = corpus.split.test, prediction_items(corpus, corpus.split.test, seed)
-    within = {Source.NONE: closed_set(engine, without_eeg(items)),
+    within = {EEGInput.NONE: closed_set(engine, without_eeg(items)),
               "mean token": closed_set(with_mean_token(engine, corpus.split.train.tolist()), items),
               "random projector": closed_set(with_random_projector(engine, seed), items)}
     recipe = Recipe(LOGISTIC, "z-score")

@@ -29,7 +29,7 @@ class Role(StrEnum):
     CONTROL = "control"  # has lost the EEG of its window: must score chance
 
 
-class Source(StrEnum):
+class EEGInput(StrEnum):
     """EEG that a question is asked about: that of its window, or one of two controls."""
 
     EEG = "EEG"
@@ -95,7 +95,7 @@ def without_eeg(items: list[Item]) -> list[Item]:
 
 
 def variants(engine: InferenceEngine, items: list[Item], index: pd.DataFrame, rows: np.ndarray,
-             seed: int) -> dict[Source, tuple[InferenceEngine, list[Item]]]:
+             seed: int) -> dict[EEGInput, tuple[InferenceEngine, list[Item]]]:
     """Engine and items for the EEG and both of its controls.
 
     Parameters
@@ -105,8 +105,8 @@ def variants(engine: InferenceEngine, items: list[Item], index: pd.DataFrame, ro
     items : list of Item
         Questions about these windows.
     """
-    return {Source.EEG: (engine, items), Source.SHUFFLED: (shuffled(engine, index, rows, seed), items),
-            Source.NONE: (engine, without_eeg(items))}
+    return {EEGInput.EEG: (engine, items), EEGInput.SHUFFLED: (shuffled(engine, index, rows, seed), items),
+            EEGInput.NONE: (engine, without_eeg(items))}
 
 
 # Signals (n, channels, samples) in microvolts and normalization groups (n,) -> class indices (n,)
@@ -243,7 +243,7 @@ def permuted_channels(signals: np.ndarray, subjects: np.ndarray, labels: np.ndar
 
 
 SIGNAL_CONTROLS: dict[str, SignalControl] = {
-    Source.SHUFFLED: shuffled_within_subject, "noise with matched spectrum": matched_noise,
+    EEGInput.SHUFFLED: shuffled_within_subject, "noise with matched spectrum": matched_noise,
     "phase-randomized": phase_randomized, "permuted channels": permuted_channels,
 }
 # They destroy a part of the signal: what is left may score above chance
@@ -296,7 +296,7 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
         null = truth, subjects, clips, n_permutations, seed
         p = label_permutation(score, *null)["p"]
         p_clips = label_permutation(score, *null, shared=True)["p"] if same_for_all else np.nan
-        rows.append(balanced_accuracy(truth, intact, subjects, n_classes, seed).row(name, group=Source.EEG,
+        rows.append(balanced_accuracy(truth, intact, subjects, n_classes, seed).row(name, group=EEGInput.EEG,
                                                                                     role=Role.MODEL)
                     | {"p": p, "p clips": p_clips})
         answers = {control: answer(change(signals, subjects, truth, np.random.default_rng(seed)), norm_groups)

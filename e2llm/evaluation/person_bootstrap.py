@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import page_trend_test
 
-from .controls import Source
+from .controls import EEGInput
 from .metrics import (
     N_BINS,
     Confidence,
@@ -284,7 +284,7 @@ def sums_table(found: dict[tuple[Statistic, str], dict[str, np.ndarray]]) -> pd.
     return pd.DataFrame(rows, columns=list(PEOPLE[-4:]))
 
 
-def drawn(people: pd.DataFrame, measure: str, source: str = Source.EEG, seed: int = 0) -> dict[str, Drawn]:
+def drawn(people: pd.DataFrame, measure: str, source: str = EEGInput.EEG, seed: int = 0) -> dict[str, Drawn]:
     """A measure of every model size that has it, smallest first, on the same resampled people.
 
     Parameters

@@ -18,7 +18,7 @@ from ..models.eegpt import EEGPT
 from ..models.inference import InferenceEngine, closed_set, generate, score_options
 from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, distinct, fit_baseline
-from .controls import Role, Source, variants
+from .controls import EEGInput, Role, variants
 from .metrics import (
     Score,
     accuracy,
@@ -203,7 +203,7 @@ def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: E
     """
     test, labels = corpus.split.test, corpus.label_set.labels
     items, index = prediction_items(corpus, test, seed), corpus.windows.index.iloc[test]
-    names = {Source.EEG: "LLM", Source.SHUFFLED: "LLM, shuffled EEG", Source.NONE: "LLM, no EEG"}
+    names = {EEGInput.EEG: "LLM", EEGInput.SHUFFLED: "LLM, shuffled EEG", EEGInput.NONE: "LLM, no EEG"}
     scored = {source: closed_set(*asked)
               for source, asked in variants(engine, items, corpus.windows.index, test, seed + 1).items()}
     answers = {names[source]: found.argmax(axis=1) for source, found in scored.items()} | {"stage-1 head": head}
@@ -222,7 +222,7 @@ def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: E
     windows = index[["id", "subject", "session", "clip", "window", "label"]]
     return Tier1(pd.DataFrame([tier_1_row(corpus, name, answers[name], roles[name]) for name in order]),
                  comparisons(corpus, {name: answers[name] for name in order}),
-                 Predictions(windows, answers, scored[Source.EEG], labels), items,
+                 Predictions(windows, answers, scored[EEGInput.EEG], labels), items,
                  Answers([labels[i] for i in answers["LLM"]], texts, parsed))
 
 
@@ -288,9 +288,9 @@ def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int,
         items = builder.draw(kind, n_items)
         for source, asked in variants(engine, items, corpus.windows.index, corpus.split.test, seed + 1).items():
             score, given = score_items(*asked, seed)
-            role = Role.MODEL if source is Source.EEG else Role.CONTROL
+            role = Role.MODEL if source is EEGInput.EEG else Role.CONTROL
             rows.append(score.row(kind, tier=items[0].tier, group=source, role=role) | {"parsed": given.parse_rate})
-            if source is Source.EEG:
+            if source is EEGInput.EEG:
                 examples[kind] = Example(items[0], given.chosen[0], given.texts[0])
     return pd.DataFrame(rows), examples
 
@@ -382,7 +382,7 @@ def spread(metrics: dict[int, dict]) -> pd.DataFrame:
     for seed, content in metrics.items():
         for tier, rows in (("1", content["tables"]["tier_1"]), ("2 and 3", content["tables"]["tiers_2_and_3"])):
             for row in rows:
-                if tier == "1" or row["group"] == Source.EEG:
+                if tier == "1" or row["group"] == EEGInput.EEG:
                     scores.setdefault((tier, row["name"]), {})[seed] = score_of(pd.DataFrame([row]), row["name"])
     return pd.DataFrame([{"tier": tier, "name": name, **over_seeds(found), "chance": next(iter(found.values())).chance,
                           "seeds": len(found)} for (tier, name), found in scores.items()])

@@ -370,11 +370,11 @@ def channel_z(corpus: Corpus, rows: Sequence[int]) -> np.ndarray:
     """
     entropy = differential_entropy(np.asarray(corpus.windows.power))
     flat, rows = entropy.reshape(len(entropy), -1), list(rows)
-    return corpus.channel_baseline.z(flat[rows], corpus.norm_groups[rows]).reshape(len(rows), *entropy.shape[1:])
+    return corpus.channel_statistics.z(flat[rows], corpus.norm_groups[rows]).reshape(len(rows), *entropy.shape[1:])
 
 
 def _reference(corpus: Corpus, row: int) -> tuple[str, np.ndarray]:
-    """Name and rows of the reference of a window, the same as in :class:`e2llm.data.normalization.Baseline`."""
+    """Name and rows of the reference of a window, as in :class:`e2llm.data.normalization.FeatureStatistics`."""
     fit = corpus.split.fit
     own = fit[corpus.norm_groups[fit] == corpus.norm_groups[row]]
     if isinstance(corpus, NewSubject):  # windows of the population are not available

@@ -30,7 +30,7 @@ from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS, SEED_CHANNELS, eegpt_channels
 from e2llm.core.verdicts import Verdict
 from e2llm.data.features import differential_entropy
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import FeatureStatistics
 from e2llm.data.preprocessing import Windows
 from e2llm.models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
@@ -77,9 +77,9 @@ def corpus() -> SimpleNamespace:
     z[0, NAMES.columns.index("occipital alpha")], z[0, NAMES.columns.index("frontal theta")] = -2.5, 2.25
     norm_groups = index["subject"].to_numpy(dtype=object)
     split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalization="calibration")
-    channel_baseline = Baseline.fit(differential_entropy(power).reshape(N, -1), norm_groups, split)
+    channel_statistics = FeatureStatistics.fit(differential_entropy(power).reshape(N, -1), norm_groups, split)
     return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES,
-                           subjects=norm_groups, norm_groups=norm_groups, channel_baseline=channel_baseline,
+                           subjects=norm_groups, norm_groups=norm_groups, channel_statistics=channel_statistics,
                            equalize=lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3)
 
 

@@ -34,12 +34,12 @@ def windows() -> Windows:
 def test_evidence_is_relative_to_the_baseline_that_the_dataset_keeps(windows):
     corpus, split = Corpus.build(windows, SEED_VII, PROTOCOL), make_split(windows.index, **PROTOCOL)
     values, names = evidence(windows.power, windows.shape, CHANNELS)
-    assert corpus.evidence_names == names and corpus.baseline.subjects == ["1", "2", "3", "4", "5", "6"]
+    assert corpus.evidence_names == names and corpus.statistics.subjects == ["1", "2", "3", "4", "5", "6"]
     row = int(split.test[0])
     reference = values[split.fit][windows.index["subject"].to_numpy()[split.fit] == corpus.subjects[row]]
     expected = (values[row] - reference.mean(axis=0)) / reference.std(axis=0)
     np.testing.assert_allclose(corpus.z[row], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(corpus.z, corpus.baseline.z(values, corpus.norm_groups))
+    np.testing.assert_array_equal(corpus.z, corpus.statistics.z(values, corpus.norm_groups))
     clipped = corpus.z.clip(-MAX_ABS_Z, MAX_ABS_Z)
     np.testing.assert_allclose(corpus.spectral[:, : len(names.columns)], clipped, rtol=1e-6)
     assert [SEED_VII.labels[label] for label in corpus.labels] == windows.index["label"].tolist()
@@ -48,8 +48,8 @@ def test_evidence_is_relative_to_the_baseline_that_the_dataset_keeps(windows):
 def test_the_channel_baseline_is_fitted_on_the_same_rows(windows):
     corpus = Corpus.build(windows, SEED_VII, {**PROTOCOL, "normalization": "population"})
     entropy = differential_entropy(windows.power).reshape(len(windows), -1)
-    np.testing.assert_allclose(corpus.channel_baseline.mean[0], entropy[corpus.split.train].mean(axis=0), rtol=1e-5)
-    assert (corpus.channel_baseline.mean == corpus.channel_baseline.mean[0]).all()
+    np.testing.assert_allclose(corpus.channel_statistics.mean[0], entropy[corpus.split.train].mean(axis=0), rtol=1e-5)
+    assert (corpus.channel_statistics.mean == corpus.channel_statistics.mean[0]).all()
 
 
 def test_predicted_evidence_stands_at_the_rows_of_the_split(windows):

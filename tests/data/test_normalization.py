@@ -13,7 +13,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from e2llm.core.bands import BANDS
 from e2llm.data.features import band_power
-from e2llm.data.normalization import ALIGNMENTS, UV_TO_MV, Aligner, Baseline, Equalizer
+from e2llm.data.normalization import ALIGNMENTS, UV_TO_MV, Aligner, Equalizer, FeatureStatistics
 from e2llm.data.protocols import Split
 from e2llm.data.splits import make_split
 
@@ -137,13 +137,13 @@ def test_an_unknown_person_is_refused(noise, index, subjects):
         equalize(noise[:1], ["p9"])
 
 
-# --- the baseline
+# --- the statistics
 
 
 def test_z_scores_are_standard_on_the_fitted_rows(index, subjects):
     features = np.random.default_rng(2).gamma(3, 2, (120, 4)) * own_gains(subjects)[:, :1, 0] + 5
     split = split_of(index, "calibration")
-    z = Baseline.fit(features, subjects, split).z(features, subjects)
+    z = FeatureStatistics.fit(features, subjects, split).z(features, subjects)
     for name in ("p0", "p1", "p2"):
         own = z[split.fit][subjects[split.fit] == name]
         np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-12)
@@ -153,9 +153,9 @@ def test_z_scores_are_standard_on_the_fitted_rows(index, subjects):
 def test_one_baseline_for_everybody_from_the_training_people(index, subjects):
     features = np.random.default_rng(3).normal(2, 3, (120, 4)) + 4 * own_gains(subjects)[:, :1, 0]
     split = split_of(index, "population")
-    baseline = Baseline.fit(features, subjects, split)
-    assert (baseline.mean == features[split.train].mean(axis=0)).all()
-    z = baseline.z(features, subjects)
+    statistics = FeatureStatistics.fit(features, subjects, split)
+    assert (statistics.mean == features[split.train].mean(axis=0)).all()
+    z = statistics.z(features, subjects)
     np.testing.assert_allclose(z[split.train].mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(z[split.train].std(axis=0), 1)
 
@@ -164,14 +164,14 @@ def test_a_person_without_rows_is_measured_against_all(index, subjects):
     features = np.random.default_rng(4).normal(2, 3, (120, 4))
     split = split_of(index, "calibration")
     split = replace(split, fit=split.fit[subjects[split.fit] != "p2"])
-    baseline = Baseline.fit(features, subjects, split)
-    np.testing.assert_allclose(baseline.mean[2], features[split.fit].mean(axis=0))
-    np.testing.assert_allclose(baseline.sd[2], features[split.fit].std(axis=0))
+    statistics = FeatureStatistics.fit(features, subjects, split)
+    np.testing.assert_allclose(statistics.mean[2], features[split.fit].mean(axis=0))
+    np.testing.assert_allclose(statistics.sd[2], features[split.fit].std(axis=0))
 
 
 def test_a_constant_feature_gives_no_infinity(index, subjects):
     features = np.ones((120, 2))
-    assert (Baseline.fit(features, subjects, split_of(index, "calibration")).z(features, subjects) == 0).all()
+    assert (FeatureStatistics.fit(features, subjects, split_of(index, "calibration")).z(features, subjects) == 0).all()
 
 
 # --- no statistics from test rows
@@ -191,7 +191,7 @@ def test_only_transductive_levels_know_held_out_windows(noise, index, subjects, 
     power = band_power(noise * own_gains(subjects), SFREQ)
     changed = with_other_rows(power, getattr(split, part))
     gains = [Equalizer.fit(x, subjects, split, SFREQ).gain for x in (power, changed)]
-    baselines = [Baseline.fit(x.reshape(120, -1), subjects, split) for x in (power, changed)]
+    baselines = [FeatureStatistics.fit(x.reshape(120, -1), subjects, split) for x in (power, changed)]
     moved = [not np.array_equal(*gains), any(not np.array_equal(getattr(baselines[0], key), getattr(baselines[1], key))
                                              for key in ("mean", "sd"))]
     assert moved == [normalization == "transductive"] * 2
@@ -228,7 +228,7 @@ def test_levels_of_sessions_are_made_alike_by_session_normalization(noise, index
         split = make_split(index, "joint", normalization)
         norm_groups = split.norm_groups(index)
         power = band_power(noise * contact, SFREQ).reshape(len(index), -1)
-        z = Baseline.fit(np.log(power), norm_groups, split).z(np.log(power), norm_groups)[split.test]
+        z = FeatureStatistics.fit(np.log(power), norm_groups, split).z(np.log(power), norm_groups)[split.test]
         first = (index["session"].iloc[split.test] == 1).to_numpy()
         gap[normalization] = abs(z[first].mean() - z[~first].mean())
     assert gap["calibration"] > 1.5 and gap["session"] < 0.5

@@ -25,7 +25,7 @@ from e2llm.data.band_edits import (
     scale_band,
 )
 from e2llm.data.features import evidence, measure
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import FeatureStatistics
 from e2llm.evaluation.counterfactual import responses, summary, truthful
 from e2llm.tasks.thought_parser import Parsed, parse
 
@@ -194,8 +194,8 @@ def test_flat_windows_are_reported_and_left_out():
     corpus.windows.data[0] = 0.0
     corpus.windows.power, corpus.windows.shape = measure(corpus.windows.data, SFREQ, CHANNELS)
     values, _ = evidence(corpus.windows.power, corpus.windows.shape, CHANNELS)
-    corpus.baseline = Baseline.fit(values, corpus.norm_groups, corpus.split)
-    corpus.z = corpus.baseline.z(values, corpus.norm_groups)
+    corpus.statistics = FeatureStatistics.fit(values, corpus.norm_groups, corpus.split)
+    corpus.z = corpus.statistics.z(values, corpus.norm_groups)
     found = draw_clear_edits(corpus, np.arange(len(corpus.z)), np.random.default_rng(0), target=5.0)
     assert 0 in {edit.row for edit in found.unclear} and found.clear
     with pytest.raises(ValueError, match=r"None of 2 edits is clear.*flat windows"):

@@ -15,7 +15,7 @@ from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS, SEED_CHANNELS
 from e2llm.core.verdicts import Verdict, verdicts
 from e2llm.data.features import evidence
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import FeatureStatistics
 from e2llm.evaluation import metrics
 from e2llm.evaluation.faithfulness import (
     EvidenceRule,
@@ -95,7 +95,7 @@ def test_verdicts_agree_with_an_implementation_of_their_own():
     shape = rng.normal([-1.5, 10, 4], [0.2, 0.5, 0.4], size=(150, 3))
     values, names = evidence(power, shape, list(SEED_CHANNELS))
     everything = SimpleNamespace(fit=np.arange(150), normalization="subject")
-    z = Baseline.fit(values, subjects, everything).z(values, subjects)
+    z = FeatureStatistics.fit(values, subjects, everything).z(values, subjects)
     assert names.columns == COLUMNS and len(COLUMNS) == N_EVIDENCE
     claims = [Claim(feature, stated) for feature in COLUMNS for stated in ("low", "typical", "high")]
     truth = np.stack([independent_truth(power, shape, subjects, claim.feature, claim.level) for claim in claims],

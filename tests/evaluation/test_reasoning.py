@@ -21,7 +21,7 @@ from e2llm.data import band_edits
 from e2llm.data.band_edits import scale_band
 from e2llm.data.dataset import Corpus
 from e2llm.data.features import evidence, measure
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import FeatureStatistics
 from e2llm.evaluation import reasoning
 from e2llm.evaluation.reasoning import GeneratedExplanations
 from e2llm.tasks.items import prediction_items
@@ -370,9 +370,9 @@ def recorded() -> Corpus:
     labels = np.arange(n) % len(LABELS)
     index = pd.DataFrame({"subject": subjects, "label": [LABELS[i] for i in labels], "intensity": 0.5, "clip": 0})
     windows = SimpleNamespace(data=data, power=power, shape=spectral, ch_names=CHANNELS, sfreq=SFREQ, index=index)
-    baseline = Baseline.fit(values, subjects, split)
-    return Corpus(windows, SEED_VII, split, None, baseline.z(values, subjects), names, None, labels, subjects, subjects,
-                  baseline, None)
+    statistics = FeatureStatistics.fit(values, subjects, split)
+    return Corpus(windows, SEED_VII, split, None, statistics.z(values, subjects), names, None, labels, subjects,
+                  subjects, statistics, None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from e2llm.core.bands import BANDS
 from e2llm.core.montage import REGIONS
 from e2llm.data.band_edits import scale_band
 from e2llm.data.features import evidence, measure
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import FeatureStatistics
 
 SFREQ, SAMPLES = 256.0, 1024
 CHANNELS = ["F3", "FZ", "F4", "C3", "C4", "T7", "T8", "P3", "P4", "O1", "OZ", "O2"]
@@ -39,6 +39,6 @@ def make_corpus(n_people: int = 6, each: int = 20, spread_db: float = 4.0, seed:
     subjects = np.repeat([f"s{i}" for i in range(n_people)], each).astype(object)
     split = SimpleNamespace(fit=np.arange(0, len(data), 2), normalization="subject")
     windows = SimpleNamespace(data=data, power=power, shape=shape, ch_names=CHANNELS, sfreq=SFREQ)
-    baseline = Baseline.fit(values, subjects, split)
-    return SimpleNamespace(windows=windows, split=split, z=baseline.z(values, subjects), evidence_names=names,
-                           subjects=subjects, norm_groups=subjects, baseline=baseline)
+    statistics = FeatureStatistics.fit(values, subjects, split)
+    return SimpleNamespace(windows=windows, split=split, z=statistics.z(values, subjects), evidence_names=names,
+                           subjects=subjects, norm_groups=subjects, statistics=statistics)

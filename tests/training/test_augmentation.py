@@ -13,7 +13,7 @@ from torch import nn
 from e2llm.core.claims import CITED, MAX_ABS_Z
 from e2llm.data.band_edits import band_edited, draw_clear_edits, measure_edited
 from e2llm.data.features import evidence, measure
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import FeatureStatistics
 from e2llm.models.projector import EvidenceProbe
 from e2llm.training.augmentation import TARGETS_Z, AugmentedWindows, fit_evidence_probe
 from e2llm.training.losses import NO_SOURCE, UNLABELLED
@@ -120,8 +120,8 @@ def test_a_probe_fitted_on_augmented_windows_separates_features_that_move_togeth
     power, shape = measure(data, 256.0, CHANNELS)
     corpus.windows.power, corpus.windows.shape = power, shape
     values, names = evidence(power, shape, CHANNELS)
-    corpus.baseline = Baseline.fit(values, corpus.subjects, corpus.split)
-    corpus.z, corpus.evidence_names = corpus.baseline.z(values, corpus.subjects), names
+    corpus.statistics = FeatureStatistics.fit(values, corpus.subjects, corpus.split)
+    corpus.z, corpus.evidence_names = corpus.statistics.z(values, corpus.subjects), names
     corpus.split = SimpleNamespace(**vars(corpus.split), train=np.arange(80))
     corpus.equalize = lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3
     rows, encoder = np.arange(len(data)), _Power()

@@ -27,7 +27,7 @@ from ...tasks.items import OneSubjectBuilder, prediction_items
 from ...tasks.wordings import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
 from ...training.stage3_instruction import AdapterParams, train_adapter
 from ...training.trainer import FitParams, examples_of
-from ..controls import Source, shuffled, variants
+from ..controls import EEGInput, shuffled, variants
 from ..faithfulness import claim_precision
 from ..person_bootstrap import (
     Statistic,
@@ -171,7 +171,7 @@ def _basic_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item],
         found[Statistic.CLAIMS, source] = claim_sums(corpus, test, explanations.claims)
         read = np.array([label is not None for label in explanations.answers])
         found[Statistic.PARSED, source] = ratio_sums(read, np.zeros(len(test)), subjects)
-        if source is Source.EEG:
+        if source is EEGInput.EEG:
             direct, with_thought = given, _indices(explanations, corpus)
             # what cannot be read is a class of its own
             found[Statistic.THOUGHT, source] = confusion_sums(direct, with_thought, subjects, n_classes + 1)
@@ -242,8 +242,8 @@ def wording_sums(engine: InferenceEngine, corpus: Corpus, items: list[Item], see
     asked = [[_reworded(item, form) for item in items] for form in forms]
     subjects, n_classes = corpus.subjects[corpus.split.test], len(corpus.label_set)
     index, test = corpus.windows.index, corpus.split.test
-    for source in (Source.EEG, Source.SHUFFLED):
-        engines = [engine if source is Source.EEG else shuffled(engine, index, test, seed + 1 + i)
+    for source in (EEGInput.EEG, EEGInput.SHUFFLED):
+        engines = [engine if source is EEGInput.EEG else shuffled(engine, index, test, seed + 1 + i)
                    for i in range(len(forms))]
         given = np.stack([closed_set(each, worded).argmax(axis=1) for each, worded in zip(engines, asked, strict=True)],
                          axis=1)
@@ -279,7 +279,7 @@ def seed_sums(name: str, answers: Sequence[pd.DataFrame], n_classes: int) -> pd.
     if any(not table[["window", "subject"]].equals(answers[0][["window", "subject"]]) for table in answers):
         raise ValueError(f"The seeds of {name} were not tested on the same windows: give runs of one base.")
     given = np.stack([table["answer"] for table in answers], axis=1)
-    return sums_table({(Statistic.SEEDS, Source.EEG): agreement_sums(given, answers[0]["subject"], n_classes)})
+    return sums_table({(Statistic.SEEDS, EEGInput.EEG): agreement_sums(given, answers[0]["subject"], n_classes)})
 
 
 def training_cost(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item],
