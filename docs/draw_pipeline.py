@@ -18,7 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from e2llm.core.bands import BANDS
 from e2llm.core.montage import make_info
-from e2llm.viz.plots import BAND_SYMBOLS, HEAD_CENTRE
+from e2llm.viz.plots import BAND_SYMBOLS, HEAD_CENTER
 
 HERE = Path(__file__).resolve().parent
 INK, SOFT, BLUE, GREEN, RED, PAPER = "#22303c", "#5b6b78", "#0072B2", "#00734f", "#b3261e", "#f3f6f8"
@@ -125,7 +125,7 @@ def _thought(canvas: Axes, example: dict) -> None:
 def _map(ax: Axes, example: dict, band: str):
     low, high = BANDS[band]
     channels = make_info(example["ch_names"], 256.0)["chs"]  # the rate plays no part
-    x, y, z = (np.stack([channel["loc"][:3] for channel in channels]) - HEAD_CENTRE).T
+    x, y, z = (np.stack([channel["loc"][:3] for channel in channels]) - HEAD_CENTER).T
     angle, direction = np.arctan2(np.hypot(x, y), z) / (np.pi / 2), np.arctan2(y, x)  # from above: 1 at the equator
     positions = np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
     image, _ = mne.viz.plot_topomap(np.asarray(example["channel_z"][band]), positions, axes=ax, show=False,

@@ -225,7 +225,7 @@ RECIPES = (*(Recipe(model, alignment) for model in (LOGISTIC, SVM) for alignment
 
 
 def baselines(run: Run, corpus: Corpus, on_step: Callable[..., None] | None = None) -> pd.DataFrame:
-    """Baselines (:data:`e2llm.evaluation.baselines.RECIPES`) under the split of a run; rows of the tier-1 table.
+    """Baselines (:data:`RECIPES`) under the split of a run; rows of the tier-1 table.
 
     Parameters
     ----------

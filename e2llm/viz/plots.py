@@ -37,7 +37,7 @@ MARKERS = "os^DvPX"  # a second cue beside the color
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
 STEPS = 14  # colors of a scalp map
-HEAD_CENTRE = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
+HEAD_CENTER = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
 BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 
 
@@ -306,7 +306,7 @@ def scalp_maps(figure: Figure, axes: list[Axes], values: dict, ch_names: Sequenc
 def _map_positions(ch_names: Sequence[str]) -> np.ndarray:
     """Channels seen from above, (n_channels, 2): the distance from the vertex is the polar angle, 1 at the equator."""
     info = make_info(list(ch_names), 256.0)  # the rate plays no part
-    x, y, z = (np.stack([channel["loc"][:3] for channel in info["chs"]]) - HEAD_CENTRE).T
+    x, y, z = (np.stack([channel["loc"][:3] for channel in info["chs"]]) - HEAD_CENTER).T
     angle, direction = np.arctan2(np.hypot(x, y), z) / (np.pi / 2), np.arctan2(y, x)
     return np.column_stack([angle * np.cos(direction), angle * np.sin(direction)])
 
