@@ -448,8 +448,10 @@ class Confidence:
 
         Parameters
         ----------
-        probabilities, truth
-            As in :func:`_as_distributions`.
+        probabilities : ndarray, shape (n, k)
+            One row a window; ValueError if rows are negative or do not sum to one.
+        truth : ndarray of int, shape (n,)
+            Class indices.
         n_bins : int
             Number of bins.
         """

@@ -164,7 +164,7 @@ def tier_1_row(corpus: Corpus, name: str, predicted: np.ndarray, role: str) -> d
 
 
 def comparisons(corpus: Corpus, answers: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Every other model against the language model over the test subjects (:func:`.metrics.compare_models`).
+    """Every other model against the language model (:func:`~e2llm.evaluation.metrics.compare_models`).
 
     Parameters
     ----------

@@ -508,12 +508,12 @@ class OneSubjectBuilder:
 
 
 def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
-    """Copying drills (:func:`_drill`), the first training of a small language model.
+    """Copying drills, the first training of a small language model: repeat random words.
 
     Parameters
     ----------
     label_set : LabelSet
-        As for :func:`_drill`.
+        Its labels are among the words.
     n, seed : int
         Number of items, and seed of the draws.
     """
