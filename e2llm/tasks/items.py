@@ -420,7 +420,7 @@ class ItemBuilder:
 
     def _scenario(self, label: str, zero_shot: bool) -> str:
         texts = scenarios.zero_shot_scenarios(label) if zero_shot else scenarios.training_scenarios(label)
-        return texts[self.rng.integers(len(texts))]
+        return texts[self.rng.integers(len(texts))].text
 
     def match(self, zero_shot: bool = False) -> Item:
         """Item of :func:`match`."""
