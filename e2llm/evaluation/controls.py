@@ -37,7 +37,8 @@ class Source(StrEnum):
     NONE = "no EEG"
 
 
-def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, seed: int) -> InferenceEngine:
+def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray,
+             seed: int | list[int]) -> InferenceEngine:
     """The same model with the EEG of another window of the same person for every window; see :func:`other_windows`.
 
     Parameters
@@ -48,7 +49,7 @@ def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, see
         One row a window with ``subject`` and ``label``.
     rows : ndarray of int
         Windows to exchange among each other, those of the test part; no other window can be asked about.
-    seed : int
+    seed : int or list of int
         Of the exchange.
     """
     about = index.iloc[rows]
@@ -316,14 +317,14 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     (Bonferroni): the quantile of Student's t at 0.05 / m takes the place of that at 0.05, with one degree of freedom
     less than subjects. If all controls are sound, all are found at chance in 95 of 100 evaluations or more. No half of
     an interval is narrower than that of pure guessing at ``n`` items: a few people may happen to be alike, but a
-    control that guesses varies at least so much. Intervals over people count, not those over people and clips: with few
-    clips these hold everything.
+    control that guesses varies at least so much. In tier 1 the intervals over people count, not those over people and
+    clips, which hold everything where clips are few; in tiers 2 and 3 those over people, clips and texts.
 
     Parameters
     ----------
     *tables : DataFrame
-        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over
-        people), ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged
+        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval),
+        ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged
         together.
     subjects : int
         Number of people behind the intervals. One gives no information about others: its intervals stay 0 to 1.
