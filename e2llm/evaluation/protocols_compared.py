@@ -147,7 +147,8 @@ def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setti
         answers = np.concatenate([classify(corpus, split) for split in splits])
         row = score_row(name, truth, answers, subjects, clips[test], n_classes, seed, group=setting.name)
         note = classify.recipe.note(splits[0]) if isinstance(classify, BaselineClassifier) else ""
-        rows.append(row | {"leaky": splits[0].leaky, "statement": splits[0].statement} | ({"note": note} if note else {}))
+        row |= {"leaky": splits[0].leaky, "statement": splits[0].statement}
+        rows.append(row | {"note": note} if note else row)
     return rows
 
 
