@@ -20,7 +20,7 @@ from ..data.normalization import ALIGNMENTS
 from ..data.splits import accepted_rules
 from ..evaluation import control_models
 from ..evaluation.ablation import ALL_STAGES, Ablation, Parts, Schedule, train_ablation
-from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, oracle
+from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, oracle
 from ..evaluation.controls import Role
 from ..evaluation.metrics import calibration
 from ..evaluation.shortcuts import PROBES, neighbour_worth, probe, session_worth
@@ -77,6 +77,20 @@ def head_answers(run: Run, rows: np.ndarray) -> np.ndarray:
         As in :func:`head_logits`.
     """
     return head_logits(run, rows).argmax(axis=1)
+
+
+def first_tokens(run: Run, corpus: Corpus) -> FrozenTokens:
+    """Mean tokens by the encoder as it was before stage 1; those that stage 1 made already are read, not made again.
+
+    Parameters
+    ----------
+    run, corpus : Run, Corpus
+        With a finished stage 1.
+    """
+    encoder = initial_encoder(run, corpus)
+    with np.load(run.path / "encoder" / "answers.npz") as stored:
+        known = dict(zip(stored["rows"].tolist(), stored["before"], strict=True))
+    return FrozenTokens(encoder, corpus.windows, corpus.split, known)
 
 
 def open_engine(run: Run, stage: str = "adapter") -> InferenceEngine:
@@ -187,7 +201,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         answers = None
         if truth is not None:
             answers = oracle(truth, *(corpus.windows.index[key].iloc[test] for key in ("subject", "clip", "window")))
-        first = tier_1(corpus, engine, head_answers(run, test), initial_encoder(run, corpus), recipes, seed, answers)
+        first = tier_1(corpus, engine, head_answers(run, test), first_tokens(run, corpus), recipes, seed, answers)
         others = tiers_2_and_3(corpus, engine, n_items, item_seeds, seed)
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
@@ -263,7 +277,7 @@ def baselines(run: Run, corpus: Corpus, recipes: Sequence[Recipe] = RECIPES,
     on_step : callable, optional
         ``on_step(step)`` after each.
     """
-    return baseline_table(corpus, initial_encoder(run, corpus), recipes, on_step)
+    return baseline_table(corpus, first_tokens(run, corpus), recipes, on_step)
 
 
 def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:

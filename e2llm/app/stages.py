@@ -29,6 +29,7 @@ from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..models.projector import EvidenceProbe
 from ..tasks.items import read_items, write_items
+from ..training.augmentation import TARGETS_Z, AugmentedWindows
 from ..training.language_pretraining import train_language_model
 from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
@@ -176,9 +177,12 @@ def train_encoder(run: Run, corpus: Corpus, protocol: dict, size: str = DEFAULTS
     if stage.done:
         return stage
     stage.begin()
+    train = corpus.split.train
+    with Progress(run, len(TARGETS_Z) * len(train), "band edits") as progress:
+        augmented = AugmentedWindows.draw(corpus, train, params.seed, progress.update)
     with Progress(run, params.steps, "stage 1") as progress:
         made = fit_encoder(corpus, config, weights, params, head, augmented_windows, stage.path / "checkpoints",
-                           stage.path / "tokens.npy", progress.update)
+                           stage.path / "tokens.npy", progress.update, augmented)
     made.history.to_csv(stage.path / "history.csv", index=False)
     save_file(made.model.state_dict(), stage.path / "encoder.safetensors")
     probe = made.evidence_probe

@@ -46,6 +46,7 @@ REGIONS: dict[str, tuple[str, ...]] = {
 FRONTAL_PAIRS: tuple[tuple[str, str], ...] = (("F3", "F4"), ("F7", "F8"), ("AF3", "AF4"), ("F5", "F6"), ("F1", "F2"))
 
 
+@lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """Standard upper-case name of a channel: ``"EEG T3-Ref"`` gives ``"T7"``, ``"Fp1"`` gives ``"FP1"``."""
     words = name.upper().replace("EEG", " ").replace("_", " ").split()
@@ -246,6 +247,11 @@ def region_of(channel: str) -> str:
 
 def region_indices(ch_names: list[str]) -> dict[str, list[int]]:
     """Row numbers of each region's channels within ``ch_names``; regions without channels are left out."""
+    return {region: list(rows) for region, rows in _region_rows(tuple(ch_names)).items()}
+
+
+@lru_cache(maxsize=16)
+def _region_rows(ch_names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     names = [canonical(name) for name in ch_names]
-    rows = {region: [i for i, name in enumerate(names) if name in members] for region, members in REGIONS.items()}
+    rows = {region: tuple(i for i, name in enumerate(names) if name in members) for region, members in REGIONS.items()}
     return {region: found for region, found in rows.items() if found}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -136,7 +136,8 @@ def band_edited(corpus: Corpus, edits: Sequence[Edit]) -> np.ndarray:
                      for edit in nonempty(edits)])
 
 
-def measure_edited(corpus: Corpus, edits: Sequence[Edit], chunk: int = 128) -> np.ndarray:
+def measure_edited(corpus: Corpus, edits: Sequence[Edit], chunk: int = 8,
+                   on_step: Callable[[int], None] | None = None) -> np.ndarray:
     """Evidence measured in the edited signals.
 
     Everything is measured anew, not computed from the edit: scaling frontal alpha may move the asymmetry, scaling any
@@ -149,7 +150,9 @@ def measure_edited(corpus: Corpus, edits: Sequence[Edit], chunk: int = 128) -> n
     edits : sequence of Edit
         One or more edits of them.
     chunk : int
-        Edits that are in memory at a time.
+        Edits that are in memory at a time; few, so that their spectra stay in the processor's cache.
+    on_step : callable, optional
+        ``on_step(n)`` after each chunk, with the number of edits that are measured.
 
     Returns
     -------
@@ -161,6 +164,8 @@ def measure_edited(corpus: Corpus, edits: Sequence[Edit], chunk: int = 128) -> n
         some = edits[i : i + chunk]
         values, _ = evidence(*measure(band_edited(corpus, some), windows.sfreq, windows.ch_names), windows.ch_names)
         parts.append(corpus.baseline.z(values, corpus.norm_groups[[edit.row for edit in some]]))
+        if on_step is not None:
+            on_step(i + len(some))
     return np.concatenate(parts)
 
 
@@ -172,7 +177,7 @@ def nonempty(edits: Sequence[Edit]) -> Sequence[Edit]:
 
 
 def draw_clear_edits(corpus: Corpus, rows: Sequence[int], rng: np.random.Generator,
-                     target: float = TARGET_Z) -> DrawnEdits:
+                     target: float = TARGET_Z, on_step: Callable[[int], None] | None = None) -> DrawnEdits:
     """One random edit for each of the rows (a row may be given more than once), each measured anew.
 
     A feature is drawn from all pairs of region and band, and moved to the other side of the baseline: high becomes low,
@@ -192,6 +197,8 @@ def draw_clear_edits(corpus: Corpus, rows: Sequence[int], rng: np.random.Generat
         ``|z|`` that is aimed at, at least :data:`e2llm.core.claims.CITED`. A text holds few claims, and a window may
         have more features that are as far out: on a small twin with six claims a text, texts that are always true name
         0.91 of clear edits at 2.5, 0.97 at 3.0, 1.00 at 3.5, so compare a model with that ceiling.
+    on_step : callable, optional
+        As for :func:`measure_edited`.
 
     Returns
     -------
@@ -216,7 +223,7 @@ def draw_clear_edits(corpus: Corpus, rows: Sequence[int], rng: np.random.Generat
         raise ValueError(f"Evidence of window {chosen[~finite][0]} is not finite: leave the window out.")
     column = {name: i for i, name in enumerate(corpus.evidence_names.columns)}
     drawn = [_draw(corpus, int(row), rng, target) for row in chosen]
-    z_before, z_after = corpus.z[chosen], measure_edited(corpus, drawn)
+    z_before, z_after = corpus.z[chosen], measure_edited(corpus, drawn, on_step=on_step)
     drawn = [replace(edit, reached=float(z[column[edit.feature]])) for edit, z in zip(drawn, z_after, strict=True)]
     clear = np.array([(edit.reached if edit.wanted == "high" else -edit.reached) >= CITED for edit in drawn])
     if not clear.any():

@@ -78,11 +78,13 @@ class Equalizer:
         Tensor
             Same shape, millivolts.
         """
-        signal = torch.from_numpy(np.array(signal_uv, dtype=np.float32))  # a copy: memory-mapped windows are read-only
+        signal = torch.from_numpy(np.require(signal_uv, np.float32, "W"))  # memory-mapped windows are read-only: copied
         rows = [self.subjects.index(name) for name in subjects]
         frequencies = np.fft.rfftfreq(signal.shape[-1], 1.0 / self.sfreq)
-        curve = torch.from_numpy(self.gain[rows]) @ torch.from_numpy(_band_weights(frequencies))
-        return torch.fft.irfft(torch.fft.rfft(signal) * curve, n=signal.shape[-1]) * UV_TO_MV
+        curve = torch.from_numpy(self.gain[rows] * UV_TO_MV) @ torch.from_numpy(_band_weights(frequencies))
+        spectrum = torch.fft.rfft(signal)
+        torch.view_as_real(spectrum).mul_(curve.unsqueeze(-1))
+        return torch.fft.irfft(spectrum, n=signal.shape[-1])
 
 
 def _band_weights(frequencies: np.ndarray) -> np.ndarray:

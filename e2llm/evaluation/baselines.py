@@ -8,7 +8,7 @@ are chosen on the validation part.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -103,15 +103,28 @@ class Entropy:
 class FrozenTokens:
     """Mean summary token of a frozen encoder that was trained with no label.
 
-    Its input is equalised as the split allows.
+    Parameters
+    ----------
+    encoder : EEGPT
+        The encoder.
+    windows : Windows
+        Of a corpus.
+    split : Split
+        Its input is equalised as the split allows.
+    known : mapping of int to ndarray, optional
+        Features of rows of the corpus that were made before, by the same encoder under the same split.
     """
 
-    def __init__(self, encoder: EEGPT, windows: Windows, split: Split) -> None:
+    def __init__(self, encoder: EEGPT, windows: Windows, split: Split,
+                 known: Mapping[int, np.ndarray] | None = None) -> None:
         self.encoder, self.windows, self.norm_groups = encoder.eval(), windows, split.norm_groups(windows.index)
+        self.split, self.known = split, known or {}
         self.equalize = Equalizer.fit(np.asarray(windows.power), self.norm_groups, split, windows.sfreq)
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Features of rows of the corpus."""
+        """Features of rows of the corpus; those that are known are not made again."""
+        if self.known.keys() >= set(rows.tolist()):
+            return np.stack([self.known[row] for row in rows.tolist()])
         return _in_chunks(self, self.windows.data, self.norm_groups, rows)
 
     @torch.no_grad()
@@ -308,7 +321,8 @@ PROBE = "frozen encoder + logistic regression"
 MODELS: dict[str, tuple[str, ...]] = {LOGISTIC: ALIGNMENTS, SVM: ALIGNMENTS, PROBE: ("none",), EEGNET: ALIGNMENTS}
 
 
-def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split, encoder: EEGPT | None = None) -> Fitted:
+def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split,
+                 encoder: EEGPT | FrozenTokens | None = None) -> Fitted:
     """Train a baseline on the training part of a split.
 
     Parameters
@@ -319,13 +333,13 @@ def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split, encoder: EEGPT | 
         Windows and labels; its own split plays no part.
     split : Split
         Trains on train, chooses on val.
-    encoder : EEGPT, optional
+    encoder : EEGPT or FrozenTokens, optional
         Of the linear probe; it must not have been trained with labels of these recordings.
 
     Raises
     ------
     ValueError
-        If the recipe needs an encoder and none is given.
+        If the recipe needs an encoder and none is given, or its tokens were made under another split.
     """
     if recipe.model == EEGNET:
         return Convolutional.fit(corpus, split, recipe.alignment)
@@ -333,7 +347,10 @@ def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split, encoder: EEGPT | 
         if encoder is None:
             raise ValueError(f"'{PROBE}' needs an encoder: give one that has seen no label "
                              "(e2llm.training.stage1_encoder.new_encoder).")
-        features = FrozenTokens(encoder, corpus.windows, split)
+        features = encoder if isinstance(encoder, FrozenTokens) else FrozenTokens(encoder, corpus.windows, split)
+        if features.split is not split:
+            raise ValueError("The frozen tokens were made under another split, which equalized the signals by other "
+                             "rows: make them under this one.")
     else:
         features = Entropy(corpus.windows, split, recipe.alignment)
     candidates = support_vector_machines(len(split.train)) if recipe.model == SVM else logistic_regressions()

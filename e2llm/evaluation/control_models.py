@@ -14,18 +14,8 @@ from .baselines import LOGISTIC, Recipe, fit_baseline
 from .controls import Answerer, Source, battery, with_mean_token, with_random_projector, without_eeg
 
 
-@torch.no_grad()
-def _encode(model: EmotionEncoder, corpus: Corpus, signals: np.ndarray, norm_groups: np.ndarray,
-            batch: int = 64) -> torch.Tensor:
-    """Summary tokens of signals, shape (n, 16, summary tokens, width)."""
-    device = next(model.parameters()).device
-    parts = [model.encoder(corpus.equalize(signals[i : i + batch], norm_groups[i : i + batch]).to(device))
-             for i in range(0, len(signals), batch)]
-    return torch.cat(parts).cpu()
-
-
-def stage_1_head(model: EmotionEncoder, corpus: Corpus) -> Answerer:
-    """The encoder's own classifier.
+class Encoded:
+    """Summary tokens of signals; asked twice in a row for the same array, it encodes once.
 
     Parameters
     ----------
@@ -35,22 +25,48 @@ def stage_1_head(model: EmotionEncoder, corpus: Corpus) -> Answerer:
         Equalizes the signals.
     """
 
+    def __init__(self, model: EmotionEncoder, corpus: Corpus) -> None:
+        self.model, self.corpus = model, corpus
+        self._last: tuple[np.ndarray, torch.Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> torch.Tensor:
+        """Tokens, shape (n, 16, summary tokens, width); parameters as in :class:`e2llm.evaluation.baselines.Fitted`."""
+        if self._last is None or self._last[0] is not signals:
+            device = next(self.model.parameters()).device
+            parts = [self.model.encoder(self.corpus.equalize(signals[i : i + batch],
+                                                             norm_groups[i : i + batch]).to(device))
+                     for i in range(0, len(signals), batch)]
+            self._last = signals, torch.cat(parts).cpu()
+        return self._last[1]
+
+
+def stage_1_head(encoded: Encoded) -> Answerer:
+    """The encoder's own classifier.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        Tokens of the encoder after stage 1.
+    """
+    model = encoded.model
+
     @torch.no_grad()
     def answer(signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        return model.classifier(model.pooled(_encode(model, corpus, signals, norm_groups))).argmax(dim=1).numpy()
+        return model.classifier(model.pooled(encoded(signals, norm_groups))).argmax(dim=1).numpy()
 
     return answer
 
 
-def language_model(engine: InferenceEngine, model: EmotionEncoder, corpus: Corpus, seed: int) -> Answerer:
+def language_model(engine: InferenceEngine, encoded: Encoded, corpus: Corpus, seed: int) -> Answerer:
     """The language model's most probable label, without a thought.
 
     Parameters
     ----------
     engine : InferenceEngine
         The language model.
-    model : EmotionEncoder
-        The encoder whose tokens its projector knows.
+    encoded : Encoded
+        Tokens of the encoder that its projector knows.
     corpus : Corpus
         Its test windows are asked about.
     seed : int
@@ -59,9 +75,9 @@ def language_model(engine: InferenceEngine, model: EmotionEncoder, corpus: Corpu
     items, test = prediction_items(corpus, corpus.split.test, seed), corpus.split.test
 
     def answer(signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        tokens = _encode(model, corpus, signals, norm_groups).flatten(2).numpy()
-        encoded = InferenceEngine(engine.model, engine.processor, tokens, {int(row): i for i, row in enumerate(test)})
-        return closed_set(encoded, items).argmax(axis=1)
+        tokens = encoded(signals, norm_groups).flatten(2).numpy()
+        asked = InferenceEngine(engine.model, engine.processor, tokens, {int(row): i for i, row in enumerate(test)})
+        return closed_set(asked, items).argmax(axis=1)
 
     return answer
 
@@ -86,9 +102,9 @@ def control_battery(corpus: Corpus, engine: InferenceEngine, model: EmotionEncod
     within = {Source.NONE: closed_set(engine, without_eeg(items)),
               "mean token": closed_set(with_mean_token(engine, corpus.split.train.tolist()), items),
               "random projector": closed_set(with_random_projector(engine, seed), items)}
-    recipe = Recipe(LOGISTIC, "z-score")
-    models = {recipe.name: fit_baseline(recipe, corpus, corpus.split), "stage-1 head": stage_1_head(model, corpus),
-              "LLM": language_model(engine, model, corpus, seed)}
+    recipe, encoded = Recipe(LOGISTIC, "z-score"), Encoded(model, corpus)
+    models = {recipe.name: fit_baseline(recipe, corpus, corpus.split), "stage-1 head": stage_1_head(encoded),
+              "LLM": language_model(engine, encoded, corpus, seed)}
     more = {"LLM": {name: scores.argmax(axis=1) for name, scores in within.items()}}
     return battery(models, np.array(corpus.windows.data[test]), corpus.labels[test], corpus.subjects[test],
                    corpus.windows.index["clip"].to_numpy()[test], len(corpus.label_set), more, seed,

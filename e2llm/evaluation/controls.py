@@ -288,8 +288,15 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
     """
     rows, norm_groups = [], subjects if norm_groups is None else norm_groups
     same_for_all = len(set(zip(clips, truth, strict=True))) == len(set(clips))
-    for name, answer in models.items():
-        intact = answer(signals, norm_groups)
+    # One kind of signals after the other, so that models which share an encoder can share its tokens.
+    changes = {Source.EEG: lambda intact, *_: intact, **SIGNAL_CONTROLS}
+    answers: dict[str, dict[str, np.ndarray]] = {name: {} for name in models}
+    for control, change in changes.items():
+        changed = change(signals, subjects, truth, np.random.default_rng(seed))
+        for name, answer in models.items():
+            answers[name][control] = answer(changed, norm_groups)
+    for name in models:
+        intact = answers[name].pop(Source.EEG)
 
         def score(labels: np.ndarray, intact: np.ndarray = intact) -> float:
             return plain_balanced_accuracy(labels, intact, n_classes)
@@ -300,9 +307,7 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
         rows.append(balanced_accuracy(truth, intact, subjects, n_classes, seed).row(name, group=Source.EEG,
                                                                                     role=Role.MODEL)
                     | {"p": p, "p clips": p_clips})
-        answers = {control: answer(change(signals, subjects, truth, np.random.default_rng(seed)), norm_groups)
-                   for control, change in SIGNAL_CONTROLS.items()}
-        for control, given in {**answers, **(more or {}).get(name, {})}.items():
+        for control, given in {**answers[name], **(more or {}).get(name, {})}.items():
             role = Role.MODEL if control in KEEP_EEG else Role.CONTROL
             fall, low, high = paired_difference(truth, given, intact, subjects, n_classes, seed)
             rows.append(balanced_accuracy(truth, given, subjects, n_classes, seed).row(name, group=control, role=role)

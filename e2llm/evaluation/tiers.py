@@ -19,7 +19,7 @@ from ..data.protocols import Split
 from ..models.eegpt import EEGPT
 from ..models.inference import InferenceEngine, closed_set, generate, score_options
 from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
-from .baselines import EEGNET, LOGISTIC, PROBE, SVM, Recipe, distinct, fit_baseline
+from .baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, distinct, fit_baseline
 from .controls import Role, Source, shuffled, variants, without_eeg
 from .metrics import (
     Score,
@@ -177,9 +177,8 @@ def comparisons(corpus: Corpus, answers: dict[str, np.ndarray], reference: str =
     return compare_models(scores, reference).reset_index(names="name").assign(reference=reference)
 
 
-def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: EEGPT, recipes: Sequence[Recipe],
-           seed: int,
-           oracle: np.ndarray | None = None) -> Tier1:
+def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: EEGPT | FrozenTokens,
+           recipes: Sequence[Recipe], seed: int, oracle: np.ndarray | None = None) -> Tier1:
     """Basic prediction: the model, its controls, the stage-1 head, the baselines and, on a twin, the oracle.
 
     Parameters
@@ -190,7 +189,7 @@ def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: E
         The language model with its features.
     head : ndarray of int, shape (n_test,)
         Class indices from the stage-1 head.
-    encoder : EEGPT
+    encoder : EEGPT or FrozenTokens
         Frozen encoder before stage 1, for the linear probe.
     recipes : sequence of Recipe
         Baselines.
@@ -226,7 +225,7 @@ def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: E
                  Answers([labels[i] for i in answers["LLM"]], texts, parsed))
 
 
-def baseline_table(corpus: Corpus, encoder: EEGPT, recipes: Sequence[Recipe],
+def baseline_table(corpus: Corpus, encoder: EEGPT | FrozenTokens, recipes: Sequence[Recipe],
                    on_step: Callable[..., None] | None = None) -> pd.DataFrame:
     """Baselines under the corpus's split; rows of the tier-1 table.
 
@@ -234,7 +233,7 @@ def baseline_table(corpus: Corpus, encoder: EEGPT, recipes: Sequence[Recipe],
     ----------
     corpus : Corpus
         Windows and split.
-    encoder : EEGPT
+    encoder : EEGPT or FrozenTokens
         Frozen encoder that has seen no label, for the linear probe.
     recipes : sequence of Recipe
         Which baselines, each with its alignment.

@@ -87,14 +87,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
-        """(batch, tokens, width) to the same shape; see :func:`rotated` for ``angles``."""
-        batch, tokens, width = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, angles: Tensor | None = None, kept: int | None = None) -> Tensor:
+        """(batch, tokens, width) to the same shape, or to the last ``kept`` tokens, which attend to all.
+
+        See :func:`rotated` for ``angles``.
+        """
+        width = x.shape[-1]
+        if kept is None:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        else:  # the others are asked nothing, so they need no query
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x[:, -kept:], weight[:width], bias[:width]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            k, v = F.linear(x, weight[width:], bias[width:]).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None:
-            q, k = rotated(q, angles), rotated(k, angles)
-        x = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens, width / heads)
-        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+            q, k = rotated(q, angles[..., -q.shape[2] :, :]), rotated(k, angles)
+        x = F.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens or kept, width / heads)
+        return self.proj(x.transpose(1, 2).flatten(2))
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
@@ -139,9 +147,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = MLP(config.width, config.mlp_ratio * config.width)
 
-    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
-        """(batch, tokens, width) to the same shape; see :func:`rotated` for ``angles``."""
-        x = x + self.attn(self.norm1(x), angles)
+    def forward(self, x: Tensor, angles: Tensor | None = None, kept: int | None = None) -> Tensor:
+        """(batch, tokens, width) to the same shape, or to the last ``kept`` tokens; see :class:`Attention`."""
+        attended = self.attn(self.norm1(x), angles, kept)
+        x = x[:, -attended.shape[1] :] + attended
         return x + self.mlp(self.norm2(x))
 
 
@@ -223,10 +232,10 @@ class EEGPT(nn.Module):
         """Summary tokens of any patches: (batch, time, channel, width) to (batch, time, summary_tokens, width)."""
         batch, n_time = x.shape[:2]
         x = torch.cat([x.flatten(0, 1), self.summary_token.expand(batch * n_time, -1, -1)], dim=1)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
-        summary = self.norm(x[:, -self.config.summary_tokens :])
-        return summary.unflatten(0, (batch, n_time))
+        return self.norm(last(x, kept=self.config.summary_tokens)).unflatten(0, (batch, n_time))
 
 
 def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:

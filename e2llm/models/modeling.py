@@ -26,11 +26,11 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..core.chat import EEG_TOKEN, IGNORE
+from ..core.chat import EEG_TOKEN
 from ..core.files import replacing
 from .eegpt import N_PATCHES
 from .encoders import Encoder, config_from, config_values, make_encoder
-from .language import LanguageModelError, load_language_model
+from .language import LanguageModelError, load_language_model, loss_at_labels
 from .processing import HUB_ARGUMENTS, E2LLMProcessor, refuse_unknown
 from .projector import TOKENS_PER_SLOT, EvidenceProbe, EvidenceTokens, Projector
 
@@ -238,9 +238,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Parameters
         ----------
         input_ids, attention_mask, labels : Tensor of int, shape (batch, length)
-            Labels are :data:`e2llm.core.chat.IGNORE` where there is no loss. With labels, logits are made only at the
-            places before a label (of any row): the loss needs no others, and over a large vocabulary they are most
-            of the work.
+            Labels are :data:`e2llm.core.chat.IGNORE` where there is no loss. With labels, logits are made only where
+            the loss needs them; see :func:`e2llm.models.language.loss_at_labels`.
         eeg_features : Tensor, shape (segments, 16, eeg_width), optional
             Tokens of the encoder for all segments of the batch, in the order of the text.
         signal_mv : Tensor, shape (segments, channels, 1024), optional
@@ -259,15 +258,10 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None and eeg_features is not None:
             inputs_embeds = self.put_eeg_at_placeholders(cast(Tensor, input_ids), eeg_features, eeg_noise)
             input_ids = None
+        given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask, **kwargs}
         if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
-            logits_to_keep = (next_labels != IGNORE).any(dim=0).nonzero().squeeze(1)
-        out = self.language_model(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
-                                  logits_to_keep=logits_to_keep, **kwargs)
-        if labels is not None:
-            out.loss = nn.functional.cross_entropy(out.logits.float().flatten(0, 1),
-                                                   next_labels[:, logits_to_keep].flatten(), ignore_index=IGNORE)
-        return out
+            return loss_at_labels(self.language_model, labels, **given)
+        return self.language_model(logits_to_keep=logits_to_keep, **given)
 
     def prepare_inputs_for_generation(self, input_ids, eeg_features=None, signal_mv=None,  # type: ignore[override]
                                       is_first_iteration=False, **kwargs):

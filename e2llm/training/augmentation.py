@@ -7,7 +7,7 @@ both. The emotion of an augmented window is not known, so it has no label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..core.claims import MAX_ABS_Z
-from ..data.band_edits import Edit, band_edited, draw_clear_edits
+from ..data.band_edits import DrawnEdits, Edit, draw_clear_edits, scale_band
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
 from ..models.projector import EvidenceProbe
@@ -43,7 +43,8 @@ class AugmentedWindows:
     z: np.ndarray
 
     @classmethod
-    def draw(cls, corpus: Corpus, rows: np.ndarray, seed: int) -> AugmentedWindows:
+    def draw(cls, corpus: Corpus, rows: np.ndarray, seed: int,
+             on_step: Callable[..., None] | None = None) -> AugmentedWindows:
         """Draw edits of windows by :func:`e2llm.data.band_edits.draw_clear_edits`.
 
         Parameters
@@ -54,6 +55,8 @@ class AugmentedWindows:
             Windows to edit.
         seed : int
             Of the draws.
+        on_step : callable, optional
+            ``on_step(n)`` with the number of edits that are measured, ``len(TARGETS_Z) * n_rows`` at the end.
 
         Raises
         ------
@@ -61,21 +64,30 @@ class AugmentedWindows:
             If no edit is clear.
         """
         rng = np.random.default_rng(seed)
-        drawn = [draw_clear_edits(corpus, rows, rng, target) for target in TARGETS_Z]
+        drawn: list[DrawnEdits] = []
+
+        def report(n: int) -> None:
+            if on_step is not None:
+                on_step(len(drawn) * len(rows) + n)
+
+        for target in TARGETS_Z:
+            drawn.append(draw_clear_edits(corpus, rows, rng, target, report))
         return cls(corpus, tuple(edit for each in drawn for edit in each.clear),
                    np.concatenate([each.z_after for each in drawn]))
 
     def __len__(self) -> int:
         return len(self.edits)
 
-    def batch(self, places: list[int]) -> dict[str, torch.Tensor]:
-        """Inputs of stage 1: equalized signal in millivolts, no label, targets for the evidence only."""
-        edits, corpus = [self.edits[place] for place in places], self.corpus
-        spectral = np.full((len(edits), corpus.spectral.shape[1]), np.nan, dtype=np.float32)
+    def batch(self, places: list[int], equalized: Mapping[int, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """Inputs of stage 1: equalized signal in millivolts, no label, targets for the evidence only.
+
+        See :func:`edited_inputs` for ``equalized``.
+        """
+        edits = [self.edits[place] for place in places]
+        spectral = np.full((len(edits), self.corpus.spectral.shape[1]), np.nan, dtype=np.float32)
         spectral[:, : self.z.shape[1]] = np.clip(self.z[places], -MAX_ABS_Z, MAX_ABS_Z)
-        signal = corpus.equalize(band_edited(corpus, edits), corpus.norm_groups[[edit.row for edit in edits]])
-        return {"signal_mv": signal, "labels": torch.full((len(edits),), UNLABELLED),
-                "spectral": torch.from_numpy(spectral)}
+        return {"signal_mv": edited_inputs(self.corpus, edits, equalized),
+                "labels": torch.full((len(edits),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
 
     def append_augmented(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
         """Append augmented windows to every batch of an order of windows.
@@ -130,10 +142,39 @@ class AugmentedWindows:
                 return batch
             place = {row: i for i, row in enumerate(own)}
             source_index = [NO_SOURCE] * len(own) + [place.get(self.edits[i].row, NO_SOURCE) for i in augmented]
-            return {**{name: torch.cat([batch[name], part]) for name, part in self.batch(augmented).items()},
+            added = self.batch(augmented, dict(zip(own, batch["signal_mv"], strict=True)))
+            return {**{name: torch.cat([batch[name], part]) for name, part in added.items()},
                     "source_index": torch.tensor(source_index)}
 
         return collate
+
+
+def edited_inputs(corpus: Corpus, edits: Sequence[Edit],
+                  equalized: Mapping[int, torch.Tensor] | None = None) -> torch.Tensor:
+    """Encoder inputs of band-edited windows.
+
+    An edit and the equalizer both filter one channel, so the edited equalized signal is the equalized edited one: a
+    window is equalized once for all its edits, and an edit transforms the channels of its region only.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset.
+    edits : sequence of Edit
+        What to change.
+    equalized : mapping of int to Tensor, optional
+        Equalized signals of some windows by row: these are not read again.
+
+    Returns
+    -------
+    Tensor, shape (n_edits, n_channels, n_samples)
+        Millivolts.
+    """
+    windows, known = corpus.windows, dict(equalized or {})
+    if missing := sorted({edit.row for edit in edits} - known.keys()):
+        known |= dict(zip(missing, corpus.equalize(windows.data[missing], corpus.norm_groups[missing]), strict=True))
+    return torch.from_numpy(np.stack([scale_band(known[edit.row].numpy(), windows.ch_names, windows.sfreq, edit.band,
+                                                 edit.region, edit.db) for edit in edits]))
 
 
 def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.ndarray,
@@ -181,7 +222,7 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], chunk: 
     ndarray, shape (n_edits, 16, eeg_width)
     """
     encoder.eval()
-    parts = [edits[start : start + chunk] for start in range(0, len(edits), chunk)]
-    found = [encoder(corpus.equalize(band_edited(corpus, part), corpus.norm_groups[[edit.row for edit in part]]))
-             for part in parts]
-    return torch.cat(found).flatten(2).numpy()
+    order = np.argsort([edit.row for edit in edits], kind="stable")  # edits of one window stand together
+    parts = [order[start : start + chunk] for start in range(0, len(order), chunk)]
+    found = [encoder(edited_inputs(corpus, [edits[i] for i in part])) for part in parts]
+    return torch.cat(found).flatten(2).numpy()[np.argsort(order)]

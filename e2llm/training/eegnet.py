@@ -16,8 +16,9 @@ from .trainer import FitParams, Samples, fit, mixed_order
 Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def eegnet_collate(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, labels: np.ndarray) -> Callable:
-    """Batches of prepared signal and labels of some rows.
+def prepared(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, rows: np.ndarray, path: Path,
+             batch: int = 64) -> np.ndarray:
+    """Signals of some rows as the network reads them, prepared once and memory-mapped.
 
     Parameters
     ----------
@@ -26,12 +27,42 @@ def eegnet_collate(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, lab
     prepare : callable
         ``prepare(signal_uv, subjects)`` aligns, scales and decimates some windows: (batch, channels, samples) in and
         out.
-    subjects, labels : ndarray, shape (n_windows,)
-        Normalization group and class index of every window.
+    subjects : ndarray, shape (n_windows,)
+        Normalization group of every window.
+    rows : ndarray of int, shape (n_rows,)
+        Windows.
+    path : Path
+        ``.npy`` file to write.
+    batch : int
+        Windows at a time.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_rows, channels, samples)
+    """
+    out = None
+    for start in range(0, len(rows), batch):
+        signal = _prepared(data, prepare, subjects, rows[start : start + batch]).numpy()
+        if out is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *signal.shape[1:]))
+        out[start : start + len(signal)] = signal
+    return out
+
+
+def eegnet_collate(signals: np.ndarray, labels: np.ndarray) -> Callable:
+    """Batches of signal and labels of some rows.
+
+    Parameters
+    ----------
+    signals : ndarray, shape (n_rows, n_channels, n_samples)
+        From :func:`prepared`.
+    labels : ndarray, shape (n_rows,)
+        Class indices.
     """
 
     def collate(rows: list[int]) -> dict[str, Tensor]:
-        return {"signal": _prepared(data, prepare, subjects, rows),
+        return {"signal": torch.from_numpy(np.array(signals[rows])),
                 "labels": torch.from_numpy(np.asarray(labels[rows], dtype=np.int64))}
 
     return collate
@@ -49,8 +80,10 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
 
     Parameters
     ----------
-    data, prepare, labels, subjects
-        As for :func:`eegnet_collate`.
+    data, prepare, subjects
+        As for :func:`prepared`.
+    labels : ndarray, shape (n_windows,)
+        Class index of every window.
     rows : ndarray of int
         Training windows.
     n_classes : int
@@ -58,7 +91,7 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
     params, schedule : EEGNetParams, FitParams
         Size and schedule; its seed is also that of the first weights.
     folder : Path
-        Checkpoints; the caller removes it.
+        Checkpoints and prepared signals; the caller removes it.
     on_step : callable, optional
         As for :func:`e2llm.training.trainer.fit`.
 
@@ -67,12 +100,13 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
     EEGNet
         In eval mode, on the CPU.
     """
-    n_channels, n_samples = _prepared(data, prepare, subjects, rows[:1]).shape[1:]
-    torch.manual_seed(schedule.seed)
-    model = EEGNet(n_channels, n_classes, n_samples, params)
     order = mixed_order(labels, subjects, rows, schedule)
-    fit(model, Samples(order, lambda row: row), eegnet_collate(data, prepare, subjects, labels), schedule, folder,
-        on_step=on_step)
+    used = np.unique(order)
+    signals = prepared(data, prepare, subjects, used, folder / "prepared.npy")
+    torch.manual_seed(schedule.seed)
+    model = EEGNet(signals.shape[1], n_classes, signals.shape[2], params)
+    fit(model, Samples(np.searchsorted(used, order), lambda row: row), eegnet_collate(signals, labels[used]), schedule,
+        folder, on_step=on_step)
     return model.eval().cpu()
 
 
@@ -86,7 +120,7 @@ def answers(model: EEGNet, data: np.ndarray, prepare: Prepare, subjects: np.ndar
     model : EEGNet
         Put into evaluation mode.
     data, prepare, subjects
-        As for :func:`eegnet_collate`.
+        As for :func:`prepared`.
     batch : int
         Windows at a time.
     rows : ndarray of int, optional

@@ -11,7 +11,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from ..core.labels import LabelSet
-from ..models.language import ScratchParams, make_tokenizer, new_language_model
+from ..models.language import ScratchParams, loss_at_labels, make_tokenizer, new_language_model
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import drill_items, item_text, text_items
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order
@@ -53,5 +53,5 @@ def train_language_model(label_set: LabelSet, size: ScratchParams, n_items: int,
     after_drills = item_order(lengths, replace(params, steps=params.steps - drill_steps))
     order = np.concatenate([np.arange(len(drills)), len(drills) + after_drills])
     history = fit(model, Samples(order, examples.__getitem__), item_collate(processor, None, {}), params, folder,
-                  on_step=on_step)
+                  on_step=on_step, call=loss_at_labels)
     return model, tokenizer, history

@@ -139,12 +139,13 @@ class _Places(nn.Module):
         self.apply(EEGPT._init)
         nn.init.trunc_normal_(self.query, std=0.02)
 
-    def run(self, x: Tensor, times: Tensor) -> Tensor:
-        """Tokens (batch, tokens, width) at the given time patches (batch, tokens), through all blocks."""
+    def run(self, x: Tensor, times: Tensor, kept: int | None = None) -> Tensor:
+        """Tokens (batch, tokens, width) at time patches (batch, tokens) through all blocks; the last ``kept`` leave."""
         angles = (times[..., None] * self.speed)[:, None]  # (batch, 1 for all heads, tokens, width / heads / 2)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, angles)
-        return self.leave(self.norm(x))
+        return self.leave(self.norm(last(x, angles, kept)))
 
 
 class Predictor(_Places):
@@ -193,7 +194,7 @@ class Reconstructor(_Places):
         queries = self.query + self.chan_embed(rows[hidden[..., 1]])
         x = torch.cat([self.enter(tokens).flatten(1, 2), queries], dim=1)
         places = torch.arange(n_patches, device=x.device).repeat_interleave(n_summary).expand(batch, -1)
-        return self.run(x, torch.cat([places, hidden[..., 0]], dim=1))[:, n_patches * n_summary :]
+        return self.run(x, torch.cat([places, hidden[..., 0]], dim=1), kept=hidden.shape[1])
 
 
 class Readouts(nn.Module):

@@ -102,8 +102,8 @@ def pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int =
 
 
 def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitParams, head: HeadParams,
-                n_augmented: int,
-                checkpoints: Path, tokens_path: Path, on_step: Callable[..., None] | None = None) -> TrainedEncoder:
+                n_augmented: int, checkpoints: Path, tokens_path: Path, on_step: Callable[..., None] | None = None,
+                augmented: AugmentedWindows | None = None) -> TrainedEncoder:
     """Train encoder and head on the training windows, then encode all windows and fit the evidence probe.
 
     Parameters
@@ -124,10 +124,13 @@ def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitPa
         ``.npy`` file for the tokens.
     on_step : callable, optional
         As for :func:`e2llm.training.trainer.fit`.
+    augmented : AugmentedWindows, optional
+        Of the training windows; drawn with the seed of ``params`` by default.
     """
     encoder, initialization = new_encoder(corpus, size, weights, params.seed)
     rows, train, windows = corpus.split.used, corpus.split.train, corpus.windows
-    before, augmented = pooled_tokens(encoder, corpus, rows), AugmentedWindows.draw(corpus, train, params.seed)
+    before = pooled_tokens(encoder, corpus, rows)
+    augmented = augmented or AugmentedWindows.draw(corpus, train, params.seed)
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
     order = mixed_order(corpus.labels, corpus.subjects, train, params)
     order = augmented.append_augmented(order, params.batch_size, n_augmented, params.seed)

@@ -86,12 +86,13 @@ class _StageTrainer(Trainer):
     """Trainer that keeps the given order and logs the terms of a loss and their sum."""
 
     terms: tuple[str, ...] = ()
+    call: Callable = staticmethod(nn.Module.__call__)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        outputs = model(**inputs)
+        outputs = self.call(model, **inputs)
         self._last = {name: float(outputs[name].detach()) for name in self.terms if name in outputs}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
@@ -112,7 +113,7 @@ class _Report(TrainerCallback):
 
 def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
         groups: list[dict] | None = None, terms: tuple[str, ...] = (),
-        on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+        on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__) -> pd.DataFrame:
     """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
 
     Parameters
@@ -133,6 +134,8 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         Loss terms in the model's output to log.
     on_step : callable, optional
         ``on_step(step, **facts)`` after each step.
+    call : callable
+        ``call(model, **batch)`` gives the output with the loss; default the model's own.
 
     Returns
     -------
@@ -156,7 +159,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
     trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate,
                             optimizers=(optimizer, schedule))
-    trainer.terms = terms
+    trainer.terms, trainer.call = terms, call
     # Losses are means over their own batch, so an accumulated step has to be their mean.
     trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks

@@ -232,6 +232,29 @@ def test_a_frozen_encoder_is_probed_and_not_trained():
         fit_baseline(Recipe(PROBE), corpus, split)
 
 
+def test_tokens_that_are_known_are_not_made_again_and_must_be_of_the_same_split():
+    corpus = signal_corpus()
+    torch.manual_seed(0)
+    encoder = EEGPT(EEGPT_SIZES["tiny1"], ["FZ", "CZ", "PZ", "OZ"])
+    split = make_split(len(corpus.labels))
+    made = baselines.FrozenTokens(encoder, corpus.windows, split)
+    rows = np.arange(len(corpus.labels))
+    known = dict(zip(rows.tolist(), made.rows(rows), strict=True))
+
+    class Never(torch.nn.Linear):
+        def forward(self, signal_mv):
+            raise AssertionError("encoded again")
+
+    given = baselines.FrozenTokens(Never(1, 1), corpus.windows, split, known)
+    assert np.array_equal(given.rows(rows[[5, 2]]), np.stack([known[5], known[2]]))
+    own, other = (fit_baseline(Recipe(PROBE), corpus, split, tokens).rows(split.test) for tokens in (given, encoder))
+    assert np.array_equal(own, other)
+    with pytest.raises(AssertionError, match="encoded again"):
+        baselines.FrozenTokens(Never(1, 1), corpus.windows, split, {0: known[0]}).rows(rows[:2])
+    with pytest.raises(ValueError, match="another split"):
+        fit_baseline(Recipe(PROBE), corpus, unseen_person(corpus), given)
+
+
 @pytest.mark.parametrize(("model", "alignment"), [(LOGISTIC, "none"), (LOGISTIC, "z-score"), (SVM, "euclidean")])
 def test_stored_windows_and_the_same_signals_get_the_same_answers(model, alignment):
     corpus = signal_corpus()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.signal import csd, welch
 from sklearn.metrics import balanced_accuracy_score
 
+from e2llm.evaluation.control_models import Encoded
 from e2llm.evaluation.controls import (
     SIGNAL_CONTROLS,
     Role,
@@ -275,3 +279,28 @@ def test_the_battery_says_which_rows_must_fall_to_chance():
     assert {control for control, role in roles.items() if role == Role.CONTROL} == {"shuffled EEG",
                                                                                     "noise with matched spectrum",
                                                                                     "no EEG"}
+
+
+def test_models_that_share_an_encoder_encode_each_kind_of_signals_once():
+    encoded = []
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, signal_mv):
+            encoded.append(len(signal_mv))
+            return self.scale * signal_mv.mean(dim=-1)
+
+    tokens = Encoded(SimpleNamespace(encoder=Encoder(), parameters=Encoder().parameters),
+                     SimpleNamespace(equalize=lambda signals, who: torch.from_numpy(np.asarray(signals)).float()))
+
+    def model(signals, norm_groups):
+        return (tokens(signals, norm_groups)[:, 0] > 0).long().numpy()
+
+    table = battery({"one": model, "two": model}, SIGNALS, TRUTH, OWNERS, CLIPS, 2, n_permutations=20)
+    kinds = 1 + len(SIGNAL_CONTROLS)
+    assert sum(encoded) == kinds * len(SIGNALS)
+    one, two = (table[table["name"] == name].drop(columns="name").reset_index(drop=True) for name in ("one", "two"))
+    assert one.equals(two) and len(one) == kinds

@@ -8,7 +8,7 @@ import torch
 from scipy.signal import correlate
 
 from e2llm.models.eegnet import EEGNet, EEGNetParams, decimated
-from e2llm.training.eegnet import answers, eegnet_collate, train_eegnet
+from e2llm.training.eegnet import answers, eegnet_collate, prepared, train_eegnet
 from e2llm.training.trainer import FitParams
 
 SMALL = EEGNetParams(temporal_filters=3, depth=2, dropout=0.0, rate=16.0)
@@ -237,12 +237,21 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(tmp_path):
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_batches_hold_their_own_rows_prepared_for_their_own_people():
+def test_batches_hold_their_own_rows_prepared_once_for_their_own_people(tmp_path):
     data, labels, subjects = rhythms(12)
-    batch = eegnet_collate(data, prepare, subjects, labels.astype(np.int32))([7, 2])
+    rows, asked = np.array([1, 2, 5, 7]), []
+
+    def counted(signal_uv: np.ndarray, who: np.ndarray) -> np.ndarray:
+        asked.extend(who)
+        return prepare(signal_uv, who)
+
+    signals = prepared(data, counted, subjects, rows, tmp_path / "new" / "prepared.npy", batch=3)
+    collate = eegnet_collate(signals, labels[rows].astype(np.int32))
+    batch, _ = collate([3, 1]), collate([3, 1])
     expected = [decimated(data[[row]] / GAINS[subjects[row]], 64.0, RATE)[0] for row in (7, 2)]
     assert subjects[7] != subjects[2] and np.array_equal(batch["signal"].numpy(), np.stack(expected))
     assert batch["labels"].dtype == torch.int64 and batch["labels"].tolist() == [labels[7], labels[2]]
+    assert asked == subjects[rows].tolist()
 
 
 def test_answers_do_not_depend_on_the_batches_they_are_given_in():

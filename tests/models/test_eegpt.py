@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels, region_of
-from e2llm.models.eegpt import EEGPT, EEGPT_SIZES, N_PATCHES, PATCH, EEGPTConfig, eegpt_config
+from e2llm.models.eegpt import EEGPT, EEGPT_SIZES, N_PATCHES, PATCH, Block, EEGPTConfig, eegpt_config
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.training.losses import NO_SOURCE, UNLABELLED, EmotionEncoder, HeadParams, supervised_contrastive_loss
 
@@ -68,6 +68,38 @@ def test_a_patch_reaches_its_own_tokens_only():
         changed[:, 3, patch * PATCH + 10] += 1.0
         differs = (encoder(changed) - before).abs().amax(dim=(0, 2, 3)) > 1e-4
         assert differs.tolist() == [i == patch for i in range(N_PATCHES)]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_only_summary_tokens_leave_the_last_block_and_nothing_else_changes(depth):
+    """Against the plain way: every token through every block, then the summary tokens are picked."""
+    config = EEGPTConfig(width=32, depth=depth, heads=4, summary_tokens=3)
+    encoder, signal = make(config).double(), noise(2).double() * 0.02
+
+    def plain(signal_mv: torch.Tensor) -> torch.Tensor:
+        x = encoder.embed(signal_mv)
+        summary = encoder.summary_token.expand(x.shape[0] * x.shape[1], -1, -1)
+        tokens = torch.cat([x.flatten(0, 1), summary], dim=1)
+        for block in encoder.blocks:
+            tokens = block(tokens)
+        return encoder.norm(tokens[:, -3:]).unflatten(0, x.shape[:2])
+
+    def gradients(forward) -> list[torch.Tensor]:
+        encoder.zero_grad()
+        forward(signal).square().sum().backward()
+        return [parameter.grad.clone() for parameter in encoder.parameters()]
+
+    torch.testing.assert_close(encoder(signal), plain(signal), atol=1e-12, rtol=0)
+    for own, expected in zip(gradients(encoder), gradients(plain), strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_the_last_tokens_of_a_block_with_places_are_those_of_the_whole_block():
+    torch.manual_seed(0)
+    block, x = Block(EEGPTConfig(width=32, heads=4)).double(), torch.randn(2, 9, 32).double()
+    angles = torch.randn(2, 1, 9, 4).double()
+    torch.testing.assert_close(block(x, angles, kept=4), block(x, angles)[:, -4:], atol=1e-12, rtol=0)
 
 
 @torch.no_grad()

@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
+from e2llm.core.chat import EEG_TOKEN, END_THINK, IGNORE, THINK
 from e2llm.models import language
 from e2llm.models.language import (
     LanguageModelError,
     ScratchParams,
     load_language_model,
+    loss_at_labels,
     make_tokenizer,
     new_language_model,
 )
@@ -42,6 +43,28 @@ def saved(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+def test_loss_at_labels_is_the_model_s_own_loss_with_its_gradients_and_leaves_no_trace(model):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, (3, 12), generator=generator)
+    labels = ids.masked_fill(torch.rand(ids.shape, generator=generator) < 0.7, IGNORE)
+    mask = torch.ones_like(ids)
+    mask[1, 9:] = 0
+    labels[mask == 0] = IGNORE
+
+    def gradients(out) -> list[torch.Tensor]:
+        model.zero_grad()
+        out.loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    some, own = (call(model, input_ids=ids, attention_mask=mask, labels=labels)
+                 for call in (loss_at_labels, type(model).__call__))
+    assert some.logits.shape[1] == int((labels[:, 1:] != IGNORE).sum()) < ids.numel() // 2
+    torch.testing.assert_close(some.loss, own.loss, atol=1e-6, rtol=1e-6)
+    for one, other in zip(gradients(some), gradients(own), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert model(input_ids=ids).logits.shape[:2] == ids.shape
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "Ärger? 3.14 %, «naïve» – 愛 😀", "  two  spaces,\ttab\n\n\nlines ",

@@ -13,9 +13,9 @@ from torch import nn
 from e2llm.core.claims import CITED, MAX_ABS_Z
 from e2llm.data.band_edits import band_edited, draw_clear_edits, measure_edited
 from e2llm.data.features import evidence, measure
-from e2llm.data.normalization import Baseline
+from e2llm.data.normalization import Baseline, Equalizer
 from e2llm.models.projector import EvidenceProbe
-from e2llm.training.augmentation import TARGETS_Z, AugmentedWindows, fit_evidence_probe
+from e2llm.training.augmentation import TARGETS_Z, AugmentedWindows, edited_inputs, encode_edited, fit_evidence_probe
 from e2llm.training.losses import NO_SOURCE, UNLABELLED
 
 TRAIN = np.arange(10, 30)
@@ -53,10 +53,39 @@ def test_augmented_windows_depend_on_the_seed_only(corpus, augmented):
     assert other.edits != augmented.edits
 
 
+def test_drawing_reports_every_edit_and_changes_nothing_by_it(corpus, augmented):
+    steps = []
+    again = AugmentedWindows.draw(corpus, TRAIN, seed=3, on_step=steps.append)
+    assert again.edits == augmented.edits
+    assert steps == sorted(set(steps)) and steps[-1] == len(TARGETS_Z) * len(TRAIN) and len(steps) > len(TARGETS_Z)
+
+
+def test_an_edit_of_the_equalized_signal_is_the_equalized_edited_signal(corpus, augmented):
+    """Against the plain way: every edit is made in microvolts, and the whole window is equalized after it."""
+    groups = sorted(set(corpus.norm_groups))
+    gain = np.exp(np.random.default_rng(0).normal(0, 0.5, (len(groups), len(CHANNELS), 5))).astype(np.float32)
+    equalized = SimpleNamespace(**{**vars(corpus), "equalize": Equalizer(gain, groups, 256.0)})
+    edits = augmented.edits[:12]
+    rows = [edit.row for edit in edits]
+    plain = equalized.equalize(band_edited(equalized, edits), equalized.norm_groups[rows])
+    own = edited_inputs(equalized, edits)
+    assert plain.abs().max() > 0.02, "millivolts"
+    torch.testing.assert_close(own, plain, atol=1e-7, rtol=1e-4)
+    known = {rows[0]: equalized.equalize(corpus.windows.data[rows[:1]], equalized.norm_groups[rows[:1]])[0]}
+    assert torch.equal(edited_inputs(equalized, edits, known), own)
+
+
+def test_tokens_of_edited_windows_stand_in_the_order_of_the_edits(corpus, augmented):
+    edits = augmented.edits[::-7]
+    tokens = encode_edited(_Power(), corpus, edits, chunk=4)
+    plain = _Power()(corpus.equalize(band_edited(corpus, edits), None)).flatten(2).numpy()
+    np.testing.assert_allclose(tokens, plain, atol=1e-4)
+
+
 def test_a_batch_of_augmented_windows_has_what_was_measured_of_the_edited_signal(corpus, augmented):
     batch = augmented.batch([5, 0])
     signal = band_edited(corpus, [augmented.edits[5], augmented.edits[0]])
-    assert torch.equal(batch["signal_mv"], torch.from_numpy(signal) * 1e-3)
+    torch.testing.assert_close(batch["signal_mv"], torch.from_numpy(signal) * 1e-3, atol=1e-8, rtol=1e-5)
     assert batch["labels"].tolist() == [UNLABELLED] * 2
     n = len(corpus.evidence_names.columns)
     targets = batch["spectral"].numpy()
@@ -92,7 +121,7 @@ def test_a_batch_without_augmented_windows_is_refused(augmented):
 
 def test_a_mixed_batch_is_windows_then_augmented_windows_with_their_source_index(corpus, augmented):
     def windows(rows):
-        return {"signal_mv": torch.zeros(len(rows), *corpus.windows.data.shape[1:]), "labels": torch.tensor(rows),
+        return {"signal_mv": corpus.equalize(corpus.windows.data[rows], None), "labels": torch.tensor(rows),
                 "spectral": torch.zeros(len(rows), corpus.spectral.shape[1])}
 
     collate, n, of = augmented.collate(windows), len(corpus.windows), augmented.edits[4].row
