@@ -126,6 +126,12 @@ def _environment(**changes: str) -> dict[str, str]:
     return kept | changes
 
 
+def _state_of_the_project() -> str:
+    """What git says of changed and new files, and the content of what is changed."""
+    return "".join(subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+                   for words in (["status", "--porcelain"], ["diff", "--binary", "HEAD"]))
+
+
 @pytest.fixture(scope="session")
 def smoke_run(made_once) -> Path:
     """Folder of the executed lessons, all of them, at the sizes of the profile ``smoke``."""
@@ -138,10 +144,12 @@ def smoke_run(made_once) -> Path:
         tour, executed = NOTEBOOKS[0], folder / "smoke" / "notebooks" / NOTEBOOKS[0].name
         options = ["--cwd", tour.parent, "--no-progress-bar", "-p", "run_name", "smoke"]
         pipeline = ["e2llm", "run", "--profile", "smoke", *lessons, *data]
+        before = _state_of_the_project()
         for command in (pipeline, ["papermill", tour, executed, *options]):
             done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True,
                                   env=environment, timeout=60 * SMOKE_MINUTES)
             assert done.returncode == 0, done.stderr[-3000:]
+        assert _state_of_the_project() == before, "a run changed files of the project"
 
     return made_once("smoke", make) / "smoke" / "notebooks"
 
@@ -175,8 +183,10 @@ def test_the_smoke_run_changes_nothing_but_sizes(smoke_run):
 def finished_run():
     """The default profile, really run by the command line of the README."""
     command = [sys.executable, "-m", "e2llm", "run", "--profile", "tiny"]
+    before = _state_of_the_project()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(MPLBACKEND="Agg"))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert _state_of_the_project() == before, "the default run changed files of the project"
     return ROOT / "runs" / "tiny"
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``e2llm run | sweep | simulate | fetch | report | export | ask``."""
+"""The command line: ``e2llm run | sweep | simulate | fetch | report | publish | export | ask``."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ def _report(arguments: argparse.Namespace) -> int:
     from .report import build
 
     print(build(_existing_run(arguments.name)))
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    print(*_existing_run(arguments.name).publish_figures(arguments.figure), sep="\n")
     return 0
 
 
@@ -170,6 +175,12 @@ def command_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="write report.html of a run again")
     command.add_argument("name")
     command.set_defaults(action=_report)
+
+    command = commands.add_parser("publish", help="copy the figures of a run to figures/, where README shows them")
+    command.add_argument("name", nargs="?", default="tiny", help="of the run (tiny)")
+    command.add_argument("--figure", action="append", default=[], metavar="NAME",
+                         help="also this one, which figures/ does not hold yet; repeatable")
+    command.set_defaults(action=_publish)
 
     command = commands.add_parser("export", help="export a finished run as a folder with a model card")
     command.add_argument("name", help="of the run")

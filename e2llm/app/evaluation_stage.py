@@ -108,7 +108,8 @@ def open_engine(run: Run, stage: str = "adapter") -> InferenceEngine:
     return InferenceEngine(*open_instructed(run, stage), *load_tokens(run))
 
 
-def _train_ablation(run_name: str, ablation: Ablation, n_items: int, seed: int, folder: Path) -> list[dict]:
+def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds: int, seed: int,
+                    folder: Path) -> list[dict]:
     """One ablation in a process of its own, so that two run at a time."""
     torch.set_num_threads(1)
     run = Run.open(run_name)
@@ -119,14 +120,15 @@ def _train_ablation(run_name: str, ablation: Ablation, n_items: int, seed: int, 
                         AdapterParams(**stage_3["adapter"]), FitParams(**stage_3["fit"]))
     parts = Parts(initial_encoder(run, corpus), *load_tokens(run), load_evidence_probe(run), *open_aligned(run),
                   open_language(run))
-    return train_ablation(ablation, corpus, parts, schedule, n_items, seed, folder / ablation.replace(" ", "_"))
+    return train_ablation(ablation, corpus, parts, schedule, n_items, item_seeds, seed,
+                          folder / ablation.replace(" ", "_"))
 
 
-def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int,
+def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: int, item_seeds: int, seed: int,
                     folder: Path) -> pd.DataFrame:
     """The full model and the same model without one of its stages, everything else equal."""
-    work = (delayed(_train_ablation)(run.name, ablation, n_items, seed, folder) for ablation in Ablation)
-    rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, seed)
+    work = (delayed(_train_ablation)(run.name, ablation, n_items, item_seeds, seed, folder) for ablation in Ablation)
+    rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, item_seeds, seed)
     return pd.DataFrame([*rows, *(row for found in Parallel(n_jobs=2)(work) for row in found)])
 
 
@@ -142,8 +144,8 @@ def _examine(run: Run, corpus: Corpus) -> list[Finding]:
 
 
 def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int = DEFAULTS.test_items,
-             with_ablation: bool = DEFAULTS.ablation, with_eegnet: bool = DEFAULTS.eegnet,
-             seed: int = DEFAULTS.seed) -> dict[str, pd.DataFrame]:
+             item_seeds: int = DEFAULTS.item_seeds, with_ablation: bool = DEFAULTS.ablation,
+             with_eegnet: bool = DEFAULTS.eegnet, seed: int = DEFAULTS.seed) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
     Parameters
@@ -152,8 +154,8 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         With all training stages finished.
     truth : Path, optional
         Ground-truth folder of a twin, for the oracle.
-    n_items : int
-        Items of each kind of tiers 2 and 3.
+    n_items, item_seeds : int
+        Items of each kind of tiers 2 and 3, all item seeds together, and number of these seeds.
     with_ablation : bool
         Also train the variants that lack a stage.
     with_eegnet : bool
@@ -164,11 +166,13 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     Returns
     -------
     dict of DataFrame
-        ``tier_1``, ``tests``, ``shortcuts``, ``tiers_2_and_3`` and, if asked for, ``ablation``.
+        ``tier_1``, ``tests``, ``shortcuts``, ``tiers_2_and_3``, ``item_seeds``; ``strata`` if there are zero-shot
+        scenarios, and ``ablation`` if asked for.
     """
     recipes = (*BASELINES, RAW_BASELINE) if with_eegnet else BASELINES
-    settings = {"n_items": n_items, "ablation": with_ablation, "baselines": [recipe.name for recipe in recipes],
-                "oracle": truth is not None, "probes": list(PROBES), "seed": seed}
+    settings = {"n_items": n_items, "item_seeds": item_seeds, "ablation": with_ablation,
+                "baselines": [recipe.name for recipe in recipes], "oracle": truth is not None,
+                "probes": list(PROBES), "seed": seed}
     inputs = {} if truth is None else {"truth": data_fingerprint(truth)}
     stage = run.stage("evaluation", settings, needs=("encoder", "adapter"), inputs=inputs)
     if not stage.done:
@@ -179,17 +183,20 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         if truth is not None:
             answers = oracle(truth, *(corpus.windows.index[key].iloc[test] for key in ("subject", "clip", "window")))
         first = tier_1(corpus, engine, head_answers(run, test), first_tokens(run, corpus), recipes, seed, answers)
-        others, examples = tiers_2_and_3(corpus, engine, n_items, seed)
+        others = tiers_2_and_3(corpus, engine, n_items, item_seeds, seed)
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
         tables = {"tier_1": first.table.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": first.tests,
-                  "shortcuts": shortcuts, "tiers_2_and_3": others}
+                  "shortcuts": shortcuts, "tiers_2_and_3": others.scores, "item_seeds": others.item_seeds}
+        if len(others.strata):
+            tables["strata"] = others.strata
         if with_ablation:
-            tables["ablation"] = _ablation_table(run, corpus, engine, n_items, seed, stage.path / "checkpoints")
+            tables["ablation"] = _ablation_table(run, corpus, engine, n_items, item_seeds, seed,
+                                                 stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
-        found = {"parse_rate": first.answers.parse_rate, "samples": samples(first, examples),
+        found = {"parse_rate": first.answers.parse_rate, "samples": samples(first, others.examples),
                  "calibration": calibration(first.predictions.probabilities, corpus.labels[test])}
         stage.finish(found, audit=[str(finding) for finding in findings] or [NOTHING_FOUND], stamp=stamp(findings))
     return publish(run, corpus)

@@ -73,8 +73,8 @@ def model_card(run: Run, facts: Mapping) -> str:
             {"": "test people", " ": tested["test subjects"]},
             {"": "audit of the split", " ": " ".join(tested["audit"])}]),
         "## Scores",
-        "Test part only. The 95 % intervals are over people. Controls must be at chance; otherwise a score does not "
-        "show that the model uses the EEG.",
+        "Test part only. The 95 % intervals are over people, in tiers 2 and 3 over clips and scenario texts too. "
+        "Controls must be at chance; otherwise a score does not show that the model uses the EEG.",
         "### Tier 1: balanced accuracy %", _table([_score_row(row) for row in tables["tier_1"]]),
         "### Shortcuts without EEG, same split: balanced accuracy %",
         _table([_score_row(row) for row in tables["shortcuts"]]),

@@ -151,6 +151,7 @@ class Evaluation(_Group):
     """Evaluation (lesson 05)."""
 
     test_items: int = Field(300, ge=1, description="items of every kind in tiers 2 and 3")
+    item_seeds: int = Field(5, ge=1, le=100, description="seeds that these items are drawn with, in equal parts")
     ablation: bool = Field(False, description="also train the variants that lack one stage")
     eegnet: bool = Field(False, description="also train EEGNet, a compact CNN on raw windows, as a baseline")
 

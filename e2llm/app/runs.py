@@ -22,7 +22,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -52,7 +52,6 @@ NOTEBOOKS = {
     "scaling": "08_scaling",
     "pretraining": "09_pretraining_an_encoder",
 }
-PUBLISHED_RUN = "tiny"  # the only run whose figures are copied into figures/ of the project
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
 _RESERVED = ("figures", "notebooks")  # folders of a run that are not stages
 
@@ -263,8 +262,8 @@ class Run:
             predictions.to_csv(partial, index=False, lineterminator="\n")
         return self.path / "predictions.csv"
 
-    def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
-        """Save a figure as ``figures/<name>.png``; equal figures give equal bytes.
+    def figure(self, figure: Figure, name: str) -> Path:
+        """Save a figure as ``figures/<name>.png`` of the run; equal figures give equal bytes.
 
         Parameters
         ----------
@@ -272,17 +271,42 @@ class Run:
             To save.
         name : str
             Of the file; the report makes a caption of it.
-        publish : bool
-            Also copy it to ``figures/`` of the project. This is done for the default run in ``runs/`` only, so that
-            other runs and tests never change the figures of the README.
         """
         path = self.path / "figures" / f"{check_name(name, 'figure')}.png"
         with replacing(path) as partial:
             figure.savefig(partial, dpi=90, metadata={"Software": None})
-        if publish and self.name == PUBLISHED_RUN and self.path.parent == self.root / "runs":
+        return path
+
+    def publish_figures(self, also: Sequence[str] = ()) -> list[Path]:
+        """Copy figures of the run over those of the same names in ``figures/`` of the project, which README shows.
+
+        Parameters
+        ----------
+        also : sequence of str
+            Names of further figures, to be published for the first time.
+
+        Returns
+        -------
+        list of Path
+            The written files.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the run has no figure of a name in ``also``, or none that is published.
+        """
+        made = {path.stem: path for path in sorted((self.path / "figures").glob("*.png"))}
+        if lost := sorted(set(also) - set(made)):
+            raise FileNotFoundError(f"The run {self.name!r} has no figure {', '.join(lost)}; it has "
+                                    f"{', '.join(made) or 'none'}.")
+        shown = {path.stem for path in (self.root / "figures").glob("*.png")} | set(also)
+        if not (chosen := [path for name, path in made.items() if name in shown]):
+            raise FileNotFoundError(f"The run {self.name!r} has none of the figures in {self.root / 'figures'}: run "
+                                    "the lessons first.")
+        for path in chosen:
             with replacing(self.root / "figures" / path.name) as partial:
                 shutil.copyfile(path, partial)
-        return path
+        return [self.root / "figures" / path.name for path in chosen]
 
 
 def _fingerprint(record: Mapping) -> str:
@@ -390,7 +414,7 @@ class Stage:
         release(self.run, self.name)
         return self
 
-    def figure(self, figure: Figure, name: str, publish: bool = False) -> Path:
+    def figure(self, figure: Figure, name: str) -> Path:
         """Save a figure of the run (:meth:`Run.figure`).
 
         Parameters
@@ -399,10 +423,8 @@ class Stage:
             To save.
         name : str
             Of the file.
-        publish : bool
-            Whether the default run also puts it into the project's ``figures/``.
         """
-        return self.run.figure(figure, name, publish)
+        return self.run.figure(figure, name)
 
 
 class Progress(AbstractContextManager):

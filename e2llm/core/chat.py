@@ -31,6 +31,10 @@ class Item:
         Subject of the windows, and the axis of a comparison ("valence"); empty where neither applies.
     windows : list of int
         Rows of the windows in the prompt.
+    texts : list of str
+        Identities of the scenarios in the prompt, in their order (:class:`e2llm.tasks.scenarios.Scenario`).
+    stratum : str, optional
+        Of zero-shot scenarios: how far they are from what was trained on.
     """
 
     kind: str
@@ -42,6 +46,8 @@ class Item:
     subject: str = ""
     axis: str = ""
     windows: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    stratum: str | None = None
 
     def response(self, thinking: bool) -> str:
         """Text that the assistant should say."""

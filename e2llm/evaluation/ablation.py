@@ -61,8 +61,8 @@ class Parts:
     language: tuple[PreTrainedModel, PreTrainedTokenizerBase, str]  # language model, tokenizer, where they come from
 
 
-def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: Schedule, n_items: int, seed: int,
-                   folder: Path) -> list[dict]:
+def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: Schedule, n_items: int, item_seeds: int,
+                   seed: int, folder: Path) -> list[dict]:
     """Train and score one ablation; rows of :func:`e2llm.evaluation.tiers.ablation_rows`.
 
     Parameters
@@ -73,8 +73,8 @@ def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: S
         Windows and split.
     parts, schedule : Parts and Schedule
         Of the full model.
-    n_items, seed : int
-        Items of each kind to score, and their seed.
+    n_items, item_seeds, seed : int
+        Items of each kind to score, number of seeds they are drawn with, and seed of these.
     folder : Path
         For checkpoints.
     """
@@ -104,4 +104,4 @@ def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: S
                                 folder / "adapter")
         model = peft.merge_and_unload()
     engine = InferenceEngine(model.eval(), parts.processor, tokens, parts.position)
-    return ablation_rows(ablation, corpus, engine, n_items, seed)
+    return ablation_rows(ablation, corpus, engine, n_items, item_seeds, seed)

@@ -37,7 +37,8 @@ class EEGInput(StrEnum):
     NONE = "no EEG"
 
 
-def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, seed: int) -> InferenceEngine:
+def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray,
+             seed: int | list[int]) -> InferenceEngine:
     """The same model with the EEG of another window of the same person for every window; see :func:`other_windows`.
 
     Parameters
@@ -48,7 +49,7 @@ def shuffled(engine: InferenceEngine, index: pd.DataFrame, rows: np.ndarray, see
         One row a window with ``subject`` and ``label``.
     rows : ndarray of int
         Windows to exchange among each other, those of the test part; no other window can be asked about.
-    seed : int
+    seed : int or list of int
         Of the exchange.
     """
     about = index.iloc[rows]
@@ -320,17 +321,17 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
     One in twenty sound controls misses its 95 % interval by luck. Two tests at the level of 5 % for all m controls
     together (Bonferroni) guard against that, and a control is above or below chance only if both say so. The first is
     of people: the quantile of Student's t at 0.05 / m, with one degree of freedom less than people, takes the place of
-    that at 0.05 in the interval over people. It holds where people differ, but a handful may happen to be alike, and
-    their interval is then too narrow. The second is of items: the interval of pure guessing at ``n`` items. Because
-    both must fail, all sound controls are found at chance in 95 of 100 evaluations, and a leak costs power only where
-    ``n`` guesses could not show it either. Intervals over people count, not those over people and clips: with few clips
-    these hold everything.
+    that at 0.05 in the interval. It holds where people differ, but a handful may happen to be alike, and their interval
+    is then too narrow. The second is of items: the interval of pure guessing at ``n`` items. Because both must fail,
+    all sound controls are found at chance in 95 of 100 evaluations, and a leak costs power only where ``n`` guesses
+    could not show it either. In tier 1 the intervals over people count, not those over people and clips, which hold
+    everything where clips are few; in tiers 2 and 3 those over people, clips and texts.
 
     Parameters
     ----------
     *tables : DataFrame
-        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval over
-        people), ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged
+        Of scores, with columns ``name``, ``role`` (:class:`Role`), ``score``, ``low``, ``high`` (95 % interval),
+        ``chance`` and ``n``; ``group`` where a name stands for several rows. Their controls are judged
         together.
     subjects : int
         Number of people behind the intervals. One gives no information about others: its intervals stay 0 to 1.

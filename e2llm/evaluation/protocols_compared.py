@@ -126,8 +126,9 @@ def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] | None
     -------
     DataFrame
         ``name`` (classifier), ``group`` (setting), score with interval over people and chance, ``clips low`` and
-        ``clips high`` (interval over people and clips), ``leaky``, ``statement``. Of baselines that are the same under
-        a setting (:func:`e2llm.evaluation.baselines.distinct`) the first has a row.
+        ``clips high`` (interval over people and clips), ``leaky``, ``statement``, and ``note`` where a baseline was
+        approximated. Of baselines that are the same under a setting (:func:`e2llm.evaluation.baselines.distinct`) the
+        first has a row.
     """
     classifiers = MODELS | SHORTCUTS if classifiers is None else classifiers
     work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_under)(corpus, classifiers, setting, seed)
@@ -152,7 +153,9 @@ def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setti
             continue
         answers = np.concatenate([classify(corpus, split) for split in splits])
         row = score_row(name, truth, answers, subjects, clips[test], n_classes, seed, group=setting.name)
-        rows.append(row | {"leaky": splits[0].traits.leaky, "statement": splits[0].statement})
+        note = classify.recipe.note(splits[0]) if isinstance(classify, BaselineClassifier) else ""
+        row |= {"leaky": splits[0].traits.leaky, "statement": splits[0].statement}
+        rows.append(row | {"note": note} if note else row)
     return rows
 
 

@@ -5,8 +5,9 @@ With controls, baselines and the oracle, as tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +15,19 @@ import pandas as pd
 
 from ..core.chat import END_THINK, Item
 from ..data.dataset import Corpus
+from ..data.protocols import Split
 from ..models.eegpt import EEGPT
 from ..models.inference import InferenceEngine, closed_set, generate, score_options
 from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, distinct, fit_baseline
-from .controls import EEGInput, Role, variants
+from .controls import EEGInput, Role, shuffled, variants, without_eeg
 from .metrics import (
     Score,
     accuracy,
     balanced_accuracy,
     classification,
     compare_models,
+    crossed_accuracy,
     over_seeds,
     per_subject,
     score_row,
@@ -50,6 +53,12 @@ class Answers:
         """Share of the free texts whose answer is exactly one of the options."""
         return float(np.mean([answer is not None for answer in self.parsed]))
 
+    @classmethod
+    def joined(cls, parts: Iterable[Answers]) -> Answers:
+        """Answers to one list of items after the other."""
+        chosen, texts, parsed = zip(*((part.chosen, part.texts, part.parsed) for part in parts), strict=True)
+        return cls(*(list(chain.from_iterable(lists)) for lists in (chosen, texts, parsed)))
+
 
 def answer(engine: InferenceEngine, items: list[Item]) -> Answers:
     """Let the model write a thought, then take the most probable of the options.
@@ -73,22 +82,6 @@ def answer(engine: InferenceEngine, items: list[Item]) -> Answers:
     best = [int(np.argmax(row)) for row in score_options(engine, items, thoughts)]
     return Answers([item.options[i] for item, i in zip(items, best, strict=True)], texts,
                    [parse_answer(text, item.options) for text, item in zip(texts, items, strict=True)])
-
-
-def score_items(engine: InferenceEngine, items: list[Item], seed: int = 0) -> tuple[Score, Answers]:
-    """Accuracy of one kind of items with its chance level and interval over subjects.
-
-    Parameters
-    ----------
-    engine, items
-        As in :func:`answer`.
-    seed : int
-        Of the interval.
-    """
-    given = answer(engine, items)
-    correct = np.array([choice == item.answer for choice, item in zip(given.chosen, items, strict=True)])
-    chance = np.array([1.0 / len(item.options) for item in items])
-    return accuracy(correct, chance, np.array([item.subject for item in items]), seed), given
 
 
 # ---------------------------------------------------------------- tier 1
@@ -220,7 +213,9 @@ def tier_1(corpus: Corpus, engine: InferenceEngine, head: np.ndarray, encoder: E
              "LLM, no EEG": Role.CONTROL}
     order = [name for name in roles if name in answers]
     windows = index[["id", "subject", "session", "clip", "window", "label"]]
-    return Tier1(pd.DataFrame([tier_1_row(corpus, name, answers[name], roles[name]) for name in order]),
+    table = with_notes(pd.DataFrame([tier_1_row(corpus, name, answers[name], roles[name]) for name in order]), recipes,
+                       corpus.split)
+    return Tier1(table,
                  comparisons(corpus, {name: answers[name] for name in order}),
                  Predictions(windows, answers, scored[EEGInput.EEG], labels), items,
                  Answers([labels[i] for i in answers["LLM"]], texts, parsed))
@@ -247,7 +242,13 @@ def baseline_table(corpus: Corpus, encoder: EEGPT | FrozenTokens, recipes: Seque
         rows.append(tier_1_row(corpus, recipe.name, answers, Role.BASELINE))
         if on_step is not None:
             on_step(step)
-    return pd.DataFrame(rows)
+    return with_notes(pd.DataFrame(rows), recipes, corpus.split)
+
+
+def with_notes(table: pd.DataFrame, recipes: Sequence[Recipe], split: Split) -> pd.DataFrame:
+    """A table of scores with a column ``note`` if a baseline was approximated under a split."""
+    notes = table["name"].map({recipe.name: recipe.note(split) for recipe in recipes}).fillna("")
+    return table.assign(note=notes) if notes.any() else table
 
 
 # ---------------------------------------------------------------- tiers 2 and 3
@@ -261,9 +262,91 @@ class Example(NamedTuple):
     text: str
 
 
-def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int,
-                  seed: int) -> tuple[pd.DataFrame, dict[str, Example]]:
+class Examination(NamedTuple):
+    """Tiers 2 and 3: tables as they are written, and examples."""
+
+    scores: pd.DataFrame  # one row a kind and source of EEG
+    strata: pd.DataFrame  # the same for every stratum of the zero-shot scenarios; empty without scenarios
+    item_seeds: pd.DataFrame  # how much the scores of single item seeds differ
+    examples: dict[str, Example]
+
+
+def examiners(corpus: Corpus, n_items: int, item_seeds: int, seed: int) -> list[OneSubjectBuilder]:
+    """A builder of items about the test windows for each item seed; never more of them than items.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows are asked about.
+    n_items, item_seeds : int
+        Items of a kind, and wanted number of item seeds.
+    seed : int
+        Item seed ``i`` is ``(seed, i)``.
+    """
+    return [OneSubjectBuilder.of_test(corpus, [seed, i]) for i in range(min(item_seeds, n_items))]
+
+
+def drawn_items(builders: list[OneSubjectBuilder], kind: str, n_items: int) -> list[list[Item]]:
+    """Items of one kind, ``n_items`` together: a list of each builder, equally long up to one item."""
+    sizes = [len(part) for part in np.array_split(np.arange(n_items), len(builders))]
+    return [builder.draw(kind, size) for builder, size in zip(builders, sizes, strict=True)]
+
+
+def graded(corpus: Corpus, drawn: list[list[Item]], given: Answers) -> pd.DataFrame:
+    """One row an item: what it is about, which luck it shares with others, and whether its answer is right.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its windows were asked about.
+    drawn : list of lists of Item
+        From :func:`drawn_items`, of one kind.
+    given : Answers
+        To all of them, in their order.
+    """
+    clips, items = corpus.windows.index["clip"].astype(str).to_numpy(), [item for part in drawn for item in part]
+    return pd.DataFrame({
+        "name": [item.kind for item in items], "tier": [item.tier for item in items],
+        "stratum": [item.stratum for item in items],
+        "item seed": [i for i, part in enumerate(drawn) for _ in part],
+        "subject": [item.subject for item in items],
+        "clips": [sorted(set(clips[item.windows])) for item in items],
+        "texts": [sorted(set(item.texts)) for item in items],
+        "correct": [chosen == item.answer for chosen, item in zip(given.chosen, items, strict=True)],
+        "chance": [1 / len(item.options) for item in items],
+        "parsed": [answer is not None for answer in given.parsed]})
+
+
+def item_score(rows: pd.DataFrame, seed: int = 0) -> tuple[Score, dict]:
+    """Accuracy of the items of all item seeds together.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From :func:`graded`.
+    seed : int
+        Of the bootstrap of people.
+
+    Returns
+    -------
+    score : Score
+        Its interval holds for other people, other clips, other scenario texts and other items of these
+        (:func:`e2llm.evaluation.metrics.crossed_accuracy`).
+    more : dict
+        ``people low`` and ``people high``: the interval for other people and the very same items.
+    """
+    right, chance = rows["correct"].to_numpy(), rows["chance"].to_numpy()
+    over_people = accuracy(right, chance, rows["subject"].to_numpy(), seed)
+    people = [[who] for who in rows["subject"]]
+    score = crossed_accuracy(right, chance, people, list(rows["clips"]), list(rows["texts"]))
+    return score, {"people low": over_people.low, "people high": over_people.high}
+
+
+def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int, item_seeds: int, seed: int) -> Examination:
     """Every multi-task and zero-shot kind that the source serves, with EEG and under both controls.
+
+    Items are a sample too: which windows and scenarios meet in them. So they are drawn with several seeds, scores are
+    those of all of them together, and the exchange of the shuffled EEG is drawn anew for each.
 
     Parameters
     ----------
@@ -271,47 +354,81 @@ def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int,
         Its test windows are asked about.
     engine : InferenceEngine
         The language model with its features.
-    n_items : int
-        Items of each kind.
+    n_items, item_seeds : int
+        Items of each kind, all item seeds together, and number of these seeds.
     seed : int
         Of items, controls and intervals.
+    """
+    index, test, found, examples = corpus.windows.index, corpus.split.test, [], {}
+    builders = examiners(corpus, n_items, item_seeds, seed)
+    for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builders[0].kinds()):
+        drawn = drawn_items(builders, kind, n_items)
+        items = [item for part in drawn for item in part]
+        given = {EEGInput.EEG: answer(engine, items),
+                 EEGInput.SHUFFLED: Answers.joined(answer(shuffled(engine, index, test, [seed + 1, i]), part)
+                                                 for i, part in enumerate(drawn)),
+                 EEGInput.NONE: answer(engine, without_eeg(items))}
+        found += [graded(corpus, drawn, answers).assign(group=source) for source, answers in given.items()]
+        examples[kind] = Example(items[0], given[EEGInput.EEG].chosen[0], given[EEGInput.EEG].texts[0])
+    rows = pd.concat(found, ignore_index=True)
+    return Examination(_score_table(rows, [], seed), _score_table(rows.dropna(subset="stratum"), ["stratum"], seed),
+                       item_seed_spread(rows), examples)
+
+
+def _score_table(rows: pd.DataFrame, more: list[str], seed: int) -> pd.DataFrame:
+    """Scores of every kind and source of EEG, with further columns that tell rows apart."""
+    table = []
+    for (kind, tier, source, *values), own in rows.groupby(["name", "tier", "group", *more], sort=False):
+        score, people = item_score(own, seed)
+        role = Role.MODEL if source is EEGInput.EEG else Role.CONTROL
+        columns = {"tier": tier, **dict(zip(more, values, strict=True)), "group": source, "role": role}
+        table.append(score.row(kind, **columns) | people | {"parsed": own["parsed"].mean()})
+    return pd.DataFrame(table)
+
+
+def item_seed_spread(rows: pd.DataFrame) -> pd.DataFrame:
+    """How much the score of a kind depends on the seed with which its items were drawn, for one and the same model.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From :func:`graded`, with the column ``group``.
 
     Returns
     -------
-    table : DataFrame
-        One row for each kind and source of EEG, with parse rate.
-    examples : dict
-        First item, answer and text of each kind.
+    DataFrame
+        ``name``, ``group``, ``mean``, ``sd`` (n - 1), ``min`` and ``max`` over item seeds, the ``sd by luck`` that
+        independent answers of this accuracy would have, ``chance``, ``items`` of a seed and ``seeds``.
     """
-    builder, rows, examples = OneSubjectBuilder.of_test(corpus, seed), [], {}
-    for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builder.kinds()):
-        items = builder.draw(kind, n_items)
-        for source, asked in variants(engine, items, corpus.windows.index, corpus.split.test, seed + 1).items():
-            score, given = score_items(*asked, seed)
-            role = Role.MODEL if source is EEGInput.EEG else Role.CONTROL
-            rows.append(score.row(kind, tier=items[0].tier, group=source, role=role) | {"parsed": given.parse_rate})
-            if source is EEGInput.EEG:
-                examples[kind] = Example(items[0], given.chosen[0], given.texts[0])
-    return pd.DataFrame(rows), examples
+    keys = ["name", "group"]
+    seeds = rows.groupby([*keys, "item seed"], sort=False)["correct"].agg(["mean", "size"]).groupby(keys, sort=False)
+    table = seeds["mean"].agg(["mean", "std", "min", "max"]).rename(columns={"std": "sd"})
+    table["items"], table["seeds"] = seeds["size"].min(), seeds["size"].size()
+    table["sd by luck"] = np.sqrt(table["mean"] * (1 - table["mean"]) / table["items"])
+    table["chance"] = rows.groupby(keys, sort=False)["chance"].mean()
+    return table.reset_index()[[*keys, "mean", "sd", "sd by luck", "min", "max", "chance", "items", "seeds"]]
 
 
-def ablation_rows(ablation: str, corpus: Corpus, engine: InferenceEngine, n_items: int, seed: int) -> list[dict]:
+def ablation_rows(ablation: str, corpus: Corpus, engine: InferenceEngine, n_items: int, item_seeds: int,
+                  seed: int) -> list[dict]:
     """Tier-1 closed set, and one kind each of tier 2 and 3, of one ablation.
 
     Parameters
     ----------
     ablation : str
         Its name.
-    corpus, engine, n_items, seed
+    corpus, engine, n_items, item_seeds, seed
         As in :func:`tiers_2_and_3`.
     """
     test = corpus.split.test
     predicted = closed_set(engine, prediction_items(corpus, test, seed)).argmax(axis=1)
     scores = {"predict": balanced_accuracy(corpus.labels[test], predicted, corpus.subjects[test],
                                            len(corpus.label_set))}
-    builder = OneSubjectBuilder.of_test(corpus, seed)
-    for kind in (kind for kind in ("match", "zero_match") if kind in builder.kinds()):
-        scores[kind] = score_items(engine, builder.draw(kind, n_items), seed)[0]
+    builders = examiners(corpus, n_items, item_seeds, seed)
+    for kind in (kind for kind in ("match", "zero_match") if kind in builders[0].kinds()):
+        drawn = drawn_items(builders, kind, n_items)
+        answers = answer(engine, [item for part in drawn for item in part])
+        scores[kind] = item_score(graded(corpus, drawn, answers), seed)[0]
     return [score.row(kind, group=ablation) for kind, score in scores.items()]
 
 
@@ -418,14 +535,17 @@ def score_of(table: pd.DataFrame, name: str, group: str | None = None, clips: bo
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of scores for people to read: percent, an interval in one column; ``role`` where no ``group`` says more.
 
-    Where the table has them, the interval over people and clips and the best score without EEG follow every score.
+    Where the table has them, further intervals, the best score without EEG and notes follow every score.
     """
-    more = [column for column in ("group", "role") if column in table][:1]
+    more = [column for column in ("stratum",) if column in table]
+    more += [column for column in ("group", "role") if column in table][:1]
     shown = table[["name", *more]].assign(**{"score %": table["score"].mul(100).round(1)})
-    for low, high, title in (("low", "high", "95 % interval"), ("clips low", "clips high", "people and clips")):
+    for low, high, title in (("low", "high", "95 % interval"), ("clips low", "clips high", "people and clips"),
+                             ("people low", "people high", "people only")):
         if low in table:
             shown[title] = [f"{100 * a:.1f} – {100 * b:.1f}" for a, b in zip(table[low], table[high], strict=True)]
     shown["chance %"] = table["chance"].mul(100).round(1)
     if BEST_PROBE in table:
         shown[f"{BEST_PROBE} %"] = table[BEST_PROBE].mul(100).round(1)
-    return shown.assign(n=table["n"]).set_index("name")
+    shown = shown.assign(n=table["n"])
+    return (shown.assign(note=table["note"].fillna("")) if "note" in table else shown).set_index("name")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..core.labels import LabelSet
 from ..core.montage import REGIONS
 from ..data.dataset import Corpus
 from . import scenarios
+from .scenarios import Scenario
 from .segments import INTENSITIES, Segment, imagined_segments, segments_of
 from .wordings import (
     CHOOSE_WORDINGS,
@@ -292,11 +294,11 @@ class ItemBuilder:
         Of one part of a split (or imagined ones): items never mix parts.
     label_set : LabelSet
         Its answers and coordinates.
-    seed : int
+    seed : int or list of int
         Same seed, same items.
     """
 
-    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int) -> None:
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int | list[int]) -> None:
         self.segments, self.label_set = segments, label_set
         self.rng = np.random.default_rng(seed)
         self.by_label = {label: [s for s in segments if s.label == label] for label in label_set.labels}
@@ -408,15 +410,21 @@ class ItemBuilder:
             group.append(self._any({segment.label for segment in group}))
         return group
 
-    def _scenario(self, label: str, zero_shot: bool) -> str:
-        texts = scenarios.zero_shot_scenarios(label) if zero_shot else scenarios.training_scenarios(label)
+    def _scenario(self, label: str, stratum: str | None) -> Scenario:
+        """A training scenario of a label, or a zero-shot one of a stratum."""
+        texts = scenarios.zero_shot_scenarios(label, stratum) if stratum else scenarios.training_scenarios(label)
         return texts[self.rng.integers(len(texts))]
+
+    def _stratum(self, zero_shot: bool) -> str | None:
+        return _pick(scenarios.STRATA, self.rng) if zero_shot else None
 
     def match(self, zero_shot: bool = False) -> Item:
         """Item of :func:`match`."""
         group = self._distinct(3)
-        target = int(self.rng.integers(3))
-        return match(group, target, self._scenario(group[target].label, zero_shot), self.rng, zero_shot)
+        target, stratum = int(self.rng.integers(3)), self._stratum(zero_shot)
+        scenario = self._scenario(group[target].label, stratum)
+        item = match(group, target, scenario.text, self.rng, zero_shot)
+        return replace(item, texts=[scenario.identity], stratum=stratum)
 
     def zero_match(self) -> Item:
         """Item of :func:`match` with a zero-shot scenario and wording."""
@@ -433,10 +441,11 @@ class ItemBuilder:
         return words[self.rng.integers(len(words))]
 
     def choose(self, zero_shot: bool = False) -> Item:
-        """Item of :func:`choose`."""
-        group = self._distinct(3)
-        texts = [self._scenario(segment.label, zero_shot) for segment in group]
-        return choose(group, int(self.rng.integers(3)), texts, self.rng, zero_shot)
+        """Item of :func:`choose`; its scenarios are of one stratum."""
+        group, stratum = self._distinct(3), self._stratum(zero_shot)
+        texts = [self._scenario(segment.label, stratum) for segment in group]
+        item = choose(group, int(self.rng.integers(3)), [text.text for text in texts], self.rng, zero_shot)
+        return replace(item, texts=[text.identity for text in texts], stratum=stratum)
 
     def zero_choose(self) -> Item:
         """Item of :func:`choose` with zero-shot scenarios and wording."""
@@ -445,7 +454,8 @@ class ItemBuilder:
     def scenario(self) -> Item:
         """Item of :func:`scenario_question`."""
         label = list(self.by_label)[self.rng.integers(len(self.by_label))]
-        return scenario_question(label, self._scenario(label, False), self.label_set, self.rng)
+        scenario = self._scenario(label, None)
+        return replace(scenario_question(label, scenario.text, self.label_set, self.rng), texts=[scenario.identity])
 
 
 class OneSubjectBuilder:
@@ -461,7 +471,7 @@ class OneSubjectBuilder:
         As for :class:`ItemBuilder`.
     """
 
-    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int) -> None:
+    def __init__(self, segments: list[Segment], label_set: LabelSet, seed: int | list[int]) -> None:
         self.label_set, self.rng = label_set, np.random.default_rng(seed)
         people = sorted({segment.subject for segment in segments})
         self.builders = [ItemBuilder([s for s in segments if s.subject == who], label_set, seed) for who in people]
@@ -469,14 +479,14 @@ class OneSubjectBuilder:
             builder.rng = self.rng
 
     @classmethod
-    def of_test(cls, corpus: Corpus, seed: int) -> OneSubjectBuilder:
+    def of_test(cls, corpus: Corpus, seed: int | list[int]) -> OneSubjectBuilder:
         """Builder of the items of tiers 2 and 3: of a dataset's test part, each item of one subject.
 
         Parameters
         ----------
         corpus : Corpus
             The dataset.
-        seed : int
+        seed : int or list of int
             Of the items.
         """
         return cls(segments_of(corpus, corpus.split.test), corpus.label_set, seed)

@@ -404,16 +404,25 @@ def drawing() -> Figure:
     return figure
 
 
-def test_figures_are_equal_bytes_and_only_the_default_run_publishes(run, tmp_path, monkeypatch):
+def test_figures_are_equal_bytes_and_stay_in_the_run(run, tmp_path):
     first = run.figure(drawing(), "confusion").read_bytes()
     assert run.stage("windows", {}).figure(drawing(), "confusion").read_bytes() == first
     assert b"Software" not in first and not (tmp_path / "figures").exists()
-    Run.open("other").figure(drawing(), "confusion", publish=True)
-    monkeypatch.setenv("E2LLM_RUNS", "trials")
-    Run.open("tiny").figure(drawing(), "confusion", publish=True)
-    assert not (tmp_path / "figures").exists()
-    run.figure(drawing(), "confusion", publish=True)
-    assert (tmp_path / "figures" / "confusion.png").read_bytes() == first
+
+
+def test_figures_are_published_on_request_those_that_are_shown_already(run, tmp_path):
+    (tmp_path / "figures").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{run.name!r} has none of the figures in"):
+        run.publish_figures()
+    first = run.figure(drawing(), "confusion").read_bytes()
+    run.figure(drawing(), "shortcuts")
+    (shown := tmp_path / "figures" / "confusion.png").write_bytes(b"old")
+    (tmp_path / "figures" / "drawn_by_hand.png").write_bytes(b"kept")
+    assert run.publish_figures() == [shown] and shown.read_bytes() == first
+    assert run.publish_figures(["shortcuts"]) == [shown, shown.with_name("shortcuts.png")]
+    assert shown.with_name("drawn_by_hand.png").read_bytes() == b"kept"
+    with pytest.raises(FileNotFoundError, match="has no figure claims; it has confusion, shortcuts"):
+        run.publish_figures(["claims"])
 
 
 def test_progress_writes_seldom_and_prints_nothing_in_batch(run, capfd):

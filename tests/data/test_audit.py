@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2llm.data.audit import LeakError, audit, reached_by_shortcuts, stamp
+from e2llm.data.audit import NEAR, Case, LeakError, audit, duplicated_signal, reached_by_shortcuts, stamp
 from e2llm.data.protocols import PROTOCOLS, Split, n_folds
 from e2llm.data.sources.seed_vii import clip_emotion
 from e2llm.data.splits import accepted_rules, make_split
@@ -151,6 +151,45 @@ def test_an_unknown_scope_of_repair_is_a_mistake_not_a_pass():
     with pytest.raises(ValueError,
                        match=r"Unknown scope of channel repair 'person' \(known: clip, recording, corpus\)"):
         audit(JOINT, INDEX, repaired_over="person")
+
+
+# --- duplicates: every pair is covered, at any size
+
+
+def by_distances(power: np.ndarray, left: np.ndarray, right: np.ndarray) -> list[int]:
+    """Rows of the right side whose nearest on the left is nearer than NEAR, from all distances."""
+    log_power = np.log(power).reshape(len(power), -1)
+    log_power = log_power - log_power.mean(axis=1, keepdims=True)
+    return [int(row) for row in right if (np.abs(log_power[left] - log_power[row]).max(axis=1) < NEAR).any()]
+
+
+def found_duplicates(power: np.ndarray, split: Split, index: pd.DataFrame) -> list[int]:
+    return [row for finding in duplicated_signal(Case(split, index, power=power)) for row in finding.rows]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_duplicates_are_those_of_all_distances(seed):
+    """Copies with noise of which some stay below the limit, and some do not."""
+    rng, power = np.random.default_rng(seed), POWER.copy()
+    copies, originals = rng.choice(JOINT.test, 60, replace=False), rng.choice(JOINT.train, 60)
+    noise = rng.uniform(0, 1.5 * NEAR, size=(60, 1, 1)) * rng.uniform(-1, 1, size=(60, *power.shape[1:]))
+    power[copies] = power[originals] * np.exp(noise)
+    wanted = [row for left, right in (("train", "test"), ("train", "val"), ("val", "test"))
+              for row in by_distances(power, getattr(JOINT, left), getattr(JOINT, right))]
+    assert 20 < len(wanted) < 60 and found_duplicates(power, JOINT, INDEX) == wanted
+
+
+def test_one_copied_window_among_sixty_thousand_is_found():
+    index = make_index(windows=38)
+    split = make_split(index, "joint")
+    power = np.random.default_rng(0).lognormal(sigma=0.5, size=(len(index), 6, 5))
+    assert len(index) > 60_000 and found_duplicates(power, split, index) == []
+    power[split.test[7]] = 2.0 * power[split.train[11]]
+    assert found_duplicates(power, split, index) == [split.test[7]]
+
+
+def test_windows_that_are_all_alike_are_duplicates():
+    assert found_duplicates(np.ones_like(POWER), JOINT, INDEX) == [*JOINT.test, *JOINT.val, *JOINT.test]
 
 
 # --- clean splits

@@ -11,8 +11,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 
 from e2llm.data.features import band_power
 from e2llm.data.normalization import ALIGNMENTS
@@ -29,7 +30,9 @@ from e2llm.evaluation.baselines import (
     Recipe,
     distinct,
     fit_baseline,
+    support_vector_machines,
 )
+from e2llm.evaluation.tiers import readable, with_notes
 from e2llm.models.eegpt import EEGPT, EEGPT_SIZES
 from e2llm.models.eegpt_weights import physiological_init
 from e2llm.training.trainer import FitParams
@@ -127,6 +130,43 @@ def test_the_strength_is_the_best_on_validation(seed, model):
     strongest = next(test for score, test in table if score == best)
     assert np.array_equal(answers(corpus, split, model=model), strongest)
     assert any(not np.array_equal(strongest, test) for _, test in table)  # the choice matters
+
+
+@pytest.fixture
+def approximated(monkeypatch) -> None:
+    """As if the training part of :func:`make_corpus` were too large for an exact kernel."""
+    monkeypatch.setattr(baselines, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(baselines, "LANDMARKS", 60)
+
+
+def test_a_large_kernel_machine_is_approximated_and_its_row_says_so(monkeypatch):
+    split = make_split(360)
+    monkeypatch.setattr(baselines, "EXACT_UP_TO", len(split.train))
+    assert Recipe(SVM).note(split) == "" and {type(made[-1]) for made in support_vector_machines(180)} == {SVC}
+    monkeypatch.setattr(baselines, "EXACT_UP_TO", len(split.train) - 1)
+    assert Recipe(SVM).note(split) == "kernel by Nyström's method, 500 landmarks" and Recipe(LOGISTIC).note(split) == ""
+    assert {type(made[-1]) for made in support_vector_machines(180)} == {LinearSVC}
+    table = pd.DataFrame({"name": [Recipe(SVM).name, "LLM"], "score": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1,
+                          "n": 9})
+    said = with_notes(table, [Recipe(SVM), Recipe(LOGISTIC)], split)
+    assert readable(said)["note"].tolist() == [Recipe(SVM).note(split), ""]
+    assert with_notes(table, [Recipe(LOGISTIC)], split) is table
+
+
+def test_as_many_landmarks_as_windows_give_the_kernel_itself():
+    features = np.random.default_rng(0).normal(size=(120, 5))
+    scale, landmarks, _ = support_vector_machines(baselines.EXACT_UP_TO + 1)[0]
+    spanned = landmarks.set_params(n_components=120).fit_transform(scaled := scale.fit_transform(features))
+    assert np.allclose(spanned @ spanned.T, rbf_kernel(scaled, gamma=1 / 5), atol=1e-8)  # that of SVC, gamma="scale"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_approximated_kernel_machine_finds_what_the_exact_one_finds(seed, request):
+    corpus = make_corpus(effect=1.5, n=900, seed=seed)
+    split = make_split(len(corpus.labels), seed=seed)
+    exact = scored(corpus, split, model=SVM)
+    request.getfixturevalue("approximated")
+    assert exact > 0.6 and abs(scored(corpus, split, model=SVM) - exact) < 0.06
 
 
 def test_dead_channels_do_no_harm():

@@ -13,7 +13,8 @@ import torch
 from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK, Item
 from e2llm.core.labels import plain_labels
 from e2llm.evaluation.controls import shuffled, with_mean_token, with_random_projector, without_eeg
-from e2llm.evaluation.tiers import answer, score_items
+from e2llm.evaluation.metrics import Score, accuracy
+from e2llm.evaluation.tiers import Answers, answer
 from e2llm.models.inference import InferenceEngine, generate, label_similarity, probabilities, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
@@ -217,23 +218,30 @@ def perfect(processor) -> tuple[InferenceEngine, list[Item]]:
     return InferenceEngine(Perfect(processor), processor, features, {i: i for i in range(N)}), items
 
 
+def scored(engine: InferenceEngine, items: list[Item]) -> tuple[Score, Answers]:
+    given = answer(engine, items)
+    right = np.array([chosen == item.answer for chosen, item in zip(given.chosen, items, strict=True)])
+    chance = np.array([1 / len(item.options) for item in items])
+    return accuracy(right, chance, np.array([item.subject for item in items])), given
+
+
 def test_a_perfect_model_is_right_and_its_controls_guess(perfect):
     engine, items = perfect
-    score, given = score_items(engine, items)
+    score, given = scored(engine, items)
     assert (score.value, score.chance, score.n) == (1.0, pytest.approx(1 / 3), N) and score.above_chance
     assert given.parsed == given.chosen == INDEX["label"].tolist() and given.parse_rate == 1.0
     assert given.texts[1] == f"{THINK}\nI hear it.\n{END_THINK}\n\n{INDEX['label'][1]}"
 
-    mixed, _ = score_items(shuffled(engine, INDEX, np.arange(N), 0), items)
+    mixed, _ = scored(shuffled(engine, INDEX, np.arange(N), 0), items)
     assert abs(mixed.value - 1 / 3) < 0.1  # 240 answers: standard error 0.03
-    blind, _ = score_items(engine, without_eeg(items))
+    blind, _ = scored(engine, without_eeg(items))
     assert blind.value == pytest.approx(1 / 3) and blind.contains_chance and not blind.above_chance
 
 
 def test_answers_that_cannot_be_read_are_reported_and_a_choice_is_made_all_the_same(perfect):
     engine, items = perfect
     engine.model.thought = "well, "
-    score, given = score_items(engine, items)
+    score, given = scored(engine, items)
     assert given.parse_rate == 0.0 and given.parsed == [None] * N
     assert score.value == 1.0
 
