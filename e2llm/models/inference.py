@@ -47,9 +47,8 @@ class InferenceEngine:
             Beginning of the assistant's turn, such as a thought.
         """
         said = said or [""] * len(items)
-        prompts = [self.processor.ids(self.processor.prompt(item.messages, thinking))
-                   + self.processor.ids(text)  # cut as in training
-                   for item, text in zip(items, said, strict=True)]
+        cut = self.processor.ids_of([self.processor.prompt(item.messages, thinking) for item in items] + said)
+        prompts = [prompt + text for prompt, text in zip(cut[: len(items)], cut[len(items) :], strict=True)]
         ids, mask = self.processor.pad(prompts, "left")
         windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
         features = torch.from_numpy(np.stack([self.features[row] for row in windows])) if windows else None

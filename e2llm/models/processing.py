@@ -115,30 +115,43 @@ class E2LLMProcessor(ProcessorMixin):
 
     def ids(self, text: str) -> list[int]:
         """Token ids without added special tokens (the chat template has them)."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.ids_of([text])[0]
+
+    def ids_of(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of several texts, cut in one call of the tokenizer."""
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
     def training_example(self, messages: list[dict], response: str, thinking: bool) -> dict:
-        """Ids and labels of one item: only the assistant's response has a loss.
+        """Ids and labels of one item; see :meth:`training_examples`."""
+        return self.training_examples([(messages, response, thinking)])[0]
+
+    def training_examples(self, turns: list[tuple[list[dict], str, bool]]) -> list[dict]:
+        """Ids and labels of items: only the assistant's response has a loss.
 
         Parameters
         ----------
-        messages : list of dict
-            See :meth:`prompt`.
-        response : str
-            The assistant's turn, without the token that ends it.
-        thinking : bool
-            Whether the response has a thought.
+        turns : list of tuple
+            Messages (see :meth:`prompt`), the assistant's turn without the token that ends it, and whether that has a
+            thought.
 
         Returns
         -------
-        dict
+        list of dict
             ``input_ids`` and ``labels`` (lists of int of one length), and ``windows``.
         """
-        prompt = self.ids(self.prompt(messages, thinking))
-        # Cut where scoring cuts: some tokenizers would join a line break and the text after it otherwise.
-        thought, end, answer = response.rpartition(f"{END_THINK}\n\n")
-        ids = [*self.ids(thought + end), *self.ids(answer), self.tokenizer.eos_token_id]
-        return {"input_ids": prompt + ids, "labels": [IGNORE] * len(prompt) + ids, "windows": self.windows(messages)}
+        texts = []
+        for messages, response, thinking in turns:
+            # Cut where scoring cuts: some tokenizers would join a line break and the text after it otherwise.
+            thought, end, answer = response.rpartition(f"{END_THINK}\n\n")
+            texts += [self.prompt(messages, thinking), thought + end, answer]
+        cut = self.ids_of(texts)
+        examples = []
+        for i, (messages, _, _) in enumerate(turns):
+            prompt, thought_ids, answer_ids = cut[3 * i : 3 * i + 3]
+            ids = [*thought_ids, *answer_ids, self.tokenizer.eos_token_id]
+            examples.append({"input_ids": prompt + ids, "labels": [IGNORE] * len(prompt) + ids,
+                             "windows": self.windows(messages)})
+        return examples
 
     def pad(self, rows: list[list[int]], side: str, value: int | None = None) -> tuple[Tensor, Tensor]:
         """Pad lists of ids to one length.

@@ -358,8 +358,8 @@ def examples_of(items: list[Item], processor: E2LLMProcessor, thinking_share: fl
     share = np.array([(thinking_share if item.kind in DIRECT_KINDS else 1.0) if item.thought else 0.0
                       for item in items])
     thinking = rng.uniform(size=len(items)) < share
-    return [processor.training_example(item.messages, item.response(bool(think)), bool(think))
-            for item, think in zip(items, thinking, strict=True)]
+    return processor.training_examples([(item.messages, item.response(bool(think)), bool(think))
+                                        for item, think in zip(items, thinking, strict=True)])
 
 
 def train_only(model: nn.Module, *prefixes: str) -> None:

@@ -246,6 +246,21 @@ def test_only_the_response_carries_loss(processor, tokenizer):
         assert example["windows"] == [7, 8]
 
 
+def test_items_cut_together_have_the_ids_that_each_has_by_itself(processor):
+    """Against the plain way: prompt, thought and answer are cut one after the other."""
+    turns = [(asking("A: ", 1, " B: ", 2), f"{THINK}\nLow.\n{END_THINK}\n\nA > B", True),
+             (QUESTIONS[0], "fear", False), ([{"role": "user", "content": ""}], "", False)]
+    together, tokenizer = processor.training_examples(turns), processor.tokenizer
+    for (messages, response, thinking), example in zip(turns, together, strict=True):
+        thought, end, answer = response.rpartition(f"{END_THINK}\n\n")
+        prompt, *said = (tokenizer(text, add_special_tokens=False)["input_ids"]
+                         for text in (processor.prompt(messages, thinking), thought + end, answer))
+        said = [*said[0], *said[1], tokenizer.eos_token_id]
+        assert example == {"input_ids": prompt + said, "labels": [IGNORE] * len(prompt) + said,
+                           "windows": processor.windows(messages)}
+    assert processor.training_examples([]) == []
+
+
 def test_the_loss_is_that_of_the_response(model, processor):
     example = processor.training_example(QUESTIONS[0], "fear", False)
     ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
