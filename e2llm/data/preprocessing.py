@@ -178,12 +178,11 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
         x = np.asarray(signal[:, first : stop + margin], dtype=np.float32)
         lowest, highest = np.minimum(lowest, x.min(axis=1)), np.maximum(highest, x.max(axis=1))
         # Single precision is for the EEG, not for the offset of an amplifier, which may be a thousand times as large.
-        offset = x.mean(axis=1, keepdims=True, dtype=np.float64)
+        offset = x.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
         left = margin - (start - first)
         n_old = down * fft.next_fast_len(ceil((stop - start + 2 * margin) / down), real=True)
         n_new = n_old * up // down
-        x = np.pad((x - offset).astype(np.float32), ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect",
-                   reflect_type="odd")
+        x = np.pad(x - offset, ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect", reflect_type="odd")
         gain, gain_0 = _gain(band, n_old, n_new)
         here, there = start * up // down, min(ceil(stop * ratio), resampled.shape[1])
         skip = margin * up // down
@@ -202,13 +201,13 @@ def _kernel(sfreq: float, l_freq: float, h_freq: float, h_trans: float) -> np.nd
 
 
 @lru_cache(maxsize=16)
-def _gain(band: tuple[float, ...], n_old: int, n_new: int) -> tuple[np.ndarray, float]:
+def _gain(band: tuple[float, ...], n_old: int, n_new: int) -> tuple[np.ndarray, np.float32]:
     """What Fourier coefficients are multiplied by, below half of either rate, and the gain of a constant."""
     kernel = _kernel(*band)
     centred = np.zeros(n_old)
     centred[: len(kernel)] = kernel
     gain = fft.rfft(np.roll(centred, -(len(kernel) // 2))).real[: (min(n_old, n_new) + 1) // 2]
-    return (gain * n_new / n_old).astype(np.float32), float(kernel.sum())
+    return (gain * n_new / n_old).astype(np.float32), np.float32(kernel.sum())
 
 
 def _parts(signal: np.ndarray) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
 from e2llm.data.features import measure
 from e2llm.data.preprocessing import PreprocessParams, Windows, clean, filter_and_resample, windows_of, write_windows
 from e2llm.data.simulation import leadfield
-from e2llm.data.sources.base import SourceError, Trial
+from e2llm.data.sources.base import RecordingError, SourceError, Trial
 from e2llm.data.sources.folder import LabelledFolder
 from e2llm.data.sources.seed_vii import SeedVII, clip_emotion
 
@@ -192,6 +193,58 @@ def test_windows_are_consecutive_and_whole(seconds, n):
     assert windows.shape == (n, 2, 1024) and windows.dtype == np.float32
     signal, rows = clean(trial, PreprocessParams())[0], [SEED_CHANNELS.index(name) for name in ("OZ", "CZ")]
     np.testing.assert_array_equal(windows.transpose(1, 0, 2).reshape(2, -1), signal[rows, : n * 1024])
+
+
+# --- a continuous recording
+
+
+@pytest.fixture(scope="module")
+def long_folder(tmp_path_factory) -> Path:
+    """Twelve minutes of 19 channels at 500 Hz, nearly all of them one stretch."""
+    root, rng = tmp_path_factory.mktemp("long"), np.random.default_rng(4)
+    signal = rng.normal(0, 10, (len(SMALL_CAP), 12 * 60 * 500)) + 20 * np.sin(np.arange(12 * 60 * 500) / 8)
+    Edf([EdfSignal(x, 500, label=name, physical_dimension="uV")
+         for name, x in zip(SMALL_CAP, signal, strict=True)]).write(root / "long.edf")
+    (root / "labels.csv").write_text("file,subject,session,label,start,stop\nlong.edf,1,1,rest,0,700\n"
+                                     "long.edf,1,1,task,700,720")
+    return root
+
+
+def test_a_long_recording_takes_less_than_three_times_its_windows(long_folder, tmp_path):
+    params = PreprocessParams(lof_threshold=1e9)
+    run(long_folder, tmp_path / "first", LabelledFolder(long_folder), params=params)  # caches and imports
+    source = LabelledFolder(long_folder)
+    tracemalloc.start()
+    try:
+        windows, _ = run(long_folder, tmp_path / "windows", source, params=params)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert windows.data.shape == (180, 19, 1024) and peak < 3 * windows.data.nbytes
+
+
+def test_stretches_of_any_length_give_the_same_signal(long_folder, monkeypatch):
+    source = LabelledFolder(long_folder)
+    stretch = next(source.trials(source.recordings[0])).signal
+    read, held = (filter_and_resample(signal, 500.0, PreprocessParams()) for signal in (stretch, np.asarray(stretch)))
+    np.testing.assert_array_equal(read[0], held[0])
+    monkeypatch.setattr("e2llm.data.preprocessing._BLOCK", 1000.0)
+    whole = filter_and_resample(stretch, 500.0, PreprocessParams())
+    assert decibels(read[0] - whole[0], whole[0]) < -100 and np.abs(read[0] - whole[0]).max() < 1e-3
+    np.testing.assert_array_equal(read[1], whole[1])
+
+
+def test_a_stretch_is_read_where_it_is_sliced(long_folder):
+    source = LabelledFolder(long_folder)
+    stretch = next(source.trials(source.recordings[0])).signal
+    whole = np.asarray(stretch)
+    assert stretch.shape == whole.shape == (19, 350_000) and whole.dtype == stretch.dtype
+    np.testing.assert_array_equal(stretch[:, 1000:1500], whole[:, 1000:1500])
+    np.testing.assert_array_equal(stretch[3, ::7], whole[3, ::7])
+    stretch.raw.load_data(verbose="error")._data[2, 1200] = np.nan
+    np.testing.assert_array_equal(stretch[:, :1000], whole[:, :1000])
+    with pytest.raises(RecordingError, match=r"long.edf: 1 samples between 2 and 3 s are not finite; repair"):
+        stretch[:, 1000:1500]
 
 
 # --- windows on disk
