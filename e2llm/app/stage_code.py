@@ -36,7 +36,7 @@ class Code(NamedTuple):
 
 
 STAGES: dict[str, Code] = {
-    "windows": Code(1, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base",
+    "windows": Code(2, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base",
                         "data.sources.bids", "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
                         "data.sources.seed_vii")),
     "encoder": Code(1, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.losses",

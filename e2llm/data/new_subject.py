@@ -19,9 +19,9 @@ from ..core.labels import LabelSet
 from .dataset import Corpus
 from .features import differential_entropy, evidence, measure
 from .normalization import Equalizer, FeatureStatistics
-from .preprocessing import PreprocessParams, Windows, clean, cut_windows
+from .preprocessing import PreprocessParams, Windows, windows_of
 from .protocols import Split
-from .sources.base import RecordingError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .sources.base import RecordingError, Stretch, Trial, bads_of, open_raw, place_channels
 
 STATISTICS_NOTES = {
     "subject": "subject statistics: compared with the mean of these files (transductive: the windows in question took "
@@ -155,8 +155,8 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     subject = Path(files[0]).name
     for number, path in enumerate(map(Path, files), start=1):
         trial, missing = _read(path, ch_names, params, subject, number)
-        raw, bad = clean(trial, params, missing)
-        blocks.append(cut_windows(raw, ch_names, params.window_s))
+        windows, bad = windows_of(trial, ch_names, params)
+        blocks.append(windows)
         repaired = {"missing and interpolated": missing, "bad and interpolated": bad}
         notes += [f"{path.name}: {what}: {', '.join(names)}" for what, names in repaired.items() if names]
         same = {"subject": subject, "session": 1, "clip": number, "label": "", "intensity": np.nan,
@@ -184,5 +184,5 @@ def _read(path: Path, ch_names: list[str], params: PreprocessParams, subject: st
     if (sfreq := raw.info["sfreq"]) / 2 - params.h_trans < params.h_freq:
         raise RecordingError(f"{path} was sampled at {sfreq:g} Hz, but the model uses frequencies up to "
                              f"{params.h_freq:g} Hz, which needs {2 * (params.h_freq + params.h_trans):g} Hz or more.")
-    signal = read_stretch(raw, match, path)
+    signal = Stretch(raw, match, path)
     return Trial(subject, 1, number, "", signal, sfreq, tuple(places), bads=bads_of(raw, match)), missing

@@ -1,4 +1,9 @@
-"""From labelled trials to windows on disk: MNE does the signal work, one recording in memory at a time."""
+"""From labelled trials to windows on disk, one trial in memory at a time.
+
+The steps are those of a plain recipe in MNE: its band-pass kernel, its spherical splines, the average reference. Filter
+and resampling are one pass over the Fourier coefficients of a stretch, in single precision, and what does not depend on
+the signal is made once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,8 +24,12 @@ import mne
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy import fft
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from ..core.bands import BANDS
+from ..core.claims import SHAPE
 from ..core.environment import is_watched
 from ..core.montage import canonical, eegpt_channels, known_channels, make_info
 from .features import measure
@@ -25,6 +38,9 @@ from .sources.base import RecordingError, Source, SourceError, Trial
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
 MISSING = ("masked", "interpolated")
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
+_BLOCK = 6.0  # lengths of the filter's kernel that are transformed at a time
+_GUARD_S = 0.25  # of signal on either side of a block beside half a kernel: the resampling's own kernel fades in it
+_ROWS = 8  # channels transformed together: their coefficients stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -70,13 +86,13 @@ class PreprocessParams:
             raise ValueError(f"No scalp position is known for the wanted channels {', '.join(lost)}: give 10-05 names.")
 
 
-def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -> tuple[mne.io.RawArray, list[str]]:
-    """Band-pass, repair, re-reference and resample one trial with MNE.
+def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+    """Band-pass, resample, repair and re-reference one trial.
 
     Parameters
     ----------
     trial : Trial
-        Signal in microvolts.
+        Signal in microvolts; it is read in stretches.
     params : PreprocessParams
         Filter edges and the rest.
     lacking : sequence of str
@@ -84,8 +100,8 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
 
     Returns
     -------
-    raw : mne.io.RawArray
-        Cleaned signal (volts, as MNE keeps it) of all channels.
+    signal : ndarray, shape (n_channels, n_samples)
+        Float32 microvolts at the new rate: channels of the trial, then those that it lacked.
     bad : list of str
         Channels of the recording that were interpolated: flat, unlike their neighbors, or called bad by the file.
 
@@ -95,96 +111,197 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
         If the trial has one channel only, is shorter than one window, flat everywhere, or mostly bad channels.
     """
     where = f"subject {trial.subject}, clip {trial.clip}"
-    seconds = trial.signal.shape[1] / trial.sfreq
+    names, seconds = [canonical(name) for name in trial.ch_names], trial.signal.shape[1] / trial.sfreq
     if seconds < params.window_s:
         raise RecordingError(f"{where}: {seconds:.1f} s of signal is shorter than one window of {params.window_s:g} s; "
                              "drop the clip or shorten window_s.")
-    if len(trial.ch_names) < 2:
+    if len(names) < 2:
         raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or "
                              "more.")
-    raw = mne.io.RawArray(trial.signal * 1e-6, make_info(list(trial.ch_names), trial.sfreq), verbose="error")
-    flat = [name for name, x in zip(raw.ch_names, trial.signal, strict=True) if np.ptp(x) < 1e-3]
-    if len(flat) == len(raw.ch_names):
+    signal, peak_to_peak = filter_and_resample(trial.signal, trial.sfreq, params, len(lacking))
+    flat = [name for name, height in zip(names, peak_to_peak, strict=True) if height < 1e-3]
+    if len(flat) == len(names):
         raise RecordingError(f"{where}: every channel is flat; check the unit (microvolts expected) and the file.")
-    high = min(params.h_freq, trial.sfreq / 2 - params.h_trans)
-    raw.filter(params.l_freq, high, h_trans_bandwidth=params.h_trans, verbose="error")
-    raw.info["bads"] = [name for name in raw.ch_names if name in flat or name in trial.bads]
-    bad = sorted({*raw.info["bads"], *_outlying(raw, params.lof_threshold)})
-    if len(bad) > len(raw.ch_names) // 4:
-        raise RecordingError(f"{where}: {len(bad)} of {len(raw.ch_names)} channels are bad ({', '.join(bad[:6])}, …); "
+    known = {*flat, *(name for name in trial.bads if name in names)}
+    good = [row for row, name in enumerate(names) if name not in known]
+    bad = sorted(known | {names[good[i]] for i in _outlying(signal, good, params.lof_threshold)})
+    if len(bad) > len(names) // 4:
+        raise RecordingError(f"{where}: {len(bad)} of {len(names)} channels are bad ({', '.join(bad[:6])}, …); "
                              "too many to repair.")
-    if lacking:
-        empty = np.zeros((len(lacking), raw.n_times))
-        raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), trial.sfreq), verbose="error")],
-                         force_update_info=True)
-        # The sphere of the splines is fitted to the whole cap.
-        raw.set_montage(make_info(raw.ch_names, trial.sfreq).get_montage())
-    raw.info["bads"] = [*bad, *lacking]
-    if raw.info["bads"]:
-        raw.interpolate_bads(reset_bads=True, verbose="error")
-    raw.set_eeg_reference("average", projection=False, verbose="error")
-    return raw.resample(params.sfreq, method="polyphase", verbose="error"), bad
+    if repaired := (*bad, *lacking):
+        matrix = _interpolation((*names, *lacking), tuple(names), repaired)
+        for part in _parts(signal):
+            part[:] = matrix @ part
+    for part in _parts(signal):
+        part -= part.mean(axis=0)
+    return signal, bad
 
 
-def _outlying(raw: mne.io.BaseRaw, threshold: float) -> list[str]:
-    """Channels unlike the third of the cap nearest to them: MNE's 20 neighbors for 62 channels, fewer on small caps."""
-    n_good = len(raw.ch_names) - len(raw.info["bads"])
-    if n_good < 3:
-        return []
-    return mne.preprocessing.find_bad_channels_lof(raw, n_neighbors=n_good // 3, threshold=threshold, verbose="error")
+def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
+                        n_empty: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Band-pass with MNE's kernel and change the rate, stretch by stretch.
 
-
-def cut_windows(raw: mne.io.BaseRaw, ch_names: list[str], window_s: float) -> np.ndarray:
-    """Consecutive windows without overlap.
+    A stretch with its neighbourhood is transformed once, its coefficients are multiplied by those of the kernel, and
+    the transform back has as many samples as the new rate asks for. That interpolates the filtered signal exactly, for
+    nothing is left of it at half of either rate. The ends are continued as MNE does it, by a reflection about the last
+    sample.
 
     Parameters
     ----------
-    raw : mne.io.BaseRaw
-        Cleaned signal.
-    ch_names : list of str
-        Channels of the windows, in this order.
-    window_s : float
-        Length of a window in seconds.
+    signal : array, shape (n_channels, n_samples)
+        Microvolts; sliced along time, so it may be read from a file.
+    sfreq : float
+        Its rate in Hz. The ratio of the rates is taken to a millionth.
+    params : PreprocessParams
+        Filter edges and the new rate.
+    n_empty : int
+        Rows of zeros that are appended to the result.
 
     Returns
     -------
-    ndarray, shape (n_windows, n_channels, n_samples)
+    resampled : ndarray, shape (n_channels + n_empty, n_samples * params.sfreq / sfreq)
         Float32 microvolts.
+    peak_to_peak : ndarray, shape (n_channels,)
+        Of the signal that came in.
     """
-    n_samples = round(window_s * raw.info["sfreq"])
-    signal = raw.get_data(picks=ch_names, units="uV").astype(np.float32)
-    n_windows = signal.shape[1] // n_samples
-    signal = signal[:, : n_windows * n_samples].reshape(len(ch_names), n_windows, n_samples)
-    return np.ascontiguousarray(signal.transpose(1, 0, 2))
+    ratio = Fraction(params.sfreq / sfreq).limit_denominator(1000)
+    up, down, (n_channels, n_samples) = ratio.numerator, ratio.denominator, signal.shape
+    band = (sfreq, params.l_freq, min(params.h_freq, sfreq / 2 - params.h_trans), params.h_trans)
+    length = len(_kernel(*band))
+    margin = down * ceil((length / 2 + _GUARD_S * sfreq) / down)
+    step = down * ceil((_BLOCK * length - 2 * margin) / down)
+    resampled = np.zeros((n_channels + n_empty, round(n_samples * ratio)), dtype=np.float32)
+    lowest, highest = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
+    for start in range(0, n_samples, step):
+        stop = min(start + step, n_samples)
+        first = max(start - margin, 0)
+        x = np.asarray(signal[:, first : stop + margin], dtype=np.float32)
+        lowest, highest = np.minimum(lowest, x.min(axis=1)), np.maximum(highest, x.max(axis=1))
+        # Single precision is for the EEG, not for the offset of an amplifier, which may be a thousand times as large.
+        offset = x.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+        left = margin - (start - first)
+        n_old = down * fft.next_fast_len(ceil((stop - start + 2 * margin) / down), real=True)
+        n_new = n_old * up // down
+        x = np.pad(x - offset, ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect", reflect_type="odd")
+        gain, gain_0 = _gain(band, n_old, n_new)
+        here, there = start * up // down, min(ceil(stop * ratio), resampled.shape[1])
+        skip = margin * up // down
+        for row in range(0, n_channels, _ROWS):
+            rows = slice(row, min(row + _ROWS, n_channels))
+            coefficients = fft.rfft(x[rows])[:, : len(gain)] * gain
+            resampled[rows, here:there] = fft.irfft(coefficients, n_new)[:, skip : skip + there - here]
+        resampled[:n_channels, here:there] += offset * gain_0
+    return resampled, highest - lowest
 
 
-def _process_recording(source, recording, ch_names: list[str], lacking: list[str], params: PreprocessParams,
-                       folder: Path) -> str | None:
-    """Write the windows of one recording to a part file; return the reason if it had to be skipped."""
+@lru_cache(maxsize=16)
+def _kernel(sfreq: float, l_freq: float, h_freq: float, h_trans: float) -> np.ndarray:
+    """MNE's band-pass kernel, of odd length and without delay."""
+    return mne.filter.create_filter(None, sfreq, l_freq, h_freq, h_trans_bandwidth=h_trans, verbose="error")
+
+
+@lru_cache(maxsize=16)
+def _gain(band: tuple[float, ...], n_old: int, n_new: int) -> tuple[np.ndarray, np.float32]:
+    """What Fourier coefficients are multiplied by, below half of either rate, and the gain of a constant."""
+    kernel = _kernel(*band)
+    centred = np.zeros(n_old)
+    centred[: len(kernel)] = kernel
+    gain = fft.rfft(np.roll(centred, -(len(kernel) // 2))).real[: (min(n_old, n_new) + 1) // 2]
+    return (gain * n_new / n_old).astype(np.float32), np.float32(kernel.sum())
+
+
+def _parts(signal: np.ndarray) -> list[np.ndarray]:
+    """Stretches of a signal as views, short enough for the processor's cache."""
+    return [signal[:, start : start + 4096] for start in range(0, signal.shape[1], 4096)]
+
+
+def _outlying(signal: np.ndarray, good: list[int], threshold: float) -> np.ndarray:
+    """Which of the good channels are unlike the third of the cap nearest to them.
+
+    The score is MNE's ``find_bad_channels_lof``, the local outlier factor of channels as points with a coordinate a
+    sample; their distances come from one product of matrices. For 62 channels the neighbours are MNE's 20.
+    """
+    from sklearn.neighbors import LocalOutlierFactor  # takes seconds to import
+
+    if len(good) < 3:
+        return np.array([], dtype=int)
+    gram = sum((part @ part.T).astype(np.float64) for part in _parts(signal))[np.ix_(good, good)]
+    power = np.diag(gram)
+    distance = np.sqrt(np.maximum(power[:, None] + power - 2 * gram, 0))
+    lof = LocalOutlierFactor(n_neighbors=len(good) // 3, metric="precomputed").fit(distance)
+    return np.flatnonzero(-lof.negative_outlier_factor_ >= threshold)
+
+
+@lru_cache(maxsize=256)
+def _interpolation(names: tuple[str, ...], own: tuple[str, ...], bad: tuple[str, ...]) -> np.ndarray:
+    """Matrix of MNE's spherical splines that makes up the bad channels from the others."""
+    info = make_info(list(own), 1.0)
+    raw = mne.io.RawArray(np.eye(len(own), len(names)), info, verbose="error")
+    if lacking := names[len(own) :]:
+        empty = np.eye(len(names))[len(own) :]
+        raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), 1.0), verbose="error")],
+                         force_update_info=True)
+        raw.set_montage(make_info(list(names), 1.0).get_montage())  # the sphere is fitted to the whole cap
+    raw.info["bads"] = list(bad)
+    return raw.interpolate_bads(reset_bads=True, verbose="error").get_data().astype(np.float32)
+
+
+def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams) -> tuple[np.ndarray, list[str]]:
+    """Clean a trial and cut it into consecutive windows without overlap.
+
+    Parameters
+    ----------
+    trial : Trial
+        Signal in microvolts.
+    ch_names : sequence of str
+        Channels of the windows, in this order; those that the trial lacks are interpolated.
+    params : PreprocessParams
+        Filter edges, rate and window.
+
+    Returns
+    -------
+    windows : ndarray, shape (n_windows, n_channels, n_samples)
+        Float32 microvolts.
+    bad : list of str
+        As from :func:`clean`, which also says what is raised.
+    """
+    own = [canonical(name) for name in trial.ch_names]
+    lacking = [name for name in ch_names if name not in own]
+    signal, bad = clean(trial, params, lacking)
+    rows = [[*own, *lacking].index(name) for name in ch_names]
+    n_samples = round(params.window_s * params.sfreq)
+    windows = np.empty((signal.shape[1] // n_samples, len(rows), n_samples), dtype=np.float32)
+    for i, window in enumerate(windows):
+        window[:] = signal[rows, i * n_samples : (i + 1) * n_samples]
+    return windows, bad
+
+
+def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
+    """Write the windows of one recording to part files; return the reason if it had to be skipped."""
     part = _part(folder, recording.name, ".csv")
     if part.exists():  # written last, so the signal is whole
         return None
-    blocks, rows = [], []
+    rows, files = [], [_part(folder, recording.name, suffix) for suffix in ("", *MEASURED)]
     try:
-        for trial in source.trials(recording):
-            raw, bad = clean(trial, params, lacking)
-            windows = cut_windows(raw, ch_names, params.window_s)
-            blocks.append(windows)
-            rows += [_index_row(trial, w, params.window_s, bad) for w in range(len(windows))]
+        with ExitStack() as stack:
+            opened = [stack.enter_context(file.open("wb")) for file in files]
+            for trial in source.trials(recording):
+                windows, bad = windows_of(trial, ch_names, params)
+                for file, values in zip(opened, (windows, *measure(windows, params.sfreq, ch_names)), strict=True):
+                    values.tofile(file)
+                rows += [_index_row(trial, w, params.window_s, bad) for w in range(len(windows))]
     except RecordingError as error:
+        for path in files:
+            path.unlink()
         return str(error)
-    windows = np.concatenate(blocks)
-    np.save(_part(folder, recording.name, ".npy"), windows)
-    for suffix, values in zip(MEASURED, measure(windows, params.sfreq, ch_names), strict=True):
-        np.save(_part(folder, recording.name, f"{suffix}.npy"), values)
     pd.DataFrame(rows).to_csv(part.with_suffix(".tmp"), index=False)
     os.replace(part.with_suffix(".tmp"), part)
     return None
 
 
 def _part(folder: Path, name: str, suffix: str) -> Path:
-    """Part file of a recording, whose name may hold folders (``sub-01/eeg/run.edf``)."""
-    return folder / (quote(name, safe="") + suffix)
+    """Part file of a recording, whose name may hold folders (``sub-01/eeg/run.edf``): its index, or bare float32."""
+    return folder / (quote(name, safe="") + (suffix if suffix == ".csv" else f"{suffix}.f32"))
 
 
 def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
@@ -286,13 +403,15 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         partial.mkdir(parents=True)
         (partial / "stamp").write_text(stamp)
     todo = [recording for recording in source.recordings if recording.name not in skipped]
-    jobs = (delayed(_process_recording)(source, recording, ch_names, lacking[recording.name], params, partial)
-            for recording in todo)
-    progress = tqdm(Parallel(n_jobs=n_jobs, return_as="generator")(jobs), total=len(todo), desc="recordings",
-                    leave=False, disable=not is_watched())
-    for recording, reason in zip(todo, progress, strict=True):
-        if reason is not None:
-            skipped[recording.name] = reason
+    jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
+    # Threads, for the transforms and products let go of the interpreter and nothing is copied or started; each product
+    # runs in one thread, so that cores are not shared and sums are the same for every number of jobs.
+    with threadpool_limits(1):
+        reasons = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(jobs)
+        progress = tqdm(reasons, total=len(todo), desc="recordings", leave=False, disable=not is_watched())
+        for recording, reason in zip(todo, progress, strict=True):
+            if reason is not None:
+                skipped[recording.name] = reason
     used = [recording for recording in todo if recording.name not in skipped]
     if not used:
         reason = next(iter(skipped.values()), "the source has none")
@@ -301,7 +420,8 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     facts = {"missing": params.missing, "left_out": [place for place in target if place not in usable],
              "interpolated": {name: lacking[name] for name in names if lacking[name]},
              "by_position": _by_position(source, names)}
-    _assemble(partial, folder, names, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
+    shapes = [(len(ch_names), round(params.window_s * params.sfreq)), (len(ch_names), len(BANDS)), (len(SHAPE),)]
+    _assemble(partial, folder, names, shapes, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
     return skipped
 
 
@@ -355,20 +475,18 @@ def _by_position(source: Source, names: list[str]) -> dict[str, dict[str, list]]
             for name, match in matches.items()}
 
 
-def _assemble(partial: Path, folder: Path, names: list[str], meta: dict) -> None:
-    """Join the parts into one memory-mapped array and an index, then rename the folder."""
+def _assemble(partial: Path, folder: Path, names: list[str], shapes: list[tuple[int, ...]], meta: dict) -> None:
+    """Join the parts into arrays of windows of these shapes and an index, then rename the folder."""
     index = pd.concat([read_index(_part(partial, name, ".csv")) for name in names], ignore_index=True)
-    for suffix in ("", *MEASURED):
-        parts = [np.load(_part(partial, name, f"{suffix}.npy"), mmap_mode="r") for name in names]
-        shape = (len(index), *parts[0].shape[1:])
-        joined = np.lib.format.open_memmap(partial / f"data{suffix}.npy", mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for part in parts:
-            joined[start : start + len(part)] = part
-            start += len(part)
-        joined.flush()
+    for suffix, shape in zip(("", *MEASURED), shapes, strict=True):
+        with (partial / f"data{suffix}.npy").open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(index), *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for name in names:
+                with _part(partial, name, suffix).open("rb") as part:
+                    shutil.copyfileobj(part, file)
     for name in names:
-        for suffix in (".csv", *(f"{suffix}.npy" for suffix in ("", *MEASURED))):
+        for suffix in (".csv", "", *MEASURED):
             _part(partial, name, suffix).unlink()
     (partial / "stamp").unlink()
     (partial / "channels.json").write_text(json.dumps(meta), encoding="utf-8")

@@ -30,7 +30,7 @@ from e2llm.app.runs import Run, StageMissing
 from e2llm.core.labels import SEED_VII
 from e2llm.data.features import band_power, evidence
 from e2llm.data.new_subject import MIN_SUBJECT_WINDOWS, NewSubject, PopulationStatistics, read_windows
-from e2llm.data.preprocessing import PreprocessParams, clean, cut_windows
+from e2llm.data.preprocessing import PreprocessParams, windows_of
 from e2llm.data.simulation import TwinParams, simulate, truth_folder
 from e2llm.data.sources.base import RecordingError
 from e2llm.data.sources.seed_vii import SeedVII
@@ -399,7 +399,7 @@ def test_an_edited_card_is_no_damage(own):
 def test_a_new_recording_is_cleaned_as_the_run_cleaned_its_own(model, source, minute, edf):
     found = model.read(edf)
     trial = replace(next(source.trials(source.recordings[2])), signal=minute)
-    expected = cut_windows(clean(trial, PreprocessParams())[0], model.facts["ch_names"], 4.0)
+    expected, _ = windows_of(trial, model.facts["ch_names"], PreprocessParams())
     assert isinstance(found, NewRecording) and len(found) == N_WINDOWS
     assert found.corpus.windows.data.shape == expected.shape
     assert np.abs(found.corpus.windows.data - expected).max() < 0.05  # µV; an EDF has 16 bits

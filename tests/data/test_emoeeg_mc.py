@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +60,7 @@ def own(folder, tmp_path) -> Path:
 
 def consume(root: Path, number: int = 0, **options) -> list:
     source = open_source("emoeeg-mc", root, **options)
-    return list(source.trials(source.recordings[number]))
+    return [replace(trial, signal=np.asarray(trial.signal)) for trial in source.trials(source.recordings[number])]
 
 
 def edit_notes(path: Path, change) -> None:

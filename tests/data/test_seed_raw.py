@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import mne
@@ -38,7 +39,7 @@ def stems(root: Path) -> list[str]:
 
 def consume(root: Path, number: int = 0) -> list:
     source = SeedVIIRaw(root)
-    return list(source.trials(source.recordings[number]))
+    return [replace(trial, signal=np.asarray(trial.signal)) for trial in source.trials(source.recordings[number])]
 
 
 def rename(root: Path, old: str, new: str) -> None:

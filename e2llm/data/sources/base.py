@@ -37,8 +37,8 @@ class Trial:
         Who was recorded, when, and what was shown.
     label : str
         Of the source's label set.
-    signal : ndarray, shape (n_channels, n_samples)
-        Float32 microvolts.
+    signal : ndarray or Stretch, shape (n_channels, n_samples)
+        Float32 microvolts, in memory or in a file.
     sfreq : float
         Sampling rate in Hz.
     ch_names : tuple of str
@@ -55,7 +55,7 @@ class Trial:
     session: int
     clip: int
     label: str
-    signal: np.ndarray
+    signal: np.ndarray | Stretch
     sfreq: float
     ch_names: tuple[str, ...]
     intensity: np.ndarray | None = None
@@ -172,9 +172,8 @@ def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) 
     return match
 
 
-def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0.0,
-                 stop: float | None = None) -> np.ndarray:
-    """Signal of the placed channels between two times; only that stretch is loaded.
+class Stretch:
+    """Signal of the placed channels between two times, read from the file where it is sliced: ``stretch[:, 0:500]``.
 
     Parameters
     ----------
@@ -187,30 +186,47 @@ def read_stretch(raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0
     start, stop : float
         Seconds of the recording; default all of it.
 
-    Returns
-    -------
-    ndarray, shape (n_channels, n_samples)
-        Float32 microvolts.
-
     Raises
     ------
     RecordingError
-        If the stretch is outside the recording, cannot be read, or holds samples that are not finite.
+        If the stretch is outside the recording, and when it is sliced, if the file cannot be read there or holds
+        samples that are not finite.
     """
-    sfreq, last = raw.info["sfreq"], raw.n_times
-    first, end = round(start * sfreq), last if stop is None else round(stop * sfreq)
-    if not 0 <= first < end <= last:
-        raise RecordingError(f"{path}: the stretch from {start:g} to {end / sfreq:g} s is not inside the "
-                             f"{last / sfreq:g} s of the recording; correct the times.")
-    try:
-        signal = raw.get_data(picks=list(match.places), start=first, stop=end, units="uV",
-                              verbose="error").astype(np.float32)
-    except Exception as error:
-        raise RecordingError(why_unread(path, error)) from None
-    if not np.isfinite(signal).all():
-        raise RecordingError(f"{path}: {int((~np.isfinite(signal)).sum())} samples are not finite; repair or remove "
-                             "the file.")
-    return signal
+
+    dtype = np.dtype(np.float32)  # microvolts
+
+    def __init__(self, raw: mne.io.BaseRaw, match: Match, path: Path, start: float = 0.0,
+                 stop: float | None = None) -> None:
+        sfreq, last = raw.info["sfreq"], raw.n_times
+        first, end = round(start * sfreq), last if stop is None else round(stop * sfreq)
+        if not 0 <= first < end <= last:
+            raise RecordingError(f"{path}: the stretch from {start:g} to {end / sfreq:g} s is not inside the "
+                                 f"{last / sfreq:g} s of the recording; correct the times.")
+        self.raw, self.picks, self.path, self.first = raw, list(match.places), path, first
+        self.shape = (len(self.picks), end - first)
+
+    def __getitem__(self, where) -> np.ndarray:
+        """Index it as an array; of ``[:, start:stop]`` only that span is read, of anything else all."""
+        if isinstance(where, tuple) and where[0] == slice(None) and isinstance(where[1], slice) and not where[1].step:
+            return self._read(*where[1].indices(self.shape[1])[:2])
+        return np.asarray(self)[where]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """Return all of it in memory."""
+        return np.asarray(self._read(0, self.shape[1]), dtype=dtype)
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        start, stop = self.first + start, self.first + stop
+        try:
+            signal = self.raw.get_data(picks=self.picks, start=start, stop=stop, units="uV",
+                                       verbose="error").astype(np.float32)
+        except Exception as error:
+            raise RecordingError(why_unread(self.path, error)) from None
+        if not np.isfinite(signal).all():
+            sfreq = self.raw.info["sfreq"]
+            raise RecordingError(f"{self.path}: {int((~np.isfinite(signal)).sum())} samples between "
+                                 f"{start / sfreq:g} and {stop / sfreq:g} s are not finite; repair or remove the file.")
+        return signal
 
 
 def bads_of(raw: mne.io.BaseRaw, match: Match) -> tuple[str, ...]:

@@ -19,11 +19,11 @@ from .base import (
     RecordingError,
     Source,
     SourceError,
+    Stretch,
     Trial,
     bads_of,
     open_raw,
     place_channels,
-    read_stretch,
     why_unread,
 )
 
@@ -242,6 +242,6 @@ class BIDSFolder(Source):
         raw, match = self._open(recording)
         ch_names, bads, end = tuple(match.places.values()), bads_of(raw, match), raw.n_times / raw.info["sfreq"]
         for event, clip in zip(self._events[recording.name], self.clips[recording.name], strict=True):
-            signal = read_stretch(raw, match, recording.path, event.start, min(event.stop, end))
+            signal = Stretch(raw, match, recording.path, event.start, min(event.stop, end))
             yield Trial(recording.subject, self.sessions[recording.name], clip, event.label, signal, raw.info["sfreq"],
                         ch_names, context=event.context, bads=bads)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ...core.labels import EMOEEG_MC, LabelSet
 from ...core.montage import NEAR_MM, Match
-from .base import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
 
 # Names of stimuli ("sad4") begin with these.
 EMOTION_OF = {"joy": "joy", "ins": "inspiration", "ten": "tenderness", "fear": "fear", "dis": "disgust",
@@ -236,7 +236,7 @@ class EmoEEGMC(Source):
             raw = raws[stretch.path]
             match = place_channels(raw, stretch.path, self.within_mm)
             own = {name: place for name, place in match.places.items() if place in names}
-            signal = read_stretch(raw, Match(own), stretch.path, stretch.start, stretch.stop)
+            signal = Stretch(raw, Match(own), stretch.path, stretch.start, stretch.stop)
             clip = STIMULI.index(stretch.stimulus) + 1 + len(STIMULI) * CONTEXTS.index(stretch.context)
             n_values = int(np.ceil((stretch.stop - stretch.start) / 4.0))
             trace = None if intensity is None else np.full(n_values, intensity)

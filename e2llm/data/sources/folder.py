@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...core.labels import plain_labels
 from ...core.montage import NEAR_MM, Match
-from .base import Recording, RecordingError, Source, SourceError, Trial, bads_of, open_raw, place_channels, read_stretch
+from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
 
 _NEEDED = ("file", "subject", "session", "label")
 _OPTIONAL = ("start", "stop", "clip", "context")
@@ -147,7 +147,7 @@ class LabelledFolder(Source):
         ch_names, bads = tuple(match.places.values()), bads_of(raw, match)
         for number, row in self.rows[self.rows["file"] == recording.name].iterrows():
             stretch = (row["start"], min(row["stop"], raw.n_times / raw.info["sfreq"])) if "start" in row else ()
-            signal = read_stretch(raw, match, recording.path, *stretch)
+            signal = Stretch(raw, match, recording.path, *stretch)
             clip = int(row["clip"]) if "clip" in row else number + 1
             yield Trial(row["subject"], int(row["session"]), clip, row["label"], signal, raw.info["sfreq"], ch_names,
                         context=row.get("context", ""), bads=bads)

@@ -14,7 +14,7 @@ from scipy.io import loadmat, whosmat
 
 from ...core.labels import SEED_VII, LabelSet
 from ...core.montage import SEED_CHANNELS, Match, canonical
-from .base import Recording, RecordingError, Source, SourceError, Trial, read_stretch, why_unread
+from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, why_unread
 
 # Five emotions a session; its 20 clips show them, mirrored, then both again (SEED-VII; Jiang et al. 2024).
 SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
@@ -329,6 +329,6 @@ class SeedVIIRaw(Source):
             if clip not in self.emotions:
                 raise RecordingError(f"{recording.path}: the stimuli order does not list clip {clip}; check the "
                                      "spreadsheet.")
-            signal = read_stretch(raw, match, recording.path, start, stop)
+            signal = Stretch(raw, match, recording.path, start, stop)
             yield Trial(recording.subject, session, clip, self.emotions[clip], signal, raw.info["sfreq"], SEED_CHANNELS,
                         traces.get(str(clip)))
