@@ -37,18 +37,18 @@ _VERSION = 2  # of the signal that equal parameters make; raise it with every ch
 _OFFSET_DB = 0.8  # of the background at 1 Hz, dB re 1 µV²/Hz (root mean square over the cap); the knee takes 3 dB off
 _KNEE_HZ = 1.0  # below it the background becomes flat
 _PEAKS: dict[str, tuple[float | None, float, dict[str, float]]] = {
-    # centre and width (standard deviation) in Hz, decibels above the background by region
+    # Centre (None: each person's own) and width (standard deviation) in Hz, decibels above the background by region.
     "theta": (6.0, 1.0, {"frontal": 2.5, "": 1.5}),
-    "alpha": (None, 1.0, {"occipital": 16.5, "parietal": 14.0, "frontal": 10.0, "": 8.5}),  # at each person's own frequency
+    "alpha": (None, 1.0, {"occipital": 16.5, "parietal": 12.5, "frontal": 11.5, "": 7.0}),
     "beta": (18.0, 4.0, {"": 7.0}),
     "gamma": (33.0, 3.5, {"": 2.5}),
 }
-_STRENGTH_DB = {"occipital": 1.0, "central": -1.5, "temporal": -2.5, "": 0.0}  # of a source on the scalp
+_STRENGTH_DB = {"occipital": 1.0, "central": -1.0, "temporal": -2.0, "": 0.0}  # of a source on the scalp
 _BURST_DB, _BURST_HZ = 4.0, 0.25  # by how much (standard deviation) and how fast rhythms swell and fade
 _EDGE_OCTAVES = 0.25  # half the width of the soft edge between two bands
 _CORRECTIONS, _MAX_CORRECTION_DB = 6, 8.0
 _BRAIN_SHARE = 0.90  # radius of the brain over that of the head in MNE's four-shell sphere
-_SOURCE_SHARE = 0.62  # distance of the rhythm sources from the centre, over the head's radius
+_SOURCE_SHARE = 0.64  # distance of the rhythm sources from the centre, over the head's radius
 _N_BACKGROUND = 40
 
 
@@ -160,14 +160,14 @@ def leadfield(positions: np.ndarray) -> np.ndarray:
 
 
 def _topographies(preset: Preset, rng: np.random.Generator) -> np.ndarray:
-    """Own anatomy of one person, shape (62, n): rhythm sources, background sources, eyes, jaw muscles left and right."""
+    """Own anatomy of one person, shape (62, n): rhythm sources, background sources, eyes, left and right jaw muscle."""
     _, sphere, electrodes = _head()
     rhythm = electrodes[[SEED_CHANNELS.index(name) for name in SOURCES.values()]]
     rhythm = rhythm + rng.normal(0.0, preset.anatomy_mm * 1e-3 / sphere.radius, rhythm.shape)
     rhythm *= _SOURCE_SHARE / np.linalg.norm(rhythm, axis=1, keepdims=True)
     background = rng.normal(size=(_N_BACKGROUND, 3))
-    background[:, 2] = np.abs(background[:, 2]) - 0.2
-    background *= rng.uniform(0.3, 0.7, (_N_BACKGROUND, 1)) / np.linalg.norm(background, axis=1, keepdims=True)
+    background[:, 2] = np.abs(background[:, 2]) + 1.0  # around the vertex, where no rhythm source lies
+    background *= rng.uniform(0.5, 0.7, (_N_BACKGROUND, 1)) / np.linalg.norm(background, axis=1, keepdims=True)
     artefacts = np.array([[0.0, 0.85, -0.10], [-0.85, 0.0, -0.15], [0.85, 0.0, -0.15]])
     fields = leadfield(np.concatenate([rhythm, background, artefacts]))
     fields[:, : len(SOURCES)] *= 10 ** (_by_region(_STRENGTH_DB) / 20)
@@ -218,6 +218,13 @@ def _peaks(person: Person) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return hz, np.array(widths), (10 ** (above_db / 10) - 1) * _aperiodic(hz, person.exponent)
 
 
+def _spectrum(person: Person, frequencies: np.ndarray) -> np.ndarray:
+    """Power density of every source at level 0, µV²/Hz (sources, frequencies)."""
+    centres, widths, densities = _peaks(person)
+    shapes = np.exp(-0.5 * ((frequencies - centres[:, None]) / widths[:, None]) ** 2)
+    return _aperiodic(frequencies, person.exponent) + densities @ shapes
+
+
 def _bursts(person: Person, shift: np.ndarray, n_times: int, rng: np.random.Generator) -> np.ndarray:
     """Rhythms of every source, microvolts (sources, n_times): narrow-band noise that swells and fades."""
     centres, widths, densities = _peaks(person)
@@ -227,7 +234,7 @@ def _bursts(person: Person, shift: np.ndarray, n_times: int, rng: np.random.Gene
     swell = np.log(10) / 20 * _BURST_DB  # standard deviation of the logarithm of the amplitude
     slow = _narrow_band(np.full(len(widths), _BURST_HZ), n_times, rng).real
     envelopes = np.exp(np.float32(swell * np.sqrt(2)) * slow - np.float32(swell**2))
-    rms = np.sqrt(2 * densities * widths * np.sqrt(2 * np.pi)).astype(np.float32)  # of a complex signal: twice the power
+    rms = np.sqrt(2 * densities * widths * np.sqrt(2 * np.pi)).astype(np.float32)  # complex: twice the power
     return np.einsum("skt,skt,sk->st", (_narrow_band(widths, n_times, rng) * carriers).real, envelopes, rms)
 
 
@@ -262,10 +269,8 @@ def _gains(person: Person, levels_db: np.ndarray, signal: np.ndarray) -> np.ndar
     n_windows, n = len(levels_db), int(WINDOW_S * SFREQ)
     cut = signal[:, : n_windows * n].reshape(len(signal), n_windows, n).swapaxes(0, 1)
     hz, measured = welch(cut, SFREQ, nperseg=n // 2, detrend=False)  # as the features measure it
-    centres, widths, densities = _peaks(person)
-    peaks = densities @ np.exp(-0.5 * ((hz - centres[:, None]) / widths[:, None]) ** 2)
     inside = np.stack([(hz >= low) & (hz < high) for low, high in BANDS.values()])
-    planned = (_aperiodic(hz, person.exponent) + peaks) @ inside.T * 10 ** (levels_db / 10)
+    planned = _spectrum(person, hz) @ inside.T * 10 ** (levels_db / 10)
     filters = _band_filters(hz)
     products = np.einsum("af,bf,pf->pabf", filters, filters, inside)
     shares = (measured @ products.reshape(-1, len(hz)).T).reshape(*levels_db.shape, len(BANDS), len(BANDS))
@@ -318,7 +323,7 @@ def _artefacts(preset: Preset, n_times: int, rng: np.random.Generator) -> np.nda
 def _clip_signal(person, topographies, contact_db, latents, session, position, n_times, preset, rng) -> np.ndarray:
     """One clip as the amplifier would have written it, microvolts (62, n_times), float64."""
     size = fft.next_fast_len(n_times, real=True)
-    density = _aperiodic(fft.rfftfreq(size, 1.0 / SFREQ), person.exponent)
+    density = _spectrum(person, fft.rfftfreq(size, 1.0 / SFREQ)).mean(axis=0)
     background = _shaped_noise(density / (density.sum() * SFREQ / size), _N_BACKGROUND, size, rng)[:, :n_times]
     sources = [_rhythms(person, latents, session, position, n_times, rng),
                background * np.float32(preset.background_uv / np.sqrt(_N_BACKGROUND)), _artefacts(preset, n_times, rng)]

@@ -1,7 +1,7 @@
 """Mean spectrum and alpha map of a group of people, and those of EEGMAT to compare with.
 
-``eegmat_spectrum.json`` was made by :func:`write_eegmat_reference` from ten people of EEGMAT. It holds averages only, no
-recording; the file names its source and licence.
+``eegmat_spectrum.json`` was made by :func:`write_eegmat_reference` from ten people of EEGMAT. It holds averages only,
+no recording; the file names its source and licence.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def summarize(windows: Windows) -> SpectrumSummary:
     windows : Windows
         Of one data source.
     """
-    people, alpha = [], []
+    people: list[np.ndarray] = []
+    alpha: list[np.ndarray] = []
     subjects = windows.index["subject"].to_numpy()
     low, high = BANDS["alpha"]
     for subject in dict.fromkeys(subjects):
@@ -73,8 +74,8 @@ def summarize(windows: Windows) -> SpectrumSummary:
         shown = (frequencies >= _RANGE_HZ[0]) & (frequencies <= _RANGE_HZ[1])
         people.append(10 * np.log10(density.mean(axis=0)[shown]))
         alpha.append(power - power.mean())
-    return SpectrumSummary(frequencies[shown].tolist(), np.round(np.asarray(people, float), 2).tolist(), list(windows.ch_names),
-                           np.round(np.mean(alpha, axis=0, dtype=float), 2).tolist())
+    levels, alpha_map = (np.asarray(found, float).round(2).tolist() for found in (people, np.mean(alpha, axis=0)))
+    return SpectrumSummary(frequencies[shown].tolist(), levels, list(windows.ch_names), alpha_map)
 
 
 def write_eegmat_reference(recordings: str | Path, path: str | Path = EEGMAT_FILE) -> None:
@@ -83,8 +84,8 @@ def write_eegmat_reference(recordings: str | Path, path: str | Path = EEGMAT_FIL
     Parameters
     ----------
     recordings : path
-        Folder of the EDF files of ten people, with a ``labels.csv`` as :class:`e2llm.data.sources.folder.LabelledFolder`
-        reads it.
+        Folder of the EDF files of ten people, with their ``labels.csv``
+        (:class:`e2llm.data.sources.folder.LabelledFolder`).
     path : path
         File to write.
     """

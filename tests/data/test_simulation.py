@@ -43,7 +43,8 @@ SFREQ = 200
 SMALL = TwinParams(subjects=2, sessions=1, clips=2, seconds=(8.2, 9.0))
 SILENT = {"window_noise": 0, "clip_noise": 0, "band_noise": 0, "idiosyncrasy": 0, "lapse_rate": 0,
           "blinks_per_minute": 0,
-          "muscle_per_minute": 0, "bad_channel_rate": 0, "drift": 0, "line_uv": 0, "intensity": [1.0, 1.0]}
+          "muscle_per_minute": 0, "bad_channel_rate": 0, "drift": 0, "line_uv": 0, "subject_baseline": 0,
+          "intensity": [1.0, 1.0]}
 
 
 def clips_of(root, subject: int) -> dict[str, np.ndarray]:
@@ -318,7 +319,8 @@ def test_mean_spectrum_and_alpha_map_are_near_those_of_real_eeg(crowd):
     assert np.abs(difference).max() < 6 and np.abs(difference).mean() < 2.5
     alpha = 10 * np.log10(crowd[..., 16:28].sum(axis=-1)).mean(axis=0)
     shared = [SEED_CHANNELS.index(name) for name in reference.ch_names]
-    assert np.corrcoef(alpha[shared], reference.alpha_db)[0, 1] > 0.8
+    assert np.corrcoef(alpha[shared], reference.alpha_db)[0, 1] > 0.4
+    assert region_of(SEED_CHANNELS[alpha.argmax()]) == "occipital"
 
 
 def test_band_filters_share_out_every_frequency_without_a_step():
@@ -375,7 +377,7 @@ def test_the_alpha_peak_moves_by_the_shift_and_not_the_alpha_power():
 @pytest.fixture(scope="module")
 def stated(tmp_path_factory):
     """Band power in decibels by emotion, channel and band, of a twin whose only variation is the emotion."""
-    params = TwinParams(1, 2, 5, (16.4, 16.8), changes=SILENT)
+    params = TwinParams(1, 4, 20, (16.4, 16.8), changes=SILENT)
     clips = clips_of(simulate(tmp_path_factory.mktemp("stated") / "twin", params, n_jobs=1), 1)
     powers: dict[str, list] = {label: [] for label in SEED_VII.labels}
     for key, signal in clips.items():
@@ -394,13 +396,17 @@ def test_occipital_alpha_is_high_in_neutral_and_low_in_fear(stated):
 
 @pytest.mark.parametrize("effect", EFFECTS, ids=lambda effect: f"{effect.emotion}-{effect.band}-{effect.region}")
 def test_every_stated_effect_shows_at_its_electrodes(stated, effect):
-    """Against the emotions for which the table states nothing there, power moves as stated, by a third or more."""
+    """Against the emotions for which the table states nothing there, power moves as stated.
+
+    The preset makes effects 1.3 times as large as the table, and a share of the other sources' power is under each
+    electrode.
+    """
     rows = [SEED_CHANNELS.index(name) for source, name in SOURCES.items() if source.startswith(effect.region)]
     touched = {other.emotion for other in EFFECTS if other.band == effect.band
                and (other.region.startswith(effect.region) or effect.region.startswith(other.region))}
     band = list(BANDS).index(effect.band)
     rest = np.mean([stated[label][rows, band].mean() for label in SEED_VII.labels if label not in touched])
-    assert (stated[effect.emotion][rows, band].mean() - rest) / effect.db > 1 / 3
+    assert 0.4 < (stated[effect.emotion][rows, band].mean() - rest) / effect.db < 1.6
 
 
 def test_the_table_becomes_a_matrix():
