@@ -95,7 +95,7 @@ class Preset:
     muscle_uv: float = 3.0
     line_uv: float = 1.0
     bad_channel_rate: float = 0.15  # chance of one bad channel in a session
-    background_uv: float = 1.7  # root mean square of activity that no emotion changes
+    background_uv: float = 1.5  # root mean square of activity that no emotion changes
     sensor_noise_uv: float = 0.6
 
 

@@ -39,16 +39,16 @@ _KNEE_HZ = 1.0  # below it the background becomes flat
 _PEAKS: dict[str, tuple[float | None, float, dict[str, float]]] = {
     # Centre (None: each person's own) and width (standard deviation) in Hz, decibels above the background by region.
     "theta": (6.0, 1.0, {"frontal": 2.5, "": 1.5}),
-    "alpha": (None, 1.0, {"occipital": 16.5, "parietal": 12.5, "frontal": 11.5, "": 7.0}),
+    "alpha": (None, 0.7, {"occipital": 18.0, "parietal": 14.5, "frontal": 13.0, "": 8.5}),
     "beta": (18.0, 4.0, {"": 7.0}),
     "gamma": (33.0, 3.5, {"": 2.5}),
 }
 _STRENGTH_DB = {"occipital": 1.0, "central": -1.0, "temporal": -2.0, "": 0.0}  # of a source on the scalp
-_BURST_DB, _BURST_HZ = 4.0, 0.25  # by how much (standard deviation) and how fast rhythms swell and fade
+_BURST_DB, _BURST_HZ = 3.0, 0.25  # by how much (standard deviation) and how fast rhythms swell and fade
 _EDGE_OCTAVES = 0.25  # half the width of the soft edge between two bands
 _CORRECTIONS, _MAX_CORRECTION_DB = 6, 8.0
 _BRAIN_SHARE = 0.90  # radius of the brain over that of the head in MNE's four-shell sphere
-_SOURCE_SHARE = 0.64  # distance of the rhythm sources from the centre, over the head's radius
+_SOURCE_SHARE = 0.70  # distance of the rhythm sources from the centre, over the head's radius
 _N_BACKGROUND = 40
 
 
@@ -309,7 +309,7 @@ def _artefacts(preset: Preset, n_times: int, rng: np.random.Generator) -> np.nda
     minutes = times[-1] / 60.0
     traces = np.zeros((3, n_times))
     for _ in range(rng.poisson(preset.blinks_per_minute * minutes)):
-        onset, height = rng.uniform(0, times[-1]), rng.uniform(15.0, 35.0)
+        onset, height = rng.uniform(0, times[-1]), rng.uniform(10.0, 25.0)
         traces[0] += height * np.exp(-0.5 * ((times - onset) / 0.08) ** 2)
     density = np.clip((np.fft.rfftfreq(n_times, 1.0 / SFREQ) - 15.0) / 20.0, 0.0, 1.0) ** 2
     for _ in range(rng.poisson(preset.muscle_per_minute * minutes)):
