@@ -43,7 +43,9 @@ def _pins() -> dict[str, str]:
 def test_environment_yml_asks_for_what_pyproject_asks_for():
     wanted = {CONDA_NAMES.get(one.name, one.name): str(one.specifier) for one in _requirements("test")}
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    found = dict(re.match(r"([\w-]+)\s*(.*)", entry).groups() for entry in entries if isinstance(entry, str))
+    by_pip = next(entry["pip"] for entry in entries if not isinstance(entry, str))
+    named = [entry for entry in [*entries, *by_pip] if isinstance(entry, str) and entry != "-e ."]
+    found = dict(re.match(r"([\w-]+)\s*(.*)", entry).groups() for entry in named)
     assert found.pop("python") == _project()["requires-python"]
     found.pop("pip")
     assert found == wanted

@@ -80,21 +80,22 @@ class Preset:
     clip_noise: float = 1.2  # the same, for every clip
     band_noise: float = 1.0  # common to all sources of a band, for every window
     idiosyncrasy: float = 0.5  # each person's deviation from the table
-    subject_baseline: float = 2.5  # each person's baseline of every source and band
+    subject_baseline: float = 2.5  # each person's baseline of every source and band; bands of a source go together
     subject_gain: float = 1.5  # amplifier and skull: all channels alike
     channel_gain: float = 1.0  # electrode contact: every channel its own, for every session
     drift: float = 1.0  # over one session, every source and band its own slope
     anatomy_mm: float = 4.0  # displacement of every source
     alpha_hz: float = 0.7  # spread of the individual alpha frequency
+    exponent: float = 0.13  # spread of the exponent of each person's 1/f background
     alpha_noise_hz: float = 0.4  # of the alpha frequency, for every window
     intensity: tuple[float, float] = (0.4, 1.0)
     lapse_rate: float = 0.15  # share of windows in which the film does not reach the viewer: intensity 0
     blinks_per_minute: float = 10.0
     muscle_per_minute: float = 6.0
-    muscle_uv: float = 8.0
+    muscle_uv: float = 3.0
     line_uv: float = 1.0
     bad_channel_rate: float = 0.15  # chance of one bad channel in a session
-    background_uv: float = 2.5
+    background_uv: float = 1.5  # root mean square of activity that no emotion changes
     sensor_noise_uv: float = 0.6
 
 
@@ -149,7 +150,8 @@ class Person:
     baseline_db: np.ndarray  # (source, band)
     drift_db: np.ndarray  # (session, source, band), change from begin to end of the session
     alpha_hz: float
-    gain_db: float
+    gain_db: float  # all bands alike: also the offset of the 1/f background
+    exponent: float  # of the 1/f background, power ~ f**-exponent
 
 
 def draw_person(preset: Preset, rng: np.random.Generator, n_sessions: int = 4) -> Person:
@@ -167,12 +169,16 @@ def draw_person(preset: Preset, rng: np.random.Generator, n_sessions: int = 4) -
     shape = (len(SOURCES), len(BANDS))
     own = rng.normal(0.0, preset.idiosyncrasy, (len(SEED_VII), shape[0] * shape[1] + 1))
     own[:, -1] *= 0.2  # the last latent is in Hz, not dB
+    # Most of a baseline is common to all bands of a source, so that its spectrum stays smooth.
+    baseline_db = rng.normal(0.0, preset.subject_baseline, (shape[0], 1)) * 0.8
+    baseline_db = baseline_db + rng.normal(0.0, preset.subject_baseline, shape) * 0.6
     return Person(
         effects=preset.effect_scale * effect_matrix() + own,
-        baseline_db=rng.normal(0.0, preset.subject_baseline, shape),
+        baseline_db=baseline_db,
         drift_db=rng.normal(0.0, preset.drift, (n_sessions, *shape)),
         alpha_hz=float(np.clip(rng.normal(10.3, preset.alpha_hz), 9.0, 12.0)),
         gain_db=float(rng.normal(0.0, preset.subject_gain)),
+        exponent=float(np.clip(rng.normal(1.7, preset.exponent), 1.3, 2.0)),
     )
 
 

@@ -20,7 +20,9 @@ import numpy as np
 import pandas as pd
 import yaml
 from joblib import Parallel, delayed
+from scipy import fft
 from scipy.io import savemat
+from scipy.signal import welch
 
 from ..core.bands import BANDS
 from ..core.labels import SEED_VII
@@ -30,12 +32,24 @@ from .sources.seed_vii import SEED_SESSION_EMOTIONS, clip_emotion
 
 SFREQ = 200.0
 WINDOW_S = 4.0
-# Microvolts (root mean square over the cap) of each band of one source at its baseline level.
-_BASE_UV = {"delta": 2.6, "theta": 2.2, "alpha": 3.2, "beta": 1.8, "gamma": 1.2}
+_VERSION = 2  # of the signal that equal parameters make; raise it with every change
+# The spectrum of one source at level 0: a 1/f background, and rhythms as peaks above it.
+_OFFSET_DB = 0.8  # of the background at 1 Hz, dB re 1 µV²/Hz (root mean square over the cap); the knee takes 3 dB off
+_KNEE_HZ = 1.0  # below it the background becomes flat
+_PEAKS: dict[str, tuple[float | None, float, dict[str, float]]] = {
+    # Centre (None: each person's own) and width (standard deviation) in Hz, decibels above the background by region.
+    "theta": (6.0, 1.0, {"frontal": 2.5, "": 1.5}),
+    "alpha": (None, 0.7, {"occipital": 18.0, "parietal": 14.5, "frontal": 13.0, "": 8.5}),
+    "beta": (18.0, 4.0, {"": 7.0}),
+    "gamma": (33.0, 3.5, {"": 2.5}),
+}
+_STRENGTH_DB = {"occipital": 1.0, "central": -1.0, "temporal": -2.0, "": 0.0}  # of a source on the scalp
+_BURST_DB, _BURST_HZ = 3.0, 0.25  # by how much (standard deviation) and how fast rhythms swell and fade
+_EDGE_OCTAVES = 0.25  # half the width of the soft edge between two bands
+_CORRECTIONS, _MAX_CORRECTION_DB = 6, 8.0
 _BRAIN_SHARE = 0.90  # radius of the brain over that of the head in MNE's four-shell sphere
-_SOURCE_SHARE = 0.80  # distance of the rhythm sources from the center, over the head's radius
+_SOURCE_SHARE = 0.70  # distance of the rhythm sources from the center, over the head's radius
 _N_BACKGROUND = 40
-_ALPHA_WIDTH_HZ = 1.0
 
 
 @dataclass(frozen=True)
@@ -145,105 +159,181 @@ def leadfield(positions: np.ndarray) -> np.ndarray:
     return gain / np.sqrt((gain**2).mean(axis=0))
 
 
-def _topographies(preset: Preset, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Own anatomy of one person: rhythm sources, background sources, eyes and jaw muscles."""
+def _topographies(preset: Preset, rng: np.random.Generator) -> np.ndarray:
+    """Own anatomy of one person, shape (62, n): rhythm sources, background sources, eyes, left and right jaw muscle."""
     _, sphere, electrodes = _head()
     rhythm = electrodes[[SEED_CHANNELS.index(name) for name in SOURCES.values()]]
     rhythm = rhythm + rng.normal(0.0, preset.anatomy_mm * 1e-3 / sphere.radius, rhythm.shape)
     rhythm *= _SOURCE_SHARE / np.linalg.norm(rhythm, axis=1, keepdims=True)
     background = rng.normal(size=(_N_BACKGROUND, 3))
-    background[:, 2] = np.abs(background[:, 2]) - 0.2
-    background *= rng.uniform(0.3, 0.7, (_N_BACKGROUND, 1)) / np.linalg.norm(background, axis=1, keepdims=True)
+    background[:, 2] = np.abs(background[:, 2]) + 1.0  # around the vertex, where no rhythm source lies
+    background *= rng.uniform(0.5, 0.7, (_N_BACKGROUND, 1)) / np.linalg.norm(background, axis=1, keepdims=True)
     artefacts = np.array([[0.0, 0.85, -0.10], [-0.85, 0.0, -0.15], [0.85, 0.0, -0.15]])
     fields = leadfield(np.concatenate([rhythm, background, artefacts]))
-    n = len(SOURCES)
-    return {"rhythm": fields[:, :n], "background": fields[:, n : n + _N_BACKGROUND], "eyes": fields[:, -3],
-            "jaw": fields[:, -2:]}
+    fields[:, : len(SOURCES)] *= 10 ** (_by_region(_STRENGTH_DB) / 20)
+    return fields
 
 
-def _shaped_noise(shape: np.ndarray, n_times: int, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of unit variance with the amplitude spectra ``shape`` (..., n_frequencies)."""
-    spectrum = rng.normal(size=shape.shape) + 1j * rng.normal(size=shape.shape)
-    signal = np.fft.irfft(spectrum * shape, n=n_times, axis=-1)
-    return signal / np.maximum(signal.std(axis=-1, keepdims=True), 1e-12)
+def _complex_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Complex Gaussian noise of unit mean square."""
+    return rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0] * np.float32(np.sqrt(0.5))
 
 
-def _band_shapes(frequencies: np.ndarray, alpha_hz: float) -> np.ndarray:
-    """Amplitude spectrum of the rhythm of each band, shape (bands, frequencies): alpha a peak, the others plateaus."""
-    shapes = []
-    for band, (low, high) in BANDS.items():
-        if band == "alpha":
-            shapes.append(np.exp(-0.5 * ((frequencies - alpha_hz) / _ALPHA_WIDTH_HZ) ** 2))
-        else:
-            inside = (frequencies >= low) & (frequencies < high)
-            shapes.append(inside / np.maximum(frequencies, 1.0) ** 0.5)
-    return np.stack(shapes)
+def _shaped_noise(density: np.ndarray, n_rows: int, n_times: int, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise (n_rows, n_times) of a one-sided power ``density`` (n_frequencies,), square units per Hz."""
+    amplitude = np.sqrt(density * n_times * SFREQ / 2).astype(np.float32)
+    return fft.irfft(_complex_noise((n_rows, len(density)), rng) * amplitude, n_times)
 
 
-def _smooth_gain(levels_db: np.ndarray, n_times: int) -> np.ndarray:
-    """Amplitude over time from one level per window, transitions of 0.25 s; (windows, ...) to (..., n_times)."""
-    per_window = int(WINDOW_S * SFREQ)
-    steps = np.minimum(np.arange(n_times) // per_window, len(levels_db) - 1)
-    gain = np.moveaxis(10.0 ** (levels_db / 20.0), 0, -1)[..., steps]
-    return gain if len(levels_db) == 1 else _running_mean(gain, int(0.25 * SFREQ))
+def _narrow_band(widths: np.ndarray, n_times: int, rng: np.random.Generator) -> np.ndarray:
+    """Complex noise about 0 Hz of unit mean square and a Gaussian spectrum, shape (sources, widths, n_times).
+
+    ``widths`` are standard deviations of the power spectrum in Hz.
+    """
+    offsets = fft.fftfreq(n_times, 1.0 / SFREQ)
+    spectrum = np.zeros((len(SOURCES), len(widths), n_times), np.complex64)
+    for k, width in enumerate(widths):
+        near = np.abs(offsets) < 3.5 * width
+        shape = np.exp(-0.25 * (offsets[near] / width) ** 2)
+        spectrum[:, k, near] = _complex_noise((len(SOURCES), near.sum()), rng) * (shape / np.linalg.norm(shape))
+    return fft.ifft(spectrum, norm="forward", overwrite_x=True)
 
 
-def _running_mean(x: np.ndarray, width: int) -> np.ndarray:
-    before, after = np.repeat(x[..., :1], width // 2, -1), np.repeat(x[..., -1:], width - width // 2, -1)
-    padded = np.concatenate([before, x, after], -1)
-    total = np.cumsum(padded, axis=-1)
-    return (total[..., width:] - total[..., :-width]) / width
+def _aperiodic(frequencies: np.ndarray, exponent: float) -> np.ndarray:
+    """Density of the 1/f background of one source, µV²/Hz; nothing below the amplifier's 0.3 Hz."""
+    return 10 ** (_OFFSET_DB / 10) * (frequencies >= 0.3) / (_KNEE_HZ**exponent + frequencies**exponent)
 
 
-def _rhythms(person: Person, latents: np.ndarray, session: int, position: float, n_times: int, rng) -> np.ndarray:
-    """Source signals (sources, n_times) of one clip: noise of every band at its level, alpha at its own frequency."""
-    levels = latents[:, :-1].reshape(len(latents), len(SOURCES), len(BANDS))
-    levels = levels + person.baseline_db + person.drift_db[session] * (position - 0.5)
-    gains = _smooth_gain(levels, n_times)
-    frequencies = np.fft.rfftfreq(n_times, 1.0 / SFREQ)
-    base = np.array(list(_BASE_UV.values()))
-    alpha_column = list(BANDS).index("alpha")
-    shapes = np.broadcast_to(_band_shapes(frequencies, person.alpha_hz), (len(SOURCES), len(BANDS), len(frequencies)))
-    noise = _shaped_noise(shapes, n_times, rng)
-    per_window = int(WINDOW_S * SFREQ)
-    for w, shift in enumerate(latents[:, -1]):
-        start = w * per_window
-        stop = n_times if w == len(latents) - 1 else start + per_window
-        local = np.fft.rfftfreq(stop - start, 1.0 / SFREQ)
-        alpha = np.exp(-0.5 * ((local - person.alpha_hz - shift) / _ALPHA_WIDTH_HZ) ** 2)
-        noise[:, alpha_column, start:stop] = _shaped_noise(np.broadcast_to(alpha, (len(SOURCES), len(local))),
-                                                           stop - start, rng)
-    return np.einsum("sbt,sbt,b->st", noise, gains, base)
+def _by_region(values: dict[str, float]) -> np.ndarray:
+    """The value of every source, shape (sources,), from values by region; "" is every region that is not named."""
+    return np.array([next(value for region, value in values.items() if source.startswith(region))
+                     for source in SOURCES])
 
 
-def _artefacts(topographies: dict, preset: Preset, n_times: int, rng: np.random.Generator) -> np.ndarray:
-    """Blinks, muscle bursts and line noise of one clip, microvolts (62, n_times)."""
+def _peaks(person: Person) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre and width (rhythms,) in Hz, and density at the centre (sources, rhythms) in µV²/Hz, of each rhythm."""
+    centres, widths, heights = zip(*_PEAKS.values(), strict=True)
+    hz = np.array([person.alpha_hz if centre is None else centre for centre in centres])
+    above_db = np.stack([_by_region(height) for height in heights], axis=1)
+    return hz, np.array(widths), (10 ** (above_db / 10) - 1) * _aperiodic(hz, person.exponent)
+
+
+def _spectrum(person: Person, frequencies: np.ndarray) -> np.ndarray:
+    """Power density of every source at level 0, µV²/Hz (sources, frequencies)."""
+    centres, widths, densities = _peaks(person)
+    shapes = np.exp(-0.5 * ((frequencies - centres[:, None]) / widths[:, None]) ** 2)
+    return _aperiodic(frequencies, person.exponent) + densities @ shapes
+
+
+def _bursts(person: Person, shift: np.ndarray, n_times: int, rng: np.random.Generator) -> np.ndarray:
+    """Rhythms of every source, microvolts (sources, n_times): narrow-band noise that swells and fades."""
+    centres, widths, densities = _peaks(person)
+    hz = np.repeat(centres[:, None], n_times, axis=1)
+    hz[list(_PEAKS).index("alpha")] += shift
+    carriers = np.exp(2j * np.pi * np.cumsum(hz, axis=1) / SFREQ).astype(np.complex64)
+    swell = np.log(10) / 20 * _BURST_DB  # standard deviation of the logarithm of the amplitude
+    slow = _narrow_band(np.full(len(widths), _BURST_HZ), n_times, rng).real
+    envelopes = np.exp(np.float32(swell * np.sqrt(2)) * slow - np.float32(swell**2))
+    rms = np.sqrt(2 * densities * widths * np.sqrt(2 * np.pi)).astype(np.float32)  # complex: twice the power
+    return np.einsum("skt,skt,sk->st", (_narrow_band(widths, n_times, rng) * carriers).real, envelopes, rms)
+
+
+def _band_filters(frequencies: np.ndarray) -> np.ndarray:
+    """Amplitude response of each band, shape (bands, frequencies): soft edges, and a sum of 1 at every frequency."""
+    edges = np.array([low for low, _ in BANDS.values()][1:])
+    octaves = np.log2(np.maximum(frequencies, 1e-3) / edges[:, None])
+    above = np.sin(np.pi / 2 * np.clip(octaves / (2 * _EDGE_OCTAVES) + 0.5, 0.0, 1.0)) ** 2
+    return -np.diff(np.concatenate([np.ones_like(octaves[:1]), above, np.zeros_like(octaves[:1])]), axis=0)
+
+
+def _gains(person: Person, levels_db: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """Amplitude gain of each band filter that gives every window its planned band power.
+
+    A band's power depends a little on its neighbours' gains, because edges are soft. So the gains are found by
+    repeated correction. It is limited: where a band is planned far below both neighbours, their edges fill it, and a
+    stronger correction would cut a hole into the spectrum.
+
+    Parameters
+    ----------
+    person : Person
+        Whose spectrum has level 0.
+    levels_db : ndarray, shape (n_windows, n_sources, n_bands)
+        Planned band powers, decibels above that spectrum.
+    signal : ndarray, shape (n_sources, n_times)
+        Microvolts before the gains.
+
+    Returns
+    -------
+    ndarray, shape (n_windows, n_sources, n_bands)
+    """
+    n_windows, n = len(levels_db), int(WINDOW_S * SFREQ)
+    cut = signal[:, : n_windows * n].reshape(len(signal), n_windows, n).swapaxes(0, 1)
+    hz, measured = welch(cut, SFREQ, nperseg=n // 2, detrend=False)  # as the features measure it
+    inside = np.stack([(hz >= low) & (hz < high) for low, high in BANDS.values()])
+    planned = _spectrum(person, hz) @ inside.T * 10 ** (levels_db / 10)
+    filters = _band_filters(hz)
+    products = np.einsum("af,bf,pf->pabf", filters, filters, inside)
+    shares = (measured @ products.reshape(-1, len(hz)).T).reshape(*levels_db.shape, len(BANDS), len(BANDS))
+    correction_db = np.zeros_like(levels_db)
+    for _ in range(_CORRECTIONS):
+        gain = 10 ** ((levels_db + correction_db) / 20)
+        correction_db += 10 * np.log10(planned / np.einsum("wspab,wsa,wsb->wsp", shares, gain, gain))
+        correction_db = correction_db.clip(-_MAX_CORRECTION_DB, _MAX_CORRECTION_DB)  # a weak band between strong ones
+    return 10 ** ((levels_db + correction_db) / 20)
+
+
+def _window_weights(n_windows: int, n_times: int) -> np.ndarray:
+    """Share of every window in every sample, shape (n_windows, n_times): 0 or 1, with transitions of 0.25 s."""
+    starts = np.arange(1, n_windows)[:, None] * WINDOW_S
+    since = np.clip((np.arange(n_times) / SFREQ - starts) / 0.25 + 0.5, 0.0, 1.0)
+    return -np.diff(np.concatenate([np.ones((1, n_times)), since, np.zeros((1, n_times))]), axis=0)
+
+
+def _rhythms(person: Person, latents: np.ndarray, session: int, position: float, n_times: int,
+             rng: np.random.Generator) -> np.ndarray:
+    """Source signals of one clip, microvolts (sources, n_times): background and bursts at the levels of each window."""
+    levels_db = latents[:, :-1].reshape(len(latents), len(SOURCES), len(BANDS))
+    levels_db = levels_db + person.baseline_db + person.drift_db[session] * (position - 0.5)
+    size = fft.next_fast_len(n_times, real=True)
+    weights, frequencies = _window_weights(len(latents), size), fft.rfftfreq(size, 1.0 / SFREQ)
+    signal = _shaped_noise(_aperiodic(frequencies, person.exponent), len(SOURCES), size, rng)
+    signal += _bursts(person, latents[:, -1] @ weights, size, rng)
+    responses = _gains(person, levels_db, signal) @ _band_filters(frequencies)
+    parts = fft.irfft(fft.rfft(signal) * responses.astype(np.float32), size)
+    return np.einsum("wst,wt->st", parts, weights.astype(np.float32))[:, :n_times]
+
+
+def _artefacts(preset: Preset, n_times: int, rng: np.random.Generator) -> np.ndarray:
+    """Blinks of the eyes, and bursts of the left and right jaw muscle, microvolts (3, n_times)."""
     times = np.arange(n_times) / SFREQ
     minutes = times[-1] / 60.0
-    signal = np.zeros((len(SEED_CHANNELS), n_times))
+    traces = np.zeros((3, n_times))
     for _ in range(rng.poisson(preset.blinks_per_minute * minutes)):
-        onset, height = rng.uniform(0, times[-1]), rng.uniform(15.0, 35.0)
-        signal += np.outer(topographies["eyes"], height * np.exp(-0.5 * ((times - onset) / 0.08) ** 2))
-    frequencies = np.fft.rfftfreq(n_times, 1.0 / SFREQ)
+        onset, height = rng.uniform(0, times[-1]), rng.uniform(10.0, 25.0)
+        traces[0] += height * np.exp(-0.5 * ((times - onset) / 0.08) ** 2)
+    density = np.clip((np.fft.rfftfreq(n_times, 1.0 / SFREQ) - 15.0) / 20.0, 0.0, 1.0) ** 2
     for _ in range(rng.poisson(preset.muscle_per_minute * minutes)):
         onset, width = rng.uniform(0, times[-1]), rng.uniform(0.15, 0.5)
-        burst = _shaped_noise(np.clip((frequencies - 15.0) / 20.0, 0.0, 1.0), n_times, rng)
-        burst *= rng.uniform(0.5, 1.0) * preset.muscle_uv * np.exp(-0.5 * ((times - onset) / width) ** 2)
-        signal += np.outer(topographies["jaw"][:, rng.integers(2)], burst)
-    phase = rng.uniform(0, 2 * np.pi, (len(SEED_CHANNELS), 1))
-    return signal + preset.line_uv * rng.uniform(0.2, 1.0, phase.shape) * np.sin(2 * np.pi * 50.0 * times + phase)
+        burst = _shaped_noise(density, 1, n_times, rng)[0]
+        burst *= rng.uniform(0.5, 1.0) * preset.muscle_uv / burst.std() * np.exp(-0.5 * ((times - onset) / width) ** 2)
+        traces[1 + rng.integers(2)] += burst
+    return traces
 
 
 def _clip_signal(person, topographies, contact_db, latents, session, position, n_times, preset, rng) -> np.ndarray:
     """One clip as the amplifier would have written it, microvolts (62, n_times), float64."""
-    frequencies = np.fft.rfftfreq(n_times, 1.0 / SFREQ)
-    pink = np.where(frequencies > 0.3, 1.0 / np.maximum(frequencies, 0.5), 0.0)
-    background = _shaped_noise(np.broadcast_to(pink, (_N_BACKGROUND, len(frequencies))), n_times, rng)
-    signal = topographies["rhythm"] @ _rhythms(person, latents, session, position, n_times, rng)
-    signal += topographies["background"] @ background * (preset.background_uv / np.sqrt(_N_BACKGROUND))
-    signal += _artefacts(topographies, preset, n_times, rng)
-    signal *= 10.0 ** ((person.gain_db + contact_db[:, None]) / 20.0)
-    return signal + rng.normal(0.0, preset.sensor_noise_uv, signal.shape)
+    size = fft.next_fast_len(n_times, real=True)
+    density = _spectrum(person, fft.rfftfreq(size, 1.0 / SFREQ)).mean(axis=0)
+    background = _shaped_noise(density / (density.sum() * SFREQ / size), _N_BACKGROUND, size, rng)[:, :n_times]
+    sources = [_rhythms(person, latents, session, position, n_times, rng),
+               background * np.float32(preset.background_uv / np.sqrt(_N_BACKGROUND)), _artefacts(preset, n_times, rng)]
+    mains = np.exp(2j * np.pi * 50.0 * np.arange(n_times) / SFREQ)
+    phases = preset.line_uv * rng.uniform(0.2, 1.0, (62, 1)) * np.exp(2j * np.pi * rng.uniform(size=(62, 1)))
+    mixing = np.concatenate([topographies, phases.real, phases.imag], axis=1).astype(np.float32)
+    signal = mixing @ np.concatenate([*sources, [mains.real, mains.imag]]).astype(np.float32)
+    signal *= (10.0 ** ((person.gain_db + contact_db[:, None]) / 20.0)).astype(np.float32)
+    signal += np.float32(preset.sensor_noise_uv) * rng.standard_normal(signal.shape, np.float32)
+    return signal.astype(np.float64)
 
 
 def _break_channel(signal: np.ndarray, channel: int, rng: np.random.Generator) -> None:
@@ -355,13 +445,14 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     """
     params, root = params or TwinParams(), Path(root)
     truth = truth_folder(root)
-    description = yaml.safe_dump({**asdict(params), "effects": asdict(params.effects_preset())}, sort_keys=False)
+    made = {**asdict(params), "effects": asdict(params.effects_preset()), "version": _VERSION}
+    description = yaml.safe_dump(made, sort_keys=False)
     if root.exists():
         if not (truth / "twin.yaml").is_file():
             raise FileExistsError(f"{root} exists and is not a finished twin: give another folder, or remove it first.")
         if yaml.safe_load((truth / "twin.yaml").read_text()) != yaml.safe_load(description):
-            raise FileExistsError(f"{root} is a twin with other parameters (see {truth / 'twin.yaml'}): give another "
-                                  "folder.")
+            raise FileExistsError(f"{root} is a twin with other parameters, or of another version (see "
+                                  f"{truth / 'twin.yaml'}): give another folder, or remove it and its truth first.")
         return root
     partial = root.with_name(root.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)

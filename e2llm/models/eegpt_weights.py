@@ -332,7 +332,7 @@ _FREQUENCIES = (2.0, 6.0, 9.0, 11.0, 13.0, 17.0, 22.0, 28.0, 35.0, 42.0)  # Hz, 
 
 
 @torch.no_grad()
-def physiological_init(encoder: EEGPT, amplitude_uv: float = 10.0) -> None:
+def physiological_init(encoder: EEGPT, amplitude_uv: float = 5.0) -> None:
     """Initialize an EEGPT without released weights from physiology: oscillations, their power, and scalp places.
 
     A transformer that starts from noise needs far more EEG than a lesson has to discover Fourier analysis. Every
@@ -380,8 +380,8 @@ def _init_filters(encoder: EEGPT, n_freq: int, amplitude_uv: float) -> None:
     phases = 2 * torch.pi * frequencies[:, None] * times
     bank = torch.cat([phases.sin(), phases.cos()]) * torch.hann_window(PATCH, periodic=False)
     bank = bank / bank.norm(dim=1, keepdim=True)
-    # The amplitude of EEG falls with frequency; rising gains give every band values of order one.
-    gain = 0.25 * (frequencies / 10.0).sqrt().repeat(2) / (amplitude_uv * 1e-3)
+    # The amplitude of EEG falls with frequency (power ~ f**-1.6); rising gains give every band values of order one.
+    gain = 0.25 * (frequencies / 10.0).pow(0.8).repeat(2) / (amplitude_uv * 1e-3)
     weight = encoder.patch_embed.proj.weight
     weight.zero_()
     weight[: 2 * n_freq, 0, 0] = bank * gain[:, None]

@@ -11,7 +11,8 @@ and ``title`` is above the figure. Colors are safe for color-blind readers: seab
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import mne
@@ -30,6 +31,9 @@ from sklearn.decomposition import PCA
 from ..core.bands import BANDS
 from ..core.montage import REGIONS, canonical, make_info, region_indices
 from ..data.features import band_power
+
+if TYPE_CHECKING:
+    from ..data.spectrum_summary import SpectrumSummary
 
 PALETTE: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
 REGION_COLORS = dict(zip(REGIONS, PALETTE, strict=False))
@@ -126,6 +130,33 @@ def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> 
     frequency_axis(ax, sfreq)
     ax.set_title(title, pad=18)
     ax.legend(title="mean; shaded: 95 % of windows", loc="upper right")
+    return figure
+
+
+def beside_each_other(summaries: Mapping[str, SpectrumSummary], title: str) -> Figure:
+    """Mean spectrum and alpha map of groups of people.
+
+    Parameters
+    ----------
+    summaries : dict of str to SpectrumSummary
+        Two or more groups by name (:func:`e2llm.data.spectrum_summary.summarize`).
+    title : str
+        Above the figure.
+    """
+    n = len(summaries)
+    figure = plt.figure(figsize=(4.5 + 2.2 * n, 3.6), layout="constrained")
+    spectrum, *maps = figure.subplots(1, n + 1, width_ratios=[2.4] + [1] * n)
+    top = max(np.abs(summary.alpha_db).max() for summary in summaries.values())
+    for (name, summary), ax, colour in zip(summaries.items(), maps, PALETTE, strict=False):
+        people = np.asarray(summary.people_db)
+        spectrum.fill_between(summary.frequencies, people.min(axis=0), people.max(axis=0), color=colour, alpha=0.15,
+                              linewidth=0)
+        spectrum.plot(summary.frequencies, summary.mean_db, color=colour, label=f"{name} (n = {len(people)})")
+        scalp_maps(figure, [ax], {name: summary.alpha_db}, summary.ch_names, "alpha, dB against mean of channels",
+                   (-top, top))
+    frequency_axis(spectrum, 2 * max(summary.frequencies[-1] for summary in summaries.values()))
+    spectrum.legend(title="mean; shaded: range of people", loc="upper right")
+    figure.suptitle(title)
     return figure
 
 

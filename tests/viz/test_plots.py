@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from e2llm.core.bands import BANDS
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.data.spectrum_summary import SpectrumSummary, eegmat_reference
 from e2llm.viz import plots
 
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))
@@ -104,6 +105,17 @@ def test_spectra_show_the_rhythm_that_is_there(rng):
     assert np.median(rest.get_ydata()) == pytest.approx(10 * np.log10(25 / 128), abs=0.5)
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() < rest.get_ydata().min() and band.max() > rest.get_ydata().max()
+
+
+def test_groups_of_people_are_drawn_beside_each_other():
+    rising = SpectrumSummary([1.0, 10.0, 45.0], [[5.0, 7.0, -10.0], [7.0, 9.0, -12.0]], ["FZ", "CZ", "PZ", "OZ"],
+                             [-2.0, -1.0, 0.0, 3.0])
+    figure = plots.beside_each_other({"twin": rising, "EEGMAT": eegmat_reference()}, "Like EEG?")
+    spectrum = figure.axes[0]
+    assert title_of(figure) == "Like EEG?" and legend(spectrum) == ["twin (n = 2)", "EEGMAT (n = 10)"]
+    np.testing.assert_allclose(spectrum.lines[0].get_ydata(), [6.114, 8.114, -10.886], atol=0.001)  # means of power
+    assert [ax.get_title() for ax in maps(figure)] == ["twin", "EEGMAT"]
+    assert len({image.get_clim() for ax in maps(figure) for image in ax.images}) == 1  # one scale
 
 
 def drawn_maps(values: dict[str, np.ndarray], ch_names: list[str], unit: str, vlim=None) -> Figure:
