@@ -34,7 +34,7 @@ said tell tells telling told see sees seeing seen saw thing things way time day 
 def content_words(text: str) -> list[str]:
     """The words of a text that carry its content, in lower case: no stop words, names or days of the week."""
     return [word for word in re.findall(r"[a-z]+", text.replace("'s ", " ").lower())
-            if len(word) > 1 and word not in STOP_WORDS and word not in _NAMES]
+            if len(word) > 1 and not {word, stem(word)} & STOP_WORDS and word not in _NAMES]
 
 
 _NAMES = frozenset(name.lower() for name in (*grammar.NAMES, *grammar.DAYS))
@@ -45,7 +45,7 @@ hidden:hide known:know lain:lie men:man mice:mouse mown:mow ridden:ride rung:rin
 shown:show shrunk:shrink sung:sing sunk:sink sprung:spring spoken:speak stolen:steal stunk:stink sworn:swear
 swollen:swell swum:swim teeth:tooth thrown:throw torn:tear trodden:tread woken:wake women:woman worn:wear woven:weave
 written:write wives:wife knives:knife lives:life leaves:leaf wolves:wolf loaves:loaf halves:half shelves:shelf
-children:child thieves:thief
+children:child thieves:thief tied:tie agreed:agree died:die lied:lie dying:die lying:lie tying:tie
 """.split())
 
 
@@ -56,7 +56,7 @@ def stem(word: str) -> str:
     """
     word = _BASE_FORM.get(word, word)
     for ending in ("ies", "ied", "ing", "ed", "es", "ly", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("ss", "eed", "ply", "fly")):
             word = word[: -len(ending)] + ("y" if ending in ("ies", "ied") else "")
             break
     if word.endswith("e"):
@@ -81,7 +81,7 @@ def training_stems() -> frozenset[str]:
              for text in (*scenarios.training_scenarios(emotion).situations,
                           *scenarios.training_scenarios(emotion).outcomes)]
     told = [part for register in grammar.REGISTERS for part in (register.before, register.after)]
-    return frozenset(stems([*texts, *told, *(actor.name for actor in grammar.ACTORS)]))
+    return frozenset(stems([*texts, *told, *map(plain, grammar.SETTINGS), *(actor.name for actor in grammar.ACTORS)]))
 
 
 @lru_cache(maxsize=1)
