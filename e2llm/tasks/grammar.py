@@ -41,6 +41,20 @@ class Register(NamedTuple):
     after: str = ""
 
 
+# What a short situation is lengthened by, so that the length of a text does not tell the emotion.
+SETTINGS = (
+    "I @think", "I must say", "I @gather", "so they ^say", "for the record", "as I @say", "among other things",
+    "it ~seem", "I @note", "in a word", "as it ~happen", "so I @believe", "by all accounts",
+    "to put it briefly", "in short", "no more, no less", "as the others can confirm", "with the window open",
+    "here in town", "not far from where I @live", "as far as I can tell", "if I @remember rightly",
+    "while a bus ~pass outside", "while the neighbours ^be away", "before the others ^be back", "or so my notes ^say",
+    "as everyone here ~know", "while the radio ~play next door", "in the part of town where I @live",
+    "at least that ~be how I @remember it", "and the clock ~show a quarter past", "just as the others ^leave the house",
+    "and there ^be four of us present at the time", "as I @mention to a relative on the telephone later",
+    "while the people next door ^be talking about the weather", "and outside the traffic ~go on as it ~do before",
+    "which I @write down here in as few words as possible",
+)  # fmt: skip
+
 _WE, _YOU, _THEY = (("we", "us", "our", "ours", "ourselves"), ("you", "you", "your", "yours", "yourselves"),
                     ("they", "them", "their", "theirs", "themselves"))
 WOMEN = ("Mara", "Priya", "Ingrid", "Aisha", "Yuki", "Rosa", "Nora", "Lena", "Fatima", "Olga", "Chloe", "Zola")
@@ -96,7 +110,7 @@ REGISTERS: tuple[Register, ...] = (
     Register("understated", "well, ", _ANY, _BOTH, " That is the whole story."),
 )
 
-_IRREGULAR_PAST = dict(pair.split(":") for pair in """
+IRREGULAR_VERBS = dict(pair.split(":") for pair in """
 arise:arose awake:awoke bear:bore beat:beat become:became begin:began bend:bent bet:bet bid:bid bind:bound bite:bit
 bleed:bled blow:blew break:broke breed:bred bring:brought broadcast:broadcast build:built burst:burst buy:bought
 cast:cast catch:caught choose:chose cling:clung come:came cost:cost creep:crept cut:cut deal:dealt dig:dug do:did
@@ -112,10 +126,10 @@ spit:spat split:split spread:spread spring:sprang stand:stood steal:stole stick:
 stride:strode strike:struck string:strung swear:swore sweep:swept swell:swelled swim:swam swing:swung take:took
 teach:taught tear:tore tell:told think:thought throw:threw thrust:thrust understand:understood undo:undid upset:upset
 wake:woke wear:wore weave:wove weep:wept win:won wind:wound withdraw:withdrew wring:wrung write:wrote can:could
-will:would tread:trod foresee:foresaw withhold:withheld rewrite:rewrote resell:resold partake:partook undergo:underwent proofread:proofread
+will:would tread:trod foresee:foresaw withhold:withheld rewrite:rewrote resell:resold partake:partook undergo:underwent proofread:proofread rewind:rewound speed:sped mimic:mimicked picnic:picnicked underfeed:underfed
 mistake:mistook misread:misread overdo:overdid retake:retook unwind:unwound overcome:overcame reset:reset rerun:reran
 """.split())
-_DOUBLED = frozenset("""admit begin commit control compel confer defer deter emit equip expel forget format permit
+_DOUBLED = frozenset("""admit begin commit control compel confer defer deter emit equip expel forget format permit acquit enrol towel
 prefer program occur omit propel rebel refer regret submit transfer transmit unzip upset unwrap unplug outwit travel
 cancel label level marvel model quarrel shovel signal tunnel unravel fuel pedal channel dial counsel quiz unclog
 kidnap worship handicap zigzag hobnob humbug squat swap swat squab equal outrun unpin rerun rewrap entrap""".split())
@@ -125,8 +139,8 @@ _VOWELS = "aeiou"
 
 def past(verb: str) -> str:
     """The past of a verb, other than "be", in its base form: "hide" → "hid", "stop" → "stopped"."""
-    if verb in _IRREGULAR_PAST:
-        return _IRREGULAR_PAST[verb]
+    if verb in IRREGULAR_VERBS:
+        return IRREGULAR_VERBS[verb]
     if verb.endswith("e"):
         return verb + "d"
     if verb.endswith("y") and verb[-2] not in _VOWELS:

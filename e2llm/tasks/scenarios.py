@@ -16,16 +16,27 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .grammar import ACTORS, REGISTERS, choices, compose
+from .grammar import ACTORS, REGISTERS, SETTINGS, choices, compose
 
 EMOTIONS = ("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger")
 STRATA = ("known words", "unseen words", "unseen situations")  # of the zero-shot texts
 VARIANTS = 1000  # training texts of each situation
+LENGTHS = (10, 16)  # words: situations that are shorter than a number drawn from here get a setting
 OUTCOME_SHARE = 0.3  # of the training texts that also tell an outcome
 _FILES = tuple(resources.files("e2llm.tasks") / "corpus" / f"{emotion}.yaml" for emotion in EMOTIONS)
 _KEYS = {"feelings", "situations", "outcomes", "zero_shot"}
-# Starts of words that would name an emotion; no text may hold one.
-_NAMING = re.compile(r"\b(?:happ(?:y|i)|surpris|neutral|disgust|fear|sad(?:ly|ness|den|der)?\b|ang(?:er|r)|emotion)", re.I)
+# Emotions, the words of `feelings`, and what is derived from them: no text holds one.
+_NAMING = re.compile(
+    r"\b(?:emotion|feelings?\b|(?:un)?happ(?:y|i)|joy|glad(?:ly|ness)?\b|cheerful|delight|elat(?:ed|ion)|merr(?:y|i)|"
+    r"pleas(?:ed|ure)|"
+    r"surpris|astonish|amaz(?:e|ing)|startl|stun(?:s|n)|astound|bewilder|shock|"
+    r"neutral|calm|indifferen|unmoved|compos(?:ed|ure)\b|impassiv|detached|unemotional|dispassion|"
+    r"disgust|revolt|repuls|naus|sicken|revuls|queas|repel|"
+    r"fear|afraid|scar(?:e|ed|es|y|ing)\b|terr(?:or|ify|ifi)|fright|anxi|panic|horr(?:or|i)|dread|"
+    r"sad(?:ly|ness|der|den)?\b|sorrow|gloom|heartbr|miser(?:y|ies|abl)|mourn|grie(?:f|v)|downcast|"
+    r"ang(?:er|r)|furi|fury|irrit|outrag|enrag|annoy|rag(?:e|es|ing)\b|irate)",
+    re.IGNORECASE,
+)
 
 
 class Scenario(NamedTuple):
@@ -81,7 +92,7 @@ class TrainingScenarios(Sequence[Scenario]):
         register = rng.choice(REGISTERS)
         person, tense = rng.choice(register.persons), rng.choice(register.tenses)
         actor = rng.choice([actor for actor in ACTORS if actor.person == person])
-        body = self.situations[situation]
+        body = _lengthened(self.situations[situation], rng.randint(*LENGTHS), rng)
         if rng.random() < OUTCOME_SHARE:
             body += f". {rng.choice(self.outcomes)}"
         text = compose(body, register, actor, tense, rng)
@@ -89,6 +100,16 @@ class TrainingScenarios(Sequence[Scenario]):
 
     def __iter__(self) -> Iterator[Scenario]:
         return (self[i] for i in range(len(self)))
+
+
+def _lengthened(situation: str, length: int, rng: random.Random) -> str:
+    """The situation with the setting that brings it nearest to ``length`` words, if it is shorter."""
+    missing = length - len(re.sub(r"\|[^\]]*", "", situation).split())
+    if missing < 2:
+        return situation
+    nearest = min(abs(len(setting.split()) - missing) for setting in SETTINGS)
+    fitting = [setting for setting in SETTINGS if abs(len(setting.split()) - missing) == nearest]
+    return f"{situation}, {rng.choice(fitting)}"
 
 
 def emotions() -> tuple[str, ...]:
