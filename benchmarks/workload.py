@@ -25,7 +25,7 @@ from e2llm.models.projector import EvidenceProbe
 from e2llm.tasks.items import item_text, text_items
 from e2llm.training.stage1_encoder import new_encoder
 
-PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalisation": "session"}
+PROTOCOL = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalization": "session"}
 EEG_TOKENS, SLOTS = 2, 10  # defaults of the command line
 
 

@@ -147,11 +147,11 @@ def beside_each_other(summaries: Mapping[str, SpectrumSummary], title: str) -> F
     figure = plt.figure(figsize=(4.5 + 2.2 * n, 3.6), layout="constrained")
     spectrum, *maps = figure.subplots(1, n + 1, width_ratios=[2.4] + [1] * n)
     top = max(np.abs(summary.alpha_db).max() for summary in summaries.values())
-    for (name, summary), ax, colour in zip(summaries.items(), maps, PALETTE, strict=False):
+    for (name, summary), ax, color in zip(summaries.items(), maps, PALETTE, strict=False):
         people = np.asarray(summary.people_db)
-        spectrum.fill_between(summary.frequencies, people.min(axis=0), people.max(axis=0), color=colour, alpha=0.15,
+        spectrum.fill_between(summary.frequencies, people.min(axis=0), people.max(axis=0), color=color, alpha=0.15,
                               linewidth=0)
-        spectrum.plot(summary.frequencies, summary.mean_db, color=colour, label=f"{name} (n = {len(people)})")
+        spectrum.plot(summary.frequencies, summary.mean_db, color=color, label=f"{name} (n = {len(people)})")
         scalp_maps(figure, [ax], {name: summary.alpha_db}, summary.ch_names, "alpha, dB against mean of channels",
                    (-top, top))
     frequency_axis(spectrum, 2 * max(summary.frequencies[-1] for summary in summaries.values()))

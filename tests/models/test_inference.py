@@ -107,7 +107,7 @@ def test_option_scores_depend_on_the_eeg(engine):
     assert np.abs(score_options(moved, ITEMS[:1])[0] - score_options(engine, ITEMS[:1])[0]).max() > 1e-3
 
 
-def test_probabilities_are_normalised_over_the_options():
+def test_probabilities_are_normalized_over_the_options():
     scores = [np.array([-1000.0, -1001.0, -1003.0]), np.array([-2.0, -2.0, -2.0])]
     weights = np.exp([0.0, -1.0, -3.0])
     assert probabilities(scores)[0] == pytest.approx(weights / weights.sum())
