@@ -13,7 +13,22 @@ from . import grammar, scenarios, wordings
 
 # Words of the language rather than of a situation: pronouns, prepositions, auxiliaries, numbers, and verbs and nouns
 # that stand in every kind of text.
-STOP_WORDS = frozenset(["a", "about", "above", "across", "after", "again", "against", "all", "almost", "along", "already", "also", "although", "always", "am", "among", "an", "and", "another", "any", "anybody", "anyone", "anything", "are", "around", "as", "aside", "at", "away", "back", "be", "because", "been", "before", "behind", "being", "below", "beneath", "beside", "besides", "between", "beyond", "both", "but", "by", "can", "cannot", "could", "did", "do", "does", "doing", "done", "down", "during", "each", "either", "else", "enough", "even", "ever", "every", "everybody", "everyone", "everything", "few", "for", "from", "further", "had", "half", "has", "have", "having", "he", "her", "here", "hers", "herself", "him", "himself", "his", "how", "i", "if", "in", "inside", "instead", "into", "is", "it", "its", "itself", "just", "least", "less", "like", "many", "may", "me", "mid", "might", "mine", "more", "most", "much", "must", "my", "myself", "near", "neither", "never", "next", "no", "nobody", "none", "nor", "not", "nothing", "now", "of", "off", "often", "on", "once", "one", "only", "onto", "or", "other", "others", "ought", "our", "ours", "ourselves", "out", "outside", "over", "own", "per", "quite", "rather", "round", "same", "shall", "she", "should", "since", "so", "some", "somebody", "someone", "something", "soon", "still", "such", "than", "that", "the", "their", "theirs", "them", "themselves", "then", "there", "these", "they", "this", "those", "though", "through", "throughout", "till", "to", "together", "too", "toward", "towards", "under", "until", "up", "upon", "us", "very", "via", "was", "we", "were", "what", "whatever", "when", "where", "whether", "which", "while", "who", "whoever", "whole", "whom", "whose", "why", "will", "with", "within", "without", "would", "yet", "you", "your", "yours", "yourself", "zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty", "thirty", "hundred", "thousand", "first", "second", "third", "last", "new", "old", "get", "gets", "getting", "got", "go", "goes", "going", "gone", "went", "come", "comes", "coming", "came", "make", "makes", "making", "made", "take", "takes", "taking", "taken", "took", "put", "puts", "putting", "give", "gives", "giving", "given", "gave", "keep", "keeps", "keeping", "kept", "let", "lets", "say", "says", "saying", "said", "tell", "tells", "telling", "told", "see", "sees", "seeing", "seen", "saw", "thing", "things", "way", "time", "day", "year"])
+STOP_WORDS = frozenset("""
+a about above across after again against all almost along already also although always am among an and another any
+anybody anyone anything are around as aside at away back be because been before behind being below beneath beside
+besides between beyond both but by can cannot could did do does doing done down during each either else enough even
+ever every everybody everyone everything few for from further had half has have having he her here hers herself him
+himself his how i if in inside instead into is it its itself just least less like many may me mid might mine more most
+much must my myself near neither never next no nobody none nor not nothing now of off often on once one only onto or
+other others ought our ours ourselves out outside over own per quite rather round same shall she should since so some
+somebody someone something soon still such than that the their theirs them themselves then there these they this those
+though through throughout till to together too toward towards under until up upon us very via was we were what whatever
+when where whether which while who whoever whole whom whose why will with within without would yet you your yours
+yourself zero two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand first second
+third last new old get gets getting got go goes going gone went come comes coming came make makes making made take
+takes taking taken took put puts putting give gives giving given gave keep keeps keeping kept let lets say says saying
+said tell tells telling told see sees seeing seen saw thing things way time day year
+""".split())  # noqa: SIM905
 
 
 def content_words(text: str) -> list[str]:
@@ -23,7 +38,15 @@ def content_words(text: str) -> list[str]:
 
 
 _NAMES = frozenset(name.lower() for name in (*grammar.NAMES, *grammar.DAYS))
-_BASE_FORM = {grammar.past(verb): verb for verb in grammar.IRREGULAR_VERBS} | dict(pair.split(":") for pair in ["begun:begin", "bitten:bite", "blown:blow", "born:bear", "borne:bear", "broken:break", "chosen:choose", "done:do", "drawn:draw", "drunk:drink", "driven:drive", "eaten:eat", "fallen:fall", "feet:foot", "flown:fly", "forgotten:forget", "frozen:freeze", "geese:goose", "grown:grow", "hidden:hide", "known:know", "lain:lie", "men:man", "mice:mouse", "mown:mow", "ridden:ride", "rung:ring", "risen:rise", "shaken:shake", "sewn:sew", "shown:show", "shrunk:shrink", "sung:sing", "sunk:sink", "sprung:spring", "spoken:speak", "stolen:steal", "stunk:stink", "sworn:swear", "swollen:swell", "swum:swim", "teeth:tooth", "thrown:throw", "torn:tear", "trodden:tread", "woken:wake", "women:woman", "worn:wear", "woven:weave", "written:write", "wives:wife", "knives:knife", "lives:life", "leaves:leaf", "wolves:wolf", "loaves:loaf", "halves:half", "shelves:shelf", "children:child", "thieves:thief", "tied:tie", "agreed:agree", "died:die", "lied:lie", "dying:die", "lying:lie", "tying:tie"])
+_BASE_FORM = {grammar.past(verb): verb for verb in grammar.IRREGULAR_VERBS} | dict(pair.split(":") for pair in """
+begun:begin bitten:bite blown:blow born:bear borne:bear broken:break chosen:choose done:do drawn:draw drunk:drink
+driven:drive eaten:eat fallen:fall feet:foot flown:fly forgotten:forget frozen:freeze geese:goose grown:grow
+hidden:hide known:know lain:lie men:man mice:mouse mown:mow ridden:ride rung:ring risen:rise shaken:shake sewn:sew
+shown:show shrunk:shrink sung:sing sunk:sink sprung:spring spoken:speak stolen:steal stunk:stink sworn:swear
+swollen:swell swum:swim teeth:tooth thrown:throw torn:tear trodden:tread woken:wake women:woman worn:wear woven:weave
+written:write wives:wife knives:knife lives:life leaves:leaf wolves:wolf loaves:loaf halves:half shelves:shelf
+children:child thieves:thief tied:tie agreed:agree died:die lied:lie dying:die lying:lie tying:tie
+""".split())  # noqa: SIM905
 
 
 def stem(word: str) -> str:
@@ -48,17 +71,22 @@ def stems(texts: Iterable[str]) -> set[str]:
     return {stem(word) for text in texts for word in content_words(text)}
 
 
+def _plain(text: str) -> str:
+    """A situation without its marks, all options of its choices one after the other."""
+    return re.sub(r"[@~^\[\]|]", " ", text)
+
+
+def _written(emotion: str) -> list[str]:
+    texts = scenarios.training_scenarios(emotion)
+    return texts.situations + texts.outcomes
+
+
 @lru_cache(maxsize=1)
 def training_stems() -> frozenset[str]:
     """Stems of every content word that a training text can have: all choices, outcomes and registers, none drawn."""
-    def plain(text: str) -> str:
-        return re.sub(r"[@~^\[\]|]", " ", text)
-
-    texts = [plain(text) for emotion in scenarios.EMOTIONS
-             for text in (*scenarios.training_scenarios(emotion).situations,
-                          *scenarios.training_scenarios(emotion).outcomes)]
+    texts = [_plain(text) for emotion in scenarios.EMOTIONS for text in _written(emotion)]
     told = [part for register in grammar.REGISTERS for part in (register.before, register.after)]
-    return frozenset(stems([*texts, *told, *map(plain, grammar.SETTINGS), *(actor.name for actor in grammar.ACTORS)]))
+    return frozenset(stems([*texts, *told, *map(_plain, grammar.SETTINGS), *(actor.name for actor in grammar.ACTORS)]))
 
 
 @lru_cache(maxsize=1)
@@ -80,3 +108,30 @@ def overlap(stratum: str, known: Iterable[str]) -> float:
              for scenario in scenarios.zero_shot_scenarios(emotion, stratum) for word in content_words(scenario.text)]
     known = set(known)
     return sum(word in known for word in words) / len(words)
+
+
+def tables() -> str:
+    """The tables of ``docs/corpus.md``: counts of each emotion and of each stratum, as Markdown."""
+    lines = ["| emotion | situations | training texts | distinct content words | zero-shot texts |",
+             "|---|---|---|---|---|"]
+    every: set[str] = set()
+    for emotion in scenarios.EMOTIONS:
+        texts = scenarios.training_scenarios(emotion)
+        words = {word for text in _written(emotion) for word in content_words(_plain(text))}
+        every |= words
+        lines.append(f"| {emotion} | {texts.n_situations} | {len(texts):,} | {len(words):,} | "
+                     f"{len(scenarios.zero_shot_scenarios(emotion))} |")
+    counts = [scenarios.training_scenarios(emotion).n_situations for emotion in scenarios.EMOTIONS]
+    shots = [len(scenarios.zero_shot_scenarios(emotion)) for emotion in scenarios.EMOTIONS]
+    lines += [f"| all | {sum(counts):,} | {sum(counts) * scenarios.VARIANTS:,} | {len(every):,} | {sum(shots)} |", "",
+              "| stratum | texts | content words known from training texts, % | known from all that is taught, % |",
+              "|---|---|---|---|"]
+    for stratum in scenarios.STRATA:
+        n = sum(len(scenarios.zero_shot_scenarios(emotion, stratum)) for emotion in scenarios.EMOTIONS)
+        lines.append(f"| {stratum} | {n} | {100 * overlap(stratum, training_stems()):.1f} | "
+                     f"{100 * overlap(stratum, taught_stems()):.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(tables())

@@ -110,8 +110,32 @@ REGISTERS: tuple[Register, ...] = (
     Register("understated", "well, ", _ANY, _BOTH, " That is the whole story."),
 )
 
-IRREGULAR_VERBS = dict(pair.split(":") for pair in ["arise:arose", "awake:awoke", "bear:bore", "beat:beat", "become:became", "begin:began", "bend:bent", "bet:bet", "bid:bid", "bind:bound", "bite:bit", "bleed:bled", "blow:blew", "break:broke", "breed:bred", "bring:brought", "broadcast:broadcast", "build:built", "burst:burst", "buy:bought", "cast:cast", "catch:caught", "choose:chose", "cling:clung", "come:came", "cost:cost", "creep:crept", "cut:cut", "deal:dealt", "dig:dug", "do:did", "draw:drew", "drink:drank", "drive:drove", "eat:ate", "fall:fell", "feed:fed", "feel:felt", "fight:fought", "find:found", "flee:fled", "fling:flung", "fly:flew", "forbid:forbade", "forget:forgot", "forgive:forgave", "freeze:froze", "get:got", "give:gave", "go:went", "grind:ground", "grow:grew", "hang:hung", "have:had", "hear:heard", "hide:hid", "hit:hit", "hold:held", "hurt:hurt", "keep:kept", "kneel:knelt", "know:knew", "lay:laid", "lead:led", "leave:left", "lend:lent", "let:let", "lie:lay", "light:lit", "lose:lost", "make:made", "mean:meant", "meet:met", "mislead:misled", "mow:mowed", "outgrow:outgrew", "overhear:overheard", "oversleep:overslept", "overtake:overtook", "pay:paid", "put:put", "quit:quit", "read:read", "rebuild:rebuilt", "repay:repaid", "retell:retold", "ride:rode", "ring:rang", "rise:rose", "run:ran", "say:said", "see:saw", "seek:sought", "sell:sold", "send:sent", "set:set", "sew:sewed", "shake:shook", "shed:shed", "shine:shone", "shoot:shot", "show:showed", "shrink:shrank", "shut:shut", "sing:sang", "sink:sank", "sit:sat", "sleep:slept", "slide:slid", "sling:slung", "slit:slit", "sow:sowed", "speak:spoke", "spend:spent", "spin:spun", "spit:spat", "split:split", "spread:spread", "spring:sprang", "stand:stood", "steal:stole", "stick:stuck", "sting:stung", "stink:stank", "stride:strode", "strike:struck", "string:strung", "swear:swore", "sweep:swept", "swell:swelled", "swim:swam", "swing:swung", "take:took", "teach:taught", "tear:tore", "tell:told", "think:thought", "throw:threw", "thrust:thrust", "understand:understood", "undo:undid", "upset:upset", "wake:woke", "wear:wore", "weave:wove", "weep:wept", "win:won", "wind:wound", "withdraw:withdrew", "wring:wrung", "write:wrote", "can:could", "will:would", "tread:trod", "foresee:foresaw", "withhold:withheld", "rewrite:rewrote", "resell:resold", "partake:partook", "undergo:underwent", "proofread:proofread", "rewind:rewound", "speed:sped", "mimic:mimicked", "picnic:picnicked", "underfeed:underfed", "mistake:mistook", "misread:misread", "overdo:overdid", "retake:retook", "unwind:unwound", "overcome:overcame", "reset:reset", "rerun:reran"])
-_DOUBLED = frozenset(["admit", "begin", "commit", "control", "compel", "confer", "defer", "deter", "emit", "equip", "expel", "forget", "format", "permit", "acquit", "enrol", "towel", "prefer", "program", "occur", "omit", "propel", "rebel", "refer", "regret", "submit", "transfer", "transmit", "unzip", "upset", "unwrap", "unplug", "outwit", "travel", "cancel", "label", "level", "marvel", "model", "quarrel", "shovel", "signal", "tunnel", "unravel", "fuel", "pedal", "channel", "dial", "counsel", "quiz", "unclog", "kidnap", "worship", "handicap", "zigzag", "hobnob", "humbug", "squat", "swap", "swat", "squab", "equal", "outrun", "unpin", "rerun", "rewrap", "entrap"])
+IRREGULAR_VERBS = dict(pair.split(":") for pair in """
+arise:arose awake:awoke bear:bore beat:beat become:became begin:began bend:bent bet:bet bid:bid bind:bound bite:bit
+bleed:bled blow:blew break:broke breed:bred bring:brought broadcast:broadcast build:built burst:burst buy:bought
+cast:cast catch:caught choose:chose cling:clung come:came cost:cost creep:crept cut:cut deal:dealt dig:dug do:did
+draw:drew drink:drank drive:drove eat:ate fall:fell feed:fed feel:felt fight:fought find:found flee:fled fling:flung
+fly:flew forbid:forbade forget:forgot forgive:forgave freeze:froze get:got give:gave go:went grind:ground grow:grew
+hang:hung have:had hear:heard hide:hid hit:hit hold:held hurt:hurt keep:kept kneel:knelt know:knew lay:laid lead:led
+leave:left lend:lent let:let lie:lay light:lit lose:lost make:made mean:meant meet:met mislead:misled mow:mowed
+outgrow:outgrew overhear:overheard oversleep:overslept overtake:overtook pay:paid put:put quit:quit read:read
+rebuild:rebuilt repay:repaid retell:retold ride:rode ring:rang rise:rose run:ran say:said see:saw seek:sought
+sell:sold send:sent set:set sew:sewed shake:shook shed:shed shine:shone shoot:shot show:showed shrink:shrank shut:shut
+sing:sang sink:sank sit:sat sleep:slept slide:slid sling:slung slit:slit sow:sowed speak:spoke spend:spent spin:spun
+spit:spat split:split spread:spread spring:sprang stand:stood steal:stole stick:stuck sting:stung stink:stank
+stride:strode strike:struck string:strung swear:swore sweep:swept swell:swelled swim:swam swing:swung take:took
+teach:taught tear:tore tell:told think:thought throw:threw thrust:thrust understand:understood undo:undid upset:upset
+wake:woke wear:wore weave:wove weep:wept win:won wind:wound withdraw:withdrew wring:wrung write:wrote can:could
+will:would tread:trod foresee:foresaw withhold:withheld rewrite:rewrote resell:resold partake:partook undergo:underwent
+proofread:proofread rewind:rewound speed:sped mimic:mimicked picnic:picnicked underfeed:underfed
+mistake:mistook misread:misread overdo:overdid retake:retook unwind:unwound overcome:overcame reset:reset rerun:reran
+""".split())  # noqa: SIM905
+_DOUBLED = frozenset("""
+admit begin commit control compel confer defer deter emit equip expel forget format permit acquit enrol towel prefer
+program occur omit propel rebel refer regret submit transfer transmit unzip upset unwrap unplug outwit travel
+cancel label level marvel model quarrel shovel signal tunnel unravel fuel pedal channel dial counsel quiz unclog
+kidnap worship handicap zigzag hobnob humbug squat swap swat squab equal outrun unpin rerun rewrap entrap
+""".split())  # noqa: SIM905
 _SHORT = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")  # "stop", whose past doubles the last letter
 _VOWELS = "aeiou"
 
@@ -154,7 +178,7 @@ _VERB = re.compile(r"([@~^])([a-z]+)")
 _CHOICE = re.compile(r"\[([^\]]+)\]")
 _SELF = re.compile(r"\b(I|me|my|mine|myself|we|us|our|ours|ourselves)\b")
 _ARTICLE = re.compile(r"\b([Aa])n? (?=([A-Za-z0-9-]+))")
-_AN = re.compile(r"(?!(?:uni|use|usu|uten|euro|eu|one\b|once|ukul|ub|ur[aei]n|unanim))[aeiou8]|hour|heir|honest|honou?r|x-ray", re.I)
+_AN = re.compile(r"(?!uni|us[eu]|uten|eu|on(?:e\b|ce)|ukul|uran|unanim)[aeiou8]|hour|heir|honest|x-ray", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?:(?<=^)|(?<=[.:!?] )|(?<=\"))[a-z]")
 
 
