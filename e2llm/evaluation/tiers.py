@@ -19,6 +19,7 @@ from ..data.protocols import Split
 from ..models.eegpt import EEGPT
 from ..models.inference import InferenceEngine, closed_set, generate, score_options
 from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
+from ..tasks.scenarios import STRATA
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, distinct, fit_baseline
 from .controls import EEGInput, Role, shuffled, variants, without_eeg
 from .metrics import (
@@ -371,7 +372,8 @@ def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int, item_se
         found += [graded(corpus, drawn, answers).assign(group=source) for source, answers in given.items()]
         examples[kind] = Example(items[0], given[EEGInput.EEG].chosen[0], given[EEGInput.EEG].texts[0])
     rows = pd.concat(found, ignore_index=True)
-    return Examination(_score_table(rows, [], seed), _score_table(rows.dropna(subset="stratum"), ["stratum"], seed),
+    in_strata = [rows[(rows["name"] == kind) & (rows["stratum"] == stratum)] for kind in TIER_3 for stratum in STRATA]
+    return Examination(_score_table(rows, [], seed), _score_table(pd.concat(in_strata), ["stratum"], seed),
                        item_seed_spread(rows), examples)
 
 

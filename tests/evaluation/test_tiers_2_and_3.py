@@ -151,7 +151,8 @@ def test_tables_pool_item_seeds_and_split_strata(corpus, monkeypatch):
     assert found.scores.groupby("group", sort=False)["role"].first().to_dict() == {
         EEGInput.EEG: Role.MODEL, EEGInput.SHUFFLED: Role.CONTROL, EEGInput.NONE: Role.CONTROL}
     seen = found.strata[found.strata["group"] == EEGInput.EEG]
-    assert set(seen["name"]) == {"zero_match", "zero_choose"} and set(seen["stratum"]) == set(STRATA)
+    assert list(zip(seen["name"], seen["stratum"], strict=True)) == [
+        (kind, stratum) for kind in ("zero_match", "zero_choose") for stratum in STRATA]
     assert set(seen.groupby("name")["n"].sum()) == {98}
     of_kind = found.scores[found.scores["group"] == EEGInput.EEG].set_index("name")
     for kind, own in seen.groupby("name"):
