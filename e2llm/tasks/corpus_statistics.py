@@ -28,7 +28,7 @@ yourself zero two three four five six seven eight nine ten eleven twelve twenty 
 third last new old get gets getting got go goes going gone went come comes coming came make makes making made take
 takes taking taken took put puts putting give gives giving given gave keep keeps keeping kept let lets say says saying
 said tell tells telling told see sees seeing seen saw thing things way time day year
-""".split())
+""".split())  # noqa: SIM905
 
 
 def content_words(text: str) -> list[str]:
@@ -46,7 +46,7 @@ shown:show shrunk:shrink sung:sing sunk:sink sprung:spring spoken:speak stolen:s
 swollen:swell swum:swim teeth:tooth thrown:throw torn:tear trodden:tread woken:wake women:woman worn:wear woven:weave
 written:write wives:wife knives:knife lives:life leaves:leaf wolves:wolf loaves:loaf halves:half shelves:shelf
 children:child thieves:thief tied:tie agreed:agree died:die lied:lie dying:die lying:lie tying:tie
-""".split())
+""".split())  # noqa: SIM905
 
 
 def stem(word: str) -> str:
@@ -71,17 +71,22 @@ def stems(texts: Iterable[str]) -> set[str]:
     return {stem(word) for text in texts for word in content_words(text)}
 
 
+def _plain(text: str) -> str:
+    """A situation without its marks, all options of its choices one after the other."""
+    return re.sub(r"[@~^\[\]|]", " ", text)
+
+
+def _written(emotion: str) -> list[str]:
+    texts = scenarios.training_scenarios(emotion)
+    return texts.situations + texts.outcomes
+
+
 @lru_cache(maxsize=1)
 def training_stems() -> frozenset[str]:
     """Stems of every content word that a training text can have: all choices, outcomes and registers, none drawn."""
-    def plain(text: str) -> str:
-        return re.sub(r"[@~^\[\]|]", " ", text)
-
-    texts = [plain(text) for emotion in scenarios.EMOTIONS
-             for text in (*scenarios.training_scenarios(emotion).situations,
-                          *scenarios.training_scenarios(emotion).outcomes)]
+    texts = [_plain(text) for emotion in scenarios.EMOTIONS for text in _written(emotion)]
     told = [part for register in grammar.REGISTERS for part in (register.before, register.after)]
-    return frozenset(stems([*texts, *told, *map(plain, grammar.SETTINGS), *(actor.name for actor in grammar.ACTORS)]))
+    return frozenset(stems([*texts, *told, *map(_plain, grammar.SETTINGS), *(actor.name for actor in grammar.ACTORS)]))
 
 
 @lru_cache(maxsize=1)
@@ -103,3 +108,30 @@ def overlap(stratum: str, known: Iterable[str]) -> float:
              for scenario in scenarios.zero_shot_scenarios(emotion, stratum) for word in content_words(scenario.text)]
     known = set(known)
     return sum(word in known for word in words) / len(words)
+
+
+def tables() -> str:
+    """The tables of ``docs/corpus.md``: counts of each emotion and of each stratum, as Markdown."""
+    lines = ["| emotion | situations | training texts | distinct content words | zero-shot texts |",
+             "|---|---|---|---|---|"]
+    every: set[str] = set()
+    for emotion in scenarios.EMOTIONS:
+        texts = scenarios.training_scenarios(emotion)
+        words = {word for text in _written(emotion) for word in content_words(_plain(text))}
+        every |= words
+        lines.append(f"| {emotion} | {texts.n_situations} | {len(texts):,} | {len(words):,} | "
+                     f"{len(scenarios.zero_shot_scenarios(emotion))} |")
+    counts = [scenarios.training_scenarios(emotion).n_situations for emotion in scenarios.EMOTIONS]
+    shots = [len(scenarios.zero_shot_scenarios(emotion)) for emotion in scenarios.EMOTIONS]
+    lines += [f"| all | {sum(counts):,} | {sum(counts) * scenarios.VARIANTS:,} | {len(every):,} | {sum(shots)} |", "",
+              "| stratum | texts | content words known from training texts, % | known from all that is taught, % |",
+              "|---|---|---|---|"]
+    for stratum in scenarios.STRATA:
+        n = sum(len(scenarios.zero_shot_scenarios(emotion, stratum)) for emotion in scenarios.EMOTIONS)
+        lines.append(f"| {stratum} | {n} | {100 * overlap(stratum, training_stems()):.1f} | "
+                     f"{100 * overlap(stratum, taught_stems()):.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(tables())

@@ -126,13 +126,16 @@ spit:spat split:split spread:spread spring:sprang stand:stood steal:stole stick:
 stride:strode strike:struck string:strung swear:swore sweep:swept swell:swelled swim:swam swing:swung take:took
 teach:taught tear:tore tell:told think:thought throw:threw thrust:thrust understand:understood undo:undid upset:upset
 wake:woke wear:wore weave:wove weep:wept win:won wind:wound withdraw:withdrew wring:wrung write:wrote can:could
-will:would tread:trod foresee:foresaw withhold:withheld rewrite:rewrote resell:resold partake:partook undergo:underwent proofread:proofread rewind:rewound speed:sped mimic:mimicked picnic:picnicked underfeed:underfed
+will:would tread:trod foresee:foresaw withhold:withheld rewrite:rewrote resell:resold partake:partook undergo:underwent
+proofread:proofread rewind:rewound speed:sped mimic:mimicked picnic:picnicked underfeed:underfed
 mistake:mistook misread:misread overdo:overdid retake:retook unwind:unwound overcome:overcame reset:reset rerun:reran
-""".split())
-_DOUBLED = frozenset("""admit begin commit control compel confer defer deter emit equip expel forget format permit acquit enrol towel
-prefer program occur omit propel rebel refer regret submit transfer transmit unzip upset unwrap unplug outwit travel
+""".split())  # noqa: SIM905
+_DOUBLED = frozenset("""
+admit begin commit control compel confer defer deter emit equip expel forget format permit acquit enrol towel prefer
+program occur omit propel rebel refer regret submit transfer transmit unzip upset unwrap unplug outwit travel
 cancel label level marvel model quarrel shovel signal tunnel unravel fuel pedal channel dial counsel quiz unclog
-kidnap worship handicap zigzag hobnob humbug squat swap swat squab equal outrun unpin rerun rewrap entrap""".split())
+kidnap worship handicap zigzag hobnob humbug squat swap swat squab equal outrun unpin rerun rewrap entrap
+""".split())  # noqa: SIM905
 _SHORT = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")  # "stop", whose past doubles the last letter
 _VOWELS = "aeiou"
 
@@ -175,7 +178,7 @@ _VERB = re.compile(r"([@~^])([a-z]+)")
 _CHOICE = re.compile(r"\[([^\]]+)\]")
 _SELF = re.compile(r"\b(I|me|my|mine|myself|we|us|our|ours|ourselves)\b")
 _ARTICLE = re.compile(r"\b([Aa])n? (?=([A-Za-z0-9-]+))")
-_AN = re.compile(r"(?!(?:uni|use|usu|uten|euro|eu|one\b|once|ukul|ub|ur[aei]n|unanim))[aeiou8]|hour|heir|honest|honou?r|x-ray", re.I)
+_AN = re.compile(r"(?!uni|us[eu]|uten|eu|on(?:e\b|ce)|ukul|uran|unanim)[aeiou8]|hour|heir|honest|x-ray", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?:(?<=^)|(?<=[.:!?] )|(?<=\"))[a-z]")
 
 
