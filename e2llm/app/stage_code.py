@@ -19,7 +19,7 @@ _SIGNAL = ("core.bands", "core.claims", "core.montage", "data.features")  # meas
 _DATASET = (*_SIGNAL, "data.band_edits", "data.normalization", "data.protocols")
 _ENCODER = ("core.montage", "models.eegpt", "models.eegpt_weights")
 _TEXT = ("core.bands", "core.chat", "core.claims", "core.labels", "core.montage", "data.features", "models.language",
-         "tasks.items", "tasks.scenarios", "tasks.segments", "tasks.wordings")
+         "tasks.grammar", "tasks.items", "tasks.scenarios", "tasks.segments", "tasks.wordings")
 _TRAINED = (*_TEXT, "data.normalization", "data.protocols", "models.modeling", "models.processing", "models.projector",
             "training.trainer")
 _ANSWERED = (*_TEXT, "data.normalization", "data.protocols", "models.inference", "models.modeling", "models.processing",

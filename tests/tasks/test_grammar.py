@@ -10,8 +10,10 @@ from e2llm.tasks.grammar import ACTORS, REGISTERS, SETTINGS, compose, conjugate,
 SITUATION = "my aunt ~be late while I @wash myself, I @have one of mine, the dogs ^run to me and we ^take our coats"
 PRESENT = {
     "I": "my aunt is late while I wash myself, I have one of mine, the dogs run to me and we take our coats",
-    "you": "your aunt is late while you wash yourself, you have one of yours, the dogs run to you and you take your coats",
-    "she": "her aunt is late while she washes herself, she has one of hers, the dogs run to her and they take their coats",
+    "you": "your aunt is late while you wash yourself, you have one of yours, "
+           "the dogs run to you and you take your coats",
+    "she": "her aunt is late while she washes herself, she has one of hers, "
+           "the dogs run to her and they take their coats",
     "he": "his aunt is late while he washes himself, he has one of his, the dogs run to him and they take their coats",
 }
 PAST = {" is ": " was ", "wash": "washed", "washes": "washed", " have ": " had ", " has ": " had ", " run ": " ran ",
