@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sklearn.neighbors import NearestNeighbors
 
 if TYPE_CHECKING:
     from ..core.chat import Item
@@ -205,6 +204,8 @@ def duplicated_signal(case: Case) -> Iterator[Finding]:
     """The same signal, perhaps under another name, gain or with a little noise, stays on one side."""
     if case.power is None:
         return
+    from sklearn.neighbors import NearestNeighbors
+
     log_power = np.log(np.maximum(np.asarray(case.power, dtype=float), 1e-12)).reshape(len(case.power), -1)
     log_power = log_power - log_power.mean(axis=1, keepdims=True)
     for left, right in PAIRS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.signal import welch
+import scipy  # its parts load when they are used
 
 from ..core.bands import BANDS
 from ..core.claims import EvidenceNames
@@ -19,7 +19,7 @@ def _spectra(windows: np.ndarray, sfreq: float, chunk: int = 256) -> Iterator[tu
     """Blocks of windows with Welch's spectra: block, frequencies (Hz), density (window, channel, frequency)."""
     for start in range(0, len(windows), chunk):
         block = windows[start : start + chunk]
-        yield block, *welch(block, fs=sfreq, nperseg=int(2 * sfreq), axis=-1, detrend=False)
+        yield block, *scipy.signal.welch(block, fs=sfreq, nperseg=int(2 * sfreq), axis=-1, detrend=False)
 
 
 def _in_bands(frequencies: np.ndarray, density: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
-from e2llm.core.chat import EEG_TOKEN, IGNORE
+from e2llm.core.chat import EEG_TOKEN, END_THINK, IGNORE, THINK
 from e2llm.models import language, modeling
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
 from e2llm.models.language import (
