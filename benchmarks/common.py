@@ -118,6 +118,15 @@ def matrix_rate(size: int = 512, repeats: int = 7) -> float:
     return 2.0 * size**3 * rounds / median(times)
 
 
+def floor_s(work: Callable[[], object]) -> float:
+    """Seconds that the matrix products of a call would take alone, at the rate that large ones reach here."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / matrix_rate()
+
+
 def machine(packages: Iterable[str] = ()) -> str:
     """One line: cores, threads and versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -58,9 +58,8 @@ def braindecode_model(size: str, ch_names: list[str], seed: int) -> torch.nn.Mod
     return model.eval()
 
 
-@torch.no_grad()
-def difference(size: str, ch_names: list[str], seed: int = 0, batch: int = 2) -> dict[str, object]:
-    """Largest difference of the two outputs, their spread over time patches, and how many keys matched."""
+def pair(size: str, ch_names: list[str], seed: int = 0) -> tuple[EEGPT, torch.nn.Module, object]:
+    """Our model and braindecode's with the same random weights, and the report on their keys."""
     theirs = braindecode_model(size, ch_names, seed)
     with tempfile.TemporaryDirectory() as folder:
         state = {key: value.contiguous() for key, value in theirs.state_dict().items()}
@@ -68,7 +67,13 @@ def difference(size: str, ch_names: list[str], seed: int = 0, batch: int = 2) ->
         config = {"patch_size": PATCH, "patch_stride": PATCH, "sfreq": SFREQ}
         (Path(folder) / "config.json").write_text(json.dumps(config))
         own = EEGPT(eegpt_config(size), ch_names).eval()
-        report = load_released_weights(own, folder)
+        return own, theirs, load_released_weights(own, folder)
+
+
+@torch.no_grad()
+def difference(size: str, ch_names: list[str], seed: int = 0, batch: int = 2) -> dict[str, object]:
+    """Largest difference of the two outputs, their spread over time patches, and how many keys matched."""
+    own, theirs, report = pair(size, ch_names, seed)
     generator = torch.Generator().manual_seed(seed)
     signal = torch.randn(batch, len(ch_names), N_PATCHES * PATCH, generator=generator) * 0.02  # millivolts
     ours, reference = own(signal), theirs(signal)

@@ -36,6 +36,25 @@ def test_the_import_is_fast_and_loads_neither_torch_nor_mne():
     assert not {"torch", "mne", "numpy", "pandas"} & set(said[0])
 
 
+# They load for seconds, and a lesson whose stage is finished needs none of them.
+SLOW = ("torch._dynamo", "torch.distributed.tensor", "transformers", "peft", "sklearn", "seaborn", "scipy.stats")
+
+
+def test_what_lessons_import_first_loads_no_slow_library():
+    """Import cells of lessons 01 to 06, and the front door's names in them, in one fresh process."""
+    code, found = ["import sys"], 0
+    for path in LESSONS[1:7]:
+        cell = ast.parse(next(cell for cell in _cells(path) if "import e2llm" in cell))
+        code += [ast.unparse(node) for node in cell.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        code += [ast.unparse(node) for node in ast.walk(cell)
+                 if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "e2llm"]
+        found += 1
+    code.append(f"print([name for name in {SLOW} if name in sys.modules], 'torch' in sys.modules)")
+    command = [sys.executable, "-c", "\n".join(code)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert found == 6 and said == "[] True"
+
+
 def test_every_name_completes_is_there_and_has_a_docstring():
     assert set(e2llm.__all__) <= set(dir(e2llm))
     for name in e2llm.__all__:

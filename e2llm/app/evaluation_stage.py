@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ from ..data.dataset import Corpus
 from ..data.normalization import ALIGNMENTS
 from ..data.splits import accepted_rules
 from ..evaluation import control_models
-from ..evaluation.ablation import ALL_STAGES, Ablation, Parts, Schedule, train_ablation
 from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, oracle
 from ..evaluation.controls import Role
 from ..evaluation.metrics import calibration
@@ -36,7 +36,6 @@ from ..evaluation.tiers import (
 )
 from ..models.inference import InferenceEngine
 from ..tasks.items import read_items
-from ..training.stage3_instruction import AdapterParams
 from ..training.trainer import FitParams
 from .runs import Run
 from .stages import (
@@ -51,6 +50,9 @@ from .stages import (
     open_instructed,
     open_language,
 )
+
+if TYPE_CHECKING:
+    from ..evaluation.ablation import Ablation
 
 
 def head_logits(run: Run, rows: np.ndarray) -> np.ndarray:
@@ -111,6 +113,9 @@ def open_engine(run: Run, stage: str = "adapter") -> InferenceEngine:
 def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds: int, seed: int,
                     folder: Path) -> list[dict]:
     """One ablation in a process of its own, so that two run at a time."""
+    from ..evaluation.ablation import Parts, Schedule, train_ablation
+    from ..training.stage3_instruction import AdapterParams
+
     torch.set_num_threads(1)
     run = Run.open(run_name)
     corpus = open_dataset(run)
@@ -127,6 +132,8 @@ def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds:
 def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: int, item_seeds: int, seed: int,
                     folder: Path) -> pd.DataFrame:
     """The full model and the same model without one of its stages, everything else equal."""
+    from ..evaluation.ablation import ALL_STAGES, Ablation
+
     work = (delayed(_train_ablation)(run.name, ablation, n_items, item_seeds, seed, folder) for ablation in Ablation)
     rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, item_seeds, seed)
     return pd.DataFrame([*rows, *(row for found in Parallel(n_jobs=2)(work) for row in found)])

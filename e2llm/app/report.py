@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..core.files import replacing
 from ..viz.report import render
-from .reasoning_stage import open_reasoning
 from .runs import Run, StageMissing
 
 
@@ -55,6 +54,8 @@ def _reasoning(run: Run) -> dict | None:
     """Results of lesson 07, or None if there are none for the present state of the run."""
     if run.finished("reasoning") is None:
         return None
+    from .reasoning_stage import open_reasoning  # here: it loads the models' libraries
+
     found = open_reasoning(run)
     tables = {title: found.tables[name].replace({float("nan"): None}).to_dict("records")
               for name, title in _REASONING.items() if not found.tables[name].empty}

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -24,20 +23,23 @@ from ..data.sources import open_source
 from ..models.catalogue import CATALOGUE
 from ..models.eegpt import EEGPT
 from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
-from ..models.language import ScratchParams, best_dtype, load_language_model
-from ..models.modeling import E2LLMForConditionalGeneration
-from ..models.processing import E2LLMProcessor
 from ..models.projector import EvidenceProbe
 from ..tasks.items import read_items, write_items
 from ..training.augmentation import TARGETS_Z, AugmentedWindows
-from ..training.language_pretraining import train_language_model
 from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
-from ..training.stage2_alignment import alignment_items, train_projector
-from ..training.stage3_instruction import AdapterParams, instruction_items, quiet_peft, replay_items, train_adapter
 from ..training.trainer import FitParams
 from .parameters import checked
 from .runs import Progress, Run, Stage, StageMissing
+
+# What stands on transformers and peft loads for seconds: functions import it, for most lessons need none.
+if TYPE_CHECKING:
+    import torch
+
+    from ..models.language import ScratchParams
+    from ..models.modeling import E2LLMForConditionalGeneration
+    from ..models.processing import E2LLMProcessor
+    from ..training.stage3_instruction import AdapterParams
 
 DEFAULTS = checked({})  # what the stages take where nothing is given: the defaults of the command line
 KINDS = ("predict", "describe", "select", "compare", "rank", "match")  # of instruction items
@@ -255,6 +257,9 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     LanguageModelError
         If the model cannot be loaded.
     """
+    from ..models.language import ScratchParams, best_dtype, load_language_model
+    from ..training.language_pretraining import train_language_model
+
     scratch = scratch or ScratchParams()
     params = params or _fit_params(DEFAULTS.language_steps, DEFAULTS.batch_size, DEFAULTS.language_lr)
     is_scratch = name == "scratch"
@@ -287,6 +292,8 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
 
 def open_language(run: Run):
     """Language model and tokenizer of a run, and where they come from."""
+    from ..models.language import load_language_model
+
     run.require("language_model")
     folder = run.path / "language_model"
     source = json.loads((folder / "source.json").read_text())
@@ -315,6 +322,8 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     params : FitParams, optional
         Schedule.
     """
+    from ..training.stage2_alignment import alignment_items, train_projector
+
     params = params or _fit_params(DEFAULTS.alignment_steps, DEFAULTS.batch_size, DEFAULTS.alignment_lr,
                                    accumulate=DEFAULTS.accumulate, weight_decay=0.1)
     settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise,
@@ -339,6 +348,9 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
 
 def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
     """The model after stage 2."""
+    from ..models.modeling import E2LLMForConditionalGeneration
+    from ..models.processing import E2LLMProcessor
+
     stored = run.require("projector")["params"]
     language, tokenizer, source = open_language(run)
     tokens, _ = load_tokens(run)
@@ -380,6 +392,8 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     ValueError
         If a kind belongs to the zero-shot tier.
     """
+    from ..training.stage3_instruction import AdapterParams, instruction_items, replay_items, train_adapter
+
     if per_kind is None:
         per_kind = {kind: DEFAULTS.items_per_kind * (3 if kind == "predict" else 1) for kind in KINDS}
     adapter = adapter or AdapterParams(DEFAULTS.lora_rank, 2 * DEFAULTS.lora_rank, DEFAULTS.lora_dropout,
@@ -418,6 +432,10 @@ def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, 
     stage : str
         Stage that left the adapter: ``adapter`` or ``feedback``.
     """
+    from peft import PeftModel
+
+    from ..training.stage3_instruction import quiet_peft
+
     run.require(stage)
     model, processor = open_aligned(run)
     with quiet_peft():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sklearn.neighbors import KDTree
 
 if TYPE_CHECKING:
     from ..core.chat import Item
@@ -209,6 +208,8 @@ def duplicated_signal(case: Case) -> Iterator[Finding]:
     """
     if case.power is None:
         return
+    from sklearn.neighbors import KDTree
+
     log_power = np.log(np.maximum(np.asarray(case.power, dtype=float), 1e-12)).reshape(len(case.power), -1)
     log_power = log_power - log_power.mean(axis=1, keepdims=True)
     widest = np.argsort(-log_power.var(axis=0))[:WIDEST]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import fft
-from scipy.signal.windows import hann
+import scipy  # its parts load when they are used
 
 from ..core.bands import BANDS
 from ..core.claims import EvidenceNames
@@ -21,13 +20,13 @@ def _spectra(windows: np.ndarray, sfreq: float, chunk: int) -> Iterator[tuple[np
     Yields a block, frequencies (Hz) and density (window, channel, frequency).
     """
     length = min(int(2 * sfreq), windows.shape[-1])
-    taper = hann(length, sym=False).astype(np.result_type(windows.dtype, np.float32))
-    frequencies = fft.rfftfreq(length, 1 / sfreq)
+    taper = scipy.signal.windows.hann(length, sym=False).astype(np.result_type(windows.dtype, np.float32))
+    frequencies = scipy.fft.rfftfreq(length, 1 / sfreq)
     frequencies = frequencies[frequencies < min(sfreq / 2, max(high for _, high in BANDS.values()))]
     for start in range(0, len(windows), chunk):
         block = windows[start : start + chunk]
         segments = np.lib.stride_tricks.sliding_window_view(block, length, axis=-1)[..., :: length - length // 2, :]
-        coefficients = fft.rfft(segments * taper)[..., : len(frequencies)]
+        coefficients = scipy.fft.rfft(segments * taper)[..., : len(frequencies)]
         density = (coefficients.real**2 + coefficients.imag**2).sum(axis=-2)
         density *= 2 / (sfreq * np.sum(taper**2, dtype=float) * segments.shape[-2])
         yield block, frequencies, density

@@ -11,17 +11,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 import yaml
-from sklearn.base import ClassifierMixin
-from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
 
 from ..data.dataset import Corpus
@@ -35,6 +29,9 @@ from ..models.eegpt import EEGPT
 from ..training.eegnet import answers, train_eegnet
 from ..training.trainer import FitParams
 from .metrics import plain_balanced_accuracy
+
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)  # inverse regularization of logistic regression
 MARGINS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the support vector machine
@@ -166,6 +163,10 @@ def _in_chunks(measure: Callable, data: np.ndarray, norm_groups: np.ndarray, row
 
 def logistic_regressions() -> list[ClassifierMixin]:
     """Candidates, from the strongest regularization to the weakest."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced"))
             for strength in STRENGTHS]
 
@@ -185,6 +186,11 @@ def support_vector_machines(n_train: int) -> list[ClassifierMixin]:
     ----------
     Williams & Seeger 2001, NIPS 13:682.
     """
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC, LinearSVC
+
     if n_train <= EXACT_UP_TO:
         return [make_pipeline(StandardScaler(), SVC(C=margin, class_weight="balanced")) for margin in MARGINS]
     return [make_pipeline(StandardScaler(), Nystroem(n_components=LANDMARKS, random_state=0),

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
+import scipy  # its parts load when they are used
 
 from ..core.chat import Item
 from ..models.inference import InferenceEngine
@@ -352,8 +352,9 @@ def controls_at_chance(*tables: pd.DataFrame, subjects: int) -> pd.DataFrame:
                          "tiers 2 and 3.")
     wider = 1.0
     if subjects > 1:
-        wider = t.ppf(1 - 0.025 / len(found), subjects - 1) / t.ppf(0.975, subjects - 1)
-    guessing = norm.ppf(1 - 0.025 / len(found)) * np.sqrt(found["chance"] * (1 - found["chance"]) / found["n"])
+        wider = scipy.stats.t.ppf(1 - 0.025 / len(found), subjects - 1) / scipy.stats.t.ppf(0.975, subjects - 1)
+    spread = np.sqrt(found["chance"] * (1 - found["chance"]) / found["n"])
+    guessing = scipy.stats.norm.ppf(1 - 0.025 / len(found)) * spread
     found["low"] = found["score"] - np.maximum(wider * (found["score"] - found["low"]), guessing)
     found["high"] = found["score"] + np.maximum(wider * (found["high"] - found["score"]), guessing)
     found["at_chance"] = (found["low"] - ROUNDING <= found["chance"]) & (found["chance"] <= found["high"] + ROUNDING)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
+import scipy  # its parts load when they are used
 
 from ..core.claims import LEVEL_THRESHOLD, LEVELS, MAX_CLAIMS, SALIENT, Claim, Claims, EvidenceNames, salient_claims
 from ..core.labels import LabelSet
@@ -168,6 +167,8 @@ class EvidenceRule:
 
     def __init__(self) -> None:
         self.names: EvidenceNames | None = None
+        from sklearn.linear_model import LogisticRegression
+
         self.model = LogisticRegression(class_weight="balanced", max_iter=1000)
 
     def _vector(self, claims: Claims) -> np.ndarray:
@@ -265,7 +266,7 @@ class Flag:
 def _judged(n_claims: int, n_false: int) -> Flag:
     if not n_claims:
         return Flag(True, 0, 0, float("nan"), "nothing in it can be checked")
-    p = float(binomtest(n_false, n_claims, EXPECTED_FALSE, alternative="greater").pvalue)
+    p = float(scipy.stats.binomtest(n_false, n_claims, EXPECTED_FALSE, alternative="greater").pvalue)
     reason = ("more than half of its claims are false" if 2 * n_false > n_claims
               else "more claims are false than slips explain" if p < ALPHA else "")
     return Flag(bool(reason), n_claims, n_false, p, reason)

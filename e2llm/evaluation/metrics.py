@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t, wilcoxon
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, log_loss
-from sklearn.preprocessing import MultiLabelBinarizer
+import scipy  # its parts load when they are used
 
 N_BOOTSTRAP = 2000
 N_BINS = 10  # of confidence
@@ -106,7 +104,7 @@ def percentile_interval(resampled: np.ndarray, n_subjects: int,
     known = resampled[~np.isnan(resampled)]
     if n_subjects < 2 or not len(known):
         return one_subject
-    tail = norm.cdf(-np.sqrt(n_subjects / (n_subjects - 1)) * t.ppf(0.975, n_subjects - 1))
+    tail = scipy.stats.norm.cdf(-np.sqrt(n_subjects / (n_subjects - 1)) * scipy.stats.t.ppf(0.975, n_subjects - 1))
     low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -201,6 +199,8 @@ def crossed_accuracy(correct: np.ndarray, chance: np.ndarray, *factors: Sequence
     correct = np.asarray(correct, dtype=float)
     value, n = float(correct.mean()), len(correct)
     score = Score(value, 0.0, 1.0, float(np.mean(chance)), n)
+    from sklearn.preprocessing import MultiLabelBinarizer
+
     held = [MultiLabelBinarizer(sparse_output=True).fit_transform(members) for members in factors if any(members)]
     alike = [(member @ member.T).toarray() > 0 for member in held]
     fewest = min(member.shape[1] for member in held)
@@ -209,7 +209,7 @@ def crossed_accuracy(correct: np.ndarray, chance: np.ndarray, *factors: Sequence
         return score
     error = correct - value
     variance = max(float(error @ together @ error) / n**2 / (1 - together.mean()) for together in pairs)
-    half = t.ppf(0.975, fewest - 1) * np.sqrt(max(variance, 0.0))
+    half = scipy.stats.t.ppf(0.975, fewest - 1) * np.sqrt(max(variance, 0.0))
     return replace(score, low=max(value - half, 0.0), high=min(value + half, 1.0))
 
 
@@ -443,6 +443,8 @@ def classification(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> 
     n_classes : int
         Number of classes.
     """
+    from sklearn.metrics import cohen_kappa_score, f1_score
+
     f1 = {f"{average}_f1": float(f1_score(truth, predicted, labels=range(n_classes), average=average, zero_division=0))
           for average in ("macro", "weighted")}
     return {"kappa": float(cohen_kappa_score(truth, predicted)), **f1}
@@ -458,6 +460,8 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.nd
     n_classes : int
         Number of classes.
     """
+    from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(truth, predicted, labels=list(range(n_classes)))
 
 
@@ -582,6 +586,8 @@ def calibration(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BI
     error = float(calibration_error(*(bins[column].to_numpy() for column in ("accuracy", "confidence", "n"))))
     brier = float(Confidence.of(probabilities, truth, n_bins).squared_error.mean())
     probabilities, truth = _as_distributions(probabilities, truth)
+    from sklearn.metrics import log_loss
+
     loss = float(log_loss(truth, probabilities, labels=list(range(probabilities.shape[1]))))
     return {"expected_calibration_error": error, "log_loss": loss, "brier": brier}
 
@@ -642,7 +648,7 @@ def compare_models(per_subject_scores: pd.DataFrame, reference: str) -> pd.DataF
     for name in names.drop(reference):
         # rounded, because 0.3 - 0.2 and 0.2 - 0.1 are ties but not the same float
         difference = (per_subject_scores[name] - per_subject_scores[reference]).to_numpy(dtype=float).round(12)
-        p = float(wilcoxon(difference, zero_method="pratt").pvalue) if difference.any() else 1.0
+        p = float(scipy.stats.wilcoxon(difference, zero_method="pratt").pvalue) if difference.any() else 1.0
         rows[name] = {"median_difference": float(np.median(difference)), "n": len(difference), "p": p}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     return table.assign(p_holm=holm(table["p"]))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import page_trend_test
+import scipy  # its parts load when they are used
 
 from .controls import EEGInput
 from .metrics import (
@@ -412,4 +412,4 @@ def trends(people: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def page_test(of_people: np.ndarray) -> float:
     """P value of Page's test on (n_people, n_sizes); NaN with fewer than three sizes or two people."""
     whole = of_people[~np.isnan(of_people).any(axis=1)].round(12)  # equal ratios must tie
-    return float(page_trend_test(whole).pvalue) if whole.shape[1] > 2 and len(whole) > 1 else float("nan")
+    return float(scipy.stats.page_trend_test(whole).pvalue) if whole.shape[1] > 2 and len(whole) > 1 else float("nan")

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts load when they are used
 from joblib import Parallel, delayed
-from scipy.stats import spearmanr
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ..data.audit import Finding, reached_by_shortcuts
@@ -197,6 +194,10 @@ def session_clock(corpus: Corpus, seed: int = 0) -> Score:
     ValueError
         If a session has fewer than four clips.
     """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     index, entropy = corpus.windows.index, differential_entropy(np.asarray(corpus.windows.power))
     features, agreement = entropy.reshape(len(index), -1), {name: [] for name in np.unique(corpus.subjects)}
     place = index.groupby(["subject", "session"])["clip"].rank(method="dense").to_numpy()
@@ -209,6 +210,7 @@ def session_clock(corpus: Corpus, seed: int = 0) -> Score:
             with threadpool_limits(1):
                 clock = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 6))).fit(features[train],
                                                                                            place[train])
-            agreement[corpus.subjects[rows[0]]].append(spearmanr(clock.predict(features[test]), place[test]).statistic)
+            told = scipy.stats.spearmanr(clock.predict(features[test]), place[test]).statistic
+            agreement[corpus.subjects[rows[0]]].append(told)
     by_subject = np.array([np.mean(values) for values in agreement.values()])
     return mean_over_subjects(by_subject, chance=0.0, n=len(index), seed=seed)

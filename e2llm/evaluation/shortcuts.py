@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.tree import DecisionTreeClassifier
 
 from ..data.protocols import Split
 from .metrics import Score, balanced_accuracy
@@ -22,6 +21,8 @@ _TRIAL = ["subject", "session", "clip"]
 def _clip_duration(index: pd.DataFrame, split: Split) -> np.ndarray:
     train, test, of_window = _trials(index, split)
     features = [name for name in ("n_windows", "seconds") if train[name].notna().all() and test[name].notna().all()]
+    from sklearn.tree import DecisionTreeClassifier
+
     tree = DecisionTreeClassifier(random_state=0).fit(train[features].to_numpy(), train["label"])
     return tree.predict(test[features].to_numpy()).astype(str)[of_window]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import scipy  # its parts load when they are used
 import torch
 import torch.nn.functional as F
-from scipy.signal import resample_poly
 from torch import Tensor, nn
 
 SEPARABLE_KERNEL = 16  # samples, after the first pooling; half a second at 128 Hz
@@ -158,4 +158,5 @@ def decimated(signal_uv: np.ndarray, sfreq: float, rate: float) -> np.ndarray:
         raise ValueError(f"A signal at {sfreq:g} Hz cannot be decimated to {rate:g} Hz: "
                          f"choose a positive rate of at most {sfreq:g} Hz.")
     ratio = Fraction(rate / sfreq).limit_denominator(1000)
-    return resample_poly(np.asarray(signal_uv, dtype=np.float32), ratio.numerator, ratio.denominator, axis=-1)
+    return scipy.signal.resample_poly(np.asarray(signal_uv, dtype=np.float32), ratio.numerator, ratio.denominator,
+                                      axis=-1)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..core.chat import EEG_TOKEN, Item
-from .processing import E2LLMProcessor
+from .logits import logits_at
+
+if TYPE_CHECKING:
+    from .processing import E2LLMProcessor
 
 
 @dataclass
@@ -146,35 +149,40 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
     by_count: dict[int, list[int]] = {}
     for i, item in enumerate(items):
         by_count.setdefault(len(item.options), []).append(i)
-    words = len(engine.processor.tokenizer)
+    words, options = len(engine.processor.tokenizer), sorted({option for item in items for option in item.options})
+    cut = dict(zip(options, engine.processor.ids_of(options), strict=True))
     for n_options, members in by_count.items():
-        longest = 1 + max(len(engine.processor.ids(option)) for i in members for option in items[i].options)
-        size = max(1, min(batch, MOST_LOGITS // (n_options * longest * words)))
+        longest = max(len(cut[option]) for i in members for option in items[i].options)
+        size = max(1, min(batch, MOST_LOGITS // (n_options * max(1, longest) * words)))
         for start in range(0, len(members), size):
             chosen = members[start : start + size]
             thoughts = None if said is None else [said[i] for i in chosen]
-            logs, lengths = _score_batch(engine, [items[i] for i in chosen], thoughts, n_options)
+            logs, lengths = _score_batch(engine, [items[i] for i in chosen], thoughts, n_options, cut)
             for i, row, length in zip(chosen, logs, lengths, strict=True):
                 scores[i] = row / length if per_token else row
     return scores
 
 
-def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None,
-                 n_options: int) -> tuple[np.ndarray, np.ndarray]:
-    processor = engine.processor
+def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None, n_options: int,
+                 cut: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    processor, eos = engine.processor, engine.processor.tokenizer.eos_token_id
     prompt = engine.inputs(items, thinking=said is not None, said=said)
     first = engine.model(**prompt, use_cache=True, position_ids=_positions(prompt["attention_mask"]), logits_to_keep=1)
-    cache = first.past_key_values
-    cache.batch_repeat_interleave(n_options)
-    options = [[*processor.ids(option), processor.tokenizer.eos_token_id] for item in items for option in item.options]
-    ids, mask = (padded.to(engine.model.device) for padded in processor.pad(options, "right"))
-    full = torch.cat([prompt["attention_mask"].repeat_interleave(n_options, dim=0), mask], dim=1)
-    second = engine.model(input_ids=ids, attention_mask=full, past_key_values=cache,
-                            position_ids=_positions(full)[:, -ids.shape[1] :], use_cache=True)
+    rows = [[*cut[option], eos] for item in items for option in item.options]
+    ids, mask = (padded.to(engine.model.device) for padded in processor.pad(rows, "right"))
     # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
-    logits = torch.cat([first.logits[:, -1:].repeat_interleave(n_options, dim=0), second.logits[:, :-1]], dim=1).float()
-    chosen = (logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)) * mask
-    return chosen.sum(1).view(-1, n_options).cpu().numpy(), mask.sum(1).view(-1, n_options).cpu().numpy()
+    logs = first.logits[:, -1].float().log_softmax(-1)
+    scores = logs.gather(1, ids[:, 0].view(-1, n_options)).view(-1)
+    if ids.shape[1] > 1:  # the last token predicts nothing that is asked for: it is not read
+        cache, wanted = first.past_key_values, mask[:, 1:].bool()
+        cache.batch_repeat_interleave(n_options)
+        full = torch.cat([prompt["attention_mask"].repeat_interleave(n_options, dim=0), mask[:, :-1]], dim=1)
+        second = logits_at(engine.model, wanted, input_ids=ids[:, :-1], attention_mask=full, past_key_values=cache,
+                           position_ids=_positions(full)[:, 1 - ids.shape[1] :], use_cache=True)
+        logits = second.logits[0].float()
+        chosen = logits.gather(1, ids[:, 1:][wanted].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
+        scores = scores + torch.zeros_like(ids[:, 1:], dtype=chosen.dtype).masked_scatter(wanted, chosen).sum(1)
+    return scores.view(-1, n_options).cpu().numpy(), mask.sum(1).view(-1, n_options).cpu().numpy()
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..core.chat import EEG_TOKEN, END_THINK, IGNORE, THINK
+from ..core.chat import EEG_TOKEN, END_THINK, THINK
 from .catalogue import CATALOGUE, FetchError, Packaged, require
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
@@ -297,38 +297,6 @@ def _add_eeg_token(model, tokenizer) -> None:
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight[known:] = layer.weight[:known].float().mean(dim=0)
-
-
-def loss_at_labels(model, labels: Tensor, **inputs):
-    """Output of a causal language model with the cross-entropy of the labels, and logits only where it needs them.
-
-    Over a large vocabulary logits are most of the work, and only some ten to twenty tokens of a text are an answer.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Any causal language model, also one that a training on several devices has wrapped.
-    labels : Tensor of int, shape (batch, length)
-        :data:`e2llm.core.chat.IGNORE` where there is no loss.
-    **inputs
-        Of its ``forward``.
-
-    Returns
-    -------
-    CausalLMOutputWithPast
-        ``logits`` (1, n, vocabulary) at the n places before a label, row by row; ``loss``, their mean.
-    """
-    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
-    at = next_labels != IGNORE
-    head = getattr(model, "module", model).get_output_embeddings()
-    # At the output layer's door, so that whatever a model does with its logits afterwards is still done.
-    hook = head.register_forward_pre_hook(lambda _, args: (args[0][at.to(args[0].device)].unsqueeze(0),))
-    try:
-        out = model(**inputs)
-    finally:
-        hook.remove()
-    out.loss = nn.functional.cross_entropy(out.logits[0].float(), next_labels[at].to(out.logits.device))
-    return out
 
 
 class _quiet:

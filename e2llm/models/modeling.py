@@ -30,7 +30,8 @@ from ..core.chat import EEG_TOKEN
 from ..core.files import replacing
 from .eegpt import N_PATCHES
 from .encoders import Encoder, config_from, config_values, make_encoder
-from .language import LanguageModelError, load_language_model, loss_at_labels
+from .language import LanguageModelError, load_language_model
+from .logits import loss_at_labels
 from .processing import HUB_ARGUMENTS, E2LLMProcessor, refuse_unknown
 from .projector import TOKENS_PER_SLOT, EvidenceProbe, EvidenceTokens, Projector
 
@@ -239,7 +240,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ----------
         input_ids, attention_mask, labels : Tensor of int, shape (batch, length)
             Labels are :data:`e2llm.core.chat.IGNORE` where there is no loss. With labels, logits are made only where
-            the loss needs them; see :func:`e2llm.models.language.loss_at_labels`.
+            the loss needs them; see :func:`e2llm.models.logits.loss_at_labels`.
         eeg_features : Tensor, shape (segments, 16, eeg_width), optional
             Tokens of the encoder for all segments of the batch, in the order of the text.
         signal_mv : Tensor, shape (segments, channels, 1024), optional

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from ..core.claims import EVIDENCE_THRESHOLD, MAX_ABS_Z
@@ -54,6 +52,9 @@ class EvidenceProbe(NamedTuple):
         EvidenceProbe
             Weights in the units of the tokens, not standardized.
         """
+        from sklearn.linear_model import RidgeCV  # here: a model that is only loaded fits nothing
+        from sklearn.preprocessing import StandardScaler
+
         pooled, z = _moments_of(np.asarray(tokens)).numpy(), np.clip(z, -MAX_ABS_Z, MAX_ABS_Z)
         scaler, level = StandardScaler().fit(pooled), z.mean(axis=0)
         x, y = scaler.transform(pooled), z - level

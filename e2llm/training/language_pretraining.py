@@ -11,7 +11,8 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from ..core.labels import LabelSet
-from ..models.language import ScratchParams, loss_at_labels, make_tokenizer, new_language_model
+from ..models.language import ScratchParams, make_tokenizer, new_language_model
+from ..models.logits import loss_at_labels
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import drill_items, item_text, text_items
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order

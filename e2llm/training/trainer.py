@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils import logging
+from torch.utils.data import Dataset
 
 from ..core.chat import IGNORE, Item
 from ..data.normalization import Equalizer
-from ..models.processing import E2LLMProcessor
 from ..tasks.items import DIRECT_KINDS
+
+if TYPE_CHECKING:
+    from ..models.processing import E2LLMProcessor
 
 
 @dataclass(frozen=True)
@@ -82,35 +83,6 @@ class Samples(Dataset):
         return {**sample, "place": i} if isinstance(sample, dict) else sample
 
 
-class _StageTrainer(Trainer):
-    """Trainer that keeps the given order and logs the terms of a loss and their sum."""
-
-    terms: tuple[str, ...] = ()
-    call: Callable = staticmethod(nn.Module.__call__)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
-
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        outputs = self.call(model, **inputs)
-        self._last = {name: float(outputs[name].detach()) for name in self.terms if name in outputs}
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-    def log(self, logs: dict, start_time: float | None = None) -> None:
-        super().log({**logs, **getattr(self, "_last", {})} if "loss" in logs else logs, start_time)
-
-
-class _Report(TrainerCallback):
-    """Calls a progress function after every step."""
-
-    def __init__(self, on_step: Callable[..., None]) -> None:
-        self.on_step = on_step
-
-    def on_step_end(self, args, state, control, **_: object) -> None:
-        recent = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-        self.on_step(state.global_step, **({} if recent is None else {"loss": round(recent, 3)}))
-
-
 def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
         groups: list[dict] | None = None, terms: tuple[str, ...] = (),
         on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__) -> pd.DataFrame:
@@ -142,6 +114,14 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     DataFrame
         Columns step, loss and the terms.
     """
+    from .stage_trainer import (  # here: it loads for seconds, and most who import this module train nothing
+        Report,
+        StageTrainer,
+        TrainingArguments,
+        logging,
+        set_seed,
+    )
+
     set_seed(params.seed)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(groups or [{"params": trainable}], lr=params.lr, weight_decay=params.weight_decay)
@@ -157,7 +137,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         logging_nan_inf_filter=False,
         log_level="error")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
-    trainer = _StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate,
+    trainer = StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate,
                             optimizers=(optimizer, schedule))
     trainer.terms, trainer.call = terms, call
     # Losses are means over their own batch, so an accumulated step has to be their mean.
@@ -165,7 +145,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks
                                  if type(c).__name__ == "PrinterCallback"))
     if on_step is not None:
-        trainer.add_callback(_Report(on_step))
+        trainer.add_callback(Report(on_step))
     model.train()
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     model.eval()

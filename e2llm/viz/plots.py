@@ -18,15 +18,13 @@ import matplotlib.pyplot as plt
 import mne
 import numpy as np
 import pandas as pd
-import seaborn as sns
+import scipy  # its parts load when they are used
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import Colormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.signal import welch
-from sklearn.decomposition import PCA
 
 from ..core.bands import BANDS
 from ..core.montage import REGIONS, canonical, make_info, region_indices
@@ -35,7 +33,10 @@ from ..data.features import band_power
 if TYPE_CHECKING:
     from ..data.spectrum_summary import SpectrumSummary
 
-PALETTE: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
+# seaborn's "colorblind"; written out, for seaborn loads for a second
+_COLORBLIND = ("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133",
+               "#56B4E9")
+PALETTE: list[tuple[float, float, float]] = [to_rgb(color) for color in _COLORBLIND]
 REGION_COLORS = dict(zip(REGIONS, PALETTE, strict=False))
 MARKERS = "os^DvPX"  # a second cue beside the color
 # Channels to show when a cap has more than fit: left and right, front to back.
@@ -246,7 +247,8 @@ def welch_density(signal_uv: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.n
     density : ndarray, shape (..., n_frequencies)
         µV²/Hz.
     """
-    frequencies, density = welch(signal_uv, fs=sfreq, nperseg=min(int(2 * sfreq), signal_uv.shape[-1]), axis=-1)
+    nperseg = min(int(2 * sfreq), signal_uv.shape[-1])
+    frequencies, density = scipy.signal.welch(signal_uv, fs=sfreq, nperseg=nperseg, axis=-1)
     shown = (frequencies >= 1) & (frequencies <= 50)
     return frequencies[shown], density[..., shown]
 
@@ -464,6 +466,8 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
     groups = np.array([names.index(name) for name in colors])
     figure, axes = panels((10.5, 4.2), 1, 2)
     for ax, vectors, when in zip(axes, (before, after), ("before", "after"), strict=True):
+        from sklearn.decomposition import PCA
+
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(np.asarray(vectors, float))
         for i, name in enumerate(names):

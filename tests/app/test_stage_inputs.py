@@ -27,6 +27,7 @@ from e2llm.core.files import data_fingerprint
 from e2llm.data.preprocessing import PreprocessParams
 from e2llm.data.sources import SOURCES, open_source
 from e2llm.data.sources.base import SourceError
+from e2llm.models import language
 from e2llm.tasks import scenarios
 
 _OPENED: set[Path] | None = None
@@ -185,7 +186,7 @@ def test_files_of_a_language_model_of_ones_own_count(project, monkeypatch):
     def stop(*_):
         raise SourceError
 
-    monkeypatch.setattr(stages, "load_language_model", stop)
+    monkeypatch.setattr(language, "load_language_model", stop)
     run, corpus = Run.open("own"), type("Corpus", (), {"label_set": type("Set", (), {"labels": ("a", "b")})})
     for content in ("{}", '{"a": 1}', "{}"):
         (model / "config.json").write_text(content)

@@ -12,10 +12,10 @@ from e2llm.models.language import (
     LanguageModelError,
     ScratchParams,
     load_language_model,
-    loss_at_labels,
     make_tokenizer,
     new_language_model,
 )
+from e2llm.models.logits import loss_at_labels
 
 TEXTS = ["The segment shows fear 7, unpleasant and activated.",
          "Which segment is more pleasant? A: B: Notes: happy A, sad B.",
