@@ -258,8 +258,10 @@ class E2LLM:
             if needs_scenario and label not in scenarios.emotions():
                 raise ValueError(f"There are no scenarios of '{label}' (label set '{label_set.name}'): ask in your "
                                  "own words, with task='match'.")
-            texts = scenarios.training_scenarios(label)
-            text = texts[rng.integers(len(texts))].text if needs_scenario else ""
+            text = ""
+            if needs_scenario:
+                texts = scenarios.training_scenarios(label)
+                text = texts[rng.integers(len(texts))].text
             return items_module.match(group, 0, text, label_set, rng)
         return (items_module.compare if task == "compare" else items_module.rank)(group, axis, label_set, rng)
 

@@ -96,7 +96,7 @@ REGISTERS: tuple[Register, ...] = (
     Register("understated", "well, ", _ANY, _BOTH, " That is the whole story."),
 )
 
-_IRREGULAR_PAST = dict(pair.split(":") for pair in """
+IRREGULAR_VERBS = dict(pair.split(":") for pair in """
 arise:arose awake:awoke bear:bore beat:beat become:became begin:began bend:bent bet:bet bid:bid bind:bound bite:bit
 bleed:bled blow:blew break:broke breed:bred bring:brought broadcast:broadcast build:built burst:burst buy:bought
 cast:cast catch:caught choose:chose cling:clung come:came cost:cost creep:crept cut:cut deal:dealt dig:dug do:did
@@ -125,8 +125,8 @@ _VOWELS = "aeiou"
 
 def past(verb: str) -> str:
     """The past of a verb, other than "be", in its base form: "hide" → "hid", "stop" → "stopped"."""
-    if verb in _IRREGULAR_PAST:
-        return _IRREGULAR_PAST[verb]
+    if verb in IRREGULAR_VERBS:
+        return IRREGULAR_VERBS[verb]
     if verb.endswith("e"):
         return verb + "d"
     if verb.endswith("y") and verb[-2] not in _VOWELS:
