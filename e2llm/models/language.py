@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 
 import huggingface_hub
 import torch
@@ -87,26 +87,30 @@ def make_word_tokenizer(words: list[str], pieces: list[str]) -> PreTrainedTokeni
     def written(text: str) -> str:
         return plain.pre_tokenize_str(text)[0][0]
 
-    tokens = dict.fromkeys([*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map(written, _CAPITAL.values()),
+    tokens = dict.fromkeys([*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map(written, _MARKS),
                             *(written(f" {letter}") for letter in ascii_uppercase),
                             *(written(f" {word}") for word in words), *(written(piece) for piece in pieces)])
     tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=_SPECIAL[0],
                                            continuing_subword_prefix="", max_input_chars_per_word=10**6))
     # Not through Lowercase: a decoder has to know which letters were capital.
     tokenizer.normalizer = normalizers.Sequence([
-        normalizers.Replace(Regex(f"{before}{letter}(?=[a-z])"), f"{before.strip(' ')}{mark} {letter.lower()}")
-        for letter in ascii_uppercase for before, mark in _CAPITAL.items()])
+        normalizers.Replace(Regex(f"{before}{letter}(?=[a-z])"), f"{mark} {letter.lower()}")
+        for mark, (before, letters, _) in _MARKS.items() for letter in letters])
     tokenizer.pre_tokenizer = _whole_words()
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *(
-        decoders.Replace(f"{before.strip(' ')}{mark} {letter.lower()}", f"{before}{letter}")
-        for letter in ascii_uppercase for before, mark in _CAPITAL.items())])
+        decoders.Replace(f"{mark} {letter.lower()}", f"{space}{letter}")
+        for mark, (_, letters, space) in _MARKS.items() for letter in letters)])
     tokenizer.add_special_tokens(_SPECIAL)
     return _with_turns(tokenizer)
 
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK, EEG_TOKEN]
-# Marks of a capital letter, by what stands before it; of Unicode's private use, so that no text has them.
-_CAPITAL = {" ": "\ue000", "\n": "\ue001", '"': "\ue001"}
+_FIRST = '(?:^|(?<="))'  # at the beginning of a text or a line, or after a quotation mark
+# A mark stands before a word that is not written as in the middle of a sentence. The word then is the same token with
+# a space and in small letters, so that no word has several tokens. Mark: what stands before the first letter, which
+# letters it may be, and the space that the word has in the text. The marks are of Unicode's private use.
+_MARKS = {"\ue000": (" ", ascii_uppercase, " "), "\ue001": (_FIRST, ascii_uppercase, ""),
+          "\ue002": (_FIRST, ascii_lowercase, "")}
 
 
 def _whole_words() -> pre_tokenizers.PreTokenizer:

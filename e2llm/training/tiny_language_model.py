@@ -25,19 +25,21 @@ from ..core.labels import SEED_VII, LabelSet
 from ..models.language import ScratchParams, make_word_tokenizer, new_language_model
 from ..models.processing import E2LLMProcessor
 from ..tasks import scenarios
+from ..tasks.corpus_statistics import stem, stems, training_stems
 from ..tasks.items import ItemBuilder, drill_items, item_text, text_items
 from ..tasks.segments import imagined_segments
 from ..tasks.wordings import CHOOSE_WORDINGS, MATCH_WORDINGS, SCENARIO_WORDINGS
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order
-from .word_meanings import SentenceEncoder, Vocabulary, everyday_vocabulary, reduced, words_of
+from .word_meanings import SentenceEncoder, Vocabulary, everyday_vocabulary, reduced
 
 THINKING_SHARE = 0.5  # of the items that can do without a thought: how many have one
 OTHER_LABELS = 0.2  # share of the items that are about labels drawn from the vocabulary
-REPLACED_SHARE = 0.5  # of the texts about emotions: how many have replaced words
+REPLACED_SHARE = 0.6  # of the texts about emotions: how many have replaced words
 _NOUNS = ("emotion", "state", "condition", "task", "mood")
 _ITEMS_OF_A_SET = 12  # items about one draw of other labels
 _VARIANTS = 2  # texts of every situation that the labels of the sentence encoder are fitted on
 _LEAST_SURE = 0.5  # probability of a label below which a text with replaced words is not used
+_EMOTION_SHARE = 0.25  # length of what a word says about each emotion, where all that it means has length 1
 _NEIGHBOURS = 12  # words that are so near in meaning that one may stand for another
 _TASK_ITEMS, _ITEMS_AT_A_TIME, _SHORT_PIECES = 3000, 5000, 600
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ly", "er", "ers", "y", "ness", "ment", "ful", "less", "est", "able", "ion")
@@ -59,8 +61,6 @@ class TinyRecipe:
         Items, and steps of copying drills before them.
     n_replaced : int
         Texts with replaced words that are drawn.
-    noise : float
-        Standard deviation of the noise on word embeddings in teaching, in units of theirs.
     """
 
     words: int = 14_000
@@ -70,8 +70,14 @@ class TinyRecipe:
     meaning_width: int = 192
     n_items: int = 100_000
     drill_steps: int = 40
-    n_replaced: int = 30_000
-    noise: float = 0.5
+    n_replaced: int = 60_000
+
+
+def teachable(words: list[str]) -> np.ndarray:
+    """Which words teaching may use: not those of zero-shot texts alone. That keeps "unseen words" unseen."""
+    texts = (text.text for emotion in scenarios.emotions() for text in scenarios.zero_shot_scenarios(emotion))
+    unseen = stems(texts) - training_stems()
+    return np.array([stem(word) not in unseen for word in words])
 
 
 def replaced_texts(texts: list[str], vocabulary: Vocabulary, n: int, seed: int) -> list[str]:
@@ -89,6 +95,8 @@ def replaced_texts(texts: list[str], vocabulary: Vocabulary, n: int, seed: int) 
     rng = np.random.default_rng(seed)
     place = {word: i for i, word in enumerate(vocabulary.words)}
     unit = torch.from_numpy(reduced(vocabulary.meanings, 128))
+    allowed = np.flatnonzero(teachable(vocabulary.words))
+    of_allowed = unit[allowed]
     near: dict[int, np.ndarray] = {}
     copies = []
     for _ in range(n):
@@ -100,10 +108,10 @@ def replaced_texts(texts: list[str], vocabulary: Vocabulary, n: int, seed: int) 
             which = place[words[i]]
             if rng.uniform() < 0.5:
                 if which not in near:
-                    near[which] = torch.topk(unit @ unit[which], _NEIGHBOURS + 1).indices[1:].numpy()
+                    near[which] = allowed[torch.topk(of_allowed @ unit[which], _NEIGHBOURS + 1).indices[1:].numpy()]
                 which = int(near[which][rng.integers(_NEIGHBOURS)])
             else:
-                which = int(rng.integers(len(place)))
+                which = int(rng.choice(allowed))
             words[i] = vocabulary.words[which]
         copies.append(" ".join(words))
     return copies
@@ -116,16 +124,14 @@ class TaughtTexts:
     written: dict[str, list[str]]
     replaced: dict[str, list[str]]
 
-    share: float = REPLACED_SHARE
-
     def draw(self, label: str, rng: np.random.Generator) -> str:
         """A text of a label."""
         replaced = self.replaced[label]
-        texts = replaced if replaced and rng.uniform() < self.share else self.written[label]
+        texts = replaced if replaced and rng.uniform() < REPLACED_SHARE else self.written[label]
         return texts[rng.integers(len(texts))]
 
 
-def written_texts(held_out: frozenset[str] = frozenset(), variants: int = 60) -> dict[str, list[str]]:
+def written_texts(held_out: frozenset[str] = frozenset(), variants: int = 40) -> dict[str, list[str]]:
     """Training texts of every emotion.
 
     Parameters
@@ -143,27 +149,51 @@ def written_texts(held_out: frozenset[str] = frozenset(), variants: int = 60) ->
     return found
 
 
-def labelled(encoder: SentenceEncoder, written: dict[str, list[str]], texts: list[str]) -> dict[str, list[str]]:
-    """Texts by the label that a logistic regression on sentence vectors gives them; unsure ones are left out.
+def emotion_of(encoder: SentenceEncoder, written: dict[str, list[str]]) -> LogisticRegression:
+    """A logistic regression on sentence vectors: the teacher of texts that nobody has labelled.
 
     Parameters
     ----------
     encoder : SentenceEncoder
         Gives the vectors.
     written : dict of str to list of str
-        Texts with known labels, which the regression is fitted on.
-    texts : list of str
-        Texts to label.
+        Texts of every label.
     """
     known = [(text, label) for label, found in written.items() for text in found]
-    model = LogisticRegression(C=3.0, max_iter=500).fit(encoder([text for text, _ in known]),
-                                                        [label for _, label in known])
-    sure = model.predict_proba(encoder(texts))
-    found: dict[str, list[str]] = {label: [] for label in written}
-    for text, row in zip(texts, sure, strict=True):
+    return LogisticRegression(C=3.0, max_iter=500).fit(encoder([text for text, _ in known]),
+                                                       [label for _, label in known])
+
+
+def labelled(encoder: SentenceEncoder, teacher: LogisticRegression, texts: list[str]) -> dict[str, list[str]]:
+    """Texts by the label that the teacher gives them; unsure ones are left out."""
+    found: dict[str, list[str]] = {str(label): [] for label in teacher.classes_}
+    for text, row in zip(texts, teacher.predict_proba(encoder(texts)), strict=True):
         if row.max() >= _LEAST_SURE:
-            found[model.classes_[row.argmax()]].append(text)
+            found[str(teacher.classes_[row.argmax()])].append(text)
     return found
+
+
+def token_meanings(meanings: np.ndarray, teacher: LogisticRegression, width: int) -> np.ndarray:
+    """What a token's embedding starts from: how much a word speaks for each emotion, and what else it means.
+
+    Parameters
+    ----------
+    meanings : ndarray, shape (n_words, 768)
+        From :meth:`~e2llm.training.word_meanings.SentenceEncoder.words`.
+    teacher : LogisticRegression
+        From :func:`emotion_of`.
+    width : int
+        Columns of the result.
+
+    Returns
+    -------
+    ndarray, shape (n_words, width)
+        Rows of length 1.
+    """
+    speaks = meanings[:, : teacher.coef_.shape[1]] @ teacher.coef_.T
+    speaks = _EMOTION_SHARE * (speaks - speaks.mean(0)) / speaks.std()
+    found = np.concatenate([speaks, reduced(meanings, width - speaks.shape[1])], axis=1)
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
 class _Builder(ItemBuilder):
@@ -196,11 +226,17 @@ def taught_items(texts: TaughtTexts, words: list[str], n: int, seed: int | list[
     return [next(others) if rng.uniform() < OTHER_LABELS else makers[i % len(makers)]() for i in range(n)]
 
 
+def _as_label(word: str, second: str, rng: np.random.Generator) -> str:
+    """A word, or what else people call their classes: "eyes open", "eyes_open", "Rest", "REST"."""
+    forms = (f"{word} {second}", f"{word}_{second}", word.capitalize(), word.upper())
+    return forms[rng.integers(len(forms))] if rng.uniform() < 0.25 else word
+
+
 def _other_items(words: list[str], rng: np.random.Generator) -> Iterator[Item]:
     """Items about labels that are words of the vocabulary, so that any label is read from the prompt."""
     while True:
         drawn = rng.choice(words, size=int(rng.integers(2, 10)), replace=False)
-        labels = [f"{word} {rng.choice(words)}" if rng.uniform() < 0.1 else str(word) for word in drawn]
+        labels = [_as_label(str(word), str(rng.choice(words)), rng) for word in drawn]
         label_set = LabelSet("drawn", tuple(labels), noun=str(rng.choice(_NOUNS)))
         builder = ItemBuilder(imagined_segments(label_set, 32, rng), label_set, int(rng.integers(2**31)))
         makers = [builder.predict, builder.describe, builder.select]
@@ -209,65 +245,57 @@ def _other_items(words: list[str], rng: np.random.Generator) -> Iterator[Item]:
 
 
 class WordMeaningModel(nn.Module):
-    """A Qwen3 whose word embeddings are a linear map of meanings; words of the tasks have a part of their own too.
+    """A Qwen3 whose word embeddings are a linear map of meanings, and a part of each token's own beside it.
 
     Parameters
     ----------
     model : Qwen3ForCausalLM
-        Started by :func:`e2llm.models.language.lookup_init`; keeps its embeddings' first column.
+        Started by :func:`e2llm.models.language.lookup_init`.
     meanings : Tensor, shape (n_tokens, meaning_width)
         Rows of length 1, or 0 for tokens that mean nothing alone.
-    own : Tensor of bool, shape (n_tokens,)
-        Tokens with a part of their own.
-    noise : float
-        See :class:`TinyRecipe`.
+    needed : Tensor of bool, shape (n_tokens,)
+        Tokens of the tasks: their own part starts at random, which tells them from their neighbours in meaning. That
+        of the others starts at 0.
+    seen : Tensor of bool, shape (n_tokens,)
+        Tokens that teaching shows; the others have no part of their own. (The loss moves the embedding of every token,
+        if only to make it less likely. A word that was never shown would move away from its meaning.)
     """
 
     meanings: Tensor
     constant: Tensor
-    own_rows: Tensor
+    seen: Tensor
 
-    def __init__(self, model: Qwen3ForCausalLM, meanings: Tensor, own: Tensor, noise: float = 0.0) -> None:
+    def __init__(self, model: Qwen3ForCausalLM, meanings: Tensor, needed: Tensor, seen: Tensor) -> None:
         super().__init__()
-        self.trunk, self.noise = model.model, noise
+        self.trunk = model.model
         self.whole = [model]  # in a list: a checkpoint cannot hold the same embeddings twice
-        embedding = model.get_input_embeddings().weight
+        embedding = model.get_input_embeddings().weight.requires_grad_(False)
         self.n_word = 2 * model.config.hidden_size // 3
         scale = model.config.initializer_range * self.n_word**0.5
+        constant = torch.zeros_like(embedding[0]).index_copy(0, torch.tensor([0]), embedding[0, :1])
         self.register_buffer("meanings", meanings)
-        self.register_buffer("own_rows", own.nonzero().squeeze(1))
-        self.register_buffer("constant", torch.zeros(model.config.hidden_size).index_fill_(
-            0, torch.tensor([0]), embedding[0, 0].item()))
+        self.register_buffer("constant", constant)
+        self.register_buffer("seen", seen[:, None])
         self.project = nn.Linear(meanings.shape[1], self.n_word, bias=False)
-        with torch.no_grad():
-            self.project.weight.copy_(torch.eye(self.n_word, meanings.shape[1]) * scale)
-            start = embedding[self.own_rows] - self.constant
-            # A word of the tasks is told from its neighbours in meaning by a part of its own.
-            means = (meanings[self.own_rows].norm(dim=1) > 0).float()[:, None]
-            self.own = nn.Parameter(start * (1 - 0.4 * means))
-        embedding.requires_grad_(False)
+        nn.init.eye_(self.project.weight)
+        self.project.weight.data *= scale
+        has_meaning = (meanings.norm(dim=1, keepdim=True) > 0).float()
+        self.own = nn.Parameter((embedding - constant) * (1 - 0.4 * has_meaning) * needed[:, None])
 
     def table(self) -> Tensor:
         """Embeddings of all tokens, shape (n_tokens, hidden_size)."""
         words = F.pad(self.project(self.meanings), (1, len(self.constant) - 1 - self.n_word))
-        return (words + self.constant).index_add(0, self.own_rows, self.own)
+        return words + self.constant + self.own * self.seen
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, place: Tensor | None = None
-                ) -> dict[str, Tensor]:
-        """Loss of the labels."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Mean loss of the items: an answer of one word counts as much as a long thought."""
         table = self.table()
-        embedded = table[input_ids]
-        if self.noise and self.training and place is not None:
-            generator = torch.Generator().manual_seed(int(place[0]))
-            drawn = torch.randn(*input_ids.shape, self.n_word, generator=generator).to(embedded)
-            foreign = torch.ones(len(table), device=table.device).index_fill_(0, self.own_rows, 0.0)
-            drawn = drawn * (self.noise * self.trunk.config.initializer_range) * foreign[input_ids].unsqueeze(-1)
-            embedded = embedded + F.pad(drawn, (1, len(self.constant) - 1 - self.n_word))
-        hidden = self.trunk(inputs_embeds=embedded, attention_mask=attention_mask).last_hidden_state
+        hidden = self.trunk(inputs_embeds=table[input_ids], attention_mask=attention_mask).last_hidden_state
         wanted = labels[:, 1:]
         at = wanted != IGNORE
-        logits = F.linear(hidden[:, :-1][at], table)
-        return {"loss": F.cross_entropy(logits, wanted[at])}
+        loss = F.cross_entropy(F.linear(hidden[:, :-1][at], table), wanted[at], reduction="none")
+        share = 1 / at.sum(1, keepdim=True).expand_as(at)[at]
+        return {"loss": (loss * share).sum() / len(labels)}
 
     @torch.no_grad()
     def plain(self) -> Qwen3ForCausalLM:
@@ -355,23 +383,25 @@ def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str]
         ``map``, or that of a pool of processes.
     """
     written = written_texts(held_out)
-    few = written_texts(held_out, _VARIANTS)
     everything = [text for found in written.values() for text in found]
     feelings = [word for emotion in scenarios.emotions() for word in (emotion, *scenarios.feelings(emotion))]
     say("choosing the vocabulary")
     vocabulary = everyday_vocabulary(encoder, by_frequency, [*everything, *feelings], recipe.words)
     say("labelling texts with replaced words")
+    teacher = emotion_of(encoder, written_texts(held_out, _VARIANTS))
     copies = replaced_texts(everything, vocabulary, recipe.n_replaced, params.seed)
-    texts = TaughtTexts(written, labelled(encoder, few, copies))
+    texts = TaughtTexts(written, labelled(encoder, teacher, copies))
     say("drawing items")
     drills = drill_items(SEED_VII, recipe.drill_steps * params.batch_size, params.seed)
     words = task_words([*drills, *text_items(SEED_VII, _TASK_ITEMS, params.seed)], vocabulary)
     processor = E2LLMProcessor(words.tokenizer)
-    draw = partial(_examples, texts, [word for word in vocabulary.words if len(word) > 2], processor, params.seed)
+    may = teachable(vocabulary.words)
+    labels = [word for word, taught in zip(vocabulary.words, may, strict=True) if taught and len(word) > 2]
+    draw = partial(_examples, texts, labels, processor, params.seed)
     examples = examples_of(drills, processor, 0.0, params.seed)
     for part in each(draw, range(-(-recipe.n_items // _ITEMS_AT_A_TIME))):
         examples += part
-    narrow = reduced(vocabulary.meanings, recipe.meaning_width)
+    narrow = token_meanings(vocabulary.meanings, teacher, recipe.meaning_width)
     meanings = np.where(words.of_word[:, None] >= 0, narrow[words.of_word], 0.0).astype(np.float32)
     return Lesson(examples[: len(drills) + recipe.n_items], len(drills), words, meanings)
 
@@ -405,14 +435,11 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
     seen = np.zeros(len(tokenizer), bool)
     for example in examples:
         seen[example["input_ids"]] = True
-    own = taught.words.needed | (seen & (taught.words.of_word < 0))
     model = WordMeaningModel(new_language_model(tokenizer, size, params.seed), torch.from_numpy(taught.meanings),
-                             torch.from_numpy(own), recipe.noise)
+                             torch.from_numpy(taught.words.needed), torch.from_numpy(seen))
     lengths = [len(example["input_ids"]) for example in examples[n:]]
     order = item_order(lengths, replace(params, steps=params.steps - n // params.batch_size))
     order = np.concatenate([np.arange(n), n + order])
-    collate = item_collate(E2LLMProcessor(tokenizer), None, {})
-    history = fit(model, Samples(order, examples.__getitem__),
-                  lambda batch: collate(batch) | {"place": torch.tensor([batch[0]["place"]])}, params, folder,
-                  on_step=on_step)
+    history = fit(model, Samples(order, examples.__getitem__), item_collate(E2LLMProcessor(tokenizer), None, {}), params,
+                  folder, on_step=on_step)
     return model.plain(), history
