@@ -42,6 +42,7 @@ _LEAST_SURE = 0.5  # probability of a label below which a text with replaced wor
 _EMOTION_SHARE = 0.25  # length of what a word says about each emotion, where all that it means has length 1
 _NEIGHBOURS = 12  # words that are so near in meaning that one may stand for another
 _TASK_ITEMS, _ITEMS_AT_A_TIME, _SHORT_PIECES = 3000, 5000, 600
+_OTHER_TOKENS = 1000  # of the softmax, beside those of the batch
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ly", "er", "ers", "y", "ness", "ment", "ful", "less", "est", "able", "ion")
 
 
@@ -282,18 +283,26 @@ class WordMeaningModel(nn.Module):
         has_meaning = (meanings.norm(dim=1, keepdim=True) > 0).float()
         self.own = nn.Parameter((embedding - constant) * (1 - 0.4 * has_meaning) * needed[:, None])
 
-    def table(self) -> Tensor:
-        """Embeddings of all tokens, shape (n_tokens, hidden_size)."""
-        words = F.pad(self.project(self.meanings), (1, len(self.constant) - 1 - self.n_word))
-        return words + self.constant + self.own * self.seen
+    def rows(self, ids: Tensor) -> Tensor:
+        """Embeddings of tokens, shape (len(ids), hidden_size)."""
+        words = F.pad(self.project(self.meanings[ids]), (1, len(self.constant) - 1 - self.n_word))
+        return words + self.constant + self.own[ids] * self.seen[ids]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Mean loss of the items: an answer of one word counts as much as a long thought."""
-        table = self.table()
-        hidden = self.trunk(inputs_embeds=table[input_ids], attention_mask=attention_mask).last_hidden_state
-        wanted = labels[:, 1:]
-        at = wanted != IGNORE
-        loss = F.cross_entropy(F.linear(hidden[:, :-1][at], table), wanted[at], reduction="none")
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, others: Tensor) -> dict[str, Tensor]:
+        """Mean loss of the items: an answer of one word counts as much as a long thought.
+
+        The softmax is over the tokens of the batch and ``others``, drawn at random: over all tokens it would cost more
+        than the rest of the model.
+
+        References
+        ----------
+        Jean, S., et al. (2015). On using very large target vocabulary for neural machine translation. ACL.
+        """
+        ids, place = torch.unique(torch.cat([input_ids.flatten(), others]), return_inverse=True)
+        rows, place = self.rows(ids), place[: input_ids.numel()].view_as(input_ids)
+        hidden = self.trunk(inputs_embeds=F.embedding(place, rows), attention_mask=attention_mask).last_hidden_state
+        at = labels[:, 1:] != IGNORE
+        loss = F.cross_entropy(F.linear(hidden[:, :-1][at], rows), place[:, 1:][at], reduction="none")
         share = 1 / at.sum(1, keepdim=True).expand_as(at)[at]
         return {"loss": (loss * share).sum() / len(labels)}
 
@@ -302,7 +311,7 @@ class WordMeaningModel(nn.Module):
         """The Qwen3 with the finished embeddings in its table."""
         model = self.whole[0]
         embedding = model.get_input_embeddings().weight
-        embedding.copy_(self.table())
+        embedding.copy_(self.rows(torch.arange(len(embedding), device=embedding.device)))
         embedding.requires_grad_(True)
         return model.eval()
 
@@ -440,6 +449,11 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
     lengths = [len(example["input_ids"]) for example in examples[n:]]
     order = item_order(lengths, replace(params, steps=params.steps - n // params.batch_size))
     order = np.concatenate([np.arange(n), n + order])
-    history = fit(model, Samples(order, examples.__getitem__), item_collate(E2LLMProcessor(tokenizer), None, {}), params,
-                  folder, on_step=on_step)
+    pad = item_collate(E2LLMProcessor(tokenizer), None, {})
+
+    def collate(batch: list[dict]) -> dict[str, Tensor]:
+        drawn = torch.Generator().manual_seed(batch[0]["place"])  # by the place alone, as in item_collate
+        return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn)}
+
+    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step)
     return model.plain(), history
