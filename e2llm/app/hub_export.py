@@ -6,8 +6,9 @@
     push_to_hub("exported/tiny", "owner/tiny")
 
 All files are safetensors and JSON. The LoRA adapter is not merged: it is merged on loading, as in a run, so an exported
-model gives the same bits, and the language model need not be copied. Only a new language model (``scratch``) is in the
-folder. :mod:`e2llm.app.hub_import` loads the folder again.
+model gives the same bits, and the language model need not be copied. Only one that was made on the spot
+(``scratch``), or that came with the kit (``e2llm-tiny``), is in the folder.
+:mod:`e2llm.app.hub_import` loads the folder again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ..core.files import checksum
 from ..data.dataset import Corpus
 from ..data.new_subject import PopulationStatistics
 from ..data.preprocessing import PreprocessParams
+from ..models.catalogue import CATALOGUE, Bundled, require
 from ..models.modeling import E2LLMForConditionalGeneration
 from .hub_import import (
     FACTS,
@@ -119,7 +121,10 @@ def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
     """Write model, adapter and a new language model; return the facts of the language model."""
     language, tokenizer, _ = open_language(run)
     stored = _language_source(run)
-    kind = "included" if stored["name"] == "model" else "local" if is_path(stored["name"]) else "named"
+    own = run.path / "language_model" / "model" if stored["name"] == "model" else None
+    if isinstance(CATALOGUE.get(stored["name"]), Bundled):  # a later version of the kit may hold another one
+        own = require(stored["name"])
+    kind = "included" if own else "local" if is_path(stored["name"]) else "named"
     name = {"included": "language_model", "local": public(stored["name"]), "named": stored["name"]}[kind]
     facts = {"kind": kind, "name": name, "dtype": stored["dtype"], "weights": weights_mark(language),
              "tokenizer": tokenizer_mark(tokenizer)}
@@ -138,8 +143,8 @@ def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
               folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "adapter" / "adapter_config.json",
                 {**settings, "modules_to_save": None, "base_model_name_or_path": None})
-    if kind == "included":
-        shutil.copytree(run.path / "language_model" / "model", folder / name)
+    if own:
+        shutil.copytree(own, folder / name)
     return facts
 
 

@@ -182,7 +182,7 @@ def _examples(samples: Sequence[Mapping]) -> list[str]:
 def _language_words(language: Mapping) -> str:
     name = language["name"]
     return {
-        "included": "The language model was made for this run and is in the folder.",
+        "included": "The language model is in the folder.",
         "named": f"The language model, `{name}`, is not in the folder: it is loaded by its name, unchanged.",
         "local": f"The language model, `{name}`, was a local file and is not in the folder: give the path of yours. "
         "Another language model is refused.",

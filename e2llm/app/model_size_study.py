@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from .evaluation_stage import head_logits, open_engine
 from .locks import held
 from .runs import Run, Stage, runs_folder
 from .stages import (
+    DEFAULTS,
     align,
     instruct,
     items_per_kind,
@@ -79,7 +80,8 @@ def train_size(base: Run, name: str, seed: int = 0, schedule: Schedule | None = 
     """Train one size: language model, alignment and instruction tuning on the base run's windows and encoder.
 
     Learning rates fall as one over the width, the rule by which one rate serves all widths under Adam: those of the
-    base run times its width over the size's. Nothing is tuned for a size.
+    base run times its width over the size's. Nothing is tuned for a size. A base that loaded its language model has no
+    schedule for teaching one from text: then that of the command line's defaults is taken.
 
     Parameters
     ----------
@@ -107,17 +109,18 @@ def train_size(base: Run, name: str, seed: int = 0, schedule: Schedule | None = 
     schedule = schedule or Schedule()
     language, projector, adapter = (base.require(stage)["params"]
                                     for stage in ("language_model", "projector", "adapter"))
-    if name in SIZES and language["name"] != "scratch":
-        raise ValueError(f"The run {base.name!r} loaded {language['name']!r}, so it has no schedule for {name!r}, "
-                         "which is trained from text: take a base run with language_model = \"scratch\", or leave the "
-                         "scratch sizes out.")
-    width_of_base = open_language(base)[0].config.hidden_size
+    width_of_base = width_of_schedule = open_language(base)[0].config.hidden_size
+    if name in SIZES and language["name"] != "scratch":  # then the base has no schedule for teaching from text
+        taught = FitParams(DEFAULTS.language_steps, DEFAULTS.batch_size, DEFAULTS.language_lr)
+        language = {**language, "fit": asdict(taught), "n_items": DEFAULTS.language_items,
+                    "drill_steps": DEFAULTS.drill_steps}
+        width_of_schedule = ScratchParams().hidden_size
     run = Run.open(schedule.name(base.name, name, seed))
     share_stages(base, run)
     corpus = open_dataset(run)
     if name in SIZES:
         drills = max(1, round(schedule.steps_share * language["drill_steps"]))
-        fit = schedule.fit(language["fit"], seed, width_of_base / SIZES[name].hidden_size)
+        fit = schedule.fit(language["fit"], seed, width_of_schedule / SIZES[name].hidden_size)
         make_language_model(run, corpus, "scratch", language["dtype"], SIZES[name], language["n_items"], drills, fit)
     else:
         make_language_model(run, corpus, name, language["dtype"], ScratchParams(), 0, 0, FitParams(1, 1, 0.0))

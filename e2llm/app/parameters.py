@@ -96,7 +96,8 @@ class LanguageModel(_Group):
     """Language model (lesson 03)."""
 
     language_model: str = Field(
-        "scratch", min_length=1, description='"scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
+        "e2llm-tiny", min_length=1,
+        description='"e2llm-tiny", "scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
     dtype: Literal["float32", "bfloat16", "float16", "4bit", "auto"] = Field(
         "float32", description='"float32", "bfloat16", "4bit", or "auto": bfloat16 where the processor has it')
     language_steps: int = Field(1000, ge=1, description="steps of a new model; unused for a loaded one")

@@ -20,7 +20,7 @@ from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..data.preprocessing import PreprocessParams, Windows, write_windows
 from ..data.sources import open_source
-from ..models.catalogue import CATALOGUE
+from ..models.catalogue import CATALOGUE, Bundled, card
 from ..models.eegpt import EEGPT
 from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
 from ..models.projector import EvidenceProbe
@@ -269,6 +269,8 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
                    "fit": asdict(params)}
     own = [Path(name)] if not is_scratch and name not in CATALOGUE and Path(name).exists() else []  # may be edited
     inputs = {"files": data_fingerprint(own[0].parent, own, run.path / ".model-digests.json")} if own else {}
+    if isinstance(CATALOGUE.get(name), Bundled):
+        inputs = {"sha256": card(name)["sha256"]}  # it may have been made again
     stage = run.stage("language_model", wanted, inputs=inputs)
     if stage.done:
         return stage

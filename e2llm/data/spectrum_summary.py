@@ -21,7 +21,7 @@ from .sources import open_source
 EEGMAT_FILE = Path(__file__).with_name("eegmat_spectrum.json")
 _SOURCE = ("EEG During Mental Arithmetic Tasks (EEGMAT 1.0.0, PhysioNet), Subject00-Subject09; I. Zyma et al., "
            "Data 2019, 4(1):14, doi:10.3390/data4010014. Averages computed by e2llm.data.spectrum_summary.")
-_LICENCE = "Open Data Commons Attribution License (ODC-By) 1.0, https://opendatacommons.org/licenses/by/1-0/"
+_LICENSE = "Open Data Commons Attribution License (ODC-By) 1.0, https://opendatacommons.org/licenses/by/1-0/"
 _RANGE_HZ = (1.0, 45.0)
 _MAX_WINDOWS = 60  # of a person: more hardly move the mean
 
@@ -94,11 +94,11 @@ def write_eegmat_reference(recordings: str | Path, path: str | Path = EEGMAT_FIL
         write_windows(open_source("folder", recordings), signal)
         found = asdict(summarize(Windows.open(signal)))
     lines = [f" {json.dumps(key)}: {json.dumps(value)}"
-             for key, value in {"source": _SOURCE, "licence": _LICENCE, **found}.items()]
+             for key, value in {"source": _SOURCE, "license": _LICENSE, **found}.items()]
     Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def eegmat_reference() -> SpectrumSummary:
     """Mean spectra and alpha map of ten people of EEGMAT."""
     stored = json.loads(EEGMAT_FILE.read_text())
-    return SpectrumSummary(**{key: value for key, value in stored.items() if key not in ("source", "licence")})
+    return SpectrumSummary(**{key: value for key, value in stored.items() if key not in ("source", "license")})

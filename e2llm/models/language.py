@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 
 import huggingface_hub
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..core.chat import EEG_TOKEN, END_THINK, THINK
-from .catalogue import CATALOGUE, FetchError, Packaged, require
+from .catalogue import CATALOGUE, Elsewhere, FetchError, require
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
 _CHAT_TEMPLATE = (
@@ -60,15 +61,65 @@ def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast
         Largest number of tokens.
     """
     tokenizer = Tokenizer(models.BPE())
-    # Words with their leading space, single digits and single marks: no token crosses a word.
-    split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False,
-                                                                                       use_regex=False)])
+    tokenizer.pre_tokenizer = _whole_words()
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK, EEG_TOKEN]
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False,
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainer)
+    return _with_turns(tokenizer)
+
+
+def make_word_tokenizer(words: list[str], pieces: list[str]) -> PreTrainedTokenizerFast:
+    """Tokenizer whose tokens are given words, with Qwen3's turn and thinking tokens.
+
+    A word keeps its token at the beginning of a sentence: "The" is read as a mark and "the". Other words are cut from
+    the left into the longest known pieces, single bytes at worst, so that every text can be told from every other.
+
+    Parameters
+    ----------
+    words : list of str
+        In small letters.
+    pieces : list of str
+        Beginnings of texts and continuations of words: what may stand without a space before it.
+    """
+    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+    def written(text: str) -> str:
+        return plain.pre_tokenize_str(text)[0][0]
+
+    tokens = dict.fromkeys([*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map(written, _MARKS),
+                            *(written(f" {letter}") for letter in ascii_uppercase),
+                            *(written(f" {word}") for word in words), *(written(piece) for piece in pieces)])
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=_SPECIAL[0],
+                                           continuing_subword_prefix="", max_input_chars_per_word=10**6))
+    # Not through Lowercase: a decoder has to know which letters were capital.
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Replace(Regex(f"{before}{letter}(?=[a-z])"), f"{mark} {letter.lower()}")
+        for mark, (before, letters, _) in _MARKS.items() for letter in letters])
+    tokenizer.pre_tokenizer = _whole_words()
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *(
+        decoders.Replace(f"{mark} {letter.lower()}", f"{space}{letter}")
+        for mark, (_, letters, space) in _MARKS.items() for letter in letters)])
+    tokenizer.add_special_tokens(_SPECIAL)
+    return _with_turns(tokenizer)
+
+
+_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK, EEG_TOKEN]
+_FIRST = '(?:^|(?<="))'  # at the beginning of a text or a line, or after a quotation mark
+# A mark stands before a word that is not written as in the middle of a sentence. The word then is the same token with
+# a space and in small letters, so that no word has several tokens. Mark: what stands before the first letter, which
+# letters it may be, and the space that the word has in the text. The marks are of Unicode's private use.
+_MARKS = {"\ue000": (" ", ascii_uppercase, " "), "\ue001": (_FIRST, ascii_uppercase, ""),
+          "\ue002": (_FIRST, ascii_lowercase, "")}
+
+
+def _whole_words() -> pre_tokenizers.PreTokenizer:
+    """Words with their leading space, single digits and single marks: no token crosses a word."""
+    split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}|\n+| ?[^\s\p{L}\p{N}]|\s+"), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _with_turns(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
                                    extra_special_tokens=[THINK, END_THINK, EEG_TOKEN], chat_template=_CHAT_TEMPLATE)
 
@@ -164,7 +215,8 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
     name : str
         One of these:
 
-        - a name of :data:`e2llm.models.catalogue.CATALOGUE` that has been fetched (``smollm2-135m``);
+        - ``e2llm-tiny``, which comes with the kit, or a name of :data:`e2llm.models.catalogue.CATALOGUE` that has
+          been fetched (``smollm2-135m``);
         - a local folder, or the path of a ``.gguf`` file;
         - a hub id, with a revision if need be (``Qwen/Qwen3-0.6B@main``). ``HF_ENDPOINT``, ``HF_HOME`` and
           ``HF_HUB_OFFLINE`` mean what they mean everywhere.
@@ -220,7 +272,7 @@ def best_dtype() -> str:
 def _located(name: str) -> tuple[str, dict[str, str]]:
     """Where transformers finds a model, and what else it must be told."""
     path = Path(name)
-    if isinstance(CATALOGUE.get(name), Packaged):
+    if not isinstance(CATALOGUE.get(name, Elsewhere("", "")), Elsewhere):
         try:
             return str(require(name)), {}
         except FetchError as error:

@@ -85,7 +85,8 @@ class Samples(Dataset):
 
 def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
         groups: list[dict] | None = None, terms: tuple[str, ...] = (),
-        on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__) -> pd.DataFrame:
+        on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__,
+        use_cpu: bool = False) -> pd.DataFrame:
     """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
 
     Parameters
@@ -108,6 +109,8 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         ``on_step(step, **facts)`` after each step.
     call : callable
         ``call(model, **batch)`` gives the output with the loss; default the model's own.
+    use_cpu : bool
+        Train on the CPU even where there is another device.
 
     Returns
     -------
@@ -129,7 +132,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
         gradient_accumulation_steps=params.accumulate,
-        use_cpu=params.bf16 and not torch.cuda.is_available(),  # else bf16 is refused on a CPU
+        use_cpu=use_cpu or (params.bf16 and not torch.cuda.is_available()),  # else bf16 is refused on a CPU
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
         save_steps=params.save_steps, save_total_limit=1,

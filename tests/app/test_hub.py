@@ -302,6 +302,10 @@ def test_a_language_model_of_the_hub_is_named_and_one_of_this_machine_has_to_be_
         hub = export(run, tmp_path / "hub", "mit", "x")
         as_if_real(run, patch, "/home/somebody/models/Small-1M")
         local = export(run, tmp_path / "local", "mit", "x")
+        as_if_real(run, patch, "e2llm-tiny")
+        kit = export(run, tmp_path / "kit", "mit", "x")
+    assert (kit / "language_model" / "NOTICE.txt").is_file(), "with its licences"
+    assert json.loads((kit / "config.json").read_text())["language_model"] == "language_model"
     assert not (hub / "language_model").exists()
     assert json.loads((hub / "config.json").read_text())["language_model"] == "somebody/Small-1M@v2"
     assert huggingface_hub.ModelCard((hub / "README.md").read_text()).data.base_model == "somebody/Small-1M"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from micro import FIT, LANGUAGE_MODEL, linked
 
-from e2llm.app import model_size_study, reasoning_stage, stages
+from e2llm.app import model_size_study, parameters, reasoning_stage, stages
 from e2llm.app.model_size_study import BASE, gather, measure, share_stages, study, train_size
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.claims import Claim, salient_claims
@@ -175,15 +175,19 @@ def test_a_finished_run_is_a_size_if_its_encoder_is_the_base_s(base):
         train_size(base, "run:moved")
 
 
-def test_scratch_sizes_need_a_base_that_was_taught_from_text(base, sizes):
+def test_scratch_sizes_of_a_base_that_loaded_its_model_take_the_default_schedule(base, sizes, monkeypatch):
     run = Run.open("loaded")
     share_stages(base, run)
     stages.make_language_model(run, stages.open_dataset(run), str(base.path / "language_model" / "model"), "float32",
                                LANGUAGE_MODEL, 0, 0, FIT)
     stages.align(run, stages.open_dataset(run), 1, 2, 8, 1.0, FIT)
     stages.instruct(run, stages.open_dataset(run), KINDS, 0, stage3_instruction.AdapterParams(rank=2, alpha=4), FIT)
-    with pytest.raises(ValueError, match=r"no schedule for 'scratch-small'.*language_model = .scratch."):
-        train_size(run, "scratch-small")
+    monkeypatch.setattr(model_size_study, "DEFAULTS", parameters.checked(
+        {"language_steps": 3, "drill_steps": 1, "language_items": 40, "batch_size": 4}))
+    made = train_size(run, "scratch-small").require("language_model")["params"]
+    assert made["name"] == "scratch" and made["n_items"] == 40 and made["drill_steps"] == 1
+    assert made["fit"]["steps"] == 3
+    assert made["fit"]["lr"] == pytest.approx(4e-3 * ScratchParams().hidden_size / LANGUAGE_MODEL.hidden_size)
 
 
 def test_sizes_grow_and_can_be_made():

@@ -123,7 +123,7 @@ def test_every_other_parameter_refuses_a_value_of_another_type(name):
         ({"l_freq": 45.0, "h_freq": 0.5}, "l_freq = 45 must be below h_freq = 0.5"),
         ({"l_freq": 99}, "l_freq = 99 must be below h_freq = 45"),
         ({"h_freq": 128}, "h_freq = 128 must be less than 128"),
-        ({"language_steps": 40}, "language_steps = 40 must be more than drill_steps = 40"),
+        ({"language_model": "scratch", "language_steps": 40}, "language_steps = 40 must be more than drill_steps = 40"),
         ({"eeg_tokens": 3}, "eeg_tokens = 3 must be 1, 2, 4, 8 or 16"),
         ({"encoder_steps": 0}, "encoder_steps = 0 must be greater"),
         ({"batch_size": 0}, "batch_size = 0 must be greater"),

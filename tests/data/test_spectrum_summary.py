@@ -51,7 +51,7 @@ def test_windows_are_taken_from_the_whole_recording(windows):
 
 def test_the_reference_names_its_source_and_licence():
     stored = json.loads(EEGMAT_FILE.read_text())
-    assert "EEGMAT" in stored["source"] and "Data 2019, 4(1):14" in stored["source"] and "ODC-By" in stored["licence"]
+    assert "EEGMAT" in stored["source"] and "Data 2019, 4(1):14" in stored["source"] and "ODC-By" in stored["license"]
     reference = eegmat_reference()
     assert np.shape(reference.people_db) == (10, 89) and len(reference.ch_names) == len(reference.alpha_db) == 19
     loudest = sorted(zip(reference.alpha_db, reference.ch_names, strict=True))[-2:]
