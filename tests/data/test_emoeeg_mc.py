@@ -253,7 +253,7 @@ def test_effects_of_the_twin_go_from_video_to_imagery(run):
     corpus = run.corpus
     answers = fit_baseline(Recipe(LOGISTIC, "z-score"), corpus, corpus.split).rows(corpus.split.test)
     score = balanced_accuracy(corpus.labels[corpus.split.test], answers, corpus.subjects[corpus.split.test], 7)
-    assert score.value > 0.35
+    assert score.value > 0.28  # guessing 84 windows stays below it in 999 of 1000 cases
 
 
 def test_items_speak_of_these_labels_only(run):
