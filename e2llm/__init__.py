@@ -41,6 +41,9 @@ The names below are imported when they are first used, so ``import e2llm`` is fa
 
 import importlib
 
+from .core.environment import wait_politely
+
+wait_politely()  # before torch is loaded
 __version__ = "0.1.0"
 
 _NAMES = {  # module: what stands at the front door

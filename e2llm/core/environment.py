@@ -4,6 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import MutableMapping
+
+SPINS = 1000  # some ten microseconds: longer than the pause between two parallel loops of a step
+
+
+def wait_politely(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let threads that wait for each other give the processor away soon; a user's own choice stays.
+
+    The OpenMP of torch's wheels for Linux (GNU's) spins for milliseconds by default. Beside any other process the
+    thread that is waited for may then not get a core, and a training step takes ten times as long
+    (``benchmarks/threads.py``). Sleeping at once (``OMP_WAIT_POLICY=passive``) costs time where nothing else runs.
+    It is read when torch is loaded, so ``import e2llm`` calls this first; processes that are started later inherit it.
+
+    Parameters
+    ----------
+    environment : mutable mapping
+        Environment variables.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+        environment["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 def in_kernel() -> bool:
