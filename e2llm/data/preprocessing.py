@@ -182,7 +182,8 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
         left = margin - (start - first)
         n_old = down * fft.next_fast_len(ceil((stop - start + 2 * margin) / down), real=True)
         n_new = n_old * up // down
-        x = np.pad(x - offset, ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect", reflect_type="odd")
+        x = np.pad(x, ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect", reflect_type="odd")
+        x -= offset
         gain, gain_0 = _gain(band, n_old, n_new)
         here, there = start * up // down, min(ceil(stop * ratio), resampled.shape[1])
         skip = margin * up // down

@@ -172,6 +172,9 @@ def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) 
     return match
 
 
+_PIECE = 2**14  # samples that MNE reads at a time, in double precision
+
+
 class Stretch:
     """Signal of the placed channels between two times, read from the file where it is sliced: ``stretch[:, 0:500]``.
 
@@ -217,9 +220,11 @@ class Stretch:
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         start, stop = self.first + start, self.first + stop
+        signal = np.empty((len(self.picks), stop - start), dtype=np.float32)
         try:
-            signal = self.raw.get_data(picks=self.picks, start=start, stop=stop, units="uV",
-                                       verbose="error").astype(np.float32)
+            for at in range(start, stop, _PIECE):
+                signal[:, at - start : at - start + _PIECE] = self.raw.get_data(
+                    picks=self.picks, start=at, stop=min(at + _PIECE, stop), units="uV", verbose="error")
         except Exception as error:
             raise RecordingError(why_unread(self.path, error)) from None
         if not np.isfinite(signal).all():
