@@ -187,7 +187,7 @@ def command_parser() -> argparse.ArgumentParser:
         "same command goes on.")
     command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
     command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
-    command.add_argument("--steps", type=int, default=2000, help="optimizer steps (2000)")
+    command.add_argument("--steps", type=int, default=1300, help="optimizer steps (1300)")
     command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where it is taught (auto)")
     command.set_defaults(action=_make_language_model)
 

@@ -62,6 +62,8 @@ class TinyRecipe:
         Items, and steps of copying drills before them.
     n_replaced : int
         Texts with replaced words that are drawn.
+    own_dropout : float
+        Share of the words whose own part is left out of a step, so that their meaning is used.
     """
 
     words: int = 14_000
@@ -72,6 +74,7 @@ class TinyRecipe:
     n_items: int = 80_000
     drill_steps: int = 40
     n_replaced: int = 16_000
+    own_dropout: float = 0.0
 
 
 def teachable(words: list[str]) -> np.ndarray:
@@ -283,12 +286,14 @@ class WordMeaningModel(nn.Module):
         has_meaning = (meanings.norm(dim=1, keepdim=True) > 0).float()
         self.own = nn.Parameter((embedding - constant) * (1 - 0.4 * has_meaning) * needed[:, None])
 
-    def rows(self, ids: Tensor) -> Tensor:
-        """Embeddings of tokens, shape (len(ids), hidden_size)."""
+    def rows(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Embeddings of tokens, shape (len(ids), hidden_size); ``keep``: whose own part stays, for all tokens."""
         words = F.pad(self.project(self.meanings[ids]), (1, len(self.constant) - 1 - self.n_word))
-        return words + self.constant + self.own[ids] * self.seen[ids]
+        own = self.own[ids] * self.seen[ids]
+        return words + self.constant + (own if keep is None else own * keep[ids, None])
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, others: Tensor) -> dict[str, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, others: Tensor,
+                keep: Tensor | None = None) -> dict[str, Tensor]:
         """Mean loss of the items: an answer of one word counts as much as a long thought.
 
         The softmax is over the tokens of the batch and ``others``, drawn at random: over all tokens it would cost more
@@ -299,7 +304,7 @@ class WordMeaningModel(nn.Module):
         Jean, S., et al. (2015). On using very large target vocabulary for neural machine translation. ACL.
         """
         ids, place = torch.unique(torch.cat([input_ids.flatten(), others]), return_inverse=True)
-        rows, place = self.rows(ids), place[: input_ids.numel()].view_as(input_ids)
+        rows, place = self.rows(ids, keep), place[: input_ids.numel()].view_as(input_ids)
         hidden = self.trunk(inputs_embeds=F.embedding(place, rows), attention_mask=attention_mask).last_hidden_state
         at = labels[:, 1:] != IGNORE
         loss = F.cross_entropy(F.linear(hidden[:, :-1][at], rows), place[:, 1:][at], reduction="none")
@@ -449,11 +454,13 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
     lengths = [len(example["input_ids"]) for example in examples[n:]]
     order = item_order(lengths, replace(params, steps=params.steps - n // params.batch_size))
     order = np.concatenate([np.arange(n), n + order])
-    pad = item_collate(E2LLMProcessor(tokenizer), None, {})
+    pad, needed = item_collate(E2LLMProcessor(tokenizer), None, {}), torch.from_numpy(taught.words.needed)
 
     def collate(batch: list[dict]) -> dict[str, Tensor]:
         drawn = torch.Generator().manual_seed(batch[0]["place"])  # by the place alone, as in item_collate
-        return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn)}
+        keep = torch.rand(len(tokenizer), generator=drawn) >= recipe.own_dropout
+        return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn),
+                             "keep": keep | needed}
 
     history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step,
                   use_cpu=use_cpu)
