@@ -22,9 +22,8 @@ class _OneStratum(ItemBuilder):
 
     stratum: str
 
-    def _scenario(self, label: str, zero_shot: bool) -> str:
-        texts = scenarios.zero_shot_scenarios(label, self.stratum)
-        return texts[self.rng.integers(len(texts))].text
+    def _stratum(self, zero_shot: bool) -> str:
+        return self.stratum
 
 
 def items_in_words(stratum: str, n: int, seed: int) -> dict[str, list[Item]]:

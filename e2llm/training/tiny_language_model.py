@@ -74,7 +74,7 @@ class TinyRecipe:
     n_items: int = 80_000
     drill_steps: int = 40
     n_replaced: int = 16_000
-    own_dropout: float = 0.0
+    own_dropout: float = 0.5
 
 
 def teachable(words: list[str]) -> np.ndarray:
@@ -205,8 +205,8 @@ class _Builder(ItemBuilder):
 
     texts: TaughtTexts
 
-    def _scenario(self, label: str, zero_shot: bool) -> str:
-        return self.texts.draw(label, self.rng)
+    def _scenario(self, label: str, stratum: str | None) -> scenarios.Scenario:
+        return scenarios.Scenario(self.texts.draw(label, self.rng), identity="", stratum=None)
 
 
 def taught_items(texts: TaughtTexts, words: list[str], n: int, seed: int | list[int]) -> list[Item]:
