@@ -183,7 +183,10 @@ class Perfect(torch.nn.Module):
     def __init__(self, processor: E2LLMProcessor, thought: str = f"{THINK}\nI hear it.\n{END_THINK}\n\n") -> None:
         super().__init__()
         self.ids, self.eos, self.size = processor.ids, processor.tokenizer.eos_token_id, len(processor.tokenizer)
-        self.thought, self.device = thought, torch.device("cpu")
+        self.thought, self.device, self.head = thought, torch.device("cpu"), torch.nn.Identity()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
 
     def classes(self, input_ids: torch.Tensor, eeg_features: torch.Tensor | None) -> list[int]:
         return [0] * len(input_ids) if eeg_features is None else eeg_features[:, 0, 0].int().tolist()
@@ -204,7 +207,7 @@ class Perfect(torch.nn.Module):
                 logits[row, -1, words[0]] = 20.0
             for t, word in enumerate(words[1 : 1 + input_ids.shape[1]] if past_key_values else []):
                 logits[row, t, word] = 20.0
-        return SimpleNamespace(logits=logits, past_key_values=cache)
+        return SimpleNamespace(logits=self.head(logits), past_key_values=cache)
 
 
 @pytest.fixture
