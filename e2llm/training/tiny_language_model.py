@@ -71,7 +71,7 @@ class TinyRecipe:
     layers: int = 3
     heads: int = 4
     meaning_width: int = 192
-    n_items: int = 80_000
+    n_items: int = 64_000
     drill_steps: int = 40
     n_replaced: int = 16_000
     own_dropout: float = 0.5
