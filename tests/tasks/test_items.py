@@ -30,6 +30,7 @@ from e2llm.tasks.items import (
 )
 from e2llm.tasks.segments import Segment, imagined_segments, predicted_claims, real_segments
 from e2llm.tasks.thought_parser import NoSalientFeature, parse
+from e2llm.tasks.wordings import MATCH_WORDINGS, ZERO_MATCH_WORDINGS
 from e2llm.training.stage2_alignment import alignment_items
 from e2llm.training.stage3_instruction import instruction_items, replay_items
 
@@ -70,22 +71,21 @@ def label_of(item) -> list[str]:
     return [INDEX["label"][window] for window in listed_windows(item)]
 
 
-def emotion_of_scenario() -> dict[str, str]:
-    return {text: label for label in SEED_VII.labels
-            for text in (*scenarios.training_scenarios(label), *scenarios.zero_shot_scenarios(label))}
-
-
-EMOTION_OF_SCENARIO = emotion_of_scenario()
+def scenario_emotions(item) -> list[str]:
+    """Emotions of the scenarios in a question: an identity begins with it ("fear/17")."""
+    return [identity.partition("/")[0] for identity in item.texts]
 
 
 def labels_in(text: str) -> set[str]:
     return set(SEED_VII.labels) & set(re.findall("[a-z]+", text))
 
 
-def without_scenario(text: str) -> tuple[str, str]:
-    """A text that begins with a scenario, as (label of the scenario, rest)."""
-    found = max((scenario for scenario in EMOTION_OF_SCENARIO if text.startswith(scenario)), key=len)
-    return EMOTION_OF_SCENARIO[found], text.removeprefix(found)
+def without_scenarios(item) -> str:
+    """What is asked, without the scenarios that it is asked of."""
+    text = text_of(item)
+    if "match" in item.kind:
+        return text[max(text.rfind(form) for form in (*MATCH_WORDINGS, *ZERO_MATCH_WORDINGS)) :]
+    return text[: text.index("A: ")] if "choose" in item.kind else text
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,10 +154,9 @@ def test_the_words_of_a_question_say_nothing_about_the_answer(kind):
 
 @pytest.mark.parametrize("kind", ["match", "zero_match"])
 def test_the_scenario_says_nothing_about_where_it_fits(kind):
-    parts = [(without_scenario(text_of(item)), item.answer) for item in build(6).draw(kind, 1500)]
-    assert independent([(label, answer) for (label, _), answer in parts])
-    if kind == "match":
-        assert independent([(form, answer) for (_, form), answer in parts])
+    items = build(6).draw(kind, 1500)
+    assert independent([(*scenario_emotions(item), item.answer) for item in items])
+    assert independent([(without_scenarios(item), item.answer) for item in items])
 
 
 def test_the_question_of_a_ranking_says_nothing_about_the_order():
@@ -167,12 +166,9 @@ def test_the_question_of_a_ranking_says_nothing_about_the_order():
 
 def test_the_scenarios_to_choose_from_say_nothing_about_the_choice():
     items = build(6).draw("zero_choose", 1500)
-    shown = [re.findall(r"[ABC]: (.+?)(?= [ABC]: |$)", text_of(item)) for item in items]
-    assert all(len(set(map(EMOTION_OF_SCENARIO.get, texts))) == 3 and None not in map(EMOTION_OF_SCENARIO.get, texts)
-               for texts in shown)
+    assert all(len(set(scenario_emotions(item))) == 3 for item in items)
     for place in range(3):
-        assert independent([(EMOTION_OF_SCENARIO[texts[place]], item.answer) for texts,
-                            item in zip(shown, items, strict=True)])
+        assert independent([(scenario_emotions(item)[place], item.answer) for item in items])
 
 
 def words_to_select(item) -> list[str]:
@@ -208,14 +204,11 @@ def test_permuted_labels_change_no_question():
 def test_no_question_about_eeg_names_a_label_or_a_measurement(kind):
     words = {*SEED_VII.labels, *BANDS, *REGIONS, "asymmetry", "slope", "frequency", "artefact"}
     for item in build(7).draw(kind, 300):
-        text = text_of(item)
+        text = without_scenarios(item)
         if kind == "select":  # its words are the options, the right one is anywhere
             text = re.sub(r"[ABC]: \w+", "", text)
-        if "choose" in kind or "match" in kind:
-            for scenario in EMOTION_OF_SCENARIO:
-                text = text.replace(scenario, "")
         assert not words & set(re.findall(r"[a-z]+", text.lower())), text
-        assert text.count("#") == len(item.windows)
+        assert text_of(item).count("#") == len(item.windows)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -234,11 +227,10 @@ def test_right_answers_of_one_segment_and_of_scenarios():
             assert [item.answer] == label_of(item) and item.options == list(SEED_VII.labels)
     for kind in ("match", "zero_match"):
         for item in builder.draw(kind, 100):
-            wanted, labels = without_scenario(text_of(item))[0], label_of(item)
-            assert len(set(labels)) == 3 and labels["ABC".index(item.answer)] == wanted
+            labels = label_of(item)
+            assert len(set(labels)) == 3 and [labels["ABC".index(item.answer)]] == scenario_emotions(item)
     for item in builder.draw("zero_choose", 100):
-        chosen = re.search(rf"{item.answer}: (.+?)(?= [ABC]: |$)", text_of(item)).group(1)
-        assert [EMOTION_OF_SCENARIO[chosen]] == label_of(item)
+        assert [scenario_emotions(item)["ABC".index(item.answer)]] == label_of(item)
     for item in builder.draw("select", 100):
         assert [EMOTION_OF_WORD[words_to_select(item)["ABC".index(item.answer)]]] == label_of(item)
     for item in builder.draw("describe", 100):
@@ -395,7 +387,7 @@ def zero_shot_forms() -> set[str]:
     builder = build(13)
     forms = {text_of(item).replace("#", "").strip() for item in builder.draw("zero_predict", 50)}
     for item in builder.draw("zero_match", 50):
-        forms.add(without_scenario(text_of(item))[1].split("A: #")[0].strip())
+        forms.add(without_scenarios(item).split("A: #")[0].strip())
     for item in builder.draw("zero_choose", 50):
         forms.add(text_of(item).replace("#", "").split("A: ")[0].strip())
     assert len(forms) == 4 + 3 + 2
@@ -436,7 +428,7 @@ def test_text_items_show_every_task_in_words():
     assert not any(item.windows or "#" in text_of(item) for item in items)
     for item in items:
         if item.kind == "scenario":
-            assert without_scenario(text_of(item))[0] == item.answer
+            assert scenario_emotions(item) == [item.answer]
 
 
 def test_items_survive_a_file(tmp_path):
@@ -549,13 +541,13 @@ def spoken(item, predicted_evidence: list[Segment], rng: np.random.Generator) ->
         order = ["ABCD"[i] for i in np.argsort(values)[::-1]]
         return " > ".join(order) if item.kind == "rank" else order[0]
     if item.kind in ("match", "zero_match"):
-        fits = [segment.label == without_scenario(text_of(item))[0] for segment in predicted_evidence]
+        fits = [[segment.label] == scenario_emotions(item) for segment in predicted_evidence]
     elif item.kind == "describe":
         fits = [sum(str(claim) in option for claim in first.claims) + 3 * (first.label in option)
                 for option in item.options]
     else:
-        shown = re.findall(r"[ABC]: (.+?)(?= [ABC]: |$)", text_of(item))
-        fits = [{**EMOTION_OF_WORD, **EMOTION_OF_SCENARIO}[text] == first.label for text in shown]
+        shown = scenario_emotions(item) or [EMOTION_OF_WORD[word] for word in words_to_select(item)]
+        fits = [emotion == first.label for emotion in shown]
     return item.options[int(np.argmax(np.array(fits) + 0.5 * luck))]
 
 
