@@ -4,7 +4,7 @@ An encoder turns four seconds of EEG into tokens. A small projector maps these t
 model. The language model first states measured evidence ("occipital alpha low"), then names an emotion. Every such
 claim is compared with the signal, and every score stands beside its chance level and its controls.
 
-The whole pipeline, on simulated EEG. It needs no download and takes about ten minutes on two cores::
+The whole pipeline, on simulated EEG. It needs no download and takes about six minutes on two cores::
 
     import e2llm
 
@@ -13,7 +13,7 @@ The whole pipeline, on simulated EEG. It needs no download and takes about ten m
     split_settings = {"protocol": "joint"}  # the test part has subjects and clips that no training sees
     e2llm.train_encoder(run, e2llm.open_dataset(run, split_settings), split_settings)  # stage 1
     dataset = e2llm.open_dataset(run)  # now with the evidence that the encoder predicts
-    e2llm.make_language_model(run, dataset)  # trained from text alone
+    e2llm.make_language_model(run, dataset)  # loads e2llm-tiny, which was taught from text alone
     e2llm.align(run, dataset)  # stage 2: the projector
     e2llm.instruct(run, dataset)  # stage 3: the adapter; the model learns to give reasons
     print(e2llm.readable(e2llm.evaluate(run, dataset)["tier_1"]))  # scores, intervals, baselines, controls
