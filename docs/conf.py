@@ -82,7 +82,8 @@ def _list_modules() -> None:
 def _skip_inherited(app, what: str, name: str, obj: object, skip: bool, options) -> bool | None:
     """Leave out what a class takes from a library and does not document anew."""
     home = getattr(inspect.unwrap(obj) if callable(obj) else obj, "__module__", None)
-    return True if isinstance(home, str) and not home.startswith("e2llm") and what == "class" else None
+    foreign = isinstance(home, str) and not home.startswith("e2llm")
+    return True if foreign and (what == "class" or inspect.isclass(obj) or inspect.isroutine(obj)) else None
 
 
 def _link_lessons(app, page: str, source: list[str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import welch
+import scipy  # its parts load when they are used
 
 from ..core.bands import BANDS
 from .preprocessing import Windows, write_windows
@@ -68,7 +68,7 @@ def summarize(windows: Windows) -> SpectrumSummary:
     for subject in dict.fromkeys(subjects):
         rows = np.flatnonzero(subjects == subject)
         rows = rows[:: -(-len(rows) // _MAX_WINDOWS)]
-        frequencies, density = welch(windows.data[rows], windows.sfreq, nperseg=int(2 * windows.sfreq), axis=-1)
+        frequencies, density = scipy.signal.welch(windows.data[rows], windows.sfreq, nperseg=int(2 * windows.sfreq), axis=-1)
         density = density.mean(axis=0)
         power = 10 * np.log10(density[:, (frequencies >= low) & (frequencies < high)].sum(axis=-1))
         shown = (frequencies >= _RANGE_HZ[0]) & (frequencies <= _RANGE_HZ[1])

@@ -6,8 +6,8 @@ the same resampled people are in :mod:`e2llm.evaluation.person_bootstrap`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -165,52 +165,6 @@ def accuracy(correct: np.ndarray, chance: np.ndarray, subjects: np.ndarray, seed
     """
     return Score(*ratio_over_subjects(correct, np.ones(len(correct)), subjects, seed), float(np.mean(chance)),
                  len(correct))
-
-
-def crossed_accuracy(correct: np.ndarray, chance: np.ndarray, *factors: Sequence[Sequence[str]]) -> Score:
-    """Accuracy of items with an interval that counts several crossed sources of luck: people, clips, texts.
-
-    Items that share anything (a person, one of their clips, one of their texts) may be right or wrong together; items
-    that share nothing are independent. So the variance of the mean is the sum of the products of the errors of all
-    pairs that share something, divided by the share of pairs that share nothing, as the errors add up to zero. It is
-    never taken smaller than that of one factor alone. The interval is that of Student's t, whose degrees of freedom
-    are one less than the fewest members of a factor.
-
-    The pigeonhole bootstrap of :func:`crossed_interval` would not do here. It counts the luck of the single item
-    2^r - 1 times for r factors, and an item has one answer: with people, clips and texts its intervals were 1.2 to 2.8
-    times as wide, and held the truth in 98 to 100 of 100 simulated experiments.
-
-    Parameters
-    ----------
-    correct : ndarray of bool, shape (n,)
-        Whether each answer is right.
-    chance : ndarray of float, shape (n,)
-        One over the number of options of each item.
-    *factors : sequence of sequences of str, each of length n
-        Which members of a factor every item holds: ``[["ann"], ["ben"], …]``, ``[["clip 1", "clip 7"], …]``. A factor
-        of which no item holds any is left out; one member gives an interval from 0 to 1, as does an experiment in
-        which all items share something.
-
-    References
-    ----------
-    Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238 (several factors); Aronow, Samii & Assenova 2015, Polit.
-    Anal. 23:564 (several members a factor); Owen 2007, Ann. Appl. Stat. 1:386 (the pigeonhole bootstrap).
-    """
-    correct = np.asarray(correct, dtype=float)
-    value, n = float(correct.mean()), len(correct)
-    score = Score(value, 0.0, 1.0, float(np.mean(chance)), n)
-    from sklearn.preprocessing import MultiLabelBinarizer
-
-    held = [MultiLabelBinarizer(sparse_output=True).fit_transform(members) for members in factors if any(members)]
-    alike = [(member @ member.T).toarray() > 0 for member in held]
-    fewest = min(member.shape[1] for member in held)
-    pairs = [*alike, np.logical_or.reduce([*alike, np.eye(n, dtype=bool)])]
-    if fewest < 2 or pairs[-1].all():
-        return score
-    error = correct - value
-    variance = max(float(error @ together @ error) / n**2 / (1 - together.mean()) for together in pairs)
-    half = scipy.stats.t.ppf(0.975, fewest - 1) * np.sqrt(max(variance, 0.0))
-    return replace(score, low=max(value - half, 0.0), high=min(value + half, 1.0))
 
 
 def mean_over_subjects(values: np.ndarray, chance: float, n: int, seed: int = 0) -> Score:

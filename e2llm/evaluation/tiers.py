@@ -28,11 +28,11 @@ from .metrics import (
     balanced_accuracy,
     classification,
     compare_models,
-    crossed_accuracy,
     over_seeds,
     per_subject,
     score_row,
 )
+from .person_bootstrap import crossed_accuracy
 
 TIER_2 = ("describe", "select", "compare", "rank", "match")
 TIER_3 = ("zero_predict", "zero_match", "zero_choose")
@@ -332,7 +332,7 @@ def item_score(rows: pd.DataFrame, seed: int = 0) -> tuple[Score, dict]:
     -------
     score : Score
         Its interval holds for other people, other clips, other scenario texts and other items of these
-        (:func:`e2llm.evaluation.metrics.crossed_accuracy`).
+        (:func:`e2llm.evaluation.person_bootstrap.crossed_accuracy`).
     more : dict
         ``people low`` and ``people high``: the interval for other people and the very same items.
     """

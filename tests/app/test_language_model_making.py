@@ -35,7 +35,8 @@ def fetched(tmp_path, monkeypatch):
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(tokens), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                          intermediate_size=32)).save_pretrained(folder)
-    (folder / "frequency_dictionary_en_82_765.txt").write_text("the 9\nrest 8\nfear 7\nhouse 6\n", encoding="utf-8")
+    listed = folder / "frequency_dictionary_en_82_765.txt"
+    listed.write_text("the 9\nrest 8\nfear 7\nhouse 6\nzugzwang 5\n", encoding="utf-8")
     monkeypatch.setattr(making, "require", lambda name: folder)
     monkeypatch.setattr(making, "BATCH", 4)
     monkeypatch.setattr(making, "SAVE_STEPS", 2)

@@ -16,7 +16,8 @@ from e2llm.core.montage import REGIONS
 from e2llm.data.dataset import Corpus
 from e2llm.evaluation import tiers
 from e2llm.evaluation.controls import EEGInput, Role, controls_at_chance
-from e2llm.evaluation.metrics import accuracy, crossed_accuracy
+from e2llm.evaluation.metrics import accuracy
+from e2llm.evaluation.person_bootstrap import crossed_accuracy
 from e2llm.evaluation.tiers import TIER_2, TIER_3, Answers, ablation_rows, item_seed_spread, readable, tiers_2_and_3
 from e2llm.models.inference import InferenceEngine
 from e2llm.tasks.scenarios import STRATA

@@ -77,7 +77,7 @@ def test_an_edit_of_the_equalized_signal_is_the_equalized_edited_signal(corpus, 
 
 def test_tokens_of_edited_windows_stand_in_the_order_of_the_edits(corpus, augmented):
     edits = augmented.edits[::-7]
-    tokens = encode_edited(_Power(), corpus, edits, chunk=4)
+    tokens = encode_edited(_Power(), corpus, edits)
     plain = _Power()(corpus.equalize(band_edited(corpus, edits), None)).flatten(2).numpy()
     np.testing.assert_allclose(tokens, plain, atol=1e-4)
 
