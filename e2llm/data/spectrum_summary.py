@@ -68,7 +68,8 @@ def summarize(windows: Windows) -> SpectrumSummary:
     for subject in dict.fromkeys(subjects):
         rows = np.flatnonzero(subjects == subject)
         rows = rows[:: -(-len(rows) // _MAX_WINDOWS)]
-        frequencies, density = scipy.signal.welch(windows.data[rows], windows.sfreq, nperseg=int(2 * windows.sfreq), axis=-1)
+        length = int(2 * windows.sfreq)
+        frequencies, density = scipy.signal.welch(windows.data[rows], windows.sfreq, nperseg=length, axis=-1)
         density = density.mean(axis=0)
         power = 10 * np.log10(density[:, (frequencies >= low) & (frequencies < high)].sum(axis=-1))
         shown = (frequencies >= _RANGE_HZ[0]) & (frequencies <= _RANGE_HZ[1])
