@@ -18,11 +18,11 @@ from typing import Any
 import mne
 import numpy as np
 import pandas as pd
+import scipy  # its parts load when they are used
 import yaml
 from joblib import Parallel, delayed
 from scipy import fft
 from scipy.io import savemat
-from scipy.signal import welch
 
 from ..core.bands import BANDS
 from ..core.labels import SEED_VII
@@ -268,7 +268,7 @@ def _gains(person: Person, levels_db: np.ndarray, signal: np.ndarray) -> np.ndar
     """
     n_windows, n = len(levels_db), int(WINDOW_S * SFREQ)
     cut = signal[:, : n_windows * n].reshape(len(signal), n_windows, n).swapaxes(0, 1)
-    hz, measured = welch(cut, SFREQ, nperseg=n // 2, detrend=False)  # as the features measure it
+    hz, measured = scipy.signal.welch(cut, SFREQ, nperseg=n // 2, detrend=False)  # as the features measure it
     inside = np.stack([(hz >= low) & (hz < high) for low, high in BANDS.values()])
     planned = _spectrum(person, hz) @ inside.T * 10 ** (levels_db / 10)
     filters = _band_filters(hz)
