@@ -55,6 +55,7 @@ class Elsewhere:
     about: str
     steps: str
 
+
 @dataclass(frozen=True)
 class Bundled:
     """Files that are a part of this package, beside this module; their :data:`CARD` has their checksums."""
