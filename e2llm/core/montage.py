@@ -11,6 +11,8 @@ import mne
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from .channel_names import shared_reference, site_of, sites_subtracted
+
 # Order of the SEED-VII recordings (its "Channel Order.xlsx").
 SEED_CHANNELS: tuple[str, ...] = (
     "FP1", "FPZ", "FP2", "AF3", "AF4", "F7", "F5", "F3", "F1", "FZ", "F2", "F4", "F6", "F8", "FT7", "FC5", "FC3", "FC1",
@@ -49,11 +51,8 @@ FRONTAL_PAIRS: tuple[tuple[str, str], ...] = (("F3", "F4"), ("F7", "F8"), ("AF3"
 @lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """Standard upper-case name of a channel: ``"EEG T3-Ref"`` gives ``"T7"``, ``"Fp1"`` gives ``"FP1"``."""
-    words = name.upper().replace("EEG", " ").replace("_", " ").split()
-    stem = words[0].rstrip(".") if words else ""  # "Fc5." is PhysioNet's spelling
-    for reference in _REFERRED_TO:
-        stem = stem.removesuffix(f"-{reference}")
-    return SYNONYMS.get(stem, stem)
+    site = site_of(name)
+    return SYNONYMS.get(site, site)
 
 
 @lru_cache(maxsize=1)
@@ -73,10 +72,10 @@ def known_channels(names: list[str]) -> list[str]:
 
 def bipolar_pair(name: str) -> tuple[str, str] | None:
     """Sites that a bipolar derivation subtracts: ``"EEG Fp1-F7"`` gives ``("FP1", "F7")``, any other name None."""
-    words = name.upper().replace("EEG", " ").replace("_", " ").split()
-    sites = [canonical(part) for part in "".join(words).split("-")]
+    pair = sites_subtracted(name)
+    sites = tuple(map(canonical, pair)) if pair else ()
     known = {*_standard_positions()["ch_pos"], *_REFERENCES}
-    if len(sites) != 2 or sites[1] in _REFERRED_TO or not set(sites) <= known:
+    if not sites or sites[1] in _REFERRED_TO or not set(sites) <= known:
         return None
     return sites[0], sites[1]
 
@@ -149,6 +148,9 @@ def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] |
     known = set(known_channels(names))
     bipolar = tuple(name for name in names if name not in known and bipolar_pair(name))
     places = {name: canonical(name) for name in names if name in known}
+    if shared_reference(names) and (pairs := {name: bipolar_pair(name) for name in bipolar}):
+        places |= {name: pair[0] for name, pair in pairs.items() if pair}
+        known, bipolar = set(places), ()
     usable = {name: np.asarray(xyz, dtype=float) for name, xyz in (positions or {}).items() if name in names
               and np.isfinite(xyz).all()}
     usable = {name: xyz for name, xyz in usable.items() if np.linalg.norm(xyz) > 0 and name not in bipolar}

@@ -7,7 +7,10 @@ problems of its files before any signal is processed. Each lives in a module of 
 from __future__ import annotations
 
 import inspect
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .base import Source, SourceError
 from .bids import BIDSFolder
@@ -39,7 +42,62 @@ def open_source(kind: str, root: str | Path, **options) -> Source:
     """
     if kind not in SOURCES:
         raise SourceError(f"Unknown data source '{kind}' (known: {', '.join(SOURCES)}).")
-    known = [name for name in inspect.signature(SOURCES[kind]).parameters if name != "root"]
+    known = _options_of(kind)
     if unknown := sorted(set(options) - set(known)):
         raise SourceError(f"Data source '{kind}' has no option {', '.join(unknown)} (known: {', '.join(known)}).")
-    return SOURCES[kind](root, **options)
+    converted = {name: _converted(kind, name, value, known[name]) for name, value in options.items()}
+    return SOURCES[kind](Path(root).expanduser(), **converted)
+
+
+def parse_options(kind: str, text: str) -> dict[str, Any]:
+    """Options of a source from one line, split as a shell does: ``session=01 labels="[happy, very sad]"``.
+
+    A value is read as what the source's class takes: text stays as it is written, a list may be written with brackets
+    and commas or without.
+
+    Parameters
+    ----------
+    kind : str
+        Key of :data:`SOURCES`.
+    text : str
+        The line; empty: no options.
+
+    Raises
+    ------
+    SourceError
+        If a word is not ``option=value``; the rest is checked by :func:`open_source`.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise SourceError(f"The options {text!r} cannot be split into words ({error}): close the quote.") from None
+    pairs = [word.partition("=") for word in words]
+    if wrong := [name for name, equals, _ in pairs if not equals or not name.isidentifier()]:
+        raise SourceError(f"{wrong[0]!r} in the options of '{kind}' is not option=value: write name=value, and quote a "
+                          "value with blanks.")
+    return {name: value for name, _, value in pairs}
+
+
+def _options_of(kind: str) -> dict[str, inspect.Parameter]:
+    return {name: one for name, one in inspect.signature(SOURCES[kind]).parameters.items() if name != "root"}
+
+
+def _converted(kind: str, name: str, value: Any, declared: inspect.Parameter) -> Any:
+    """A value as the source's class takes it; text becomes a number or a list of texts where that is declared."""
+    wanted = str(declared.annotation)
+    if wanted.startswith("Sequence"):
+        values = value.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(value, str) else value
+        if not isinstance(values, Iterable):
+            values = [value]
+        return tuple(text for one in values if (text := str(one).strip().strip("'\"")))
+    if wanted.startswith(("int", "float")):
+        if value is None or value == "":
+            return declared.default
+        try:
+            number = float(value)
+            return int(value) if wanted.startswith("int") else number
+        except (TypeError, ValueError):
+            raise SourceError(f"Data source '{kind}': {name} = {value!r} is not a number.") from None
+    if "Path" in wanted:
+        return Path(value).expanduser() if value else None
+    return str(value)

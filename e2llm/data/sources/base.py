@@ -15,8 +15,10 @@ from typing import Protocol
 import mne
 import numpy as np
 
+from ...core.channel_names import foreign_names
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match, match_channels
+from .edf_header import read_edf_header
 
 
 class RecordingError(Exception):
@@ -25,6 +27,32 @@ class RecordingError(Exception):
 
 class SourceError(Exception):
     """A data source that cannot be used at all; the message names file, fact and remedy."""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """What is wrong, or may be wrong, with a recording.
+
+    Parameters
+    ----------
+    severity : str
+        ``refuse``: the recording is left out. ``drop``: a trial, or windows of it, are left out. ``warn``: it is used.
+    rule : str
+        Short name of the check.
+    fact, remedy : str
+        Halves of a sentence: what was seen, and what to do.
+    windows : int
+        Number of windows that are left out for it.
+    """
+
+    severity: str
+    rule: str
+    fact: str
+    remedy: str
+    windows: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.fact}: {self.remedy}."
 
 
 @dataclass(frozen=True)
@@ -94,38 +122,61 @@ class Source(Protocol):
         """Trials of one recording, one in memory at a time."""
 
 
-# Files that belong to a header file.
-_COMPANIONS = {
-    ".vhdr": "a BrainVision recording is a .vhdr, a .vmrk and a .eeg file",
-    ".ahdr": "a BrainVision recording is an .ahdr, an .amrk and an .eeg file",
-    ".set": "an EEGLAB recording may be a .set file with an .fdt file",
-    ".cdt": "a Curry recording is a .cdt file with its .dpa or .dpo file",
-    ".dat": "a Curry recording is a .dat, a .dap and an .rs3 file",
-    ".lay": "a Persyst recording is a .lay and a .dat file",
+# Files that belong to a header file, and formats that MNE does not read: what to do.
+_REMEDIES = {
+    ".vhdr": "A BrainVision recording is a .vhdr, a .vmrk and a .eeg file: copy all of them, under the names that the "
+             "header file holds",
+    ".ahdr": "A BrainVision recording is an .ahdr, an .amrk and an .eeg file: copy all of them, under the names that "
+             "the header file holds",
+    ".cdt": "A Curry recording is a .cdt file with its .dpa or .dpo file: copy all of them",
+    ".lay": "A Persyst recording is a .lay and a .dat file: copy all of them",
+    ".mat": "A .mat file has no layout that is known for EEG: read it with scipy.io.loadmat and save it as FIF "
+            "(mne.io.RawArray), or use the source of its dataset",
+    ".csv": "A table of samples says neither rate nor unit: make an mne.io.RawArray of it and save it as FIF",
+    ".npy": "An array has neither names nor rate: make an mne.io.RawArray of it and save it as FIF",
 }
+_SET_IN_TWO = ("An EEGLAB recording may be a .set file with an .fdt file: copy all of them, under the names that the "
+               "header file holds")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def open_raw(path: Path) -> mne.io.BaseRaw:
-    """Open any file that MNE reads, without its signal; RecordingError names file, reason and missing companions."""
+    """Open any file that MNE reads, without its signal; RecordingError names file, reason and remedy."""
     try:
         if path.suffix.lower() in (".vhdr", ".ahdr"):
             _check_brainvision(path)
-        return mne.io.read_raw(path, preload=False, verbose="error")
+        raw = _read_raw(path)
     except Exception as error:
         raise RecordingError(why_unread(path, error)) from None
+    header = read_edf_header(path)
+    if header is not None and header.gaps:
+        at, length = header.gaps[0]
+        raise RecordingError(f"{path} has {len(header.gaps)} gaps, the first of {length:g} s at {at:g} s: save its "
+                             "continuous parts as files of their own, for times after a gap would name other signal.")
+    return raw
+
+
+def _read_raw(path: Path) -> mne.io.BaseRaw:
+    try:
+        return mne.io.read_raw(path, preload=False, verbose="error")
+    except Exception as error:
+        if "latin1" not in str(error) and not isinstance(error, UnicodeDecodeError):
+            raise
+        return mne.io.read_raw(path, preload=False, encoding="latin1", verbose="error")
 
 
 def _check_brainvision(path: Path) -> None:
     """Refuse lost companions of a header: MNE reads a recording without its markers and does not warn."""
-    named = re.findall(r"^(?:DataFile|MarkerFile)\s*=\s*(.+?)\s*$", path.read_text(encoding="utf-8", errors="replace"),
-                       re.MULTILINE)
-    for name in named:
-        if not (path.parent / name.replace("$b", path.stem)).is_file():
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for key, name in re.findall(r"^(DataFile|MarkerFile)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE):
+        if not name and key == "DataFile":
+            raise FileNotFoundError("its header names no DataFile")
+        if name and not (path.parent / name.replace("$b", path.stem)).is_file():
             raise FileNotFoundError(f"its header names {name}, which is not in its folder")
 
 
 def why_unread(path: Path, error: Exception) -> str:
-    """Why MNE cannot read a file, in one sentence, and which files belong together.
+    """Why MNE cannot read a file, in one sentence, and what to do.
 
     Parameters
     ----------
@@ -135,9 +186,35 @@ def why_unread(path: Path, error: Exception) -> str:
         What MNE raised.
     """
     fact = " ".join(str(error).split()) or type(error).__name__
-    whole = _COMPANIONS.get(path.suffix.lower(), "")
-    remedy = f" {whole[:1].upper()}{whole[1:]}: copy all of them, under the names that the header file holds."
-    return f"{path} cannot be read by MNE ({fact}).{remedy if whole else ''}"
+    remedy = _remedy(path, path.suffix.lower(), fact)
+    return f"{path} cannot be read by MNE ({fact.removesuffix('.')}).{f' {remedy}.' if remedy else ''}"
+
+
+def _remedy(path: Path, suffix: str, fact: str) -> str:
+    """What to do about a file of this format, as far as it is certain."""
+    if not path.exists():
+        return "It is not there: correct the path"
+    if path.is_dir() and (suffix == ".mff" or not suffix):
+        return "Install what MNE asks for" if suffix else "It is a folder: give a file, or a folder that is a format"
+    begins = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(132)
+    if suffix == ".set" and (begins.startswith(_HDF5) or b"MATLAB 7.3" in begins):
+        return "It is saved as MATLAB 7.3: save it in EEGLAB with version 7 or 6, or install what MNE asks for"
+    if suffix == ".set":
+        return _SET_IN_TWO if ".fdt" in fact else ""
+    if suffix == ".dat":
+        is_curry = any(path.with_suffix(other).exists() for other in (".dap", ".rs3", ".DAP", ".RS3"))
+        if is_curry:
+            return "A Curry recording is a .dat, a .dap and an .rs3 file: copy all of them"
+        if begins[:1] == b"\x80":
+            return ("It is a pickle, as DEAP distributes it, which may run code when it is opened: save its arrays as "
+                    "FIF (mne.io.RawArray) yourself")
+        return "No file beside it says what the .dat holds: copy the header, or save it as FIF"
+    if suffix == ".eeg" and (header := path.with_suffix(".vhdr")).exists():
+        return f"It holds the samples of a BrainVision recording: give its header {header.name}"
+    return _REMEDIES.get(suffix, "")
 
 
 def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) -> Match:
@@ -155,7 +232,7 @@ def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) 
     Raises
     ------
     RecordingError
-        If no channel has a place, or two have the same.
+        If no channel has a place, two have the same, or the names are those of another system.
     """
     picks = mne.pick_types(raw.info, eeg=True, exclude=())
     names = [raw.ch_names[i] for i in picks]
@@ -165,13 +242,22 @@ def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) 
         if match.bipolar:
             fact = f"has bipolar derivations only ({', '.join(match.bipolar[:4])}), which lie at no place on the head"
         elif not names:
-            fact = f"has no channel of type EEG (has {raw.ch_names[:6]})"
+            units = {raw._orig_units.get(name, "") for name in raw.ch_names[:6]} - {""}
+            units_said = f", in {', '.join(sorted(units))}" if units else ""
+            fact = f"has no channel of type EEG (has {raw.ch_names[:6]}{units_said})"
         raise RecordingError(f"{path} {fact}: rename its channels, or use referential recordings.")
+    by_name = [name for name in match.places if name not in match.by_position]
+    if foreign := foreign_names(raw.ch_names, by_name):
+        raise RecordingError(f"{path} numbers its channels by itself: {', '.join(foreign[:6])} look like names of the "
+                             "10-20 system and lie elsewhere; rename all channels to 10-05 names.")
     if match.doubled:
         raise RecordingError(f"{path} has more than one channel at {', '.join(match.doubled)}: keep one of each.")
     return match
 
 
+# Annotations by the convention of MNE ("BAD_blink"), and breaks as EEGLAB and BrainVision write them.
+_BAD = re.compile(r"(bad|edge)(?![a-z])", re.IGNORECASE)
+_BREAK = re.compile(r"boundary$|New Segment/", re.IGNORECASE)
 _PIECE = 2**14  # samples that MNE reads at a time, in double precision
 
 
@@ -207,6 +293,34 @@ class Stretch:
                                  f"{last / sfreq:g} s of the recording; correct the times.")
         self.raw, self.picks, self.path, self.first = raw, list(match.places), path, first
         self.shape = (len(self.picks), end - first)
+
+    @property
+    def lost(self) -> list[tuple[float, float, str]]:
+        """Start and stop in seconds of the stretch, and name, of what the file marks as bad or as a break."""
+        sfreq = self.raw.info["sfreq"]
+        zero, seconds = self.first / sfreq, self.shape[1] / sfreq
+        found = []
+        for note in self.raw.annotations:
+            # Times of annotations count from the first sample that the file's maker saved.
+            start = float(note["onset"]) - (self.raw.first_time if self.raw.annotations.orig_time else 0.0) - zero
+            stop, name = start + float(note["duration"]), str(note["description"])
+            is_break = bool(_BREAK.match(name)) and start > 0
+            if (_BAD.match(name) or is_break) and start < seconds and (stop > 0 or is_break):
+                found.append((max(start, 0.0), min(max(stop, start + 1 / sfreq), seconds), name))
+        return found
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the file's header says: lowest ``rate`` of the channels in Hz, their ``units``, records lost (share)."""
+        units = {unit for name in self.picks if (unit := self.raw._orig_units.get(name))}
+        header = read_edf_header(self.path)
+        if header is None:
+            return {"units": units}
+        rates = [rate for name in self.picks if (rate := header.rate_of(name))]
+        units = {unit for name in self.picks if (unit := header.unit_of(name)) is not None} or units
+        lost = 1 - header.found / header.stated if header.stated > 0 else 0.0
+        return {"units": units, "rate": min(rates, default=self.raw.info["sfreq"]), "lost": lost,
+                "seconds": header.stated * header.record_s}
 
     def __getitem__(self, where) -> np.ndarray:
         """Index it as an array; of ``[:, start:stop]`` only that span is read, of anything else all."""

@@ -26,6 +26,7 @@ from .base import (
     place_channels,
     why_unread,
 )
+from .tables import refuse_look_alikes
 
 _EXTENSIONS = (".edf", ".EDF", ".bdf", ".vhdr", ".set", ".fif")
 _MISSING = ("", "n/a", "N/A")
@@ -102,6 +103,8 @@ class BIDSFolder(Source):
         if absent := sorted(set(self.labels) - {event.label for event in found}):
             raise SourceError(f"No event of {self.root} has the label {', '.join(absent)} in column '{label_column}': "
                               "correct 'labels'.")
+        refuse_look_alikes(self.root, "label", (event.label for event in found))
+        refuse_look_alikes(self.root, "subject", people)
         self.label_set = plain_labels(self._name(), [event.label for event in found])
         self._number()
 
@@ -215,14 +218,26 @@ class BIDSFolder(Source):
     def _open(self, recording: Recording) -> tuple[mne.io.BaseRaw, Match]:
         if recording.name in self._faults:
             raise RecordingError(self._faults[recording.name])
+        open_raw(recording.path)  # refuses what mne-bids reads without a word
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                raw = mne_bids.read_raw_bids(self.paths[recording.name], verbose="error")
+                raw = self._read(self.paths[recording.name])
         except Exception as error:
             raise RecordingError(why_unread(recording.path, error)) from None
+        own = [i for i, name in enumerate(raw.annotations.description) if name in self.label_set.labels]
+        raw.annotations.delete(own)  # trials, by whatever name: none of them marks a bad stretch
         match = self.matches[recording.name] = place_channels(raw, recording.path, self.within_mm)
         return raw, match
+
+    @staticmethod
+    def _read(path: mne_bids.BIDSPath) -> mne.io.BaseRaw:
+        try:
+            return mne_bids.read_raw_bids(path, verbose="error")
+        except Exception as error:
+            if "latin1" not in str(error) and not isinstance(error, UnicodeDecodeError):
+                raise
+            return mne_bids.read_raw_bids(path, {"encoding": "latin1"}, verbose="error")
 
     def check(self, recording: Recording) -> list[str]:
         """EEG channels of one recording that have a place on the head; raises RecordingError if it cannot be used."""

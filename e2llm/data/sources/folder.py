@@ -10,6 +10,7 @@ import pandas as pd
 from ...core.labels import plain_labels
 from ...core.montage import NEAR_MM, Match
 from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
+from .tables import read_table, refuse_look_alikes, saved_as
 
 _NEEDED = ("file", "subject", "session", "label")
 _OPTIONAL = ("start", "stop", "clip", "context")
@@ -28,8 +29,8 @@ class LabelledFolder(Source):
     root : path
         Folder of the files.
     table : path, optional
-        CSV with columns ``file, subject, session, label`` and, optionally, ``start, stop`` (seconds), ``clip``,
-        ``context``; default ``root/labels.csv``.
+        CSV or spreadsheet with columns ``file, subject, session, label`` and, optionally, ``start, stop`` (seconds),
+        ``clip``, ``context``; default ``root/labels.csv``. Separator and encoding are recognized.
     subjects : int, optional
         Use only the first so many subjects of the table.
     within_mm : float
@@ -39,7 +40,8 @@ class LabelledFolder(Source):
     Raises
     ------
     SourceError
-        If the table is missing, lacks a column, contradicts itself, or names files that are not there.
+        If the table is missing, lacks a column, contradicts itself, names files that are not there, or has people or
+        labels whose names differ only in case or blanks.
     """
 
     def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None,
@@ -49,12 +51,14 @@ class LabelledFolder(Source):
         if not self.table_path.is_file():
             raise SourceError(f"{self.table_path} is missing: write a table with columns {', '.join(_NEEDED)}.")
         rows = self._read_table()
-        absent = [name for name in dict.fromkeys(rows["file"]) if not (self.root / name).is_file()]
+        absent = [name for name in dict.fromkeys(rows["file"]) if not (self.root / name).exists()]
         if absent:
             raise SourceError(f"{self.table_path} names {absent[:3]}, which are not in {self.root}: correct the table.")
+        for what in ("subject", "label"):
+            refuse_look_alikes(self.table_path, what, rows[what])
         if subjects is not None:
             rows = rows[rows["subject"].isin(rows["subject"].unique()[:subjects])]
-        self.rows = rows.reset_index(drop=True)
+        self.rows = rows.reset_index(names="line")
         self.label_set = plain_labels(self.root.name, list(self.rows["label"]))
         files = self.rows.drop_duplicates("file")
         self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in files.itertuples()]
@@ -65,21 +69,18 @@ class LabelledFolder(Source):
         return [self.root, self.table_path]
 
     def _read_table(self) -> pd.DataFrame:
-        """The table as text; every cell that is used is filled, and what should be a number is one."""
-        try:
-            rows = pd.read_csv(self.table_path, dtype=str, keep_default_na=False).fillna("")
-        except Exception as error:
-            raise SourceError(f"{self.table_path} is not a readable table ({error}): write it as comma-separated "
-                              "text.") from None
+        """The table as text by the lines of the file; every used cell is filled, and what should be a number is one."""
+        rows = read_table(self.table_path, (*_NEEDED, *_OPTIONAL))
         if missing := set(_NEEDED) - set(rows.columns):
-            raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them.")
+            raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them (it was read as "
+                              f"{saved_as(self.table_path)}, with the columns {', '.join(rows.columns)}).")
         if ("start" in rows) != ("stop" in rows):
             raise SourceError(f"{self.table_path} has only one of the columns start and stop: give both, or neither.")
-        for line, row in enumerate(rows.to_dict("records"), start=2):
+        for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
             if fact := self._fault(row):
                 raise SourceError(f"{self.table_path}, line {line}: {fact}; correct the table.")
         if "start" in rows:
-            rows[["start", "stop"]] = rows[["start", "stop"]].astype(float)
+            rows[["start", "stop"]] = rows[["start", "stop"]].map(_seconds)
         self._check_rows(rows)
         return rows
 
@@ -87,14 +88,14 @@ class LabelledFolder(Source):
     def _fault(row: dict[str, str]) -> str:
         """What is wrong with one line, or nothing."""
         for name in (*_NEEDED, *(name for name in _OPTIONAL if name in row)):
-            if not row[name].strip():
+            if not row[name]:
                 return f"{name} is empty"
         for name in ("session", "clip"):
-            if name in row and not row[name].strip().isdigit():
+            if name in row and not (row[name].isascii() and row[name].isdecimal()):
                 return f"{name} is '{row[name]}', not a number"
         if "start" in row:
             try:
-                start, stop = float(row["start"]), float(row["stop"])
+                start, stop = _seconds(row["start"]), _seconds(row["stop"])
             except ValueError:
                 return f"start and stop are '{row['start']}' and '{row['stop']}', not seconds"
             if not 0 <= start < stop < float("inf"):
@@ -109,22 +110,22 @@ class LabelledFolder(Source):
                               "one person.")
         if "start" not in rows:
             if (twice := rows["file"].duplicated()).any():
-                line = int(twice.to_numpy().argmax()) + 2
-                raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line - 2]} stands in an earlier "
+                line = twice.idxmax()
+                raise SourceError(f"{self.table_path}, line {line}: {rows['file'][line]} stands in an earlier "
                                   "line; one row a file, or give start and stop.")
         else:
             ordered = rows.sort_values(["file", "start"], kind="stable")
             overlap = (ordered["file"] == ordered["file"].shift()) & (ordered["start"] < ordered["stop"].shift())
             if overlap.any():
-                line = int(ordered.index[overlap.to_numpy().argmax()]) + 2
-                raise SourceError(f"{self.table_path}, line {line}: its stretch of {rows['file'][line - 2]} overlaps "
+                line = overlap.idxmax()
+                raise SourceError(f"{self.table_path}, line {line}: its stretch of {rows['file'][line]} overlaps "
                                   "another; correct the times.")
         if "clip" not in rows:
             return
         if (twice := rows.assign(clip=rows["clip"].astype(int)).duplicated(["subject", "clip"])).any():
-            line = int(twice.to_numpy().argmax()) + 2
-            raise SourceError(f"{self.table_path}, line {line}: clip {rows['clip'][line - 2]} of subject "
-                              f"{rows['subject'][line - 2]} stands in an earlier line; number what one person saw "
+            line = twice.idxmax()
+            raise SourceError(f"{self.table_path}, line {line}: clip {rows['clip'][line]} of subject "
+                              f"{rows['subject'][line]} stands in an earlier line; number what one person saw "
                               "twice as two clips.")
 
     def check(self, recording: Recording) -> list[str]:
@@ -135,8 +136,7 @@ class LabelledFolder(Source):
         if "start" in self.rows:
             own = self.rows[self.rows["file"] == recording.name]
             if (late := own[own["stop"] > seconds + 0.5 / raw.info["sfreq"]]).size:
-                line = int(late.index[0]) + 2
-                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {line} of {self.table_path.name} "
+                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {late['line'].iloc[0]} of {self.table_path.name} "
                                      f"ends at {late['stop'].iloc[0]:g} s: correct the times.")
         return list(match.places.values())
 
@@ -151,3 +151,8 @@ class LabelledFolder(Source):
             clip = int(row["clip"]) if "clip" in row else number + 1
             yield Trial(row["subject"], int(row["session"]), clip, row["label"], signal, raw.info["sfreq"], ch_names,
                         context=row.get("context", ""), bads=bads)
+
+
+def _seconds(text: str) -> float:
+    """Seconds with a point or, as some spreadsheets write them, a comma."""
+    return float(text.replace(",", "."))
