@@ -17,9 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 from ..core.labels import LabelSet
 from .dataset import Corpus
-from .features import differential_entropy, evidence, measure
+from .checks import RecordingFacts, judge_together, settle
+from .features import differential_entropy, evidence
 from .normalization import Equalizer, FeatureStatistics
-from .preprocessing import PreprocessParams, Windows, windows_of
+from .preprocessing import PreprocessParams, Windows, admit, settle_recording
 from .protocols import Split
 from .sources.base import RecordingError, Stretch, Trial, bads_of, open_raw, place_channels
 
@@ -139,40 +140,50 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     windows : Windows
         In memory; the index has the columns of a run's, no label, and the file's name.
     notes : list of str
-        What was interpolated, file by file.
+        What was interpolated or left out, file by file. A window that is left out has no row; ``start_s`` of the
+        others is their time in the file.
 
     Raises
     ------
     ValueError
         For unknown statistics.
     RecordingError
-        If a file cannot be read, has no known channel, lacks too many, is too slow or too short; the message names the
-        file.
+        If a file cannot be read, has no known channel, lacks too many, is too slow or too short, or does not pass the
+        gate (:mod:`e2llm.data.checks`); the message names the file.
     """
     if statistics not in STATISTICS_NOTES:
         raise ValueError(f"There are no statistics '{statistics}': give one of {', '.join(STATISTICS_NOTES)}.")
-    blocks, rows, notes = [], [], []
+    blocks, rows, notes, known = [], [], [], {}
     subject = Path(files[0]).name
-    for number, path in enumerate(map(Path, files), start=1):
+    for number, path in enumerate((Path(file).expanduser() for file in files), start=1):
         trial, missing = _read(path, ch_names, params, subject, number)
-        windows, bad = windows_of(trial, ch_names, params)
-        blocks.append(windows)
-        repaired = {"missing and interpolated": missing, "bad and interpolated": bad}
+        facts = known[f"{path.name} (file {number})"] = RecordingFacts()
+        admitted = admit(trial, ch_names, params, facts)
+        settle_recording(facts, params, str(path))
+        assert admitted is not None  # or the recording was refused
+        blocks.append(admitted)
+        repaired = {"missing and interpolated": missing, "bad and interpolated": admitted.bad}
         notes += [f"{path.name}: {what}: {', '.join(names)}" for what, names in repaired.items() if names]
+        notes += [f"{path.name}: {flaw['fact']}" for flaw in facts.flaws]
         same = {"subject": subject, "session": 1, "clip": number, "label": "", "intensity": np.nan,
-                "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join([*bad, *missing]),
+                "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join([*admitted.bad, *missing]),
                 "file": path.name, "statistics": f"{statistics} statistics"}
-        rows += [{**same, "window": w, "start_s": w * params.window_s} for w in range(len(blocks[-1]))]
-    data = np.concatenate(blocks)
+        rows += [{**same, "window": w, "start_s": w * params.window_s} for w in admitted.places.tolist()]
+    for name, flaws in judge_together(known).items():
+        for flaw in settle(flaws, params.quality):
+            if flaw.severity == "refuse":
+                raise RecordingError(f"{name}: {flaw}")
+            notes.append(f"{name}: {flaw.fact}")
     index = pd.DataFrame(rows)
     index.insert(0, "id", np.arange(len(index)))
-    return Windows(data, *measure(data, params.sfreq, ch_names), index, list(ch_names), params.sfreq), notes
+    data, power, shape = (np.concatenate(arrays) for arrays in list(zip(*blocks, strict=True))[:3])
+    return Windows(data, power, shape, index, list(ch_names), params.sfreq), notes
 
 
 def _read(path: Path, ch_names: list[str], params: PreprocessParams, subject: str,
           number: int) -> tuple[Trial, list[str]]:
     """One file, and the channels that are needed and that it lacks."""
-    if not path.is_file():
+    if not path.exists():
         raise RecordingError(f"{path} is missing: give the path of a recording.")
     raw = open_raw(path)
     match = place_channels(raw, path)
@@ -181,8 +192,5 @@ def _read(path: Path, ch_names: list[str], params: PreprocessParams, subject: st
         raise RecordingError(f"{path} lacks {len(missing)} of the {len(ch_names)} channels that the encoder was "
                              f"trained on ({', '.join(missing)}); at most {len(ch_names) // 4} can be interpolated. "
                              "Take a model that was trained on such a cap.")
-    if (sfreq := raw.info["sfreq"]) / 2 - params.h_trans < params.h_freq:
-        raise RecordingError(f"{path} was sampled at {sfreq:g} Hz, but the model uses frequencies up to "
-                             f"{params.h_freq:g} Hz, which needs {2 * (params.h_freq + params.h_trans):g} Hz or more.")
     signal = Stretch(raw, match, path)
-    return Trial(subject, 1, number, "", signal, sfreq, tuple(places), bads=bads_of(raw, match)), missing
+    return Trial(subject, 1, number, "", signal, raw.info["sfreq"], tuple(places), bads=bads_of(raw, match)), missing

@@ -1,30 +1,27 @@
 """From labelled trials to windows on disk, one trial in memory at a time.
 
-The steps are those of a plain recipe in MNE: its band-pass kernel, its spherical splines, the average reference. Filter
-and resampling are one pass over the Fourier coefficients of a stretch, in single precision, and what does not depend on
-the signal is made once.
+The steps are those of a plain recipe in MNE: its band-pass kernel, its spherical splines, the average reference. What
+does not depend on the signal is made once. Every trial passes the gate of :mod:`e2llm.data.checks`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from fractions import Fraction
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from math import ceil
 from pathlib import Path
-from urllib.parse import quote
+from typing import NamedTuple
 
 import mne
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy import fft
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
@@ -32,15 +29,28 @@ from ..core.bands import BANDS
 from ..core.claims import SHAPE
 from ..core.environment import is_watched
 from ..core.montage import canonical, eegpt_channels, known_channels, make_info
+from .checks import (
+    QUALITY,
+    RecordingFacts,
+    SignalWatch,
+    add_trial,
+    judge_before,
+    judge_recording,
+    judge_together,
+    judge_trial,
+    lowest_rate,
+    settle,
+    write_quality,
+)
+from .common_channels import agreed_channels, placed_by_position, usable_recordings
 from .features import measure
+from .filtering import filter_and_resample, parts_of
 from .sources.base import RecordingError, Source, SourceError, Trial
 
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
 MISSING = ("masked", "interpolated")
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
-_BLOCK = 6.0  # lengths of the filter's kernel that are transformed at a time
-_GUARD_S = 0.25  # of signal on either side of a block beside half a kernel: the resampling's own kernel fades in it
-_ROWS = 8  # channels transformed together: their coefficients stay in the processor's cache
+_TOO_LARGE_UV = 1e9  # no amplifier gives a thousand volts, and squares of such values do not fit single precision
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,9 @@ class PreprocessParams:
         What becomes of a wanted channel that some recordings lack. ``masked``: it is left out of all windows.
         ``interpolated``: MNE's spherical splines make it up from the others, where it is lacking. The windows'
         ``channels.json`` says which.
+    quality : str
+        What becomes of a recording in which :mod:`e2llm.data.checks` finds a fault. ``strict``: it is left out.
+        ``warn``: it is used, and the fault is listed. Windows without a signal are left out in either case.
     """
 
     sfreq: float = 256.0
@@ -76,11 +89,14 @@ class PreprocessParams:
     lof_threshold: float = 3.0
     wanted: tuple[str, ...] = ()
     missing: str = "masked"
+    quality: str = "strict"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wanted", tuple(self.wanted))
         if self.missing not in MISSING:
             raise ValueError(f"missing = '{self.missing}': channels that a recording lacks are {' or '.join(MISSING)}.")
+        if self.quality not in QUALITY:
+            raise ValueError(f"quality = '{self.quality}': recordings with a fault are judged {' or '.join(QUALITY)}.")
         if len(known_channels(list(self.wanted))) < len(self.wanted):
             lost = sorted(set(self.wanted) - set(known_channels(list(self.wanted))))
             raise ValueError(f"No scalp position is known for the wanted channels {', '.join(lost)}: give 10-05 names.")
@@ -108,17 +124,16 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
     Raises
     ------
     RecordingError
-        If the trial has one channel only, is shorter than one window, flat everywhere, or mostly bad channels.
+        If the trial has one channel only, is flat everywhere, too large for any amplifier, or mostly bad channels.
     """
-    where = f"subject {trial.subject}, clip {trial.clip}"
-    names, seconds = [canonical(name) for name in trial.ch_names], trial.signal.shape[1] / trial.sfreq
-    if seconds < params.window_s:
-        raise RecordingError(f"{where}: {seconds:.1f} s of signal is shorter than one window of {params.window_s:g} s; "
-                             "drop the clip or shorten window_s.")
+    where, names = f"subject {trial.subject}, clip {trial.clip}", [canonical(name) for name in trial.ch_names]
     if len(names) < 2:
         raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or "
                              "more.")
     signal, peak_to_peak = filter_and_resample(trial.signal, trial.sfreq, params, len(lacking))
+    if (largest := peak_to_peak.max()) > _TOO_LARGE_UV:
+        raise RecordingError(f"{where}: channel {names[int(peak_to_peak.argmax())]} spans {largest:.2g} µV, more than "
+                             "any amplifier gives; check the unit (microvolts expected) and the file.")
     flat = [name for name, height in zip(names, peak_to_peak, strict=True) if height < 1e-3]
     if len(flat) == len(names):
         raise RecordingError(f"{where}: every channel is flat; check the unit (microvolts expected) and the file.")
@@ -130,90 +145,11 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
                              "too many to repair.")
     if repaired := (*bad, *lacking):
         matrix = _interpolation((*names, *lacking), tuple(names), repaired)
-        for part in _parts(signal):
+        for part in parts_of(signal):
             part[:] = matrix @ part
-    for part in _parts(signal):
+    for part in parts_of(signal):
         part -= part.mean(axis=0)
     return signal, bad
-
-
-def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
-                        n_empty: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Band-pass with MNE's kernel and change the rate, stretch by stretch.
-
-    A stretch with its neighbourhood is transformed once, its coefficients are multiplied by those of the kernel, and
-    the transform back has as many samples as the new rate asks for. That interpolates the filtered signal exactly, for
-    nothing is left of it at half of either rate. The ends are continued as MNE does it, by a reflection about the last
-    sample.
-
-    Parameters
-    ----------
-    signal : array, shape (n_channels, n_samples)
-        Microvolts; sliced along time, so it may be read from a file.
-    sfreq : float
-        Its rate in Hz. The ratio of the rates is taken to a millionth.
-    params : PreprocessParams
-        Filter edges and the new rate.
-    n_empty : int
-        Rows of zeros that are appended to the result.
-
-    Returns
-    -------
-    resampled : ndarray, shape (n_channels + n_empty, n_samples * params.sfreq / sfreq)
-        Float32 microvolts.
-    peak_to_peak : ndarray, shape (n_channels,)
-        Of the signal that came in.
-    """
-    ratio = Fraction(params.sfreq / sfreq).limit_denominator(1000)
-    up, down, (n_channels, n_samples) = ratio.numerator, ratio.denominator, signal.shape
-    band = (sfreq, params.l_freq, min(params.h_freq, sfreq / 2 - params.h_trans), params.h_trans)
-    length = len(_kernel(*band))
-    margin = down * ceil((length / 2 + _GUARD_S * sfreq) / down)
-    step = down * ceil((_BLOCK * length - 2 * margin) / down)
-    resampled = np.zeros((n_channels + n_empty, round(n_samples * ratio)), dtype=np.float32)
-    lowest, highest = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
-    for start in range(0, n_samples, step):
-        stop = min(start + step, n_samples)
-        first = max(start - margin, 0)
-        x = np.asarray(signal[:, first : stop + margin], dtype=np.float32)
-        lowest, highest = np.minimum(lowest, x.min(axis=1)), np.maximum(highest, x.max(axis=1))
-        # Single precision is for the EEG, not for the offset of an amplifier, which may be a thousand times as large.
-        offset = x.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-        left = margin - (start - first)
-        n_old = down * fft.next_fast_len(ceil((stop - start + 2 * margin) / down), real=True)
-        n_new = n_old * up // down
-        x = np.pad(x, ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect", reflect_type="odd")
-        x -= offset
-        gain, gain_0 = _gain(band, n_old, n_new)
-        here, there = start * up // down, min(ceil(stop * ratio), resampled.shape[1])
-        skip = margin * up // down
-        for row in range(0, n_channels, _ROWS):
-            rows = slice(row, min(row + _ROWS, n_channels))
-            coefficients = fft.rfft(x[rows])[:, : len(gain)] * gain
-            resampled[rows, here:there] = fft.irfft(coefficients, n_new)[:, skip : skip + there - here]
-        resampled[:n_channels, here:there] += offset * gain_0
-    return resampled, highest - lowest
-
-
-@lru_cache(maxsize=16)
-def _kernel(sfreq: float, l_freq: float, h_freq: float, h_trans: float) -> np.ndarray:
-    """MNE's band-pass kernel, of odd length and without delay."""
-    return mne.filter.create_filter(None, sfreq, l_freq, h_freq, h_trans_bandwidth=h_trans, verbose="error")
-
-
-@lru_cache(maxsize=16)
-def _gain(band: tuple[float, ...], n_old: int, n_new: int) -> tuple[np.ndarray, np.float32]:
-    """What Fourier coefficients are multiplied by, below half of either rate, and the gain of a constant."""
-    kernel = _kernel(*band)
-    centred = np.zeros(n_old)
-    centred[: len(kernel)] = kernel
-    gain = fft.rfft(np.roll(centred, -(len(kernel) // 2))).real[: (min(n_old, n_new) + 1) // 2]
-    return (gain * n_new / n_old).astype(np.float32), np.float32(kernel.sum())
-
-
-def _parts(signal: np.ndarray) -> list[np.ndarray]:
-    """Stretches of a signal as views, short enough for the processor's cache."""
-    return [signal[:, start : start + 4096] for start in range(0, signal.shape[1], 4096)]
 
 
 def _outlying(signal: np.ndarray, good: list[int], threshold: float) -> np.ndarray:
@@ -226,7 +162,7 @@ def _outlying(signal: np.ndarray, good: list[int], threshold: float) -> np.ndarr
 
     if len(good) < 3:
         return np.array([], dtype=int)
-    gram = sum((part @ part.T).astype(np.float64) for part in _parts(signal))[np.ix_(good, good)]
+    gram = sum((part @ part.T).astype(np.float64) for part in parts_of(signal))[np.ix_(good, good)]
     power = np.diag(gram)
     distance = np.sqrt(np.maximum(power[:, None] + power - 2 * gram, 0))
     lof = LocalOutlierFactor(n_neighbors=len(good) // 3, metric="precomputed").fit(distance)
@@ -277,32 +213,101 @@ def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams) 
     return windows, bad
 
 
+class Admitted(NamedTuple):
+    """Windows of a trial that may be used: signal, features, their places in the trial, and repaired channels."""
+
+    windows: np.ndarray
+    power: np.ndarray
+    shape: np.ndarray
+    places: np.ndarray
+    bad: list[str]
+
+
+def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts: RecordingFacts) -> Admitted | None:
+    """Windows of a trial that pass the gate: the only way from a recording to windows, in a run and for ``ask``.
+
+    Parameters
+    ----------
+    trial : Trial
+        Signal in microvolts.
+    ch_names : sequence of str
+        Channels of the windows.
+    params : PreprocessParams
+        Filter edges, rate and window.
+    facts : RecordingFacts
+        Of the recording; what is found is noted there.
+
+    Returns
+    -------
+    Admitted or None
+        None if the trial is left out as a whole.
+
+    Raises
+    ------
+    RecordingError
+        If the recording cannot be used; see :func:`clean`.
+    """
+    before = judge_before(trial, params.window_s, lowest_rate(params.h_freq, params.h_trans))
+    facts.add(before)
+    for flaw in before:
+        if flaw.severity == "refuse":
+            raise RecordingError(str(flaw))
+        return None
+    watch = SignalWatch(trial.signal, trial.sfreq, params.window_s)
+    windows, bad = windows_of(replace(trial, signal=watch), ch_names, params)
+    power, shape = measure(windows, params.sfreq, list(ch_names))
+    kept, flaws = judge_trial(trial, watch, power, shape, params.window_s)
+    facts.add(flaws)
+    places = np.flatnonzero(kept)
+    if len(places) < len(windows):
+        windows, power, shape = windows[places], power[places], shape[places]
+    add_trial(facts, trial, watch, windows, power, ch_names, len(kept) - len(places))
+    return Admitted(windows, power, shape, places, bad) if len(places) else None
+
+
+def settle_recording(facts: RecordingFacts, params: PreprocessParams, name: str) -> None:
+    """Judge a recording whose trials have been admitted; RecordingError if none was, or if it has a grave fault."""
+    found = settle(judge_recording(facts), params.quality)
+    facts.add(found)
+    if grave := [flaw for flaw in found if flaw.severity == "refuse"]:
+        raise RecordingError(f"{name}: {grave[0]}")
+    if not facts.windows:
+        reason = f"; the first reason: {facts.flaws[0]['fact']}" if facts.flaws else ""
+        raise RecordingError(f"{name} has no window that can be used{reason}: see the findings.")
+
+
 def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
     """Write the windows of one recording to part files; return the reason if it had to be skipped."""
-    part = _part(folder, recording.name, ".csv")
+    part, noted = (_part(folder, recording.name, suffix) for suffix in (".csv", ".json"))
     if part.exists():  # written last, so the signal is whole
         return None
     rows, files = [], [_part(folder, recording.name, suffix) for suffix in ("", *MEASURED)]
+    facts, reason = RecordingFacts(subject=recording.subject), None
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context(file.open("wb")) for file in files]
             for trial in source.trials(recording):
-                windows, bad = windows_of(trial, ch_names, params)
-                for file, values in zip(opened, (windows, *measure(windows, params.sfreq, ch_names)), strict=True):
+                if (admitted := admit(trial, ch_names, params, facts)) is None:
+                    continue
+                for file, values in zip(opened, admitted[:3], strict=True):
                     values.tofile(file)
-                rows += [_index_row(trial, w, params.window_s, bad) for w in range(len(windows))]
+                rows += [_index_row(trial, int(w), params.window_s, admitted.bad) for w in admitted.places]
+        settle_recording(facts, params, recording.name)
     except RecordingError as error:
+        reason = str(error)
         for path in files:
             path.unlink()
-        return str(error)
-    pd.DataFrame(rows).to_csv(part.with_suffix(".tmp"), index=False)
-    os.replace(part.with_suffix(".tmp"), part)
-    return None
+    noted.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+    if reason is None:
+        pd.DataFrame(rows).to_csv(part.with_suffix(".tmp"), index=False)
+        os.replace(part.with_suffix(".tmp"), part)
+    return reason
 
 
 def _part(folder: Path, name: str, suffix: str) -> Path:
-    """Part file of a recording, whose name may hold folders (``sub-01/eeg/run.edf``): its index, or bare float32."""
-    return folder / (quote(name, safe="") + (suffix if suffix == ".csv" else f"{suffix}.f32"))
+    """Part file of a recording, whose name may hold folders and be of any length: index, facts, or bare float32."""
+    short = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return folder / (short + (suffix if suffix in (".csv", ".json") else f"{suffix}.f32"))
 
 
 def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
@@ -376,7 +381,8 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     source : Source
         What :func:`e2llm.data.sources.open_source` returned.
     folder : path
-        Written: ``data.npy``, ``data.power.npy``, ``data.shape.npy``, ``index.csv``, ``channels.json``.
+        Written: ``data.npy``, ``data.power.npy``, ``data.shape.npy``, ``index.csv``, ``channels.json``, and what the
+        gate found: ``quality.csv`` (a row a finding) and ``recordings.csv`` (a row a recording).
     params : PreprocessParams
         Filter edges, rate and window.
     n_jobs : int
@@ -394,15 +400,15 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     """
     params, folder = params or PreprocessParams(), Path(folder)
     partial = folder.with_name(folder.name + ".part")
-    channels, skipped = _channels(source, params)
-    usable, target = _agreed(channels, params)
+    channels, skipped = usable_recordings(source, params.wanted)
+    usable, target = agreed_channels(channels, params.wanted, params.missing)
     ch_names = eegpt_channels(usable, params.trained_only)
     lacking = {name: [place for place in ch_names if place not in own] for name, own in channels.items()}
     stamp = f"{source.root} {asdict(params)} {ch_names} {lacking} {[recording.name for recording in source.recordings]}"
-    if not (partial / "stamp").is_file() or (partial / "stamp").read_text() != stamp:
+    if not (partial / "stamp").is_file() or (partial / "stamp").read_text("utf-8", "surrogateescape") != stamp:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / "stamp").write_text(stamp)
+        (partial / "stamp").write_text(stamp, "utf-8", "surrogateescape")
     todo = [recording for recording in source.recordings if recording.name not in skipped]
     jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
     # Threads, for the transforms and products let go of the interpreter and nothing is copied or started; each product
@@ -413,6 +419,9 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         for recording, reason in zip(todo, progress, strict=True):
             if reason is not None:
                 skipped[recording.name] = reason
+    noted = {recording.name: RecordingFacts(**json.loads(_part(partial, recording.name, ".json").read_text("utf-8")))
+             for recording in todo}
+    _compare(noted, skipped, params)
     used = [recording for recording in todo if recording.name not in skipped]
     if not used:
         reason = next(iter(skipped.values()), "the source has none")
@@ -420,60 +429,20 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     names = [recording.name for recording in used]
     facts = {"missing": params.missing, "left_out": [place for place in target if place not in usable],
              "interpolated": {name: lacking[name] for name in names if lacking[name]},
-             "by_position": _by_position(source, names)}
+             "by_position": placed_by_position(source, names)}
     shapes = [(len(ch_names), round(params.window_s * params.sfreq)), (len(ch_names), len(BANDS)), (len(SHAPE),)]
+    write_quality(partial, [recording.name for recording in source.recordings], noted, skipped)
     _assemble(partial, folder, names, shapes, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
     return skipped
 
 
-def _channels(source: Source, params: PreprocessParams) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Channels of every usable recording, and the recordings that cannot be used.
-
-    A recording that fails its check is left out, and so is one that lacks most of the wanted channels, or of those that
-    most others have.
-    """
-    channels, skipped = {}, {}
-    for recording in source.recordings:
-        try:
-            names = source.check(recording)
-        except RecordingError as error:
-            skipped[recording.name] = str(error)
-            continue
-        channels[recording.name] = [canonical(name) for name in getattr(source, "ch_names", names)]
-    counts = Counter(name for names in channels.values() for name in names)
-    frequent = [name for name, n in counts.items() if 2 * n > len(channels)]
-    typical = {canonical(name) for name in params.wanted} or set(frequent)
-    which = "of the wanted channels" if params.wanted else "channels of the other recordings"
-    for name, names in list(channels.items()):
-        if 2 * len(typical & set(names)) < len(typical):
-            skipped[name] = f"{name} lacks most {which} (has {names[:6]}): rename its channels or drop it."
-            del channels[name]
-    if not channels:
-        reason = next(iter(skipped.values()), "the source has no recordings")
-        raise SourceError(f"No recording of {source.root} could be used; the first reason: {reason}")
-    return channels, skipped
-
-
-def _agreed(channels: dict[str, list[str]], params: PreprocessParams) -> tuple[list[str], list[str]]:
-    """Channels that all windows will have, and those that were wanted."""
-    counts = Counter(name for names in channels.values() for name in names)
-    shared = [name for name, n in counts.items() if n == len(channels)]
-    frequent = [name for name, n in counts.items() if 2 * n > len(channels)]
-    target = [canonical(name) for name in params.wanted] or frequent
-    usable = target if params.missing == "interpolated" else [name for name in target if name in shared]
-    if not usable:
-        first = ", ".join(list(channels)[:3])
-        raise SourceError(f"The recordings {first}, … share no channel: rename their channels, or set missing to "
-                          "'interpolated'.")
-    return usable, target
-
-
-def _by_position(source: Source, names: list[str]) -> dict[str, dict[str, list]]:
-    """Channels placed by a measured position: recording to channel to its place and the distance from it, mm."""
-    matches = {name: match for name, match in getattr(source, "matches", {}).items()
-               if name in names and match.by_position}
-    return {name: {channel: [match.places[channel], mm] for channel, mm in match.by_position.items()}
-            for name, match in matches.items()}
+def _compare(noted: dict[str, RecordingFacts], skipped: dict[str, str], params: PreprocessParams) -> None:
+    """Judge recordings beside each other; what is found is noted, and the reason of those that are left out."""
+    for name, flaws in judge_together({name: facts for name, facts in noted.items() if name not in skipped}).items():
+        found = settle(flaws, params.quality)
+        noted[name].add(found)
+        if grave := [flaw for flaw in found if flaw.severity == "refuse"]:
+            skipped[name] = f"{name}: {grave[0]}"
 
 
 def _assemble(partial: Path, folder: Path, names: list[str], shapes: list[tuple[int, ...]], meta: dict) -> None:
@@ -486,10 +455,9 @@ def _assemble(partial: Path, folder: Path, names: list[str], shapes: list[tuple[
             for name in names:
                 with _part(partial, name, suffix).open("rb") as part:
                     shutil.copyfileobj(part, file)
-    for name in names:
-        for suffix in (".csv", "", *MEASURED):
-            _part(partial, name, suffix).unlink()
-    (partial / "stamp").unlink()
+    for path in partial.iterdir():
+        if path.suffix in (".f32", ".json") or path.name == "stamp" or re.fullmatch(r"[0-9a-f]{32}\.csv", path.name):
+            path.unlink()
     (partial / "channels.json").write_text(json.dumps(meta), encoding="utf-8")
     index.insert(0, "id", np.arange(len(index)))
     index.to_csv(partial / "index.csv", index=False)

@@ -228,7 +228,7 @@ def test_stretches_of_any_length_give_the_same_signal(long_folder, monkeypatch):
     stretch = next(source.trials(source.recordings[0])).signal
     read, held = (filter_and_resample(signal, 500.0, PreprocessParams()) for signal in (stretch, np.asarray(stretch)))
     np.testing.assert_array_equal(read[0], held[0])
-    monkeypatch.setattr("e2llm.data.preprocessing._BLOCK", 1000.0)
+    monkeypatch.setattr("e2llm.data.filtering._BLOCK", 1000.0)
     whole = filter_and_resample(stretch, 500.0, PreprocessParams())
     assert decibels(read[0] - whole[0], whole[0]) < -100 and np.abs(read[0] - whole[0]).max() < 1e-3
     np.testing.assert_array_equal(read[1], whole[1])

@@ -136,7 +136,8 @@ class LabelledFolder(Source):
         if "start" in self.rows:
             own = self.rows[self.rows["file"] == recording.name]
             if (late := own[own["stop"] > seconds + 0.5 / raw.info["sfreq"]]).size:
-                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {late['line'].iloc[0]} of {self.table_path.name} "
+                line = late["line"].iloc[0]
+                raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {line} of {self.table_path.name} "
                                      f"ends at {late['stop'].iloc[0]:g} s: correct the times.")
         return list(match.places.values())
 

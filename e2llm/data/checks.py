@@ -1,0 +1,447 @@
+"""The gate between recordings and windows: what is wrong with a signal, or may be, is found before anything learns.
+
+A fault of this kind raises no error by itself. Microvolts that are read as volts, a minute of zeros, two files that
+hold one signal: a model learns from all of them. :class:`SignalWatch` looks at the signal while it is read for
+filtering, so nothing is read twice; :func:`judge_trial`, :func:`judge_recording` and :func:`judge_together` say what it
+means. Thresholds are wide: they are to find faults of a file, not noisy people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy  # its parts load when they are used
+
+from .sources.base import Flaw, Trial
+
+QUALITY = ("strict", "warn")
+PLAUSIBLE_UV = (0.1, 500.0)  # root mean square of 1-45 Hz, median over channels and windows; outside: another unit
+USUAL_UV = (1.0, 150.0)  # of scalp EEG of awake people
+APART = (5.0, 20.0)  # times the median of the other recordings, of three or more: to warn, and to refuse
+DEAD_S = 0.5  # no channel changes for so long: nothing was recorded
+STILL = 0.98  # share of a window's samples that equal the one before, of a channel that is flat
+CLIPPED = 0.05  # share of a window's samples that stay at the largest or smallest value of the window
+BAD_SHARE = 0.25  # of channels, beyond which they cannot be repaired from the others
+COPY = 0.99999  # correlation of two channels of which one is a copy
+MAINS = 0.5  # share of power at 50 or 60 Hz; the filter stops it
+CUT_SHARE = 0.01  # of records that may be missing at the end of a file
+FINDING_COLUMNS = ("recording", "subject", "severity", "rule", "fact", "remedy", "windows")
+_LINE_EVERY = 8  # windows, of which one is transformed for the share of the mains
+
+
+class SignalWatch:
+    """A trial's signal that is looked at while it is read: index it like the signal.
+
+    Parameters
+    ----------
+    signal : array, shape (n_channels, n_samples)
+        Microvolts, sliced along time from the beginning to the end.
+    sfreq : float
+        Its rate in Hz.
+    window_s : float
+        Length of a window in seconds.
+
+    Attributes
+    ----------
+    flat, clipped : list of float
+        For every window, share of channels that do not change, and that stay at their largest or smallest value.
+    dead_s : list of float
+        For every window, longest time in seconds in which no channel changes.
+    mains : list of float
+        Median over channels of the share of power at 50 or 60 Hz, of every eighth window.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, signal, sfreq: float, window_s: float) -> None:
+        self.signal, self.sfreq, self.shape = signal, sfreq, signal.shape
+        self._length = window_s * sfreq
+        self._rest, self._seen = np.empty((signal.shape[0], 0), dtype=np.float32), 0
+        self.flat: list[float] = []
+        self.clipped: list[float] = []
+        self.dead_s: list[float] = []
+        self.mains: list[float] = []
+
+    def __getitem__(self, where) -> np.ndarray:
+        """Samples as the signal gives them."""
+        samples = self.signal[where]
+        if isinstance(where, tuple) and isinstance(where[1], slice):
+            self._look(where[1].indices(self.shape[1])[0], samples)
+        return samples
+
+    def _look(self, first: int, samples: np.ndarray) -> None:
+        """Cut what is new into windows; a window that is not complete waits for the next call."""
+        new = np.asarray(samples[:, max(self._seen - first, 0) :], dtype=np.float32)
+        self._seen = max(self._seen, first + samples.shape[1])
+        known = np.concatenate([self._rest, new], axis=1) if self._rest.shape[1] else new
+        origin = self._seen - known.shape[1]
+        while (stop := round((len(self.flat) + 1) * self._length) - origin) <= known.shape[1]:
+            self._judge(known[:, max(round(len(self.flat) * self._length) - origin, 0) : stop])
+        self._rest = known[:, max(round(len(self.flat) * self._length) - origin, 0) :].copy()
+
+    def _judge(self, window: np.ndarray) -> None:
+        same = window[:, 1:] == window[:, :-1]
+        still = np.count_nonzero(same, axis=1) / same.shape[1]
+        is_flat = still >= STILL
+        is_dead = still.min() * window.shape[1] >= DEAD_S * self.sfreq - 1
+        self.dead_s.append(_longest(same.all(axis=0)) / self.sfreq if is_dead else 0.0)
+        clipped = 0
+        for channel in np.flatnonzero((still > CLIPPED) & ~is_flat):
+            x = window[channel, 1:]
+            at_edge = ((x == x.max()) | (x == x.min())) & same[channel]
+            clipped += np.count_nonzero(at_edge) > CLIPPED * len(x)
+        if len(self.flat) % _LINE_EVERY == 0 and self.sfreq > 130:
+            self.mains.append(_mains_share(window, self.sfreq))
+        self.flat.append(float(is_flat.mean()))
+        self.clipped.append(clipped / len(window))
+
+
+def _longest(flags: np.ndarray) -> int:
+    """Length of the longest run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def _mains_share(window: np.ndarray, sfreq: float) -> float:
+    taper = scipy.signal.windows.hann(window.shape[1], sym=False).astype(np.float32)
+    power = np.abs(scipy.fft.rfft((window - window.mean(axis=1, keepdims=True)) * taper)) ** 2
+    hz = scipy.fft.rfftfreq(window.shape[1], 1 / sfreq)
+    total = np.maximum(power[:, hz >= 1].sum(axis=1), 1e-30)
+    return max(float(np.median(power[:, np.abs(hz - mains) < 1].sum(axis=1) / total)) for mains in (50.0, 60.0))
+
+
+@dataclass
+class RecordingFacts:
+    """What is known of the signal of one recording once its trials have been read; JSON can hold all of it.
+
+    Parameters
+    ----------
+    subject : str
+        Who was recorded.
+    labels : list of str
+        Of its trials.
+    seconds, sfreq, channels
+        Length of the trials, rate in Hz, number of placed channels.
+    amplitudes : list of float
+        Root mean square of every window that is kept, µV, median over channels.
+    mains : list of float
+        Shares of power at the frequency of the mains.
+    copies : list of str
+        Pairs of channels of which one is a copy ("C3 = C4").
+    prints : dict of str to str
+        Fingerprint of a window's signal to the trial that it is of.
+    windows, dropped : int
+        Windows that are kept, and that are left out.
+    file : dict
+        As from :attr:`e2llm.data.sources.base.Stretch.facts`.
+    flaws : list of dict
+        Fields of :class:`e2llm.data.sources.base.Flaw`.
+    """
+
+    subject: str = ""
+    labels: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    sfreq: float = 0.0
+    channels: int = 0
+    amplitudes: list[float] = field(default_factory=list)
+    mains: list[float] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    prints: dict[str, str] = field(default_factory=dict)
+    windows: int = 0
+    dropped: int = 0
+    file: dict[str, Any] = field(default_factory=dict)
+    flaws: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def amplitude_uv(self) -> float:
+        """Median of the windows' amplitudes; NaN without windows."""
+        return float(np.median(self.amplitudes)) if self.amplitudes else float("nan")
+
+    def add(self, flaws: Iterable[Flaw]) -> None:
+        """Note flaws."""
+        self.flaws += [vars(flaw) for flaw in flaws]
+
+
+def lowest_rate(h_freq: float, h_trans: float) -> float:
+    """Lowest rate in Hz at which a signal holds what the windows are to hold."""
+    return 2 * (h_freq + h_trans)
+
+
+def judge_before(trial: Trial, window_s: float, lowest_hz: float) -> list[Flaw]:
+    """What can be said of a trial before its signal is read.
+
+    Parameters
+    ----------
+    trial : Trial
+        With its signal unread.
+    window_s : float
+        Length of a window in seconds.
+    lowest_hz : float
+        From :func:`lowest_rate`.
+
+    Returns
+    -------
+    list of Flaw
+        Those of severity ``drop`` are about the trial.
+    """
+    where, seconds = f"subject {trial.subject}, clip {trial.clip}", trial.signal.shape[1] / trial.sfreq
+    found = []
+    if (rate := _file_facts(trial).get("rate", trial.sfreq)) < lowest_hz:
+        found.append(Flaw("refuse", "rate", f"{where} was sampled at {rate:g} Hz, too slow for the windows",
+                          f"use recordings of {lowest_hz:g} Hz or more, or lower h_freq"))
+    if seconds < window_s:
+        found.append(Flaw("drop", "too short", f"{where}: {seconds:.1f} s of signal is shorter than one window of "
+                          f"{window_s:g} s", "drop the clip or shorten window_s"))
+    return found
+
+
+def judge_trial(trial: Trial, watch: SignalWatch, power: np.ndarray, shape: np.ndarray,
+                window_s: float) -> tuple[np.ndarray, list[Flaw]]:
+    """Which windows of a trial may be used.
+
+    Parameters
+    ----------
+    trial : Trial
+        The trial.
+    watch : SignalWatch
+        Its signal, which has been read.
+    power : ndarray, shape (n_windows, n_channels, n_bands)
+        Band power of the clean windows, square microvolts.
+    shape : ndarray, shape (n_windows, n_shape)
+        Spectral shape of the clean windows.
+    window_s : float
+        Length of a window in seconds.
+
+    Returns
+    -------
+    kept : ndarray of bool, shape (n_windows,)
+        Windows that may be used.
+    flaws : list of Flaw
+        Why the others may not, one a reason.
+    """
+    n, where = len(power), f"subject {trial.subject}, clip {trial.clip}"
+    flat, dead, clipped = (np.array([*values, *[0.0] * n][:n]) for values in (watch.flat, watch.dead_s, watch.clipped))
+    spans = getattr(trial.signal, "lost", [])
+    marked = np.zeros(n, dtype=bool)
+    for start, stop, _ in spans:
+        marked[int(start // window_s) : int(np.ceil(stop / window_s))] = True
+    names = ", ".join(sorted({name for _, _, name in spans})[:3])
+    reasons = {
+        "marked bad": (marked, f"the file marks them ({names})", "correct the annotations if the signal is good"),
+        "no signal": (dead >= DEAD_S, f"no channel changes for {DEAD_S:g} s or more", "look for a pause or a lost "
+                      "connection"),
+        "flat channels": (flat > BAD_SHARE, f"more than {BAD_SHARE:.0%} of the channels are flat", "look for loose "
+                          "electrodes"),
+        "saturated": (clipped > BAD_SHARE, f"more than {BAD_SHARE:.0%} of the channels stay at their largest value",
+                      "record with a lower gain"),
+        "not finite": (~(np.isfinite(power).all(axis=(1, 2)) & np.isfinite(shape).all(axis=1)),
+                       "their values are too large to compute with", "check the unit"),
+    }
+    kept, flaws = np.ones(n, dtype=bool), []
+    for rule, (wrong, fact, remedy) in reasons.items():
+        if count := int((wrong & kept).sum()):
+            first = int(np.flatnonzero(wrong & kept)[0])
+            flaws.append(Flaw("drop", rule, f"{where}: {count} of {n} windows are left out, the first at "
+                              f"{first * window_s:g} s: {fact}", remedy, count))
+        kept &= ~wrong
+    if (partly := int(((clipped > 0) & kept).sum())) > BAD_SHARE * n:
+        flaws.append(Flaw("warn", "saturated", f"{where}: in {partly} of {n} windows a channel stays at its largest "
+                          "value", "record with a lower gain"))
+    return kept, flaws
+
+
+def add_trial(facts: RecordingFacts, trial: Trial, watch: SignalWatch, windows: np.ndarray, power: np.ndarray,
+              ch_names: Sequence[str], dropped: int) -> None:
+    """Note the facts of a trial's windows that are kept.
+
+    Parameters
+    ----------
+    facts : RecordingFacts
+        Changed in place.
+    trial : Trial
+        The trial.
+    watch : SignalWatch
+        Its signal, which has been read.
+    windows, power : ndarray
+        Clean windows that are kept, and their band power.
+    ch_names : sequence of str
+        Channels of the windows.
+    dropped : int
+        Windows that are left out.
+    """
+    facts.subject, facts.sfreq, facts.channels = trial.subject, trial.sfreq, trial.signal.shape[0]
+    facts.labels = sorted({*facts.labels, trial.label})
+    facts.seconds += trial.signal.shape[1] / trial.sfreq
+    facts.mains += watch.mains
+    facts.file = {name: sorted(value) if isinstance(value, set) else value
+                  for name, value in _file_facts(trial).items()}
+    facts.windows += len(windows)
+    facts.dropped += dropped
+    if not len(windows):
+        return
+    facts.amplitudes += np.sqrt(np.median(power.sum(axis=-1), axis=-1)).astype(float).round(4).tolist()
+    found = _copies(windows[[0, len(windows) // 2, -1]], ch_names)
+    facts.copies = found if facts.windows == len(windows) else [pair for pair in facts.copies if pair in found]
+    for row in power:
+        print_ = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).hexdigest()
+        facts.prints.setdefault(print_, str(trial.clip))
+        if (other := facts.prints[print_]) != str(trial.clip):
+            facts.add([Flaw("refuse", "same signal", f"clips {other} and {trial.clip} of subject {trial.subject} hold "
+                            "the same signal", "copy the file again; one of the two is not what its label says")])
+            break
+
+
+def _copies(windows: np.ndarray, ch_names: Sequence[str]) -> list[str]:
+    """Pairs of channels that are equal, but for a gain, in all these windows."""
+    always = np.ones((len(ch_names),) * 2, dtype=bool)
+    for window in windows:
+        x = window - window.mean(axis=1, keepdims=True)
+        height = np.sqrt((x**2).sum(axis=1))
+        always &= np.abs(x @ x.T) > COPY * np.maximum(np.outer(height, height), 1e-12)
+    pairs = zip(*np.nonzero(np.triu(always, 1)), strict=True)
+    return [f"{ch_names[i]} = {ch_names[j]}" for i, j in pairs] if len(ch_names) > 2 else []
+
+
+def _file_facts(trial: Trial) -> dict[str, Any]:
+    return dict(getattr(trial.signal, "facts", {}))
+
+
+def judge_recording(facts: RecordingFacts) -> list[Flaw]:
+    """What the windows of a recording say together.
+
+    Parameters
+    ----------
+    facts : RecordingFacts
+        Of all its trials.
+
+    Returns
+    -------
+    list of Flaw
+    """
+    found = []
+    units = facts.file.get("units", [])
+    unit = f" (unit in the header: {', '.join(repr(name) for name in units)})" if units else ""
+    amplitude = facts.amplitude_uv
+    said = f"its EEG has {amplitude:.3g} µV (root mean square){unit}"
+    if facts.amplitudes and not PLAUSIBLE_UV[0] <= amplitude <= PLAUSIBLE_UV[1]:
+        found.append(Flaw("refuse", "amplitude", f"{said}, which no scalp has", "write the right unit into the file, "
+                          "or scale the signal to volts when you make it"))
+    elif facts.amplitudes and not USUAL_UV[0] <= amplitude <= USUAL_UV[1]:
+        found.append(Flaw("warn", "amplitude", f"{said}; {USUAL_UV[0]:g} to {USUAL_UV[1]:g} µV are usual",
+                          "check unit and gain"))
+    if (lost := facts.file.get("lost", 0.0)) > CUT_SHARE:
+        found.append(Flaw("refuse", "cut file", f"{lost:.0%} of the {facts.file['seconds']:g} s that its header "
+                          "promises are not in the file", "copy it again, or correct the header"))
+    if facts.mains and (share := float(np.median(facts.mains))) > MAINS:
+        found.append(Flaw("warn", "mains", f"{share:.0%} of its power is at the frequency of the mains", "the filter "
+                          "stops it; look for a bad ground or reference"))
+    if facts.copies:
+        severe = len(facts.copies) > BAD_SHARE * facts.channels
+        found.append(Flaw("refuse" if severe else "warn", "copied channels", f"channels hold the same signal: "
+                          f"{', '.join(facts.copies[:4])}", "check how the channels were written; electrodes that are "
+                          "bridged by gel look so too"))
+    return found
+
+
+def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[Flaw]]:
+    """What is seen only when recordings are compared: the same signal twice, and an amplitude unlike all others.
+
+    Parameters
+    ----------
+    recordings : mapping of str to RecordingFacts
+        By name.
+
+    Returns
+    -------
+    dict of str to list of Flaw
+        Of the recordings that have any.
+    """
+    found: dict[str, list[Flaw]] = defaultdict(list)
+    holders: dict[str, list[str]] = defaultdict(list)
+    for name, facts in recordings.items():
+        for print_ in facts.prints:
+            holders[print_].append(name)
+    shared = Counter((one, other) for names in holders.values() for one, other in _pairs(names))
+    for (one, other), count in shared.items():
+        same = recordings[one].subject == recordings[other].subject and recordings[one].labels == recordings[
+            other].labels
+        for name, of in ((other, one),) if same else ((one, other), (other, one)):
+            found[name].append(Flaw("refuse", "same signal", f"{count} of its windows are those of {of}", "keep one of "
+                                    "the two" if same else "find out whose signal it is, and what its label is"))
+    for name, facts in recordings.items():
+        others = [one.amplitude_uv for key, one in recordings.items() if key != name and one.amplitudes]
+        if len(others) < 2 or not facts.amplitudes:
+            continue
+        ratio = facts.amplitude_uv / max(float(np.median(others)), 1e-12)
+        apart = max(ratio, 1 / max(ratio, 1e-12))
+        if apart > APART[0]:
+            found[name].append(Flaw("refuse" if apart > APART[1] else "warn", "amplitude",
+                                    f"its EEG has {facts.amplitude_uv:.3g} µV, {apart:.3g} times "
+                                    f"{'more' if ratio > 1 else 'less'} than that of the others",
+                                    "check unit and gain of this recording"))
+    return dict(found)
+
+
+def _pairs(names: Sequence[str]) -> Iterable[tuple[str, str]]:
+    return ((names[0], other) for other in names[1:])
+
+
+def settle(flaws: Iterable[Flaw], quality: str) -> list[Flaw]:
+    """Flaws as they count: where quality is ``warn``, those that would refuse a recording only warn."""
+    return [replace(flaw, severity="warn") if quality == "warn" and flaw.severity == "refuse" else flaw
+            for flaw in flaws]
+
+
+def write_quality(folder: Path, names: Sequence[str], noted: Mapping[str, RecordingFacts],
+                  skipped: Mapping[str, str]) -> None:
+    """Write ``quality.csv``, one row a finding, and ``recordings.csv``, one row a recording.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the windows.
+    names : sequence of str
+        All recordings, in order.
+    noted : mapping of str to RecordingFacts
+        Of those whose signal was read.
+    skipped : mapping of str to str
+        Recordings that are left out, with the reason.
+    """
+    findings, recordings = quality_tables(names, noted, skipped)
+    findings.to_csv(folder / "quality.csv", index=False, lineterminator="\n")
+    recordings.to_csv(folder / "recordings.csv", index=False, lineterminator="\n")
+
+
+def quality_tables(names: Sequence[str], noted: Mapping[str, RecordingFacts],
+                   skipped: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Findings and facts of recordings as tables; parameters as in :func:`write_quality`."""
+    findings, recordings = [], []
+    for name in names:
+        facts = noted.get(name, RecordingFacts())
+        flaws = [Flaw(**flaw) for flaw in facts.flaws]
+        if (reason := skipped.get(name)) and not any(flaw.severity == "refuse" for flaw in flaws):
+            fact, _, remedy = reason.rstrip(".").rpartition(": ")
+            flaws.append(Flaw("refuse", "unusable", fact or remedy, remedy if fact else "leave it out"))
+        findings += [{"recording": name, "subject": facts.subject, **vars(flaw)} for flaw in flaws]
+        mains = round(float(np.median(facts.mains)), 3) if facts.mains else np.nan
+        recordings.append({"recording": name, "subject": facts.subject, "used": name not in skipped,
+                           "seconds": round(facts.seconds, 2), "sfreq": facts.sfreq, "channels": facts.channels,
+                           "amplitude_uv": round(facts.amplitude_uv, 2), "mains": mains, "windows": facts.windows,
+                           "dropped": facts.dropped})
+    return pd.DataFrame(findings, columns=FINDING_COLUMNS), pd.DataFrame(recordings)
+
+
+def read_quality(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Findings and facts of the recordings of a folder of windows, as :func:`write_quality` wrote them."""
+    text = dict.fromkeys((*FINDING_COLUMNS[:-1], "recording", "subject"), str)
+    findings, recordings = (pd.read_csv(Path(folder) / name, dtype=text, keep_default_na=False,
+                                        na_values={"amplitude_uv": [""], "mains": [""]})
+                            for name in ("quality.csv", "recordings.csv"))
+    return findings, recordings
