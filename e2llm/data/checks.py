@@ -123,8 +123,8 @@ class RecordingFacts:
 
     Parameters
     ----------
-    subject : str
-        Who was recorded.
+    name, subject : str
+        What was recorded, and who.
     labels : list of str
         Of its trials.
     seconds, sfreq, channels
@@ -145,6 +145,7 @@ class RecordingFacts:
         Fields of :class:`e2llm.data.sources.base.Flaw`.
     """
 
+    name: str = ""
     subject: str = ""
     labels: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -194,8 +195,8 @@ def judge_before(trial: Trial, window_s: float, lowest_hz: float) -> list[Flaw]:
     where, seconds = f"subject {trial.subject}, clip {trial.clip}", trial.signal.shape[1] / trial.sfreq
     found = []
     if (rate := _file_facts(trial).get("rate", trial.sfreq)) < lowest_hz:
-        found.append(Flaw("refuse", "rate", f"{where} was sampled at {rate:g} Hz, too slow for the windows",
-                          f"use recordings of {lowest_hz:g} Hz or more, or lower h_freq"))
+        found.append(Flaw("refuse", "rate", f"{where} was sampled at {rate:g} Hz, but the frequencies of the windows "
+                          f"need {lowest_hz:g} Hz or more", "use other recordings, or lower h_freq"))
     if seconds < window_s:
         found.append(Flaw("drop", "too short", f"{where}: {seconds:.1f} s of signal is shorter than one window of "
                           f"{window_s:g} s", "drop the clip or shorten window_s"))

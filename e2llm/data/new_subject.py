@@ -16,8 +16,8 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from ..core.labels import LabelSet
-from .dataset import Corpus
 from .checks import RecordingFacts, judge_together, settle
+from .dataset import Corpus
 from .features import differential_entropy, evidence
 from .normalization import Equalizer, FeatureStatistics
 from .preprocessing import PreprocessParams, Windows, admit, settle_recording
@@ -157,9 +157,9 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     subject = Path(files[0]).name
     for number, path in enumerate((Path(file).expanduser() for file in files), start=1):
         trial, missing = _read(path, ch_names, params, subject, number)
-        facts = known[f"{path.name} (file {number})"] = RecordingFacts()
+        facts = known[f"{path.name} (file {number})"] = RecordingFacts(str(path))
         admitted = admit(trial, ch_names, params, facts)
-        settle_recording(facts, params, str(path))
+        settle_recording(facts, params)
         assert admitted is not None  # or the recording was refused
         blocks.append(admitted)
         repaired = {"missing and interpolated": missing, "bad and interpolated": admitted.bad}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import mne
 import numpy as np
@@ -50,6 +50,8 @@ from .sources.base import RecordingError, Source, SourceError, Trial
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
 MISSING = ("masked", "interpolated")
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
+_FOUND = ("quality.csv", "recordings.csv")  # by the gate
+_LONGEST_PART = 180  # letters of a file's name before its suffix; most disks allow 255 bytes
 _TOO_LARGE_UV = 1e9  # no amplifier gives a thousand volts, and squares of such values do not fit single precision
 
 
@@ -251,7 +253,7 @@ def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts
     facts.add(before)
     for flaw in before:
         if flaw.severity == "refuse":
-            raise RecordingError(str(flaw))
+            raise RecordingError(f"{facts.name}: {flaw}")
         return None
     watch = SignalWatch(trial.signal, trial.sfreq, params.window_s)
     windows, bad = windows_of(replace(trial, signal=watch), ch_names, params)
@@ -265,15 +267,15 @@ def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts
     return Admitted(windows, power, shape, places, bad) if len(places) else None
 
 
-def settle_recording(facts: RecordingFacts, params: PreprocessParams, name: str) -> None:
+def settle_recording(facts: RecordingFacts, params: PreprocessParams) -> None:
     """Judge a recording whose trials have been admitted; RecordingError if none was, or if it has a grave fault."""
     found = settle(judge_recording(facts), params.quality)
     facts.add(found)
     if grave := [flaw for flaw in found if flaw.severity == "refuse"]:
-        raise RecordingError(f"{name}: {grave[0]}")
+        raise RecordingError(f"{facts.name}: {grave[0]}")
     if not facts.windows:
         reason = f"; the first reason: {facts.flaws[0]['fact']}" if facts.flaws else ""
-        raise RecordingError(f"{name} has no window that can be used{reason}: see the findings.")
+        raise RecordingError(f"{facts.name} has no window that can be used{reason}: see the findings.")
 
 
 def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
@@ -282,7 +284,7 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
     if part.exists():  # written last, so the signal is whole
         return None
     rows, files = [], [_part(folder, recording.name, suffix) for suffix in ("", *MEASURED)]
-    facts, reason = RecordingFacts(subject=recording.subject), None
+    facts, reason = RecordingFacts(recording.name, recording.subject), None
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context(file.open("wb")) for file in files]
@@ -292,7 +294,7 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
                 for file, values in zip(opened, admitted[:3], strict=True):
                     values.tofile(file)
                 rows += [_index_row(trial, int(w), params.window_s, admitted.bad) for w in admitted.places]
-        settle_recording(facts, params, recording.name)
+        settle_recording(facts, params)
     except RecordingError as error:
         reason = str(error)
         for path in files:
@@ -306,7 +308,8 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
 
 def _part(folder: Path, name: str, suffix: str) -> Path:
     """Part file of a recording, whose name may hold folders and be of any length: index, facts, or bare float32."""
-    short = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    if len(short := quote(name, safe="")) > _LONGEST_PART:
+        short = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
     return folder / (short + (suffix if suffix in (".csv", ".json") else f"{suffix}.f32"))
 
 
@@ -456,7 +459,7 @@ def _assemble(partial: Path, folder: Path, names: list[str], shapes: list[tuple[
                 with _part(partial, name, suffix).open("rb") as part:
                     shutil.copyfileobj(part, file)
     for path in partial.iterdir():
-        if path.suffix in (".f32", ".json") or path.name == "stamp" or re.fullmatch(r"[0-9a-f]{32}\.csv", path.name):
+        if path.name not in (*_ARRAYS, *_FOUND):
             path.unlink()
     (partial / "channels.json").write_text(json.dumps(meta), encoding="utf-8")
     index.insert(0, "id", np.arange(len(index)))

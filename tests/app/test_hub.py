@@ -517,7 +517,7 @@ def test_a_few_missing_channels_are_interpolated_and_named(model, minute, edf, t
     (lambda s: (s[:3], ["T3", "T7", "FZ"], 200), "more than one channel at T7"),
     (lambda s: (s[:3], ["FP1-F7", "F7-T7", "T7-P7"], 200), "has bipolar derivations only"),
     (lambda s: (s[:, :3840], SeedVII.ch_names, 64),
-     "sampled at 64 Hz, but the model uses frequencies up to 45 Hz, which needs 100 Hz"),
+     "sampled at 64 Hz, but the frequencies of the windows need 100 Hz or more"),
     (lambda s: (s[:, :600], SeedVII.ch_names, 200), "3.0 s of signal is shorter than one window"),
     (lambda s: (s[:, : 800 * (MIN_SUBJECT_WINDOWS - 1)], SeedVII.ch_names, 200),
      "11 windows are too few for subject statistics"),

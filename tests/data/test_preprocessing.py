@@ -172,9 +172,8 @@ def test_a_flat_channel_is_interpolated():
     (np.zeros((62, 1800)), ["every channel is flat", "microvolts"]),
     (np.full((62, 1800), 4e3), ["every channel is flat"]),
     (spatial_noise(9) * 1e-6, ["every channel is flat", "check the unit"]),  # volts
-    (spatial_noise(3.9), ["3.9 s", "shorter than one window of 4 s", "shorten window_s"]),
     (np.vstack([np.zeros((20, 1800)), spatial_noise(9)[20:]]), ["20 of 62 channels are bad", "too many to repair"]),
-], ids=["zeros", "constant", "volts", "short", "many bad"])
+], ids=["zeros", "constant", "volts", "many bad"])
 def test_signals_that_cannot_be_used(signal, facts):
     with pytest.raises(Exception, match="subject 1, clip 1") as caught:
         cleaned(signal)
@@ -300,7 +299,7 @@ def test_windows_of_another_version_are_not_opened(tiny_twin, tmp_path, lost):
     folder = tmp_path / "windows"
     run(tiny_twin, folder, SeedVII(tiny_twin, subjects=1))
     assert {path.name for path in folder.iterdir()} == {"data.npy", "data.power.npy", "data.shape.npy", "index.csv",
-                                                        "channels.json"}
+                                                        "channels.json", "quality.csv", "recordings.csv"}
     for name in lost:
         (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=rf"lacks {', '.join(lost)}, so another version wrote it: remove the "
@@ -346,16 +345,13 @@ def break_subject(root: Path, how: str) -> str:
         return "not a readable .mat file"
     if how == "nan":
         clips["2"][5, 7] = np.nan
-    elif how == "short":
-        clips["2"] = clips["2"][:, :700]
     elif how == "flat":
         clips["1"][:] = 0.0
     savemat(path, clips)
-    return {"nan": "1 samples are not finite", "short": "3.5 s of signal is shorter",
-            "flat": "every channel is flat"}[how]
+    return {"nan": "1 samples are not finite", "flat": "every channel is flat"}[how]
 
 
-@pytest.mark.parametrize("how", ["garbage", "nan", "short", "flat"])
+@pytest.mark.parametrize("how", ["garbage", "nan", "flat"])
 def test_a_bad_recording_costs_only_itself(own_twin, tmp_path, straight, how):
     fact = break_subject(own_twin, how)
     windows, skipped = run(own_twin, tmp_path / "windows")
@@ -430,7 +426,7 @@ def test_parts_made_with_other_parameters_are_not_reused(tiny_twin, tmp_path, st
 
 def write_edf(path: Path, names, rows: slice | list = slice(None)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    signal = spatial_noise(9, SMALL_CAP)[rows]
+    signal = spatial_noise(9, SMALL_CAP)[rows] * (1 + 0.1 * int(path.parent.name[-1]))  # no two files are equal
     Edf([EdfSignal(x, 200, label=name, physical_dimension="uV")
          for name, x in zip(names, signal, strict=True)]).write(path)
 

@@ -19,6 +19,7 @@ from ...core.channel_names import foreign_names
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match, match_channels
 from .edf_header import read_edf_header
+from .remedies import remedy_for
 
 
 class RecordingError(Exception):
@@ -122,24 +123,6 @@ class Source(Protocol):
         """Trials of one recording, one in memory at a time."""
 
 
-# Files that belong to a header file, and formats that MNE does not read: what to do.
-_REMEDIES = {
-    ".vhdr": "A BrainVision recording is a .vhdr, a .vmrk and a .eeg file: copy all of them, under the names that the "
-             "header file holds",
-    ".ahdr": "A BrainVision recording is an .ahdr, an .amrk and an .eeg file: copy all of them, under the names that "
-             "the header file holds",
-    ".cdt": "A Curry recording is a .cdt file with its .dpa or .dpo file: copy all of them",
-    ".lay": "A Persyst recording is a .lay and a .dat file: copy all of them",
-    ".mat": "A .mat file has no layout that is known for EEG: read it with scipy.io.loadmat and save it as FIF "
-            "(mne.io.RawArray), or use the source of its dataset",
-    ".csv": "A table of samples says neither rate nor unit: make an mne.io.RawArray of it and save it as FIF",
-    ".npy": "An array has neither names nor rate: make an mne.io.RawArray of it and save it as FIF",
-}
-_SET_IN_TWO = ("An EEGLAB recording may be a .set file with an .fdt file: copy all of them, under the names that the "
-               "header file holds")
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-
-
 def open_raw(path: Path) -> mne.io.BaseRaw:
     """Open any file that MNE reads, without its signal; RecordingError names file, reason and remedy."""
     try:
@@ -186,35 +169,8 @@ def why_unread(path: Path, error: Exception) -> str:
         What MNE raised.
     """
     fact = " ".join(str(error).split()) or type(error).__name__
-    remedy = _remedy(path, path.suffix.lower(), fact)
+    remedy = remedy_for(path, fact)
     return f"{path} cannot be read by MNE ({fact.removesuffix('.')}).{f' {remedy}.' if remedy else ''}"
-
-
-def _remedy(path: Path, suffix: str, fact: str) -> str:
-    """What to do about a file of this format, as far as it is certain."""
-    if not path.exists():
-        return "It is not there: correct the path"
-    if path.is_dir() and (suffix == ".mff" or not suffix):
-        return "Install what MNE asks for" if suffix else "It is a folder: give a file, or a folder that is a format"
-    begins = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            begins = file.read(132)
-    if suffix == ".set" and (begins.startswith(_HDF5) or b"MATLAB 7.3" in begins):
-        return "It is saved as MATLAB 7.3: save it in EEGLAB with version 7 or 6, or install what MNE asks for"
-    if suffix == ".set":
-        return _SET_IN_TWO if ".fdt" in fact else ""
-    if suffix == ".dat":
-        is_curry = any(path.with_suffix(other).exists() for other in (".dap", ".rs3", ".DAP", ".RS3"))
-        if is_curry:
-            return "A Curry recording is a .dat, a .dap and an .rs3 file: copy all of them"
-        if begins[:1] == b"\x80":
-            return ("It is a pickle, as DEAP distributes it, which may run code when it is opened: save its arrays as "
-                    "FIF (mne.io.RawArray) yourself")
-        return "No file beside it says what the .dat holds: copy the header, or save it as FIF"
-    if suffix == ".eeg" and (header := path.with_suffix(".vhdr")).exists():
-        return f"It holds the samples of a BrainVision recording: give its header {header.name}"
-    return _REMEDIES.get(suffix, "")
 
 
 def place_channels(raw: mne.io.BaseRaw, path: Path, within_mm: float = NEAR_MM) -> Match:
