@@ -1,4 +1,4 @@
-"""The command line: run, sweep, simulate, fetch, report, publish, export, ask, make-language-model."""
+"""The command line: check, run, sweep, simulate, fetch, report, publish, export, ask, make-language-model."""
 
 from __future__ import annotations
 
@@ -50,6 +50,20 @@ def _simulate(arguments: argparse.Namespace) -> int:
     root = simulate(arguments.out, params, n_jobs=arguments.jobs)
     print(f"{root}: a twin of SEED-VII, {params.subjects} subjects; the ground truth is in {truth_folder(root)}")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from ..data.checkup import check_folder
+    from ..data.sources import parse_options
+
+    options = parse_options(arguments.source or "", " ".join(arguments.option))
+    checkup = check_folder(arguments.folder, arguments.source or "", n_jobs=arguments.jobs, **options)
+    print(checkup)
+    if arguments.html:
+        from ..viz.checkup_page import write_page
+
+        print(write_page(checkup, arguments.html))
+    return 0 if checkup.ok else 1
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
@@ -151,6 +165,17 @@ def command_parser() -> argparse.ArgumentParser:
     command.set_defaults(action=_run)
     command.format_help = partial(_help_with_parameters, command.format_help)
 
+    command = commands.add_parser("check", help="look for faults of a folder of recordings, without a run",
+                                  description="Exit code 0: a run would use every recording and every window; 1: not "
+                                  "all of them; 2: the request cannot be served.")
+    command.add_argument("folder", type=Path, help="of the recordings")
+    command.add_argument("--source", help="kind of source (by what the folder holds)")
+    command.add_argument("-o", "--option", action="append", default=[], metavar="KEY=VALUE",
+                         help="of the source, as in source_options; repeatable")
+    command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a picture")
+    command.add_argument("--jobs", type=int, default=2, help="recordings read at a time (2)")
+    command.set_defaults(action=_check)
+
     command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")
     command.add_argument("-g", "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key")
     command.set_defaults(action=_sweep)
@@ -225,7 +250,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 a notebook failed, 2 an error of the request, 130 Ctrl-C."""
+    """Run a command and return its exit code: 0 done, 1 a notebook failed or a check found faults, 2 an error of the request, 130 Ctrl-C."""
     arguments = command_parser().parse_args(argv)
     from ..data.sources.base import RecordingError, SourceError
     from .locks import RunBusy

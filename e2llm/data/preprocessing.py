@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -45,7 +45,7 @@ from .checks import (
 from .common_channels import agreed_channels, placed_by_position, usable_recordings
 from .features import measure
 from .filtering import filter_and_resample, parts_of
-from .sources.base import RecordingError, Source, SourceError, Trial
+from .sources.base import Recording, RecordingError, Source, SourceError, Trial
 
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
 MISSING = ("masked", "interpolated")
@@ -278,6 +278,25 @@ def settle_recording(facts: RecordingFacts, params: PreprocessParams) -> None:
         raise RecordingError(f"{facts.name} has no window that can be used{reason}: see the findings.")
 
 
+def admitted_trials(source: Source, recording: Recording, ch_names: Sequence[str], params: PreprocessParams,
+                    facts: RecordingFacts) -> Iterator[tuple[Trial, Admitted]]:
+    """Trials of a recording with their windows that pass the gate; RecordingError, also at the end, if it is refused.
+
+    Parameters
+    ----------
+    source : Source
+        Opened.
+    recording : Recording
+        Of the source.
+    ch_names, params, facts
+        As in :func:`admit`.
+    """
+    for trial in source.trials(recording):
+        if (admitted := admit(trial, ch_names, params, facts)) is not None:
+            yield trial, admitted
+    settle_recording(facts, params)
+
+
 def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
     """Write the windows of one recording to part files; return the reason if it had to be skipped."""
     part, noted = (_part(folder, recording.name, suffix) for suffix in (".csv", ".json"))
@@ -288,13 +307,10 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context(file.open("wb")) for file in files]
-            for trial in source.trials(recording):
-                if (admitted := admit(trial, ch_names, params, facts)) is None:
-                    continue
+            for trial, admitted in admitted_trials(source, recording, ch_names, params, facts):
                 for file, values in zip(opened, admitted[:3], strict=True):
                     values.tofile(file)
                 rows += [_index_row(trial, int(w), params.window_s, admitted.bad) for w in admitted.places]
-        settle_recording(facts, params)
     except RecordingError as error:
         reason = str(error)
         for path in files:
@@ -424,7 +440,7 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
                 skipped[recording.name] = reason
     noted = {recording.name: RecordingFacts(**json.loads(_part(partial, recording.name, ".json").read_text("utf-8")))
              for recording in todo}
-    _compare(noted, skipped, params)
+    compare(noted, skipped, params)
     used = [recording for recording in todo if recording.name not in skipped]
     if not used:
         reason = next(iter(skipped.values()), "the source has none")
@@ -439,8 +455,18 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     return skipped
 
 
-def _compare(noted: dict[str, RecordingFacts], skipped: dict[str, str], params: PreprocessParams) -> None:
-    """Judge recordings beside each other; what is found is noted, and the reason of those that are left out."""
+def compare(noted: dict[str, RecordingFacts], skipped: dict[str, str], params: PreprocessParams) -> None:
+    """Judge recordings beside each other.
+
+    Parameters
+    ----------
+    noted : dict of str to RecordingFacts
+        Recording to its facts; what is found is noted there.
+    skipped : dict of str to str
+        Recordings that are left out, and the reason; more are added.
+    params : PreprocessParams
+        Whose ``quality`` counts.
+    """
     for name, flaws in judge_together({name: facts for name, facts in noted.items() if name not in skipped}).items():
         found = settle(flaws, params.quality)
         noted[name].add(found)

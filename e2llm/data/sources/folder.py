@@ -12,8 +12,8 @@ from ...core.montage import NEAR_MM, Match
 from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
 from .tables import read_table, refuse_look_alikes, saved_as
 
-_NEEDED = ("file", "subject", "session", "label")
-_OPTIONAL = ("start", "stop", "clip", "context")
+REQUIRED_COLUMNS = ("file", "subject", "session", "label")
+OPTIONAL_COLUMNS = ("start", "stop", "clip", "context")
 
 
 class LabelledFolder(Source):
@@ -49,7 +49,7 @@ class LabelledFolder(Source):
         self.root, self.within_mm = Path(root), within_mm
         self.table_path = Path(table) if table else self.root / "labels.csv"
         if not self.table_path.is_file():
-            raise SourceError(f"{self.table_path} is missing: write a table with columns {', '.join(_NEEDED)}.")
+            raise SourceError(f"{self.table_path} is missing: write a table with columns {', '.join(REQUIRED_COLUMNS)}.")
         rows = self._read_table()
         absent = [name for name in dict.fromkeys(rows["file"]) if not (self.root / name).exists()]
         if absent:
@@ -70,8 +70,8 @@ class LabelledFolder(Source):
 
     def _read_table(self) -> pd.DataFrame:
         """The table as text by the lines of the file; every used cell is filled, and what should be a number is one."""
-        rows = read_table(self.table_path, (*_NEEDED, *_OPTIONAL))
-        if missing := set(_NEEDED) - set(rows.columns):
+        rows = read_table(self.table_path, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
+        if missing := set(REQUIRED_COLUMNS) - set(rows.columns):
             raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them (it was read as "
                               f"{saved_as(self.table_path)}, with the columns {', '.join(rows.columns)}).")
         if ("start" in rows) != ("stop" in rows):
@@ -87,7 +87,7 @@ class LabelledFolder(Source):
     @staticmethod
     def _fault(row: dict[str, str]) -> str:
         """What is wrong with one line, or nothing."""
-        for name in (*_NEEDED, *(name for name in _OPTIONAL if name in row)):
+        for name in (*REQUIRED_COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in row)):
             if not row[name]:
                 return f"{name} is empty"
         for name in ("session", "clip"):

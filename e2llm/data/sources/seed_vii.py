@@ -203,7 +203,7 @@ def read_stimuli_order(path: Path) -> dict[int, str]:
 STARTS = {"14_20221015_1": "14:25:34", "9_20221111_3": "14:01:27"}
 CLIPS_A_SESSION = 20
 # Clips by the triggers and by the clock may differ in length by so much: the table has whole seconds, and two of them.
-_SLACK_S = 2.5
+CLIP_SLACK_S = 2.5
 _NAME = re.compile(r"(\d+)_(\d{8})_(\d)")
 
 
@@ -295,7 +295,7 @@ class SeedVIIRaw(Source):
                                  "guessed.")
         for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             known = None if clock is None else (clock[place][1] - clock[place][0]).total_seconds()
-            if known is not None and abs(stop - start - known) > _SLACK_S:
+            if known is not None and abs(stop - start - known) > CLIP_SLACK_S:
                 raise RecordingError(f"{recording.path}: clip {place + 1} of the session lasts {stop - start:.1f} s by "
                                      f"its triggers, but {known:.1f} s by {self._table(recording).name}; one of them "
                                      "is of another recording.")
@@ -306,18 +306,7 @@ class SeedVIIRaw(Source):
 
     def clock(self, recording: Recording) -> list[tuple[pd.Timestamp, pd.Timestamp]] | None:
         """Start and end of every clip by the clock of the wall, or None without the table."""
-        path = self._table(recording)
-        if not path.is_file():
-            return None
-        try:
-            rows = pd.read_csv(path, header=None)
-            times = pd.to_datetime(rows[1], format="mixed")
-        except Exception as error:
-            raise RecordingError(f"{path} is not a readable table of triggers and times ({error}): copy it "
-                                 "again.") from None
-        if not len(rows) or rows[0].tolist() != [1, 2] * (len(rows) // 2) or not times.is_monotonic_increasing:
-            raise RecordingError(f"{path} does not list triggers 1 and 2 in turn with rising times: copy it again.")
-        return list(zip(times[::2], times[1::2], strict=True))
+        return read_clock(self._table(recording))
 
     def trials(self, recording: Recording) -> Iterator[Trial]:
         """Clips of one recording, one in memory at a time."""
@@ -332,3 +321,24 @@ class SeedVIIRaw(Source):
             signal = Stretch(raw, match, recording.path, start, stop)
             yield Trial(recording.subject, session, clip, self.emotions[clip], signal, raw.info["sfreq"], SEED_CHANNELS,
                         traces.get(str(clip)))
+
+
+def read_clock(path: Path) -> list[tuple[pd.Timestamp, pd.Timestamp]] | None:
+    """Start and end of every clip of a session by the clock of the wall, or None without the table.
+
+    Raises
+    ------
+    RecordingError
+        If the table is unreadable or does not hold triggers 1 and 2 in turn.
+    """
+    if not path.is_file():
+        return None
+    try:
+        rows = pd.read_csv(path, header=None)
+        times = pd.to_datetime(rows[1], format="mixed")
+    except Exception as error:
+        raise RecordingError(f"{path} is not a readable table of triggers and times ({error}): copy it "
+                             "again.") from None
+    if not len(rows) or rows[0].tolist() != [1, 2] * (len(rows) // 2) or not times.is_monotonic_increasing:
+        raise RecordingError(f"{path} does not list triggers 1 and 2 in turn with rising times: copy it again.")
+    return list(zip(times[::2], times[1::2], strict=True))
