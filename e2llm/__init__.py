@@ -57,7 +57,8 @@ _NAMES = {  # module: what stands at the front door
     "app.pipeline": "run_pipeline",
     "core.files": "project_root",
     "data.audit": "LeakError",
-    "data.preprocessing": "PreprocessParams Windows",
+    "data.cleaning": "PreprocessParams",
+    "data.preprocessing": "Windows",
     "data.simulation": "TwinParams simulate truth_folder",
     "data.sources": "open_source",
     "data.splits": "make_split",
@@ -73,6 +74,7 @@ _NAMES = {  # module: what stands at the front door
     "viz.plots": "plots",
     "viz.plots_model_size": "plots_model_size",
     "viz.plots_pretraining": "plots_pretraining",
+    "viz.plots_quality": "plots_quality",
     "viz.widgets": "widgets",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -250,7 +250,10 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 a notebook failed or a check found faults, 2 an error of the request, 130 Ctrl-C."""
+    """Run a command and return its exit code.
+
+    0 done, 1 a notebook failed or a check found faults, 2 an error of the request, 130 Ctrl-C.
+    """
     arguments = command_parser().parse_args(argv)
     from ..data.sources.base import RecordingError, SourceError
     from .locks import RunBusy

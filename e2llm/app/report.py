@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ..core.files import replacing
+from ..data.checks import read_quality
 from ..viz.report import render
 from .runs import Run, StageMissing
 
@@ -32,11 +33,18 @@ def build(run: Run) -> Path:
         metrics = {}
     figures = {path.stem: path.read_bytes() for path in sorted((run.path / "figures").glob("*.png"))
                if not path.name.startswith(".")}
-    html = render(run.name, metrics, stages, figures, _reasoning(run))
+    html = render(run.name, metrics, stages, figures, _reasoning(run), _quality(run))
     path = run.path / "report.html"
     with replacing(path) as partial:
         partial.write_text(html, encoding="utf-8")
     return path
+
+
+def _quality(run: Run) -> list[dict]:
+    """Findings of the gate, or none without windows."""
+    if run.finished("windows") is None:
+        return []
+    return read_quality(run.path / "windows" / "signal")[0].to_dict("records")
 
 
 _REASONING = {

@@ -7,7 +7,7 @@ tasks that need them say so when a source has none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,18 @@ class LabelSet:
     def from_dict(cls, stored: Mapping[str, Any]) -> LabelSet:
         """A label set from its fields, as JSON holds them."""
         return cls(**{**stored, "labels": tuple(stored["labels"])})
+
+    def only(self, present: Iterable[str]) -> LabelSet:
+        """The set without labels that are not present, in the same order; ValueError if fewer than two are left."""
+        there = set(present)
+        kept = tuple(label for label in self.labels if label in there)
+        if kept == self.labels:
+            return self
+        if len(kept) < 2:
+            raise ValueError(f"Windows of '{self.name}' have {len(kept)} of the labels {', '.join(self.labels)}: two "
+                             "or more are needed; see quality.csv for what was left out.")
+        affect = ({label: known[label] for label in kept} if known else {} for known in (self.valence, self.arousal))
+        return LabelSet(self.name, kept, *affect, self.noun)
 
     def __len__(self) -> int:
         return len(self.labels)

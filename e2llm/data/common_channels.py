@@ -20,7 +20,7 @@ def usable_recordings(source: Source, wanted: Sequence[str]) -> tuple[dict[str, 
     source : Source
         Opened.
     wanted : sequence of str
-        As in :class:`e2llm.data.preprocessing.PreprocessParams`.
+        As in :class:`e2llm.data.cleaning.PreprocessParams`.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def agreed_channels(channels: dict[str, list[str]], wanted: Sequence[str], missi
     channels : dict of str to list of str
         From :func:`usable_recordings`.
     wanted, missing
-        As in :class:`e2llm.data.preprocessing.PreprocessParams`.
+        As in :class:`e2llm.data.cleaning.PreprocessParams`.
 
     Raises
     ------

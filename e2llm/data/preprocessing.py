@@ -1,8 +1,4 @@
-"""From labelled trials to windows on disk, one trial in memory at a time.
-
-The steps are those of a plain recipe in MNE: its band-pass kernel, its spherical splines, the average reference. What
-does not depend on the signal is made once. Every trial passes the gate of :mod:`e2llm.data.checks`.
-"""
+"""From labelled trials to windows on disk, one trial in memory at a time, through the gate (:mod:`e2llm.data.gate`)."""
 
 from __future__ import annotations
 
@@ -10,15 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
-import mne
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -28,273 +20,17 @@ from tqdm.auto import tqdm
 from ..core.bands import BANDS
 from ..core.claims import SHAPE
 from ..core.environment import is_watched
-from ..core.montage import canonical, eegpt_channels, known_channels, make_info
-from .checks import (
-    QUALITY,
-    RecordingFacts,
-    SignalWatch,
-    add_trial,
-    judge_before,
-    judge_recording,
-    judge_together,
-    judge_trial,
-    lowest_rate,
-    settle,
-    write_quality,
-)
+from ..core.montage import eegpt_channels
+from .checks import RecordingFacts, write_quality
+from .cleaning import PreprocessParams
 from .common_channels import agreed_channels, placed_by_position, usable_recordings
-from .features import measure
-from .filtering import filter_and_resample, parts_of
-from .sources.base import Recording, RecordingError, Source, SourceError, Trial
+from .gate import admitted_trials, compare
+from .sources.base import RecordingError, Source, SourceError, Trial
 
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
-MISSING = ("masked", "interpolated")
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
 _FOUND = ("quality.csv", "recordings.csv")  # by the gate
 _LONGEST_PART = 180  # letters of a file's name before its suffix; most disks allow 255 bytes
-_TOO_LARGE_UV = 1e9  # no amplifier gives a thousand volts, and squares of such values do not fit single precision
-
-
-@dataclass(frozen=True)
-class PreprocessParams:
-    """How trials become windows.
-
-    Parameters
-    ----------
-    sfreq : float
-        Target rate in Hz; EEGPT needs 256.
-    l_freq, h_freq, h_trans : float
-        Band-pass edges and the width of the upper transition, Hz. The default stops 50 Hz mains.
-    window_s : float
-        Window length in seconds, without overlap; EEGPT needs 4.
-    trained_only : bool
-        Keep the 58 channels that the released EEGPT weights were trained on.
-    lof_threshold : float
-        Local outlier factor above which MNE calls a channel bad; it is then interpolated.
-    wanted : tuple of str
-        Channels that windows should have; empty: those that more than half of the recordings have.
-    missing : str
-        What becomes of a wanted channel that some recordings lack. ``masked``: it is left out of all windows.
-        ``interpolated``: MNE's spherical splines make it up from the others, where it is lacking. The windows'
-        ``channels.json`` says which.
-    quality : str
-        What becomes of a recording in which :mod:`e2llm.data.checks` finds a fault. ``strict``: it is left out.
-        ``warn``: it is used, and the fault is listed. Windows without a signal are left out in either case.
-    """
-
-    sfreq: float = 256.0
-    l_freq: float = 0.5
-    h_freq: float = 45.0
-    h_trans: float = 5.0
-    window_s: float = 4.0
-    trained_only: bool = True
-    lof_threshold: float = 3.0
-    wanted: tuple[str, ...] = ()
-    missing: str = "masked"
-    quality: str = "strict"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "wanted", tuple(self.wanted))
-        if self.missing not in MISSING:
-            raise ValueError(f"missing = '{self.missing}': channels that a recording lacks are {' or '.join(MISSING)}.")
-        if self.quality not in QUALITY:
-            raise ValueError(f"quality = '{self.quality}': recordings with a fault are judged {' or '.join(QUALITY)}.")
-        if len(known_channels(list(self.wanted))) < len(self.wanted):
-            lost = sorted(set(self.wanted) - set(known_channels(list(self.wanted))))
-            raise ValueError(f"No scalp position is known for the wanted channels {', '.join(lost)}: give 10-05 names.")
-
-
-def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
-    """Band-pass, resample, repair and re-reference one trial.
-
-    Parameters
-    ----------
-    trial : Trial
-        Signal in microvolts; it is read in stretches.
-    params : PreprocessParams
-        Filter edges and the rest.
-    lacking : sequence of str
-        Channels that the recording does not have and its windows are to have: interpolated from the others.
-
-    Returns
-    -------
-    signal : ndarray, shape (n_channels, n_samples)
-        Float32 microvolts at the new rate: channels of the trial, then those that it lacked.
-    bad : list of str
-        Channels of the recording that were interpolated: flat, unlike their neighbors, or called bad by the file.
-
-    Raises
-    ------
-    RecordingError
-        If the trial has one channel only, is flat everywhere, too large for any amplifier, or mostly bad channels.
-    """
-    where, names = f"subject {trial.subject}, clip {trial.clip}", [canonical(name) for name in trial.ch_names]
-    if len(names) < 2:
-        raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or "
-                             "more.")
-    signal, peak_to_peak = filter_and_resample(trial.signal, trial.sfreq, params, len(lacking))
-    if (largest := peak_to_peak.max()) > _TOO_LARGE_UV:
-        raise RecordingError(f"{where}: channel {names[int(peak_to_peak.argmax())]} spans {largest:.2g} µV, more than "
-                             "any amplifier gives; check the unit (microvolts expected) and the file.")
-    flat = [name for name, height in zip(names, peak_to_peak, strict=True) if height < 1e-3]
-    if len(flat) == len(names):
-        raise RecordingError(f"{where}: every channel is flat; check the unit (microvolts expected) and the file.")
-    known = {*flat, *(name for name in trial.bads if name in names)}
-    good = [row for row, name in enumerate(names) if name not in known]
-    bad = sorted(known | {names[good[i]] for i in _outlying(signal, good, params.lof_threshold)})
-    if len(bad) > len(names) // 4:
-        raise RecordingError(f"{where}: {len(bad)} of {len(names)} channels are bad ({', '.join(bad[:6])}, …); "
-                             "too many to repair.")
-    if repaired := (*bad, *lacking):
-        matrix = _interpolation((*names, *lacking), tuple(names), repaired)
-        for part in parts_of(signal):
-            part[:] = matrix @ part
-    for part in parts_of(signal):
-        part -= part.mean(axis=0)
-    return signal, bad
-
-
-def _outlying(signal: np.ndarray, good: list[int], threshold: float) -> np.ndarray:
-    """Which of the good channels are unlike the third of the cap nearest to them.
-
-    The score is MNE's ``find_bad_channels_lof``, the local outlier factor of channels as points with a coordinate a
-    sample; their distances come from one product of matrices. For 62 channels the neighbours are MNE's 20.
-    """
-    from sklearn.neighbors import LocalOutlierFactor  # takes seconds to import
-
-    if len(good) < 3:
-        return np.array([], dtype=int)
-    gram = sum((part @ part.T).astype(np.float64) for part in parts_of(signal))[np.ix_(good, good)]
-    power = np.diag(gram)
-    distance = np.sqrt(np.maximum(power[:, None] + power - 2 * gram, 0))
-    lof = LocalOutlierFactor(n_neighbors=len(good) // 3, metric="precomputed").fit(distance)
-    return np.flatnonzero(-lof.negative_outlier_factor_ >= threshold)
-
-
-@lru_cache(maxsize=256)
-def _interpolation(names: tuple[str, ...], own: tuple[str, ...], bad: tuple[str, ...]) -> np.ndarray:
-    """Matrix of MNE's spherical splines that makes up the bad channels from the others."""
-    info = make_info(list(own), 1.0)
-    raw = mne.io.RawArray(np.eye(len(own), len(names)), info, verbose="error")
-    if lacking := names[len(own) :]:
-        empty = np.eye(len(names))[len(own) :]
-        raw.add_channels([mne.io.RawArray(empty, make_info(list(lacking), 1.0), verbose="error")],
-                         force_update_info=True)
-        raw.set_montage(make_info(list(names), 1.0).get_montage())  # the sphere is fitted to the whole cap
-    raw.info["bads"] = list(bad)
-    return raw.interpolate_bads(reset_bads=True, verbose="error").get_data().astype(np.float32)
-
-
-def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams) -> tuple[np.ndarray, list[str]]:
-    """Clean a trial and cut it into consecutive windows without overlap.
-
-    Parameters
-    ----------
-    trial : Trial
-        Signal in microvolts.
-    ch_names : sequence of str
-        Channels of the windows, in this order; those that the trial lacks are interpolated.
-    params : PreprocessParams
-        Filter edges, rate and window.
-
-    Returns
-    -------
-    windows : ndarray, shape (n_windows, n_channels, n_samples)
-        Float32 microvolts.
-    bad : list of str
-        As from :func:`clean`, which also says what is raised.
-    """
-    own = [canonical(name) for name in trial.ch_names]
-    lacking = [name for name in ch_names if name not in own]
-    signal, bad = clean(trial, params, lacking)
-    rows = [[*own, *lacking].index(name) for name in ch_names]
-    n_samples = round(params.window_s * params.sfreq)
-    windows = np.empty((signal.shape[1] // n_samples, len(rows), n_samples), dtype=np.float32)
-    for i, window in enumerate(windows):
-        window[:] = signal[rows, i * n_samples : (i + 1) * n_samples]
-    return windows, bad
-
-
-class Admitted(NamedTuple):
-    """Windows of a trial that may be used: signal, features, their places in the trial, and repaired channels."""
-
-    windows: np.ndarray
-    power: np.ndarray
-    shape: np.ndarray
-    places: np.ndarray
-    bad: list[str]
-
-
-def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts: RecordingFacts) -> Admitted | None:
-    """Windows of a trial that pass the gate: the only way from a recording to windows, in a run and for ``ask``.
-
-    Parameters
-    ----------
-    trial : Trial
-        Signal in microvolts.
-    ch_names : sequence of str
-        Channels of the windows.
-    params : PreprocessParams
-        Filter edges, rate and window.
-    facts : RecordingFacts
-        Of the recording; what is found is noted there.
-
-    Returns
-    -------
-    Admitted or None
-        None if the trial is left out as a whole.
-
-    Raises
-    ------
-    RecordingError
-        If the recording cannot be used; see :func:`clean`.
-    """
-    before = judge_before(trial, params.window_s, lowest_rate(params.h_freq, params.h_trans))
-    facts.add(before)
-    for flaw in before:
-        if flaw.severity == "refuse":
-            raise RecordingError(f"{facts.name}: {flaw}")
-        return None
-    watch = SignalWatch(trial.signal, trial.sfreq, params.window_s)
-    windows, bad = windows_of(replace(trial, signal=watch), ch_names, params)
-    power, shape = measure(windows, params.sfreq, list(ch_names))
-    kept, flaws = judge_trial(trial, watch, power, shape, params.window_s)
-    facts.add(flaws)
-    places = np.flatnonzero(kept)
-    if len(places) < len(windows):
-        windows, power, shape = windows[places], power[places], shape[places]
-    add_trial(facts, trial, watch, windows, power, ch_names, len(kept) - len(places))
-    return Admitted(windows, power, shape, places, bad) if len(places) else None
-
-
-def settle_recording(facts: RecordingFacts, params: PreprocessParams) -> None:
-    """Judge a recording whose trials have been admitted; RecordingError if none was, or if it has a grave fault."""
-    found = settle(judge_recording(facts), params.quality)
-    facts.add(found)
-    if grave := [flaw for flaw in found if flaw.severity == "refuse"]:
-        raise RecordingError(f"{facts.name}: {grave[0]}")
-    if not facts.windows:
-        reason = f"; the first reason: {facts.flaws[0]['fact']}" if facts.flaws else ""
-        raise RecordingError(f"{facts.name} has no window that can be used{reason}: see the findings.")
-
-
-def admitted_trials(source: Source, recording: Recording, ch_names: Sequence[str], params: PreprocessParams,
-                    facts: RecordingFacts) -> Iterator[tuple[Trial, Admitted]]:
-    """Trials of a recording with their windows that pass the gate; RecordingError, also at the end, if it is refused.
-
-    Parameters
-    ----------
-    source : Source
-        Opened.
-    recording : Recording
-        Of the source.
-    ch_names, params, facts
-        As in :func:`admit`.
-    """
-    for trial in source.trials(recording):
-        if (admitted := admit(trial, ch_names, params, facts)) is not None:
-            yield trial, admitted
-    settle_recording(facts, params)
 
 
 def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
@@ -453,25 +189,6 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     write_quality(partial, [recording.name for recording in source.recordings], noted, skipped)
     _assemble(partial, folder, names, shapes, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
     return skipped
-
-
-def compare(noted: dict[str, RecordingFacts], skipped: dict[str, str], params: PreprocessParams) -> None:
-    """Judge recordings beside each other.
-
-    Parameters
-    ----------
-    noted : dict of str to RecordingFacts
-        Recording to its facts; what is found is noted there.
-    skipped : dict of str to str
-        Recordings that are left out, and the reason; more are added.
-    params : PreprocessParams
-        Whose ``quality`` counts.
-    """
-    for name, flaws in judge_together({name: facts for name, facts in noted.items() if name not in skipped}).items():
-        found = settle(flaws, params.quality)
-        noted[name].add(found)
-        if grave := [flaw for flaw in found if flaw.severity == "refuse"]:
-            skipped[name] = f"{name}: {grave[0]}"
 
 
 def _assemble(partial: Path, folder: Path, names: list[str], shapes: list[tuple[int, ...]], meta: dict) -> None:

@@ -83,6 +83,11 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 {% endfor %}
 {% endif %}
 
+{% if quality %}
+<h2>Recordings: what the gate found</h2>
+{{ rows_of(quality) }}
+{% endif %}
+
 {% if samples %}
 <h2>Sample answers</h2>
 {% for sample in samples %}
@@ -195,7 +200,7 @@ def _stage(name: str, record: Mapping) -> dict:
 
 
 def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, bytes],
-           reasoning: Mapping | None = None) -> str:
+           reasoning: Mapping | None = None, quality: list[Mapping] | None = None) -> str:
     """One HTML page of a run; all text from models, files and labels is escaped.
 
     Parameters
@@ -210,6 +215,8 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
         File name without suffix, PNG.
     reasoning : mapping, optional
         ``meaning`` (text), ``tables`` (title to rows) and ``examples`` (title to rows) of lesson 07.
+    quality : list of mapping, optional
+        Findings of the gate, one a row (:func:`e2llm.data.checks.read_quality`).
     """
     found = {(package, version) for record in stages.values() for package, version in record["versions"].items()}
     if reasoning is not None:
@@ -222,6 +229,7 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
         warnings=[found for found in metrics.get("facts", {}).get("audit", []) if found != NOTHING_FOUND],
         samples=metrics.get("samples", []),
         reasoning=reasoning,
+        quality=_table("findings", quality) if quality else None,
         figures=[{"caption": _caption(title),
                   "data": base64.b64encode(png).decode()} for title, png in figures.items()],
         stages=[_stage(title, record) for title, record in stages.items()],

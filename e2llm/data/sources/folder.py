@@ -47,9 +47,12 @@ class LabelledFolder(Source):
     def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None,
                  within_mm: float = NEAR_MM) -> None:
         self.root, self.within_mm = Path(root), within_mm
-        self.table_path = Path(table) if table else self.root / "labels.csv"
+        self.table_path = self.root / "labels.csv"
+        if table:  # a relative path counts from here, or from the folder
+            self.table_path = Path(table) if Path(table).exists() else self.root / table
         if not self.table_path.is_file():
-            raise SourceError(f"{self.table_path} is missing: write a table with columns {', '.join(REQUIRED_COLUMNS)}.")
+            raise SourceError(f"{self.table_path} is missing: write a table with columns "
+                              f"{', '.join(REQUIRED_COLUMNS)}.")
         rows = self._read_table()
         absent = [name for name in dict.fromkeys(rows["file"]) if not (self.root / name).exists()]
         if absent:
