@@ -17,7 +17,8 @@ from scipy import fft
 from threadpoolctl import threadpool_limits
 
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels, make_info, match_channels
-from e2llm.data.cleaning import PreprocessParams, windows_of
+from e2llm.data.cleaning import windows_of
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources.base import Trial
 
 PARAMS = PreprocessParams(lof_threshold=50.0)  # the search runs and finds nothing, as MNE's side repairs nothing

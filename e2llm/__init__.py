@@ -57,7 +57,7 @@ _NAMES = {  # module: what stands at the front door
     "app.pipeline": "run_pipeline",
     "core.files": "project_root",
     "data.audit": "LeakError",
-    "data.cleaning": "PreprocessParams",
+    "data.preprocess_params": "PreprocessParams",
     "data.preprocessing": "Windows",
     "data.simulation": "TwinParams simulate truth_folder",
     "data.sources": "open_source",

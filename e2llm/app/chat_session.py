@@ -28,7 +28,7 @@ from ..core.chat import EEG_TOKEN, END_THINK, LETTERS, THINK, Item
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..data.new_subject import STATISTICS_NOTES, NewSubject, PopulationStatistics, read_windows
-from ..data.preprocessing import PreprocessParams
+from ..data.preprocess_params import PreprocessParams
 from ..evaluation.faithfulness import flags
 from ..models.eegpt import N_PATCHES
 from ..models.inference import InferenceEngine, closed_set, probabilities, score_options

@@ -30,7 +30,7 @@ from .. import __version__
 from ..core.files import checksum
 from ..data.dataset import Corpus
 from ..data.new_subject import PopulationStatistics
-from ..data.preprocessing import PreprocessParams
+from ..data.preprocess_params import PreprocessParams
 from ..models.catalogue import CATALOGUE, Bundled, require
 from ..models.modeling import E2LLMForConditionalGeneration
 from .hub_import import (

@@ -37,9 +37,9 @@ class Code(NamedTuple):
 
 STAGES: dict[str, Code] = {
     "windows": Code(2, (*_SIGNAL, "core.channel_names", "core.labels", "data.checks", "data.cleaning",
-                        "data.filtering", "data.preprocessing", "data.sources", "data.sources.base",
-                        "data.sources.bids", "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
-                        "data.sources.seed_vii", "data.sources.tables")),
+                        "data.filtering", "data.preprocess_params", "data.preprocessing", "data.sources",
+                        "data.sources.base", "data.sources.bids", "data.sources.emoeeg_mc", "data.sources.faced",
+                        "data.sources.folder", "data.sources.seed_vii", "data.sources.tables")),
     "encoder": Code(2, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.losses",
                         "training.trainer")),
     "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.language_pretraining",

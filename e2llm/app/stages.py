@@ -18,7 +18,8 @@ from ..core.claims import MAX_CLAIMS
 from ..core.files import data_fingerprint
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
-from ..data.preprocessing import PreprocessParams, Windows, write_windows
+from ..data.preprocess_params import PreprocessParams
+from ..data.preprocessing import Windows, write_windows
 from ..data.sources import open_source
 from ..models.catalogue import CATALOGUE, Bundled, card
 from ..models.eegpt import EEGPT

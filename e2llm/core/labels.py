@@ -56,8 +56,9 @@ class LabelSet:
         if len(kept) < 2:
             raise ValueError(f"Windows of '{self.name}' have {len(kept)} of the labels {', '.join(self.labels)}: two "
                              "or more are needed; see quality.csv for what was left out.")
-        affect = ({label: known[label] for label in kept} if known else {} for known in (self.valence, self.arousal))
-        return LabelSet(self.name, kept, *affect, self.noun)
+        valence, arousal = ({label: known[label] for label in kept} if known else {}
+                            for known in (self.valence, self.arousal))
+        return LabelSet(self.name, kept, valence, arousal, self.noun)
 
     def __len__(self) -> int:
         return len(self.labels)

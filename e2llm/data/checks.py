@@ -96,7 +96,7 @@ class SignalWatch:
         for channel in np.flatnonzero((still > CLIPPED) & ~is_flat):
             x = window[channel, 1:]
             at_edge = ((x == x.max()) | (x == x.min())) & same[channel]
-            clipped += np.count_nonzero(at_edge) > CLIPPED * len(x)
+            clipped += bool(np.count_nonzero(at_edge) > CLIPPED * len(x))
         if len(self.flat) % _LINE_EVERY == 0 and self.sfreq > 130:
             self.mains.append(_mains_share(window, self.sfreq))
         self.flat.append(float(is_flat.mean()))

@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 from ..core.files import checksum, visible_files
 from ..core.montage import eegpt_channels
 from .checks import RecordingFacts, quality_tables
-from .cleaning import PreprocessParams
 from .common_channels import agreed_channels, usable_recordings
 from .gate import admitted_trials, compare
+from .preprocess_params import PreprocessParams
 from .sources import open_source
 from .sources.base import Flaw, Recording, RecordingError, Source, SourceError
 from .sources.folder import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, LabelledFolder

@@ -7,68 +7,17 @@ does not depend on the signal is made once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import mne
 import numpy as np
 
-from ..core.montage import canonical, known_channels, make_info
-from .checks import QUALITY
+from ..core.montage import canonical, make_info
 from .filtering import filter_and_resample, parts_of
+from .preprocess_params import PreprocessParams
 from .sources.base import RecordingError, Trial
 
-MISSING = ("masked", "interpolated")
 _TOO_LARGE_UV = 1e9  # no amplifier gives a thousand volts, and squares of such values do not fit single precision
-
-
-@dataclass(frozen=True)
-class PreprocessParams:
-    """How trials become windows.
-
-    Parameters
-    ----------
-    sfreq : float
-        Target rate in Hz; EEGPT needs 256.
-    l_freq, h_freq, h_trans : float
-        Band-pass edges and the width of the upper transition, Hz. The default stops 50 Hz mains.
-    window_s : float
-        Window length in seconds, without overlap; EEGPT needs 4.
-    trained_only : bool
-        Keep the 58 channels that the released EEGPT weights were trained on.
-    lof_threshold : float
-        Local outlier factor above which MNE calls a channel bad; it is then interpolated.
-    wanted : tuple of str
-        Channels that windows should have; empty: those that more than half of the recordings have.
-    missing : str
-        What becomes of a wanted channel that some recordings lack. ``masked``: it is left out of all windows.
-        ``interpolated``: MNE's spherical splines make it up from the others, where it is lacking. The windows'
-        ``channels.json`` says which.
-    quality : str
-        What becomes of a recording in which :mod:`e2llm.data.checks` finds a fault. ``strict``: it is left out.
-        ``warn``: it is used, and the fault is listed. Windows without a signal are left out in either case.
-    """
-
-    sfreq: float = 256.0
-    l_freq: float = 0.5
-    h_freq: float = 45.0
-    h_trans: float = 5.0
-    window_s: float = 4.0
-    trained_only: bool = True
-    lof_threshold: float = 3.0
-    wanted: tuple[str, ...] = ()
-    missing: str = "masked"
-    quality: str = "strict"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "wanted", tuple(self.wanted))
-        if self.missing not in MISSING:
-            raise ValueError(f"missing = '{self.missing}': channels that a recording lacks are {' or '.join(MISSING)}.")
-        if self.quality not in QUALITY:
-            raise ValueError(f"quality = '{self.quality}': recordings with a fault are judged {' or '.join(QUALITY)}.")
-        if len(known_channels(list(self.wanted))) < len(self.wanted):
-            lost = sorted(set(self.wanted) - set(known_channels(list(self.wanted))))
-            raise ValueError(f"No scalp position is known for the wanted channels {', '.join(lost)}: give 10-05 names.")
 
 
 def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:

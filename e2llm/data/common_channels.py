@@ -20,7 +20,7 @@ def usable_recordings(source: Source, wanted: Sequence[str]) -> tuple[dict[str, 
     source : Source
         Opened.
     wanted : sequence of str
-        As in :class:`e2llm.data.cleaning.PreprocessParams`.
+        As in :class:`e2llm.data.preprocess_params.PreprocessParams`.
 
     Returns
     -------

@@ -8,14 +8,12 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil
-from typing import TYPE_CHECKING
 
 import mne
 import numpy as np
 from scipy import fft
 
-if TYPE_CHECKING:
-    from .preprocessing import PreprocessParams
+from .preprocess_params import PreprocessParams
 
 _BLOCK = 6.0  # lengths of the filter's kernel that are transformed at a time
 _GUARD_S = 0.25  # of signal on either side of a block beside half a kernel: the resampling's own kernel fades in it

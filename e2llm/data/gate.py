@@ -23,8 +23,9 @@ from .checks import (
     lowest_rate,
     settle,
 )
-from .cleaning import PreprocessParams, windows_of
+from .cleaning import windows_of
 from .features import measure
+from .preprocess_params import PreprocessParams
 from .sources.base import Recording, RecordingError, Source, SourceError, Trial
 
 

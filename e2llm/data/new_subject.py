@@ -17,11 +17,11 @@ from safetensors.numpy import load_file, save_file
 
 from ..core.labels import LabelSet
 from .checks import RecordingFacts, judge_together, settle
-from .cleaning import PreprocessParams
 from .dataset import Corpus
 from .features import differential_entropy, evidence
 from .gate import admit, settle_recording
 from .normalization import Equalizer, FeatureStatistics
+from .preprocess_params import PreprocessParams
 from .preprocessing import Windows
 from .protocols import Split
 from .sources.base import RecordingError, Stretch, Trial, bads_of, open_raw, place_channels

@@ -22,9 +22,9 @@ from ..core.claims import SHAPE
 from ..core.environment import is_watched
 from ..core.montage import eegpt_channels
 from .checks import RecordingFacts, write_quality
-from .cleaning import PreprocessParams
 from .common_channels import agreed_channels, placed_by_position, usable_recordings
 from .gate import admitted_trials, compare
+from .preprocess_params import PreprocessParams
 from .sources.base import RecordingError, Source, SourceError, Trial
 
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure

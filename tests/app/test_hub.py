@@ -28,9 +28,10 @@ from e2llm.app.hub_import import FACTS, VERSION, ExportError
 from e2llm.app.model_card import public
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.labels import SEED_VII
-from e2llm.data.cleaning import PreprocessParams, windows_of
+from e2llm.data.cleaning import windows_of
 from e2llm.data.features import band_power, evidence
 from e2llm.data.new_subject import MIN_SUBJECT_WINDOWS, NewSubject, PopulationStatistics, read_windows
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.simulation import TwinParams, simulate, truth_folder
 from e2llm.data.sources.base import RecordingError
 from e2llm.data.sources.seed_vii import SeedVII

@@ -21,7 +21,7 @@ from e2llm.app.cli import command_parser, main
 from e2llm.app.parameters import FIELDS, Parameters, checked
 from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, validate
 from e2llm.data import emotion_effects, protocols, sources
-from e2llm.data.cleaning import MISSING, PreprocessParams
+from e2llm.data.preprocess_params import MISSING, PreprocessParams
 from e2llm.training import pretraining
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from e2llm.app import runs, stage_code, stages
 from e2llm.app.runs import Run
 from e2llm.core import files
 from e2llm.core.files import data_fingerprint
-from e2llm.data.preprocessing import PreprocessParams
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources import SOURCES, open_source
 from e2llm.data.sources.base import SourceError
 from e2llm.models import language

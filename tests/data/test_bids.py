@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from layouts import BIDS_FORMATS, BIDS_LABELS, BIDS_NAMES, BIDS_SFREQ, write_bids
 
-from e2llm.data.preprocessing import PreprocessParams, Windows, write_windows
+from e2llm.data.preprocess_params import PreprocessParams
+from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.bids import BIDSFolder

@@ -20,7 +20,8 @@ from e2llm.app.runs import Run
 from e2llm.core.files import project_root
 from e2llm.core.labels import EMOEEG_MC
 from e2llm.core.montage import canonical
-from e2llm.data.preprocessing import PreprocessParams, write_windows
+from e2llm.data.preprocess_params import PreprocessParams
+from e2llm.data.preprocessing import write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.emoeeg_mc import CONTEXTS, EMOTION_OF, RATED, STIMULI, EmoEEGMC, read_guide

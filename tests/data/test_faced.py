@@ -16,7 +16,7 @@ from e2llm.app import stages
 from e2llm.app.runs import Run
 from e2llm.core.files import project_root
 from e2llm.core.labels import FACED as LABELS
-from e2llm.data.preprocessing import PreprocessParams
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.faced import FACED, FACED_CHANNELS, FACED_CLIPS, read_pickled_array

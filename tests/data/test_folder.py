@@ -12,7 +12,8 @@ from edfio import Bdf, BdfSignal
 from layouts import write_cnt, write_gdf
 from scipy.io import savemat
 
-from e2llm.data.preprocessing import PreprocessParams, Windows, write_windows
+from e2llm.data.preprocess_params import PreprocessParams
+from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.sources.base import RecordingError, SourceError
 from e2llm.data.sources.folder import LabelledFolder

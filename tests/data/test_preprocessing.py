@@ -17,9 +17,10 @@ from scipy.io import loadmat, savemat
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
-from e2llm.data.cleaning import PreprocessParams, clean, windows_of
+from e2llm.data.cleaning import clean, windows_of
 from e2llm.data.features import measure
 from e2llm.data.filtering import filter_and_resample
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.simulation import leadfield
 from e2llm.data.sources.base import RecordingError, SourceError, Trial

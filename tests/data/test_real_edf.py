@@ -16,7 +16,8 @@ from e2llm.app import evaluation_stage, stages
 from e2llm.app.runs import Run
 from e2llm.core.files import project_root
 from e2llm.core.montage import make_info, match_channels
-from e2llm.data.cleaning import PreprocessParams, clean
+from e2llm.data.cleaning import clean
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources.base import Trial
 from e2llm.data.sources.folder import LabelledFolder
 from e2llm.evaluation.metrics import balanced_accuracy

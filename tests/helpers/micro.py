@@ -10,7 +10,7 @@ import pytest
 
 from e2llm.app import evaluation_stage, stages
 from e2llm.app.runs import Run
-from e2llm.data.preprocessing import PreprocessParams
+from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.models.language import ScratchParams
 from e2llm.training import stage3_instruction
 from e2llm.training.losses import HeadParams

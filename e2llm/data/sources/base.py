@@ -56,6 +56,17 @@ class Flaw:
         return f"{self.fact}: {self.remedy}."
 
 
+class Signal(Protocol):
+    """Samples that are sliced along time: an array, or what reads them from a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels and samples."""
+
+    def __getitem__(self, where, /) -> np.ndarray:
+        """Float32 microvolts."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One labelled stretch of signal.
@@ -66,8 +77,8 @@ class Trial:
         Who was recorded, when, and what was shown.
     label : str
         Of the source's label set.
-    signal : ndarray or Stretch, shape (n_channels, n_samples)
-        Float32 microvolts, in memory or in a file.
+    signal : Signal, shape (n_channels, n_samples)
+        Float32 microvolts, in memory (ndarray) or in a file (:class:`Stretch`).
     sfreq : float
         Sampling rate in Hz.
     ch_names : tuple of str
@@ -84,7 +95,7 @@ class Trial:
     session: int
     clip: int
     label: str
-    signal: np.ndarray | Stretch
+    signal: Signal
     sfreq: float
     ch_names: tuple[str, ...]
     intensity: np.ndarray | None = None
