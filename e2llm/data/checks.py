@@ -55,7 +55,7 @@ class SignalWatch:
     dead_s : list of float
         For every window, longest time in seconds in which no channel changes.
     mains : list of float
-        Median over channels of the share of power at 50 or 60 Hz, of every eighth window.
+        Median over every fourth channel of the share of power at 50 or 60 Hz, of every eighth window.
     """
 
     dtype = np.dtype(np.float32)
@@ -98,7 +98,7 @@ class SignalWatch:
             at_edge = ((x == x.max()) | (x == x.min())) & same[channel]
             clipped += bool(np.count_nonzero(at_edge) > CLIPPED * len(x))
         if len(self.flat) % _LINE_EVERY == 0 and self.sfreq > 130:
-            self.mains.append(_mains_share(window, self.sfreq))
+            self.mains.append(_mains_share(window[::_LINE_EVERY // 2], self.sfreq))
         self.flat.append(float(is_flat.mean()))
         self.clipped.append(clipped / len(window))
 
@@ -137,6 +137,8 @@ class RecordingFacts:
         Pairs of channels of which one is a copy ("C3 = C4").
     prints : dict of str to str
         Fingerprint of a window's signal to the trial that it is of.
+    repeated : str
+        Two trials that hold one signal.
     windows, dropped : int
         Windows that are kept, and that are left out.
     file : dict
@@ -155,6 +157,7 @@ class RecordingFacts:
     mains: list[float] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
     prints: dict[str, str] = field(default_factory=dict)
+    repeated: str = ""
     windows: int = 0
     dropped: int = 0
     file: dict[str, Any] = field(default_factory=dict)
@@ -288,15 +291,13 @@ def add_trial(facts: RecordingFacts, trial: Trial, watch: SignalWatch, windows: 
     if not len(windows):
         return
     facts.amplitudes += np.sqrt(np.median(power.sum(axis=-1), axis=-1)).astype(float).round(4).tolist()
-    found = _copies(windows[[0, len(windows) // 2, -1]], ch_names)
-    facts.copies = found if facts.windows == len(windows) else [pair for pair in facts.copies if pair in found]
+    if (is_first := facts.windows == len(windows)) or facts.copies:  # a copy is one in every trial
+        found = _copies(windows[[0, len(windows) // 2, -1]], ch_names)
+        facts.copies = found if is_first else [pair for pair in facts.copies if pair in found]
     for row in power:
         print_ = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).hexdigest()
-        facts.prints.setdefault(print_, str(trial.clip))
-        if (other := facts.prints[print_]) != str(trial.clip):
-            facts.add([Flaw("refuse", "same signal", f"clips {other} and {trial.clip} of subject {trial.subject} hold "
-                            "the same signal", "copy the file again; one of the two is not what its label says")])
-            break
+        if (other := facts.prints.setdefault(print_, str(trial.clip))) != str(trial.clip):
+            facts.repeated = f"clips {other} and {trial.clip} of subject {trial.subject}"
 
 
 def _copies(windows: np.ndarray, ch_names: Sequence[str]) -> list[str]:
@@ -327,6 +328,14 @@ def judge_recording(facts: RecordingFacts) -> list[Flaw]:
     list of Flaw
     """
     found = []
+    if facts.repeated:
+        found.append(Flaw("refuse", "same signal", f"{facts.repeated} hold the same signal", "copy the file again; one "
+                          "of the two is not what its label says"))
+    if facts.copies:
+        severe = len(facts.copies) > BAD_SHARE * facts.channels
+        found.append(Flaw("refuse" if severe else "warn", "copied channels", f"channels hold the same signal: "
+                          f"{', '.join(facts.copies[:4])}", "check how the channels were written; electrodes that are "
+                          "bridged by gel look so too"))
     units = facts.file.get("units", [])
     unit = f" (unit in the header: {', '.join(repr(name) for name in units)})" if units else ""
     amplitude = facts.amplitude_uv
@@ -343,11 +352,6 @@ def judge_recording(facts: RecordingFacts) -> list[Flaw]:
     if facts.mains and (share := float(np.median(facts.mains))) > MAINS:
         found.append(Flaw("warn", "mains", f"{share:.0%} of its power is at the frequency of the mains", "the filter "
                           "stops it; look for a bad ground or reference"))
-    if facts.copies:
-        severe = len(facts.copies) > BAD_SHARE * facts.channels
-        found.append(Flaw("refuse" if severe else "warn", "copied channels", f"channels hold the same signal: "
-                          f"{', '.join(facts.copies[:4])}", "check how the channels were written; electrodes that are "
-                          "bridged by gel look so too"))
     return found
 
 

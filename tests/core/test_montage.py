@@ -6,6 +6,7 @@ import mne
 import numpy as np
 import pytest
 
+from e2llm.core.channel_names import foreign_names
 from e2llm.core.montage import (
     EEGPT_UNTRAINED,
     EEGPT_VOCABULARY,
@@ -57,6 +58,48 @@ def test_a_cap_without_known_names_is_refused():
 ])
 def test_spellings(name, standard):
     assert canonical(name) == standard
+
+
+@pytest.mark.parametrize(("name", "standard"), [
+    ("EEG-C3", "C3"), ("EEG:C3", "C3"), ("POL C3", "C3"), ("C3-A1A2", "C3"), ("POL T4-Ref", "T8"), ("C3 - A1", "C3"),
+    ("P3-(A1+A2)", "P3"), ("EEG O1-LER", "O1"), ("Cz-0", "CZ"), ("EEG Fpz-CAR", "FPZ"), ("EEGC3", "C3"), ("pz ", "PZ"),
+])
+def test_every_part_of_a_name_is_understood(name, standard):
+    assert canonical(name) == standard and known_channels([name]) == [name]
+
+
+@pytest.mark.parametrize("name", ["C3_F7", "C3 imp", "C3 impedance", "Cz off", "O1 new", "Fp1 F3", "C3-marker", "T3 ECG",
+                                  "F3_temp", "POLY 1", "Cz!"])
+def test_a_name_of_which_a_part_is_not_understood_has_no_place(name):
+    assert known_channels([name]) == [] and match_channels([name]).places == {}
+
+
+@pytest.mark.parametrize(("names", "places"), [
+    (["Fp1-Pz", "Fp2-Pz", "O1-Pz"], ["FP1", "FP2", "O1"]), (["EEG F3-Cz", "EEG F4-Cz", "EEG T3-Cz", "ECG"],
+                                                            ["F3", "F4", "T7"]),
+    (["Fp1-FCz", "Fp2-FCz", "C3-FCz", "C4-FCz"], ["FP1", "FP2", "C3", "C4"]),
+    (["Fp1-F7", "F7-T3", "T3-T5"], []), (["Fp1-Pz", "Fp2-Pz"], []), (["Fp1-F7", "F3-Pz", "F4-Pz", "C3-Pz"], []),
+])
+def test_a_site_that_all_channels_share_is_their_reference(names, places):
+    match = match_channels(names)
+    assert list(match.places.values()) == places and (not match.bipolar) == bool(places)
+
+
+@pytest.mark.parametrize("names", [["O1-0", "O1-1", "Fp1"], ["O1", "O1 ", "Fp1"], ["EEG O1", "O1-Ref", "Fp1"],
+                                   ["O1-0", "O1-1", "Fp1-0", "Fp1-1"], ["T7", "T3", "Fp1"]])
+def test_a_site_that_stands_twice_is_named(names):
+    assert match_channels(names).doubled == sorted({canonical(name) for name in names} - ({"FP1"} if "Fp1" in names
+                                                                                          else set()))
+
+
+@pytest.mark.parametrize(("names", "foreign"), [
+    ([f"{letter}{i}" for letter in "ABCD" for i in range(1, 33)], {"C1", "C2", "C3", "C4", "C5", "C6"}),  # BioSemi 128
+    ([f"O{i}" for i in range(1, 15)], {"O1", "O2"}), ([f"F{i:02d}" for i in range(1, 20)], {"F10"}),
+    ([f"EEG P{i}" for i in range(1, 17)], {f"P{i}" for i in range(1, 11)}),  # contacts of depth electrodes
+    (list(EEGPT_VOCABULARY), set()), (["C3", "C4", "A1", "A2", "ECG1", "E1", "E2"], set()),
+])
+def test_names_that_only_look_like_the_10_20_system(names, foreign):
+    assert {canonical(name) for name in foreign_names(names, known_channels(names))} == foreign
 
 
 def test_known_channels_keep_spelling_and_order():
