@@ -96,7 +96,7 @@ def test_strict_refuses_and_warn_lists(root, quality):
 
 
 def test_an_unknown_quality():
-    with pytest.raises(ValueError, match="quality = 'lax'.*strict or warn"):
+    with pytest.raises(ValueError, match=r"quality = 'lax'.*strict or warn"):
         PreprocessParams(quality="lax")
 
 
