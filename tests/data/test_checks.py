@@ -13,6 +13,7 @@ from recordings import CAP, SFREQ, brain, four_files, make_discontinuous, patch,
 
 from e2llm.data.checks import SignalWatch, read_quality
 from e2llm.data.filtering import filter_and_resample
+from e2llm.data.gate import first_trial
 from e2llm.data.new_subject import read_windows
 from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.preprocessing import Windows, write_windows
@@ -380,6 +381,36 @@ def test_ask_for_a_slow_channel_beside_a_fast_one(root):
     mixed(root / "a.edf", 64, 512)
     with pytest.raises(RecordingError, match="sampled at 64 Hz"):
         ask(root, "a.edf")
+
+
+# --- the first trial, to look at (2)
+
+
+def with_nan(path: Path) -> None:
+    data = brain()
+    data[3, 700] = np.nan
+    raw_of(data).save(path, verbose="error")
+
+
+SPOILS = {
+    "broken": lambda path: path.write_bytes(b"broken"), "NaN": with_nan,
+    "3 s short": lambda path: raw_of(brain(3.0)).save(path, verbose="error"),
+    "flat": lambda path: raw_of(np.zeros((10, 3000))).save(path, verbose="error"),
+    "bipolar": lambda path: raw_of(brain(n=3), ["Fp1-F7", "F7-T3", "T3-T5"]).save(path, verbose="error"),
+    "loud": lambda path: raw_of(brain() * 1e4).save(path, verbose="error"),
+    "slow": lambda path: raw_of(brain(sfreq=64), sfreq=64).save(path, verbose="error"),
+}
+
+
+@pytest.mark.parametrize("spoils", [[name] for name in SPOILS] + [list(SPOILS)], ids=lambda names: names[-1][:9])
+def test_the_first_usable_trial_is_shown_and_those_before_are_named(root, spoils):
+    four_files(root)
+    names = [f"{i}_raw.fif" for i in range(len(spoils))]
+    for name, spoil in zip(names, spoils, strict=True):
+        SPOILS[spoil](root / name)
+    write_table(root, [*names, "b.edf", "c.edf"])
+    trial, passed_over = first_trial(LabelledFolder(root), PreprocessParams(lof_threshold=50))
+    assert trial.clip == len(names) + 1 and list(passed_over) == names
 
 
 # --- names (13, 33)
