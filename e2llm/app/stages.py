@@ -88,7 +88,7 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
         stage.begin()
         skipped = write_windows(source, stage.path / "signal", params, n_jobs)
         windows = Windows.open(stage.path / "signal")
-        labels = source.label_set.only(windows.index["label"])  # an answer that nobody can give is no option
+        labels = source.answers(windows.index["label"])
         (stage.path / "labels.json").write_text(json.dumps(asdict(labels), indent=1))
         stage.finish({"windows": len(windows)}, skipped=skipped, channels=windows.channel_facts)
     return stage

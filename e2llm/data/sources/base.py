@@ -7,7 +7,7 @@ file concerns that file alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -116,7 +116,7 @@ class Source(Protocol):
     """A data source: what :func:`e2llm.data.preprocessing.write_windows` needs of one.
 
     ``matches``, where a source has it, holds the places of the channels of each recording. A class that names this
-    one as its base takes over :meth:`inputs`.
+    one as its base takes over :meth:`inputs` and :meth:`answers`.
     """
 
     root: Path
@@ -126,6 +126,10 @@ class Source(Protocol):
     def inputs(self) -> list[Path]:
         """Files that trials are made from, there or not, and folders of which every file counts; default the root."""
         return [self.root]
+
+    def answers(self, present: Iterable[str]) -> LabelSet:
+        """Labels that can be answers where these have windows; default all, for a published set is closed."""
+        return self.label_set
 
     def check(self, recording: Recording) -> list[str]:
         """Channels of one recording by their canonical names; raises RecordingError if it cannot be used."""
@@ -264,16 +268,16 @@ class Stretch:
     @property
     def lost(self) -> list[tuple[float, float, str]]:
         """Start and stop in seconds of the stretch, and name, of what the file marks as bad or as a break."""
-        sfreq = self.raw.info["sfreq"]
-        zero, seconds = self.first / sfreq, self.shape[1] / sfreq
+        sfreq, notes = self.raw.info["sfreq"], self.raw.annotations
+        seconds = self.shape[1] / sfreq
+        # Times of annotations count from the first sample of the amplifier if they have a date, else from that saved.
+        starts = notes.onset - (self.raw.first_time if notes.orig_time else 0.0) - self.first / sfreq
+        stops = np.maximum(starts + notes.duration, starts + 1 / sfreq)
         found = []
-        for note in self.raw.annotations:
-            # Times of annotations count from the first sample that the file's maker saved.
-            start = float(note["onset"]) - (self.raw.first_time if self.raw.annotations.orig_time else 0.0) - zero
-            stop, name = start + float(note["duration"]), str(note["description"])
-            is_break = bool(_BREAK.match(name)) and start > 0
-            if (_BAD.match(name) or is_break) and start < seconds and (stop > 0 or is_break):
-                found.append((max(start, 0.0), min(max(stop, start + 1 / sfreq), seconds), name))
+        for i in np.flatnonzero((starts < seconds) & (stops > 0)):
+            name = str(notes.description[i])
+            if _BAD.match(name) or (_BREAK.match(name) and starts[i] > 0):
+                found.append((max(float(starts[i]), 0.0), min(float(stops[i]), seconds), name))
         return found
 
     @property

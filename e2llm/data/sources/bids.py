@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import mne
 import mne_bids
 import pandas as pd
 
-from ...core.labels import plain_labels
+from ...core.labels import LabelSet, plain_labels
 from ...core.montage import NEAR_MM, Match
 from .base import (
     Recording,
@@ -113,6 +113,10 @@ class BIDSFolder(Source):
         people = {path.subject for path in self.paths.values()}
         shared = (path for path in self.root.iterdir() if path.is_file())
         return [*shared, *(self.root / f"sub-{person}" for person in people)]
+
+    def answers(self, present: Iterable[str]) -> LabelSet:
+        """Labels that have windows: an answer that nobody can give is no option."""
+        return self.label_set.only(present)
 
     def _find(self, task: str, session: str) -> dict[str, mne_bids.BIDSPath]:
         """Recordings by their path below the root, ordered by subject, session and run; without derivatives."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from ...core.labels import plain_labels
+from ...core.labels import LabelSet, plain_labels
 from ...core.montage import NEAR_MM, Match
 from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
 from .tables import read_table, refuse_look_alikes, saved_as
@@ -70,6 +70,10 @@ class LabelledFolder(Source):
     def inputs(self) -> list[Path]:
         """The whole folder, for a recording may be of several files, and the table wherever it lies."""
         return [self.root, self.table_path]
+
+    def answers(self, present: Iterable[str]) -> LabelSet:
+        """Labels that have windows: an answer that nobody can give is no option."""
+        return self.label_set.only(present)
 
     def _read_table(self) -> pd.DataFrame:
         """The table as text by the lines of the file; every used cell is filled, and what should be a number is one."""
