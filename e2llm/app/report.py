@@ -41,10 +41,11 @@ def build(run: Run) -> Path:
 
 
 def _quality(run: Run) -> list[dict]:
-    """Findings of the gate, or none without windows."""
-    if run.finished("windows") is None:
+    """Findings of the gate; none without windows, or of windows that were made before there was a gate."""
+    folder = run.path / "windows" / "signal"
+    if run.finished("windows") is None or not (folder / "quality.csv").is_file():
         return []
-    return read_quality(run.path / "windows" / "signal")[0].to_dict("records")
+    return read_quality(folder)[0].to_dict("records")
 
 
 _REASONING = {

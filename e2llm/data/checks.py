@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class SignalWatch:
 
     def __init__(self, signal, sfreq: float, window_s: float) -> None:
         self.signal, self.sfreq, self.shape = signal, sfreq, signal.shape
-        self._length = window_s * sfreq
+        self._length, self._suspect = window_s * sfreq, 0.8 * min(CLIPPED, DEAD_S / window_s)
         self._rest, self._seen = np.empty((signal.shape[0], 0), dtype=np.float32), 0
         self.flat: list[float] = []
         self.clipped: list[float] = []
@@ -78,29 +79,39 @@ class SignalWatch:
 
     def _look(self, first: int, samples: np.ndarray) -> None:
         """Cut what is new into windows; a window that is not complete waits for the next call."""
-        new = np.asarray(samples[:, max(self._seen - first, 0) :], dtype=np.float32)
+        new, origin = samples[:, max(self._seen - first, 0) :], self._seen
         self._seen = max(self._seen, first + samples.shape[1])
-        known = np.concatenate([self._rest, new], axis=1) if self._rest.shape[1] else new
-        origin = self._seen - known.shape[1]
-        while (stop := round((len(self.flat) + 1) * self._length) - origin) <= known.shape[1]:
-            self._judge(known[:, max(round(len(self.flat) * self._length) - origin, 0) : stop])
-        self._rest = known[:, max(round(len(self.flat) * self._length) - origin, 0) :].copy()
+        while (stop := round((len(self.flat) + 1) * self._length)) <= self._seen:
+            self._judge(self._between(round(len(self.flat) * self._length), stop, new, origin))
+        self._rest = self._between(round(len(self.flat) * self._length), self._seen, new, origin).copy()
+
+    def _between(self, start: int, stop: int, new: np.ndarray, origin: int) -> np.ndarray:
+        """Samples of the trial from what waits and what is new."""
+        if start >= origin:
+            return new[:, start - origin : stop - origin]
+        waits = self._rest[:, self._rest.shape[1] - (origin - start) :]
+        return np.concatenate([waits, new[:, : stop - origin]], axis=1)
 
     def _judge(self, window: np.ndarray) -> None:
-        same = window[:, 1:] == window[:, :-1]
-        still = np.count_nonzero(same, axis=1) / same.shape[1]
-        is_flat = still >= STILL
-        is_dead = still.min() * window.shape[1] >= DEAD_S * self.sfreq - 1
-        self.dead_s.append(_longest(same.all(axis=0)) / self.sfreq if is_dead else 0.0)
-        clipped = 0
-        for channel in np.flatnonzero((still > CLIPPED) & ~is_flat):
-            x = window[channel, 1:]
-            at_edge = ((x == x.max()) | (x == x.min())) & same[channel]
-            clipped += bool(np.count_nonzero(at_edge) > CLIPPED * len(x))
         if len(self.flat) % _LINE_EVERY == 0 and self.sfreq > 130:
-            self.mains.append(_mains_share(window[::_LINE_EVERY // 2], self.sfreq))
-        self.flat.append(float(is_flat.mean()))
-        self.clipped.append(clipped / len(window))
+            self.mains.append(_mains_share(window[:: _LINE_EVERY // 2], self.sfreq))
+        flat, clipped, dead_s = 0.0, 0.0, 0.0
+        # Every fourth pair of samples shows whether there is anything to look at.
+        if ((window[:, 1::4] == window[:, :-1:4]).mean(axis=1) > self._suspect).any():
+            same = window[:, 1:] == window[:, :-1]
+            still = same.mean(axis=1)
+            dead_s = _longest(same.all(axis=0)) / self.sfreq
+            flat = float((still >= STILL).mean())
+            clipped = sum(_is_clipped(window[channel, 1:], same[channel])
+                          for channel in np.flatnonzero((still > CLIPPED) & (still < STILL))) / len(window)
+        self.flat.append(flat)
+        self.clipped.append(clipped)
+        self.dead_s.append(dead_s)
+
+
+def _is_clipped(x: np.ndarray, same: np.ndarray) -> bool:
+    """Whether a channel stays at its largest or smallest value, where it equals the sample before."""
+    return bool(np.count_nonzero(((x == x.max()) | (x == x.min())) & same) > CLIPPED * len(x))
 
 
 def _longest(flags: np.ndarray) -> int:
@@ -109,8 +120,13 @@ def _longest(flags: np.ndarray) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
+@lru_cache(maxsize=16)
+def _taper(length: int) -> np.ndarray:
+    return scipy.signal.windows.hann(length, sym=False).astype(np.float32)
+
+
 def _mains_share(window: np.ndarray, sfreq: float) -> float:
-    taper = scipy.signal.windows.hann(window.shape[1], sym=False).astype(np.float32)
+    taper = _taper(window.shape[1])
     power = np.abs(scipy.fft.rfft((window - window.mean(axis=1, keepdims=True)) * taper)) ** 2
     hz = scipy.fft.rfftfreq(window.shape[1], 1 / sfreq)
     total = np.maximum(power[:, hz >= 1].sum(axis=1), 1e-30)

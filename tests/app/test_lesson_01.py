@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 from recordings import brain, write_edf
 
+from e2llm.app.report import build
 from e2llm.app.runs import Run
 
 LESSON = Path(__file__).parents[2] / "notebooks" / "01_preprocessing.ipynb"
@@ -47,6 +48,8 @@ def test_the_first_file_may_be_unusable(tmp_path, monkeypatch, capsys):
     assert "passed over: {'a.edf'" in capsys.readouterr().out
     assert names["findings"]["recording"].tolist() == ["a.edf"] * len(names["findings"])
     assert (run.path / "figures" / "quality.png").is_file()
+    html = build(run).read_text("utf-8")
+    assert "Recordings: what the gate found" in html and names["findings"]["remedy"][0] in html
 
 
 @pytest.mark.parametrize(("rows", "spoil", "labels"), [
