@@ -148,9 +148,10 @@ def match_channels(names: Collection[str], positions: Mapping[str, np.ndarray] |
     known = set(known_channels(names))
     bipolar = tuple(name for name in names if name not in known and bipolar_pair(name))
     places = {name: canonical(name) for name in names if name in known}
-    if shared_reference(names) and (pairs := {name: bipolar_pair(name) for name in bipolar}):
-        places |= {name: pair[0] for name, pair in pairs.items() if pair}
-        known, bipolar = set(places), ()
+    if shared_reference(names):  # then they are no derivations; earlobes and mastoids stay without a place
+        sites = {name: pair[0] for name in bipolar if (pair := bipolar_pair(name))}
+        places |= {name: site for name, site in sites.items() if known_channels([site])}
+        known, bipolar = {*known, *bipolar}, ()
     usable = {name: np.asarray(xyz, dtype=float) for name, xyz in (positions or {}).items() if name in names
               and np.isfinite(xyz).all()}
     usable = {name: xyz for name, xyz in usable.items() if np.linalg.norm(xyz) > 0 and name not in bipolar}

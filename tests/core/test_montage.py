@@ -85,6 +85,18 @@ def test_a_site_that_all_channels_share_is_their_reference(names, places):
     assert list(match.places.values()) == places and (not match.bipolar) == bool(places)
 
 
+def test_caps_of_public_reports():
+    """Names as people have written them in reports to MNE (mne-python issues 8455, 8830, 7857, 4201)."""
+    sports = ["Fp1", "Fpz", "Fp2", "F7", "M1", "T7", "C3", "Cz", "M2", "CP5", "EOG", "AF7", "POz"]
+    match = match_channels([f"EEG {name}-CPz" for name in sports])
+    assert list(match.places.values()) == [name.upper() for name in sports if name not in ("M1", "M2", "EOG")]
+    assert match.unplaced == ("EEG M1-CPz", "EEG M2-CPz", "EEG EOG-CPz") and match.bipolar == ()
+    net = ["EEG-0", "F8", "EEG-2", "EEG-3", "FP2", "EEG-18", "Fz", "NAS", "F3", "EEG-256"]
+    assert list(match_channels(net).places) == ["F8", "FP2", "Fz", "F3"]
+    assert list(match_channels(["fp1-le", "fp2-le", "cz-le"]).places.values()) == ["FP1", "FP2", "CZ"]
+    assert match_channels([f"EEG {i}" for i in range(1, 129)]).places == {}
+
+
 @pytest.mark.parametrize("names", [["O1-0", "O1-1", "Fp1"], ["O1", "O1 ", "Fp1"], ["EEG O1", "O1-Ref", "Fp1"],
                                    ["O1-0", "O1-1", "Fp1-0", "Fp1-1"], ["T7", "T3", "Fp1"]])
 def test_a_site_that_stands_twice_is_named(names):
