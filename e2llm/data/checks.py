@@ -8,7 +8,6 @@ means. Thresholds are wide: they are to find faults of a file, not noisy people.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ BAD_SHARE = 0.25  # of channels, beyond which they cannot be repaired from the o
 COPY = 0.99999  # correlation of two channels of which one is a copy
 MAINS = 0.5  # share of power at 50 or 60 Hz; the filter stops it
 CUT_SHARE = 0.01  # of records that may be missing at the end of a file
+MARKS, SAME = 16, 0.005  # coordinates of log power by which a copy is known, and how little they differ
 FINDING_COLUMNS = ("recording", "subject", "severity", "rule", "fact", "remedy", "windows")
 _LINE_EVERY = 8  # windows, of which one is transformed for the share of the mains
 
@@ -151,10 +151,8 @@ class RecordingFacts:
         Shares of power at the frequency of the mains.
     copies : list of str
         Pairs of channels of which one is a copy ("C3 = C4").
-    prints : dict of str to str
-        Fingerprint of a window's signal to the trial that it is of.
-    repeated : str
-        Two trials that hold one signal.
+    marks : list of list of float
+        Clip of every window that is kept, and some coordinates of its spectrum, by which a copy is known.
     windows, dropped : int
         Windows that are kept, and that are left out.
     file : dict
@@ -172,8 +170,7 @@ class RecordingFacts:
     amplitudes: list[float] = field(default_factory=list)
     mains: list[float] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
-    prints: dict[str, str] = field(default_factory=dict)
-    repeated: str = ""
+    marks: list[list[float]] = field(default_factory=list)
     windows: int = 0
     dropped: int = 0
     file: dict[str, Any] = field(default_factory=dict)
@@ -310,10 +307,23 @@ def add_trial(facts: RecordingFacts, trial: Trial, watch: SignalWatch, windows: 
     if (is_first := facts.windows == len(windows)) or facts.copies:  # a copy is one in every trial
         found = _copies(windows[[0, len(windows) // 2, -1]], ch_names)
         facts.copies = found if is_first else [pair for pair in facts.copies if pair in found]
-    for row in power:
-        print_ = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).hexdigest()
-        if (other := facts.prints.setdefault(print_, str(trial.clip))) != str(trial.clip):
-            facts.repeated = f"clips {other} and {trial.clip} of subject {trial.subject}"
+    facts.marks += [[trial.clip, *mark] for mark in _marks(power)]
+
+
+def _marks(power: np.ndarray) -> list[list[float]]:
+    """Some coordinates of every window's log power against its mean: equal signals have equal ones, at any gain."""
+    level = np.log(np.maximum(power.reshape(len(power), -1), 1e-12)).astype(float)
+    level -= level.mean(axis=1, keepdims=True)
+    return level[:, np.linspace(0, level.shape[1] - 1, MARKS).round().astype(int)].round(5).tolist()
+
+
+def _twins(marks: Sequence[Sequence[float]], owners: Sequence) -> Counter:
+    """How many pairs of windows of two owners hold nearly the same signal."""
+    if len(set(owners)) < 2:
+        return Counter()
+    pairs = scipy.spatial.cKDTree(np.asarray(marks)).query_pairs(SAME, p=np.inf)
+    named = ((owners[min(pair)], owners[max(pair)]) for pair in pairs)
+    return Counter((one, other) for one, other in named if one != other)
 
 
 def _copies(windows: np.ndarray, ch_names: Sequence[str]) -> list[str]:
@@ -344,9 +354,10 @@ def judge_recording(facts: RecordingFacts) -> list[Flaw]:
     list of Flaw
     """
     found = []
-    if facts.repeated:
-        found.append(Flaw("refuse", "same signal", f"{facts.repeated} hold the same signal", "copy the file again; one "
-                          "of the two is not what its label says"))
+    if twins := _twins([mark[1:] for mark in facts.marks], [int(mark[0]) for mark in facts.marks]):
+        one, other = min(twins)
+        found.append(Flaw("refuse", "same signal", f"clips {one} and {other} of subject {facts.subject} hold the same "
+                          "signal", "copy the file again; one of the two is not what its label says"))
     if facts.copies:
         severe = len(facts.copies) > BAD_SHARE * facts.channels
         found.append(Flaw("refuse" if severe else "warn", "copied channels", f"channels hold the same signal: "
@@ -385,12 +396,9 @@ def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[F
         Of the recordings that have any.
     """
     found: dict[str, list[Flaw]] = defaultdict(list)
-    holders: dict[str, list[str]] = defaultdict(list)
-    for name, facts in recordings.items():
-        for print_ in facts.prints:
-            holders[print_].append(name)
-    shared = Counter((one, other) for names in holders.values() for one, other in _pairs(names))
-    for (one, other), count in shared.items():
+    owners = [name for name, facts in recordings.items() for _ in facts.marks]
+    shared = _twins([mark[1:] for facts in recordings.values() for mark in facts.marks], owners)
+    for (one, other), count in sorted(shared.items()):
         same = recordings[one].subject == recordings[other].subject and recordings[one].labels == recordings[
             other].labels
         for name, of in ((other, one),) if same else ((one, other), (other, one)):
@@ -408,10 +416,6 @@ def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[F
                                     f"{'more' if ratio > 1 else 'less'} than that of the others",
                                     "check unit and gain of this recording"))
     return dict(found)
-
-
-def _pairs(names: Sequence[str]) -> Iterable[tuple[str, str]]:
-    return ((names[0], other) for other in names[1:])
 
 
 def settle(flaws: Iterable[Flaw], quality: str) -> list[Flaw]:

@@ -306,6 +306,25 @@ def test_the_same_signal_twice_of_one_person_leaves_one_out(root):
     assert list(skipped) == ["b.edf"] and "keep one of the two" in skipped["b.edf"] and len(windows) == 18
 
 
+@pytest.mark.parametrize("other", ["b.bdf", "b_raw.fif", "b.vhdr", "louder.edf"])
+def test_the_same_recording_in_another_format_or_gain(root, other):
+    """Rounded otherwise, or at another gain: by hash they differ."""
+    four_files(root)
+    path, data = root / other, brain(seed=0)
+    if other == "b.bdf":
+        pairs = zip(CAP, data, strict=True)
+        Bdf([BdfSignal(x, SFREQ, label=name, physical_dimension="uV") for name, x in pairs]).write(path)
+    elif other == "b_raw.fif":
+        raw_of(data).save(path, verbose="error")
+    elif other == "b.vhdr":
+        mne.export.export_raw(path, raw_of(data), verbose="error")
+    else:
+        write_edf(path, 1.7 * data)
+    write_table(root, ["a.edf", other, "c.edf", "d.edf"])
+    _, skipped, _ = through_gate(root)
+    assert set(skipped) == {"a.edf", other} and f"6 of its windows are those of {other}" in skipped["a.edf"]
+
+
 def test_two_trials_of_one_signal(root):
     data = brain()
     data[:, 12 * SFREQ :] = data[:, : 12 * SFREQ]
