@@ -424,6 +424,13 @@ def settle(flaws: Iterable[Flaw], quality: str) -> list[Flaw]:
             for flaw in flaws]
 
 
+def as_flaw(rule: str, message: str) -> Flaw:
+    """The message of an error as a flaw that refuses: fact and remedy are parted by the last colon or semicolon."""
+    text = message.rstrip(".")
+    at = max(text.rfind(": "), text.rfind("; "))
+    return Flaw("refuse", rule, text[:at], text[at + 2 :]) if at > 0 else Flaw("refuse", rule, text, "leave it out")
+
+
 def write_quality(folder: Path, names: Sequence[str], noted: Mapping[str, RecordingFacts],
                   skipped: Mapping[str, str]) -> None:
     """Write ``quality.csv``, one row a finding, and ``recordings.csv``, one row a recording.
@@ -452,8 +459,7 @@ def quality_tables(names: Sequence[str], noted: Mapping[str, RecordingFacts],
         facts = noted.get(name, RecordingFacts())
         flaws = [Flaw(**flaw) for flaw in facts.flaws]
         if (reason := skipped.get(name)) and not any(flaw.severity == "refuse" for flaw in flaws):
-            fact, _, remedy = reason.rstrip(".").rpartition(": ")
-            flaws.append(Flaw("refuse", "unusable", fact or remedy, remedy if fact else "leave it out"))
+            flaws.append(as_flaw("unusable", reason))
         findings += [{"recording": name, "subject": facts.subject, **vars(flaw)} for flaw in flaws]
         mains = round(float(np.median(facts.mains)), 3) if facts.mains else np.nan
         recordings.append({"recording": name, "subject": facts.subject, "used": name not in skipped,

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from ..core.files import checksum, visible_files
 from ..core.montage import eegpt_channels
-from .checks import RecordingFacts, quality_tables
+from .checks import RecordingFacts, as_flaw, quality_tables
 from .common_channels import agreed_channels, usable_recordings
 from .gate import admitted_trials, compare
 from .preprocess_params import PreprocessParams
@@ -133,10 +133,8 @@ def check_folder(root: str | Path, kind: str = "", params: PreprocessParams | No
         source = open_source(kind, root, **options)
         noted, skipped = _examine(source, params, n_jobs)
     except (SourceError, ValueError) as error:
-        fact, _, remedy = str(error).rstrip(".").rpartition(": ")
-        flaw = Flaw("refuse", "source", fact or remedy, remedy if fact else "correct the folder")
         findings, recordings = quality_tables([], {}, {})
-        findings.loc[0] = [root.name, "", *vars(flaw).values()]
+        findings.loc[0] = [root.name, "", *vars(as_flaw("source", str(error))).values()]
         return Checkup(root, kind, [], findings, recordings)
     extra: dict[str, list[Flaw]] = defaultdict(list)
     for name, flaw in _about_source(source):

@@ -11,7 +11,7 @@ import pytest
 from edfio import Bdf, BdfSignal, EdfAnnotation, EdfSignal
 from recordings import CAP, SFREQ, brain, four_files, make_discontinuous, patch, raw_of, write_edf, write_table
 
-from e2llm.data.checks import SignalWatch, read_quality
+from e2llm.data.checks import SignalWatch, as_flaw, read_quality
 from e2llm.data.filtering import filter_and_resample
 from e2llm.data.gate import first_trial
 from e2llm.data.new_subject import read_windows
@@ -451,6 +451,16 @@ def test_nothing_is_left(root):
     write_table(root, ["a.edf", "b.edf"])
     with pytest.raises(SourceError, match=r"No recording of .* could be used; the first reason: .*which no scalp has"):
         through_gate(root)
+
+
+@pytest.mark.parametrize(("message", "fact", "remedy"), [
+    ("a.edf lacks clips 2: copy it again.", "a.edf lacks clips 2", "copy it again"),
+    ("subject 1, clip 1: it is flat; check the unit.", "subject 1, clip 1: it is flat", "check the unit"),
+    ("It broke.", "It broke", "leave it out"),
+])
+def test_a_message_has_a_fact_and_a_remedy(message, fact, remedy):
+    flaw = as_flaw("rule", message)
+    assert (flaw.severity, flaw.rule, flaw.fact, flaw.remedy) == ("refuse", "rule", fact, remedy)
 
 
 # --- the watch
