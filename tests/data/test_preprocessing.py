@@ -429,7 +429,7 @@ def test_parts_made_with_other_parameters_are_not_reused(tiny_twin, tmp_path, st
 
 def write_edf(path: Path, names, rows: slice | list = slice(None)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    signal = spatial_noise(9, SMALL_CAP)[rows] * (1 + 0.1 * int(path.parent.name[-1]))  # no two files are equal
+    signal = np.roll(spatial_noise(9, SMALL_CAP)[rows], 500 * int(path.parent.name[-1]), axis=1)  # no two are equal
     Edf([EdfSignal(x, 200, label=name, physical_dimension="uV")
          for name, x in zip(names, signal, strict=True)]).write(path)
 
