@@ -44,7 +44,7 @@ STAGES: dict[str, Code] = {
     "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.language_pretraining",
                                "training.trainer")),
     "projector": Code(1, _TRAINED),
-    "adapter": Code(1, (*_TRAINED, "training.stage3_instruction")),
+    "adapter": Code(2, (*_TRAINED, "training.stage3_instruction")),
     "evaluation": Code(2, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
                            "evaluation.baselines", "evaluation.shortcuts", "evaluation.tiers", "models.eegnet",
                            "training.eegnet", "training.stage3_instruction", "training.trainer")),

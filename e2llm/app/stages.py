@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..training.stage3_instruction import AdapterParams
 
 DEFAULTS = checked({})  # what the stages take where nothing is given: the defaults of the command line
-KINDS = ("predict", "describe", "select", "compare", "rank", "match")  # of instruction items
+KINDS = ("predict", "describe", "select", "compare", "rank", "match", "choose")  # of instruction items
 
 
 def _fit_params(steps: int, batch_size: int, lr: float, **more: float) -> FitParams:

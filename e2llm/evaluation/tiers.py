@@ -34,7 +34,7 @@ from .metrics import (
 )
 from .person_bootstrap import crossed_accuracy
 
-TIER_2 = ("describe", "select", "compare", "rank", "match")
+TIER_2 = ("describe", "select", "compare", "rank", "match", "choose")
 TIER_3 = ("zero_predict", "zero_match", "zero_choose")
 BEST_PROBE = "best without EEG"  # column: the highest score of the shortcut probes under the same split
 BASELINES = (Recipe(LOGISTIC), Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"), Recipe(PROBE))

@@ -231,7 +231,7 @@ def select(group: list[Segment], target: int, words: list[str], rng: np.random.G
 
 def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.Generator,
            zero_shot: bool = False) -> Item:
-    """Item that asks which of some scenarios fits a segment; asked about EEG only in the zero-shot tier.
+    """Item that asks which of some scenarios fits a segment.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def choose(group: list[Segment], target: int, texts: list[str], rng: np.random.G
     zero_shot : bool
         Use the wordings that are never trained on.
     """
-    kind, tier = ("zero_choose", 3) if zero_shot else ("choose", 0)
+    kind, tier = ("zero_choose", 3) if zero_shot else ("choose", 2)
     wordings = ZERO_CHOOSE_WORDINGS if zero_shot else CHOOSE_WORDINGS
     return _lettered(kind, tier, group, target, texts, _pick(wordings, rng))
 
@@ -342,7 +342,8 @@ class ItemBuilder:
         if self.most_in_order >= 3:
             served["rank"] = self.rank
         if self.has_scenarios:
-            served |= {"match": self.match, "zero_match": self.zero_match, "zero_choose": self.zero_choose}
+            served |= {"match": self.match, "choose": self.choose, "zero_match": self.zero_match,
+                       "zero_choose": self.zero_choose}
         return served
 
     def draw(self, kind: str, n: int) -> list[Item]:
@@ -548,9 +549,7 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     makers, served = [builder.predict, builder.describe], builder.kinds()
     if builder.has_scenarios:
         makers += [builder.scenario] * 3
-    makers += [served[kind] for kind in ("select", "compare", "rank", "match") if kind in served]
-    if builder.has_scenarios:
-        makers.append(builder.choose)
+    makers += [served[kind] for kind in ("select", "compare", "rank", "match", "choose") if kind in served]
     return [makers[i % len(makers)]() for i in range(n)]
 
 
