@@ -416,6 +416,16 @@ class ItemBuilder:
         texts = scenarios.zero_shot_scenarios(label, stratum) if stratum else scenarios.training_scenarios(label)
         return texts[self.rng.integers(len(texts))]
 
+    def _told(self, labels: list[str], stratum: str | None, about_eeg: bool) -> list[Scenario]:
+        """A scenario of each label; about EEG, half of the training scenarios are brief.
+
+        From long texts alone, the tuned model learns where in a prompt a text stands, and mixes up short ones.
+        """
+        if stratum or not about_eeg or self.rng.integers(2):
+            return [self._scenario(label, stratum) for label in labels]
+        found = map(scenarios.training_scenarios, labels)
+        return [texts.brief(int(self.rng.integers(len(texts)))) for texts in found]
+
     def _stratum(self, zero_shot: bool) -> str | None:
         return _pick(scenarios.STRATA, self.rng) if zero_shot else None
 
@@ -423,7 +433,7 @@ class ItemBuilder:
         """Item of :func:`match`."""
         group = self._distinct(3)
         target, stratum = int(self.rng.integers(3)), self._stratum(zero_shot)
-        scenario = self._scenario(group[target].label, stratum)
+        (scenario,) = self._told([group[target].label], stratum, group[target].window is not None)
         item = match(group, target, scenario.text, self.rng, zero_shot)
         return replace(item, texts=[scenario.identity], stratum=stratum)
 
@@ -444,7 +454,7 @@ class ItemBuilder:
     def choose(self, zero_shot: bool = False) -> Item:
         """Item of :func:`choose`; its scenarios are of one stratum."""
         group, stratum = self._distinct(3), self._stratum(zero_shot)
-        texts = [self._scenario(segment.label, stratum) for segment in group]
+        texts = self._told([segment.label for segment in group], stratum, group[0].window is not None)
         item = choose(group, int(self.rng.integers(3)), [text.text for text in texts], self.rng, zero_shot)
         return replace(item, texts=[text.identity for text in texts], stratum=stratum)
 

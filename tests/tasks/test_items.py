@@ -172,6 +172,16 @@ def test_the_scenarios_to_choose_from_say_nothing_about_the_choice(kind):
         assert independent([(scenario_emotions(item)[place], item.answer) for item in items])
 
 
+def test_half_of_the_choices_about_eeg_are_between_brief_texts():
+    def lengths(items) -> np.ndarray:
+        return np.array([len(text_of(item).split("A: ")[1].split()) / 3 for item in items])
+
+    about_eeg = lengths(build(6).draw("choose", 400))
+    in_words = lengths([item for item in text_items(SEED_VII, 4000, 0) if item.kind == "choose"])
+    limit = np.percentile(in_words, 5)  # hardly any text that is told at length is as short
+    assert 0.4 < np.mean(about_eeg < limit) < 0.6
+
+
 def words_to_select(item) -> list[str]:
     return re.findall(r"[ABC]: (\w+)", text_of(item))
 
