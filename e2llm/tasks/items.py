@@ -419,7 +419,7 @@ class ItemBuilder:
     def _told(self, labels: list[str], stratum: str | None, about_eeg: bool) -> list[Scenario]:
         """A scenario of each label; about EEG, half of the training scenarios are brief.
 
-        From long texts alone, the tuned model learns where in a prompt a text stands, and mixes up short ones.
+        Tuned with long texts alone, the model misreads short ones that stand side by side.
         """
         if stratum or not about_eeg or self.rng.integers(2):
             return [self._scenario(label, stratum) for label in labels]
