@@ -43,9 +43,9 @@ NEEDS_TRAINING: dict[str, set[str]] = {
            "clear edits turn the claim in nine cases of ten", "untouched claims not contradicted",
            "deletion falls faster than at random", "regions of the generator found by the head, for every emotion",
            "... by the language model, for all but one at least"},
-    "08": {"the largest size is above chance with EEG", "without EEG every size is near chance",
-           "wordings hardly matter to it",
-           "no agreement on shuffled EEG", "the larger of two makes claims at least as true, to # points"},
+    "08": {"every model is above chance with EEG", "without EEG every model is near chance",
+           "wordings hardly matter to the base", "no agreement on shuffled EEG",
+           "the base makes claims at least as true, to # points"},
     "09": {"hidden channels can be predicted from shown ones, in unseen people too",
            "what it learned of its own people is true for others"},
 }
