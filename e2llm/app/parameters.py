@@ -171,7 +171,7 @@ class FurtherLessons(_Group):
     feedback_lr: float = Field(1.0e-3, gt=0, description="its peak learning rate")
     windows_a_label: int = Field(24, ge=1, description="test windows of each label that are attributed")
     sizes: tuple[str, ...] = Field(
-        ("base", "scratch-200k"), strict=False, min_length=1,
+        ("base", "scratch-600k"), strict=False, min_length=1,
         description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')
     size_seeds: tuple[int, ...] = Field(
         (0,), strict=False, min_length=1, description="training seeds of every size but the base")

@@ -262,7 +262,7 @@ def test_a_failing_cell_gives_one_paragraph(project, capfd):
 def test_a_lesson_gets_several_values_as_several_values(project):
     path = write_notebook(project / "notebooks" / "08_scaling.ipynb",
                           'run_name = "tiny"\nsizes = ("a",)\nsize_seeds = (5,)\nsave_steps = 2\n',
-                          "assert list(sizes) == ['base', 'scratch-200k'] and list(size_seeds) == [0, 7]")
+                          "assert list(sizes) == ['base', 'scratch-600k'] and list(size_seeds) == [0, 7]")
     run_pipeline("tiny", {"size_seeds": [0, 7]}, notebooks=[path])
 
 
