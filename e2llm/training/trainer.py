@@ -229,7 +229,7 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
 
 @torch.no_grad()
 def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, rows: np.ndarray,
-                path: Path, batch: int = 64) -> np.ndarray:
+                path: Path, batch: int = 16) -> np.ndarray:
     """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
 
     Parameters
@@ -243,7 +243,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
     path : Path
         ``.npy`` file to write.
     batch : int
-        Windows at a time.
+        Windows at a time; few, so that what the layers hand on stays in the processor's cache.
 
     Returns
     -------
