@@ -5,16 +5,18 @@ And what lessons 05 and 06 look at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+import os
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 
+from ..core.environment import end_with_parent
 from ..core.files import data_fingerprint
 from ..data.audit import NOTHING_FOUND, Finding, audit, reached_by_shortcuts, stamp
 from ..data.dataset import Corpus
@@ -116,6 +118,20 @@ def open_engine(run: Run, stage: str = "adapter") -> InferenceEngine:
     return InferenceEngine(*open_instructed(run, stage), *load_tokens(run))
 
 
+def in_processes(work: Iterable, n_jobs: int) -> list:
+    """Results of ``joblib.delayed`` calls, made one at a time in processes that do not outlive this one.
+
+    Parameters
+    ----------
+    work : iterable
+        Calls.
+    n_jobs : int
+        Number of processes; 1 makes them here.
+    """
+    with parallel_config("loky", n_jobs=n_jobs, initializer=partial(end_with_parent, os.getpid())):
+        return Parallel(batch_size=1)(work)
+
+
 @lru_cache(maxsize=1)
 def _opened(run: Run, _key: str) -> tuple[Corpus, InferenceEngine]:
     """Corpus and model of a run, loaded once in a process; ``_key`` of the stage, for the run may be trained again."""
@@ -138,7 +154,7 @@ def _three_tiers(run: Run, corpus: Corpus, recipes: tuple[Recipe, ...], best: np
     pieces = [(kind, source) for kind in asked for source in EEGInput]
     work: list[Any] = [delayed(_tier_1)(run, key, recipes, seed, best),
                        *(delayed(_answered)(run, key, asked[kind], source, seed) for kind, source in pieces)]
-    first, *given = Parallel(n_jobs=n_jobs, batch_size=1)(work)
+    first, *given = in_processes(work, n_jobs)
     return first, examination(corpus, asked, dict(zip(pieces, given, strict=True)), seed)
 
 
@@ -168,7 +184,7 @@ def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: 
 
     work = (delayed(_train_ablation)(run.name, ablation, n_items, item_seeds, seed, folder) for ablation in Ablation)
     rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, item_seeds, seed)
-    return pd.DataFrame([*rows, *(row for found in Parallel(n_jobs=2)(work) for row in found)])
+    return pd.DataFrame([*rows, *(row for found in in_processes(work, 2) for row in found)])
 
 
 def _examine(run: Run, corpus: Corpus) -> list[Finding]:
