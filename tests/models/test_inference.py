@@ -121,7 +121,7 @@ def test_texts_stand_in_the_order_of_the_items(engine):
 
 
 def test_equal_questions_are_asked_once_and_answered_each(engine, monkeypatch):
-    """Twice the items: the same texts and scores, and no more prompts read; another thought or option is another one."""
+    """Twice the items: the same texts and scores, and no more prompts read; another thought or option is another."""
     read, inputs = [], InferenceEngine.inputs
     monkeypatch.setattr(InferenceEngine, "inputs", lambda self, items, *args, **given: read.append(len(items)) or
                         inputs(self, items, *args, **given))
