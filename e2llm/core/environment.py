@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from collections.abc import MutableMapping
 
 SPINS = 1000  # some ten microseconds: longer than the pause between two parallel loops of a step
@@ -24,6 +26,22 @@ def wait_politely(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
         environment["GOMP_SPINCOUNT"] = str(SPINS)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end within a second when its parent has ended, even by force: joblib's workers would stay.
+
+    Parameters
+    ----------
+    parent : int
+        Process that started this one.
+    """
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def in_kernel() -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -245,6 +248,42 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     run_pipeline("tiny", {"seed": 6}, "trial")
     assert (folder / "first" / "stage.json").read_bytes() == made
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == pytest.approx(0.36)
+
+
+def children() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def test_the_next_kernel_waits_with_its_imports_done_and_no_kernel_stays(project):
+    """The first lesson waits until the kernel of the second one has loaded what that lesson imports."""
+    sign = project / "loaded"
+    (project / "notebooks" / "slow.py").write_text(f"open({str(sign)!r}, 'w').close()\n")
+    wait = f"import os, time\nend = time.monotonic() + 60\nwhile not os.path.exists({str(sign)!r}):\n" \
+           "    assert time.monotonic() < end\n    time.sleep(0.05)"
+    paths = [write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, wait),
+             write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND,
+                            "import sys\nassert 'slow' in sys.modules and 'os' not in globals()\nimport os, slow")]
+    before = children()
+    run_pipeline("tiny", notebooks=paths)
+    assert children() <= before
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_pipeline_leaves_no_kernel(project, stop):
+    """Neither the working kernel nor the one that waits outlives the process, however it ends."""
+    sign = project / "works"
+    write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST,
+                   f"open({str(sign)!r}, 'w').close()\nimport time; time.sleep(120)")
+    process = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not sign.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert len(kernels) >= 2
+    process.send_signal(stop)
+    message = process.communicate(timeout=60)[1]
+    assert psutil.wait_procs(kernels, timeout=30)[1] == []
+    assert stop == signal.SIGKILL or "The same command continues" in message
 
 
 def test_a_failing_cell_gives_one_paragraph(project, capfd):
