@@ -39,7 +39,7 @@ STAGES: dict[str, Code] = {
     "windows": Code(2, (*_SIGNAL, "core.labels", "data.preprocessing", "data.sources", "data.sources.base",
                         "data.sources.bids", "data.sources.emoeeg_mc", "data.sources.faced", "data.sources.folder",
                         "data.sources.seed_vii")),
-    "encoder": Code(2, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.losses",
+    "encoder": Code(3, (*_DATASET, *_ENCODER, "models.projector", "training.augmentation", "training.losses",
                         "training.trainer")),
     "language_model": Code(1, (*_TEXT, "models.modeling", "models.processing", "training.language_pretraining",
                                "training.trainer")),
