@@ -1,0 +1,67 @@
+"""Models of which it is known whether their answer follows from their claims: what a measure must tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.claims import Claims
+from .causal_measures import Answer, from_claims
+from .faithfulness import EvidenceRule
+
+
+def decorative(probabilities: np.ndarray) -> Answer:
+    """Answers from the EEG, whatever is claimed.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (n, n_options)
+        What is answered to each window.
+    """
+    return lambda rows, claims: probabilities[rows]
+
+
+def computed(rule: EvidenceRule, labels: Sequence[str]) -> Answer:
+    """Answers computed from the claims, whatever the EEG.
+
+    Parameters
+    ----------
+    rule : EvidenceRule
+        Fitted on training windows.
+    labels : sequence of str
+        The options, in order; one that the rule does not know has no probability.
+    """
+    return from_claims(lambda claims: rule.probabilities(claims, labels))
+
+
+def mixed(first: Answer, second: Answer, weight: float) -> Answer:
+    """Mean of two models' probabilities.
+
+    Parameters
+    ----------
+    first, second : Answer
+        The models.
+    weight : float
+        Of the second, 0 to 1.
+    """
+    return lambda rows, claims: (1 - weight) * first(rows, claims) + weight * second(rows, claims)
+
+
+def startled(probabilities: np.ndarray, claims: Sequence[Claims]) -> Answer:
+    """Answers from the EEG, but wrongly as soon as the claims are not exactly the window's own, whatever they say.
+
+    The answer moves to the next option. Such a model changes its answer under every intervention and follows none.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (n, n_options)
+        What is answered to each window with its own claims.
+    claims : sequence of sequences of Claim, length n
+        The own claims.
+    """
+    def answer(rows: np.ndarray, stated: Sequence[Claims]) -> np.ndarray:
+        same = np.array([set(one) == set(claims[row]) for row, one in zip(rows, stated, strict=True)])
+        return np.where(same[:, None], probabilities[rows], np.roll(probabilities[rows], 1, axis=1))
+
+    return answer
