@@ -7,10 +7,10 @@ EEG it sees, ``claims`` what its thought states of them. One that answers from t
 
 References
 ----------
-Jacovi & Goldberg 2020, ACL (faithful is not plausible); Turpin et al. 2023, NeurIPS, arXiv 2305.04388 (explanations that
-leave out what decided); Lanham et al. 2023, arXiv 2307.13702 (interventions on the chain); Lyu et al. 2023, IJCNLP,
-arXiv 2301.13379 (answers computed from the chain); Gur-Arieh, Marasović & Geva 2026, arXiv 2605.25052 (most such
-measures fail where the truth is known).
+Jacovi & Goldberg 2020, ACL (faithful is not plausible); Turpin et al. 2023, NeurIPS, arXiv 2305.04388 (explanations
+that leave out what decided); Lanham et al. 2023, arXiv 2307.13702 (interventions on the chain); Lyu et al. 2023,
+IJCNLP, arXiv 2301.13379 (answers computed from the chain); Gur-Arieh, Marasović & Geva 2026, arXiv 2605.25052 (most
+such measures fail where the truth is known).
 """
 
 from __future__ import annotations
@@ -186,8 +186,9 @@ class CausalTables(NamedTuple):
     def sentence(self) -> str:
         """The finding for everybody."""
         score = self.measures.set_index("name").loc["directed success"]
-        return (f"In {100 * score['score']:.0f} of 100 cases ({100 * score['low']:.0f} to {100 * score['high']:.0f}) the "
-                "answer follows when the stated evidence is exchanged for that of another window.")
+        value, low, high = (f"{100 * score[column]:.0f}" for column in ("score", "low", "high"))
+        return (f"In {value} of 100 cases ({low} to {high}) the answer follows when the stated evidence is exchanged "
+                "for that of another window.")
 
 
 def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarray,
@@ -217,8 +218,11 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
     ======================================= =============================================== ==========================
 
     Rows that begin with :data:`SILENT` are conditions, not evidence: an answer that ignores its claims passes them too.
-    All others are in :data:`EFFECTS` with the way that an answer that follows from its claims moves them. Direct and
-    indirect effects are Pearl's natural effects, averaged over pairs of windows.
+    All others are in :data:`EFFECTS` with the way that an answer that follows from its claims moves them. Changed
+    answers and distances show that claims are read; that the answer *follows* them, only directed success, the dose and
+    gains in nats above those of the other options show: an answer that any change upsets has the former and not the
+    latter. Gains in nats also grow with how improbable the donor's answer was before. Direct and indirect effects are
+    Pearl's natural effects, averaged over pairs of windows.
 
     Parameters
     ----------

@@ -25,8 +25,8 @@ def evidence_capacity(table: pd.DataFrame, head: float) -> Figure:
     """
     measured = table[table["evidence"] == table["evidence"].iloc[0]].set_index("name")["score"]
     least, most = measured.idxmin(), measured.idxmax()
-    title = (f"“{most}” carries {100 * measured[most]:.0f} %, “{least}” {100 * measured[least]:.0f} %; the head reaches "
-             f"{100 * head:.0f} %")
+    title = (f"“{most}” carries {100 * measured[most]:.0f} %, “{least}” {100 * measured[least]:.0f} %; "
+             f"the head reaches {100 * head:.0f} %")
     figure = score_panels(table, title, series="evidence", xlim=(0, 100))
     ax = figure.axes[0]
     ax.set_title("")
