@@ -24,8 +24,7 @@ def evidence_capacity(table: pd.DataFrame, head: float) -> Figure:
         Balanced accuracy of the stage-1 head on the same windows, 0 to 1.
     """
     measured = table[table["evidence"] == table["evidence"].iloc[0]].set_index("name")["score"]
-    least, most = measured.idxmin(), measured.idxmax()
-    title = (f"“{most}” carries {100 * measured[most]:.0f} %, “{least}” {100 * measured[least]:.0f} %; "
+    title = (f"What is said can carry {100 * measured.min():.0f} to {100 * measured.max():.0f} %, "
              f"the head reaches {100 * head:.0f} %")
     figure = score_panels(table, title, series="evidence", xlim=(0, 100))
     ax = figure.axes[0]
