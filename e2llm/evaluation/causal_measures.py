@@ -1,8 +1,8 @@
 """Whether an answer follows from stated claims: interventions on the claims and on the EEG, each beside its control.
 
-A model is a function of both, ``answer(rows, claims)``, to probabilities (n, n_options): ``rows`` are the windows whose
-EEG it sees, ``claims`` what its thought states of them. One that answers from the thought alone ignores the rows
-(:func:`from_claims`). Planted models, of which it is known whether their claims matter, are in
+A model is a function of both, ``answer(rows, claims)``, to probabilities (n, n_options): at each place it sees the EEG
+of the window ``rows[i]`` and the thought that states ``claims[i]``. One that answers from the thought alone ignores
+the rows (:func:`from_claims`). Planted models, of which it is known whether their claims matter, are in
 :mod:`e2llm.evaluation.planted_models`; the tests hold every measure against them.
 
 References

@@ -205,17 +205,25 @@ def _scores_after(engine: InferenceEngine, items: list[Item], thoughts: list[str
 def answer_after_claims(engine: InferenceEngine, items: Sequence[Item], write: Callable[[Claims], str]) -> Answer:
     """A model that sees the EEG and a thought, as :mod:`e2llm.evaluation.causal_measures` takes it.
 
+    The question of a place stays what it is when its EEG is exchanged.
+
     Parameters
     ----------
     engine : InferenceEngine
         The model with its features.
     items : sequence of Item
-        Questions with equally many options, one a window.
+        Questions with equally many options, each about one window of its own. All are asked each time.
     write : callable
         Claims about a window to the thought, without a conclusion.
     """
-    return lambda rows, claims: probabilities(_scores_after(engine, [items[row] for row in rows], [write(each) for each
-                                                                                                 in claims]))
+    windows = [item.windows[0] for item in items]
+
+    def answer(rows: np.ndarray, claims: Sequence[Claims]) -> np.ndarray:
+        seen = {window: engine.position[windows[row]] for window, row in zip(windows, rows, strict=True)}
+        thoughts = [write(each) for each in claims]
+        return probabilities(_scores_after(replace(engine, position=seen), list(items), thoughts))
+
+    return answer
 
 
 def _answers_after(engine: InferenceEngine, items: list[Item], thoughts: list[str]) -> list[str]:

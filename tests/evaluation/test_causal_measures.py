@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from e2llm.evaluation.causal_measures import (
 from e2llm.evaluation.faithfulness import EvidenceRule, claim_precision, consistency, decorative
 from e2llm.evaluation.planted_models import computed, mixed, startled
 from e2llm.evaluation.planted_models import decorative as decorative_model
+from e2llm.models.inference import InferenceEngine
 from e2llm.tasks.thought_parser import parse
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
@@ -170,6 +172,30 @@ def test_what_was_reported_before_does_not_measure_whether_claims_decide(world):
     assert fits["beside"] == fits["computed"] and np.mean(fits["beside"]) > 0.95
 
 
+def test_which_edits_of_texts_tell_planted_models_apart(world, monkeypatch):
+    """Turned claims do; an unrelated sentence moves none of them; another thought moves also who copies conclusions."""
+    labels, rows = plain_labels("planted", LABELS), [i for i, claims in enumerate(world.stated) if claims]
+    who = [SimpleNamespace(row=i, subject=world.subjects[i], answer=LABELS[world.labels[world.test[i]]]) for i in rows]
+    seen = {item.row: LABELS[world.eeg[world.test[item.row]].argmax()] for item in who}
+    texts = [f"{', '.join(map(str, world.stated[item.row]))}. That fits {seen[item.row]}." for item in who]
+    spoken = reasoning.GeneratedExplanations(who, texts, texts, [parse(text, LABELS) for text in texts], [])
+    listeners = {"decorative": lambda item, read: seen[item.row],
+                 "copies": lambda item, read: read.conclusion or seen[item.row],
+                 "computed": lambda item, read: world.rule.ranked(read.claims)[0]}
+    found = {}
+    for name, listener in listeners.items():
+        monkeypatch.setattr(reasoning, "_answers_after", lambda engine, items, thoughts, listener=listener: [
+            listener(item, parse(thought, LABELS)) for item, thought in zip(items, thoughts, strict=True)])
+        table, _ = reasoning.interventions(None, SimpleNamespace(label_set=labels), spoken, 0)
+        found[name] = table.set_index("name")
+    for arm in ("claims turned round", "cut in half"):
+        assert found["computed"].loc[arm, "low"] > 0.1
+        assert found["decorative"].loc[arm, "score"] == found["copies"].loc[arm, "score"] == 0
+    assert all(table.loc["unrelated sentence", "score"] == 0 for table in found.values())
+    copied, computed_with = (found[name].loc["thought of another window"] for name in ("copies", "computed"))
+    assert copied["high"] > computed_with["low"] and found["decorative"].loc["thought of another window", "score"] == 0
+
+
 def test_a_single_verdict_on_two_interventions_is_not_the_share_of_answers_that_follow(world):
     """Half the weight on the claims suffices for "depend on the reasoning"; most answers follow no donor."""
     weak, rows = world.model(0.5), np.arange(len(world.test))
@@ -298,14 +324,18 @@ def test_a_reader_by_hand():
         simulatability(claims, said, claims, said[:3], NAMES, np.array(["a"] * 20))
 
 
-def test_the_thought_is_written_from_the_claims_and_sees_the_eeg_of_its_row(monkeypatch):
+def test_the_thought_is_written_from_the_claims_and_only_the_eeg_is_exchanged(monkeypatch):
     asked = []
 
     def score_options(engine, items, said):
-        asked.append((items, said))
+        asked.append((engine.position, items, said))
         return [np.log([0.75, 0.25]) for _ in items]
 
     monkeypatch.setattr(reasoning, "score_options", score_options)
-    answer = reasoning.answer_after_claims(None, ["x", "y"], lambda claims: f"Evidence: {', '.join(map(str, claims))}.")
-    assert answer(np.array([1, 0]), [(A,), (A, B)]) == pytest.approx(np.array([[0.75, 0.25]] * 2))
-    assert asked == [(["y", "x"], [f"<think>\nEvidence: {said}.\n</think>\n\n" for said in (A, f"{A}, {B}")])]
+    engine, items = InferenceEngine(None, None, np.zeros(2), {7: 0, 9: 1}), [SimpleNamespace(windows=[7]),
+                                                                            SimpleNamespace(windows=[9])]
+    answer = reasoning.answer_after_claims(engine, items, lambda claims: f"{', '.join(map(str, claims))}.")
+    for rows, position in (([0, 1], {7: 0, 9: 1}), ([1, 0], {7: 1, 9: 0})):
+        assert answer(np.array(rows), [(A,), (A, B)]) == pytest.approx(np.array([[0.75, 0.25]] * 2))
+        assert asked.pop() == (position, items, [f"<think>\n{said}.\n</think>\n\n" for said in (A, f"{A}, {B}")])
+    assert engine.position == {7: 0, 9: 1}
