@@ -6,7 +6,7 @@ evidence is coded as a thought would state it, and a plain classifier answers fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -83,32 +83,35 @@ class _Coded(NamedTuple):
         return self.codes[rows]
 
 
-def evidence_capacity(evidence: Mapping[str, np.ndarray], names: EvidenceNames, labels: np.ndarray,
-                      subjects: np.ndarray, split: Split, n_classes: int, codings: Mapping[str, Coding] = CODINGS,
-                      seed: int = 0) -> pd.DataFrame:
+class Fold(NamedTuple):
+    """Evidence under one split, as :class:`e2llm.data.dataset.Corpus` holds it."""
+
+    evidence: Mapping[str, np.ndarray]  # kinds, such as measured and predicted, each (n_windows, n_evidence)
+    labels: np.ndarray  # (n_windows,) class indices
+    subjects: np.ndarray  # (n_windows,)
+    split: Split
+
+
+def evidence_capacity(folds: Sequence[Fold], names: EvidenceNames, n_classes: int,
+                      codings: Mapping[str, Coding] = CODINGS, seed: int = 0) -> pd.DataFrame:
     """Balanced accuracy of a logistic regression that knows only what a thought would state.
 
     It is fitted on the training windows; its regularization is chosen on the validation windows, as for the baselines.
 
     Parameters
     ----------
-    evidence : mapping of str to ndarray, shape (n_windows, n_evidence)
-        Kinds of evidence, such as measured and predicted. Finite in all rows of the split.
+    folds : sequence of Fold
+        One, or several whose test windows are scored together, for data with few people in each. Evidence must be
+        finite in all rows of the split. All have the same kinds of evidence.
     names : EvidenceNames
-        Their columns.
-    labels : ndarray of int, shape (n_windows,)
-        Class indices.
-    subjects : ndarray, shape (n_windows,)
-        Person of every window; the intervals are over the people of the test windows.
-    split : Split
-        Rows for training, validation and test.
+        Columns of the evidence.
     n_classes : int
         Number of classes; chance is one over it.
     codings : mapping of str to callable
         How evidence is stated: arrays (n, n_evidence) to ordinal codes of that shape, 0 for what is not stated or
         typical.
     seed : int
-        Of the intervals.
+        Of the intervals, which are over the people of the test windows.
 
     Returns
     -------
@@ -122,16 +125,26 @@ def evidence_capacity(evidence: Mapping[str, np.ndarray], names: EvidenceNames, 
         If evidence has other columns, or is not finite somewhere in the split.
     """
     found = []
-    for kind, values in evidence.items():
-        values = np.asarray(values)
-        known = np.zeros(values.shape)
-        used = np.concatenate([split.train, split.val, split.test])
-        known[used] = checked_z(values[used], names, 2)
+    for kind in folds[0].evidence:
+        known = [_known(fold, kind, names) for fold in folds]
         for name, code in codings.items():
-            codes = code(known)
-            predicted = Classical.fit(_Coded(codes), logistic_regressions(), labels, split).rows(split.test)
-            truth, predicted = checked_classes(n_classes, labels[split.test], predicted)
-            score = balanced_accuracy(truth, predicted, subjects[split.test], n_classes, seed)
-            stated = float((codes[split.test] != 0).sum(axis=1).mean())
-            found.append(score.row(name, evidence=kind, stated=stated))
+            truth, predicted, subjects, stated = (np.concatenate(parts) for parts in zip(*(
+                _answers(code(values), fold) for values, fold in zip(known, folds, strict=True)), strict=True))
+            score = balanced_accuracy(*checked_classes(n_classes, truth, predicted, subjects), n_classes, seed)
+            found.append(score.row(name, evidence=kind, stated=float(stated.mean())))
     return pd.DataFrame(found)
+
+
+def _known(fold: Fold, kind: str, names: EvidenceNames) -> np.ndarray:
+    """Evidence in the rows of the split, zero elsewhere."""
+    used = np.concatenate([fold.split.train, fold.split.val, fold.split.test])
+    known = np.zeros(np.shape(fold.evidence[kind]))
+    known[used] = checked_z(np.asarray(fold.evidence[kind])[used], names, 2)
+    return known
+
+
+def _answers(codes: np.ndarray, fold: Fold) -> tuple[np.ndarray, ...]:
+    """Truth, answer, subject and number of stated features of each test window."""
+    test = fold.split.test
+    predicted = Classical.fit(_Coded(codes), logistic_regressions(), fold.labels, fold.split).rows(test)
+    return fold.labels[test], predicted, fold.subjects[test], (codes[test] != 0).sum(axis=1)

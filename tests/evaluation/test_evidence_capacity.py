@@ -15,7 +15,7 @@ import pytest
 from e2llm.core.bands import BANDS
 from e2llm.core.claims import CITED, LEVELS, MAX_CLAIMS, EvidenceNames, salient_claims
 from e2llm.core.montage import REGIONS
-from e2llm.evaluation.evidence_capacity import CODINGS, evidence_capacity, largest, low_or_high, rounded
+from e2llm.evaluation.evidence_capacity import CODINGS, Fold, evidence_capacity, largest, low_or_high, rounded
 from e2llm.viz import plots_evidence
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
@@ -58,7 +58,7 @@ def made() -> SimpleNamespace:
 
 def table_of(made: SimpleNamespace, labels: np.ndarray | None = None, **evidence: np.ndarray) -> pd.DataFrame:
     labels = made.labels if labels is None else labels
-    return evidence_capacity(evidence or {"measured": made.z}, NAMES, labels, made.subjects, made.split, 3)
+    return evidence_capacity([Fold(evidence or {"measured": made.z}, labels, made.subjects, made.split)], NAMES, 3)
 
 
 def test_graded_levels_carry_what_salient_ones_drop(made):
@@ -91,6 +91,17 @@ def test_labels_of_test_windows_and_rows_outside_the_split_do_not_enter_the_fit(
     unknown = made.z.copy()
     unknown[:10] = np.nan
     pd.testing.assert_frame_equal(table_of(outside, measured=unknown), table_of(outside))
+
+
+def test_folds_are_scored_together(made):
+    """Twice the same fold: the same score and people, twice the windows; half of it with its labels turned: a half."""
+    one = Fold({"measured": made.z}, made.labels, made.subjects, made.split)
+    both = evidence_capacity([one, one], NAMES, 3)
+    pd.testing.assert_frame_equal(both.assign(n=both["n"] // 2), table_of(made))
+    turned = made.labels.copy()
+    turned[made.split.test] = (turned[made.split.test] + 1) % 3
+    mixed = evidence_capacity([one, one._replace(labels=turned)], NAMES, 3)
+    assert (abs(mixed["score"][:5] - 0.5) < 0.05).all()
 
 
 def test_evidence_that_does_not_fit_is_refused(made):
