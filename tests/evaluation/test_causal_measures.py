@@ -119,7 +119,7 @@ def test_who_is_startled_by_any_change_follows_none(world, planted):
     tables = world.tables(startled(world.eeg[world.test], world.stated))
     found = tables.measures.set_index("name")
     for name in ("turned round", "turned round, distance", "indirect effect, distance"):
-        assert found.loc[name, "score"] >= planted[1.0].loc[name, "score"] - 0.01, name
+        assert found.loc[name, "score"] >= planted[1.0].loc[name, "score"] - 0.05, name
     success = found.loc["directed success"]
     assert success["high"] < planted[1.0].loc["directed success", "low"]
     assert success["low"] <= success["chance"] <= success["high"]
