@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..core.claims import Claims
-from .causal_measures import Answer, from_claims
+from .causal_measures import Answer, CausalTables, causal_measures, from_claims
 from .faithfulness import EvidenceRule
 
 
@@ -65,3 +65,28 @@ def startled(probabilities: np.ndarray, claims: Sequence[Claims]) -> Answer:
         return np.where(same[:, None], probabilities[rows], np.roll(probabilities[rows], 1, axis=1))
 
     return answer
+
+
+def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects: np.ndarray,
+                   probabilities: np.ndarray, rule: EvidenceRule, labels: Sequence[str],
+                   variants: Mapping[str, Answer] | None = None, seed: int = 0) -> dict[str, CausalTables]:
+    """The measures of a model, and those of planted models with the same claims about the same windows.
+
+    Parameters
+    ----------
+    name : str
+        Of the model; the first key of the result.
+    answer, claims, subjects, variants, seed
+        As for :func:`e2llm.evaluation.causal_measures.causal_measures`.
+    probabilities : ndarray, shape (n, n_labels)
+        Answers from the EEG, for the planted models that give them.
+    rule : EvidenceRule
+        Fitted on training windows, for those that answer from claims.
+    labels : sequence of str
+        The options, in order.
+    """
+    beside, derived = decorative(probabilities), computed(rule, labels)
+    planted = {"decorative": beside, "half of each": mixed(beside, derived, 0.5), "computed from claims": derived,
+               "upset by any change": startled(probabilities, claims)}
+    return {name: causal_measures(answer, claims, subjects, variants, seed),
+            **{kind: causal_measures(model, claims, subjects, seed=seed) for kind, model in planted.items()}}

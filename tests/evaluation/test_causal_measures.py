@@ -29,7 +29,7 @@ from e2llm.evaluation.causal_measures import (
     turned_round,
 )
 from e2llm.evaluation.faithfulness import EvidenceRule, claim_precision, consistency, decorative
-from e2llm.evaluation.planted_models import computed, mixed, startled
+from e2llm.evaluation.planted_models import beside_planted, computed, mixed, startled
 from e2llm.evaluation.planted_models import decorative as decorative_model
 from e2llm.models.inference import InferenceEngine
 from e2llm.tasks.thought_parser import parse
@@ -123,6 +123,16 @@ def test_who_is_startled_by_any_change_follows_none(world, planted):
     success = found.loc["directed success"]
     assert success["high"] < planted[1.0].loc["directed success", "low"]
     assert success["low"] <= success["chance"] <= success["high"]
+
+
+def test_a_model_stands_first_beside_planted_ones_with_its_own_claims(world, planted):
+    model, deaf = world.model(1.0), world.eeg[world.test]
+    found = beside_planted("LLM", model, world.stated, world.subjects, deaf, world.rule, LABELS, {"noise": model})
+    assert list(found) == ["LLM", "decorative", "half of each", "computed from claims", "upset by any change"]
+    assert f"{SILENT}noise" in set(found["LLM"].measures["name"])
+    for name, weight in (("decorative", 0.0), ("half of each", 0.5), ("computed from claims", 1.0)):
+        expected = planted[weight].drop(f"{SILENT}unrelated sentence")
+        pd.testing.assert_frame_equal(found[name].measures.set_index("name"), expected)
 
 
 def test_the_dose_rises_to_the_donors_answer(world):
