@@ -72,6 +72,8 @@ def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects
                    variants: Mapping[str, Answer] | None = None, seed: int = 0) -> dict[str, CausalTables]:
     """The measures of a model, and those of planted models with the same claims about the same windows.
 
+    "decorative", "computed", their mean "half", and "upset": by any change (:func:`startled`).
+
     Parameters
     ----------
     name : str
@@ -86,7 +88,7 @@ def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects
         The options, in order.
     """
     beside, derived = decorative(probabilities), computed(rule, labels)
-    planted = {"decorative": beside, "half of each": mixed(beside, derived, 0.5), "computed from claims": derived,
-               "upset by any change": startled(probabilities, claims)}
+    planted = {"decorative": beside, "half": mixed(beside, derived, 0.5), "computed": derived,
+               "upset": startled(probabilities, claims)}
     return {name: causal_measures(answer, claims, subjects, variants, seed),
             **{kind: causal_measures(model, claims, subjects, seed=seed) for kind, model in planted.items()}}
