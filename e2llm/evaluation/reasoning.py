@@ -6,7 +6,7 @@ over people.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 
 from ..core.chat import END_THINK, THINK, Item
-from ..core.claims import Claim, salient_claims
+from ..core.claims import Claim, Claims, salient_claims
 from ..core.verdicts import Verdict, verdicts
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
-from ..models.inference import InferenceEngine, generate, score_options
+from ..models.inference import InferenceEngine, generate, probabilities, score_options
 from ..tasks.items import parse_answer, question_text
 from ..tasks.thought_parser import Parsed, parse, sentences
 from ..training import augmentation
 from . import counterfactual
+from .causal_measures import Answer
 from .controls import other_windows
 from .faithfulness import (
     EvidenceRule,
@@ -197,8 +198,36 @@ def explanations_table(corpus: Corpus, rows: np.ndarray, explanations: Generated
 # --- does the answer depend on the reasons?
 
 
+def _scores_after(engine: InferenceEngine, items: list[Item], thoughts: list[str]) -> list[np.ndarray]:
+    return score_options(engine, items, [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in thoughts])
+
+
+def answer_after_claims(engine: InferenceEngine, items: Sequence[Item], write: Callable[[Claims], str]) -> Answer:
+    """A model that sees the EEG and a thought, as :mod:`e2llm.evaluation.causal_measures` takes it.
+
+    The question of a place stays what it is when its EEG is exchanged.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The model with its features.
+    items : sequence of Item
+        Questions with equally many options, each about one window of its own. All are asked each time.
+    write : callable
+        Claims about a window to the thought, without a conclusion.
+    """
+    windows = [item.windows[0] for item in items]
+
+    def answer(rows: np.ndarray, claims: Sequence[Claims]) -> np.ndarray:
+        seen = {window: engine.position[windows[row]] for window, row in zip(windows, rows, strict=True)}
+        thoughts = [write(each) for each in claims]
+        return probabilities(_scores_after(replace(engine, position=seen), list(items), thoughts))
+
+    return answer
+
+
 def _answers_after(engine: InferenceEngine, items: list[Item], thoughts: list[str]) -> list[str]:
-    scores = score_options(engine, items, [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in thoughts])
+    scores = _scores_after(engine, items, thoughts)
     return [item.options[int(np.argmax(row))] for item, row in zip(items, scores, strict=True)]
 
 
