@@ -71,6 +71,7 @@ _NAMES = {  # module: what stands at the front door
     "training.stage3_instruction": "AdapterParams",
     "training.trainer": "FitParams",
     "viz.plots": "plots",
+    "viz.plots_evidence": "plots_evidence",
     "viz.plots_model_size": "plots_model_size",
     "viz.plots_pretraining": "plots_pretraining",
     "viz.widgets": "widgets",

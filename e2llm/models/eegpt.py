@@ -194,6 +194,8 @@ class EEGPT(nn.Module):
         Channels of the input, canonical names of :data:`e2llm.core.montage.EEGPT_VOCABULARY`.
     """
 
+    channel_rows: Tensor
+
     def __init__(self, config: EEGPTConfig, ch_names: list[str]) -> None:
         super().__init__()
         unknown = [name for name in ch_names if name not in EEGPT_VOCABULARY]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.bands import BANDS
 from ..core.chat import END_THINK, LETTERS, Item
+from ..core.claims import Claim
 from ..core.labels import LabelSet
 from ..core.montage import REGIONS
 from ..data.dataset import Corpus
@@ -59,7 +60,7 @@ def describe(segment: Segment, label_set: LabelSet) -> str:
         Where its label is from.
     """
     feeling = f", {affect_words(segment.label, label_set)}" if label_set.has_affect else ""
-    return f"The segment shows {segment.state}{feeling}. {_evidence_sentence(segment)}"
+    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(segment.claims)}"
 
 
 def affect_words(label: str, label_set: LabelSet) -> str:
@@ -84,15 +85,23 @@ _CONCLUSION = ("That fits {label}.", "This points to {label}.")
 _BARE = 0.25  # share of thoughts that hold evidence only, and not the answer
 
 
-def _evidence_sentence(segment: Segment, rng: np.random.Generator | None = None) -> str:
-    """The claims of a segment as a sentence; with ``rng`` in one of several wordings."""
+def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None = None) -> str:
+    """Claims as a sentence.
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        What is stated; nothing stands out if there is none.
+    rng : Generator, optional
+        Draws one of several wordings; the first without it.
+    """
     evidence, none = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _NO_SALIENT_FEATURE))
-    said = ", ".join(map(str, segment.claims))
+    said = ", ".join(map(str, claims))
     return evidence.format(claims=said) if said else none
 
 
 def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
-    evidence, conclusion = _evidence_sentence(segment, rng), _pick(_CONCLUSION, rng)
+    evidence, conclusion = evidence_sentence(segment.claims, rng), _pick(_CONCLUSION, rng)
     if rng.uniform() < _BARE:
         return evidence
     feeling = f"This is {affect_words(segment.label, label_set)}. " if label_set.has_affect else ""
@@ -150,7 +159,7 @@ def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator,
     """
     options = [describe(other, label_set) for other in [segment, *(others or [])]]
     rng.shuffle(options)
-    return _item("describe", 2, [segment, f" {_pick(DESCRIBE_WORDINGS, rng)}"], _evidence_sentence(segment, rng),
+    return _item("describe", 2, [segment, f" {_pick(DESCRIBE_WORDINGS, rng)}"], evidence_sentence(segment.claims, rng),
                  describe(segment, label_set), options)
 
 

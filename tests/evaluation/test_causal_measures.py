@@ -349,3 +349,36 @@ def test_the_thought_is_written_from_the_claims_and_only_the_eeg_is_exchanged(mo
         assert answer(np.array(rows), [(A,), (A, B)]) == pytest.approx(np.array([[0.75, 0.25]] * 2))
         assert asked.pop() == (position, items, [f"<think>\n{said}.\n</think>\n\n" for said in (A, f"{A}, {B}")])
     assert engine.position == {7: 0, 9: 1}
+
+
+def test_an_answer_from_the_eeg_alone_is_found_in_a_part_of_the_explanations(world, monkeypatch):
+    """Against :func:`beside_planted` on the same windows, with a model that does not read its thought."""
+    n = 2 * reasoning.CAUSAL_WINDOWS
+    items = [SimpleNamespace(subject=world.subjects[i], windows=[i], options=list(LABELS)) for i in range(n)]
+    said = SimpleNamespace(items=items, claims=world.stated[:n])
+    eeg = world.eeg[world.test]
+
+    def score_options(engine, items, thoughts=None):
+        assert thoughts is None or all("Evidence:" in each or "No band" in each for each in thoughts)
+        return [np.log(eeg[engine.position[item.windows[0]]]) for item in items]
+
+    monkeypatch.setattr(reasoning, "score_options", score_options)
+    monkeypatch.setattr(reasoning, "closed_set", lambda engine, items: eeg[[item.windows[0] for item in items]])
+    monkeypatch.setattr(reasoning, "_evidence_rule", lambda corpus: world.rule)
+    engine = InferenceEngine(None, None, np.zeros(2), {i: i for i in range(n)})
+    found = reasoning.causes(engine, SimpleNamespace(label_set=SimpleNamespace(labels=LABELS)), said, 0)
+    assert next(iter(found)) == "LLM" and (found["LLM"].measures["n"].max() == reasoning.CAUSAL_WINDOWS)
+    llm, beside = (found[name].measures.set_index("name")["score"] for name in ("LLM", "decorative"))
+    assert llm["directed success"] == 0 == llm["indirect effect"]
+    assert llm["direct effect"] == pytest.approx(beside["direct effect"])
+
+
+def test_what_a_thought_can_carry_is_asked_of_both_kinds_of_evidence(world):
+    predicted = world.z + np.random.default_rng(1).normal(size=world.z.shape)
+    split = SimpleNamespace(train=world.train[:300], val=world.train[300:], test=world.test)
+    who = np.concatenate([world.subjects, world.subjects])
+    corpus = SimpleNamespace(z=world.z, predicted_evidence=predicted, labels=world.labels, subjects=who, split=split,
+                             evidence_names=NAMES, label_set=LABELS)
+    table = reasoning.capacity(corpus, 0).set_index(["name", "evidence"])["score"]
+    exact = table["all, exact"]
+    assert exact["measured"] > exact["predicted by the encoder"] > 1 / len(LABELS)
