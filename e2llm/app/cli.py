@@ -18,7 +18,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from .pipeline import find_notebooks, parse_assignments, run_pipeline
 
     run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name,
-                       find_notebooks(also=arguments.lesson))
+                       find_notebooks(also=arguments.lesson), wait=arguments.wait)
     print(f"{run.name}: finished, see {run.path / 'report.html'}")
     return 0
 
@@ -148,6 +148,7 @@ def command_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
     command.add_argument("--lesson", action="append", default=[], metavar="NN",
                          help="also run this lesson (07: reasoning); repeatable")
+    command.add_argument("--wait", action="store_true", help="if another process makes this run, wait until it ends")
     command.set_defaults(action=_run)
     command.format_help = partial(_help_with_parameters, command.format_help)
 
@@ -226,19 +227,24 @@ def command_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 a notebook failed, 2 an error of the request, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal whose encoding lacks a letter gets its number
+        stream.reconfigure(errors="backslashreplace")
     arguments = command_parser().parse_args(argv)
+    from ..core.environment import children_end_with_this
+    from ..core.space import NoSpaceError, room_or_sentence
     from ..data.sources.base import RecordingError, SourceError
     from .locks import RunBusy
     from .pipeline import PipelineError
     from .runs import StageMissing
 
     try:
-        return arguments.action(arguments)
+        with children_end_with_this(), room_or_sentence(Path.cwd()):
+            return arguments.action(arguments)
     except PipelineError as error:
         message, code = error, 1
     except (ValueError, RecordingError, SourceError, StageMissing, RunBusy) as error:
         message, code = error, 2
-    except (FileExistsError, FileNotFoundError) as error:
+    except (FileExistsError, FileNotFoundError, NoSpaceError) as error:
         message, code = error, 2
     except KeyboardInterrupt:
         message, code = "Stopped. The same command continues: finished stages are skipped.", 130

@@ -21,13 +21,16 @@ from typing import Any
 
 import yaml
 
+from ..core.environment import children_end_with_this
 from ..core.files import project_root, replacing
+from ..core.space import full_disk, require_space
 from ..models.catalogue import CATALOGUE, Packaged, require
 from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
 
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a kernel that hangs must end
+LEAST_SPACE = 256 << 20  # bytes that are free before a run starts; the default run needs some 130 MB beside its windows
 LONGEST_NAME = 100  # letters of a run's name, before its hash
 
 
@@ -258,7 +261,8 @@ def _batch_environment() -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()))
     try:
-        yield
+        with children_end_with_this():
+            yield
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -275,10 +279,10 @@ def _terminal_bar(run: Run, total: int) -> Iterator[Any]:
         while not over.wait(0.5):
             try:
                 state = json.loads((run.path / "progress.json").read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                continue  # no long step is running
-            facts = " ".join(f"{key}={_short(value)}" for key, value in state["facts"].items())
-            bar.set_postfix_str(f"{state['label']} {state['step']}/{state['total']} {facts}".rstrip())
+                facts = " ".join(f"{key}={_short(value)}" for key, value in state["facts"].items())
+                bar.set_postfix_str(f"{state['label']} {state['step']}/{state['total']} {facts}".rstrip())
+            except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+                continue  # no long step is running, or the file is damaged: a bar stops nothing
 
     thread = threading.Thread(target=poll, daemon=True)
     if not bar.disable:
@@ -316,8 +320,12 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
         fact = f"a cell ran for longer than {cell_timeout:g} s"
     except DeadKernelError:
         fact = "its kernel died, most often for lack of memory"
+    except OSError as error:  # the notebook itself could not be written
+        fact = f"{type(error).__name__}: {error}"
     else:
         return
+    if room := full_disk(target.parent, fact):
+        raise PipelineError(f"The notebook {notebook.name} stopped: {room}")
     raise PipelineError(f"The notebook {notebook.name} failed: {fact}. Its output is in {target}.")
 
 
@@ -327,6 +335,7 @@ def run_pipeline(
     name: str | None = None,
     notebooks: Sequence[Path] | None = None,
     cell_timeout: float = CELL_TIMEOUT_S,
+    wait: bool = False,
 ) -> Run:
     """Run the notebooks one after the other into ``runs/<name>/notebooks/``, then write the report.
 
@@ -342,6 +351,8 @@ def run_pipeline(
         Default: :func:`find_notebooks`.
     cell_timeout : float
         Seconds that one cell may take.
+    wait : bool
+        Wait for another process that runs the pipeline of this run; otherwise that is an error.
 
     Raises
     ------
@@ -359,8 +370,9 @@ def run_pipeline(
     if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
         require(wanted_model)  # before any work
     run = Run.open(name or run_name(profile, overrides))
+    require_space(run.path, LEAST_SPACE, f"the run {run.name!r}")
     # A separate lock: the kernels take the one of stages.
-    with held(run, "the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+    with held(run, "the pipeline", "pipeline", wait), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)
         for path, values in wanted.items():
