@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -308,13 +311,67 @@ def test_results_of_a_finished_run_stay_until_the_new_ones_are_whole(project, mo
     before = {name: (folder / name).read_bytes() for name in RESULTS}
     for stop in ("01_preprocessing.ipynb", "05_evaluation.ipynb"):
         stops.append(stop)
-        with pytest.raises((KeyboardInterrupt, OSError)):
+        with pytest.raises((KeyboardInterrupt, PipelineError)):
             run_pipeline("tiny", {"seed": 2}, "trial")
         assert {name: (folder / name).read_bytes() for name in RESULTS} == before
     stops.append("")
     run_pipeline("tiny", {"seed": 2}, "trial")
     assert json.loads((folder / "metrics.json").read_text()) == {"seed": 2}
     assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 2
+
+
+@pytest.mark.parametrize("said", ["raise OSError(28, 'No space left on device')",
+                                  "raise OSError('3563520 requested and 1675232 written')",
+                                  "raise RuntimeError('unexpected pos 314112 vs 314004')"])
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(project, said, capfd):
+    """What numpy, torch and the system say of it is told in the same words; then there is room."""
+    path = write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND, said)
+    assert main(["run"]) == 1
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "05_evaluation.ipynb stopped: there is too little room on the disk of " in message
+    write_notebook(path, SECOND, EVALUATE)
+    assert main(["run"]) == 0
+
+
+def test_a_run_asks_for_room_before_any_kernel_starts(project, no_kernels, monkeypatch, capsys):
+    monkeypatch.setattr("e2llm.core.space.free_bytes", lambda _: 255 << 20)
+    assert main(["run", "--name", "trial"]) == 2
+    assert "267 MB free, the run 'trial' needs 268 MB): make room" in capsys.readouterr().err
+
+
+# A lesson with two workers that write without end, as a training does beside its kernel.
+WORKERS = """
+import os, time
+from joblib import Parallel, delayed
+from e2llm.core.files import project_root
+def write(name):
+    import e2llm, os, time
+    while True:
+        with open(name, "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        time.sleep(0.05)
+(project_root() / "kernel").write_text(str(os.getpid()))
+Parallel(2)(delayed(write)(str(project_root() / f"worker{i}")) for i in range(2))
+"""
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_kernel_and_workers_end_with_a_command_that_is_killed(project, whole_group):
+    evaluation = project / "notebooks" / "05_evaluation.ipynb"
+    write_notebook(evaluation, SECOND, WORKERS)
+    command = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    notes = [project / name for name in ("kernel", "worker0", "worker1")]
+    while not all(note.is_file() and note.read_text().strip() for note in notes):
+        assert command.poll() is None
+        time.sleep(0.1)
+    found = [psutil.Process(int(note.read_text().split()[0])) for note in notes]
+    os.killpg(command.pid, signal.SIGKILL) if whole_group else command.kill()
+    command.wait(10)
+    assert psutil.wait_procs(found, timeout=10)[1] == []
+    write_notebook(evaluation, SECOND, EVALUATE)
+    run = run_pipeline("tiny")  # nobody holds the run, and nobody writes
+    assert json.loads((run.path / "metrics.json").read_text())["accuracy"] == 0.3
 
 
 def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, monkeypatch):
