@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 from huggingface_hub import ModelCardData
 
 from .runs import Run
@@ -167,7 +166,7 @@ def _claims(run: Run) -> list[str]:
     """Precision and recall of the claims, if lesson 07 measured them."""
     if run.finished("reasoning") is None:
         return ["Whether the explanations are true of the signal was not measured for this run (lesson 07)."]
-    table = pd.read_csv(run.path / "reasoning" / "claims.csv")
+    table = read_table(run.path / "reasoning" / "claims.csv")
     rows = [_score_row(row) | {"": f"{row['name']}, {row['group']}"} for row in table.to_dict("records")]
     return ["### Are explanations true of the signal? Claims %", _table(rows)]
 
