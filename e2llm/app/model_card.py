@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from ..core.tables import read_table
 from .runs import Run
 
 TAGS = ("eeg", "emotion-recognition", "electroencephalography", "multimodal", "lora")

@@ -18,14 +18,13 @@ from e2llm.evaluation.tiers import Predictions
 from e2llm.tasks.items import parse_answer
 from e2llm.tasks.thought_parser import parse
 
-CARRIED = ["NA", "None", "1", "2", "nan", "N/A", "null", "inf", "-1", "1e5", "007", "1.5e"[:1], "True", "=1+1", "low",
-           "very sad", "eyes closed, rest", "high-arousal/positive", "wütend", "愤怒", "e", "calm (after)", "'", "label",
-           "50 %", "rest & work", "not", "alpha"]  # fmt: skip
-CARRIED = sorted({label for label in CARRIED if label != "'"})
+CARRIED = ["NA", "None", "1", "2", "nan", "N/A", "null", "inf", "-1", "1e5", "007", "True", "=1+1", "low", "very sad",
+           "eyes closed, rest", "high-arousal/positive", "wütend", "愤怒", "e", "calm (after)", "label", "50 %",
+           "rest & work", "not", "alpha"]  # fmt: skip
 REFUSED = ["</think>", "<think>", "<|eeg|>", "<|im_end|>", "<|endoftext|>", "<s>", "[INST]", "<b>sad</b>", "a|b",
            "<script>alert(1)</script>", "{sad}", "[fear strong", "x.", "sad!", "sad?", "rest. Work", "*sad*", "`sad`",
-           "\"sad\"", "two\nlines", "tab\there", "", " ", "\t", " sad", "sad ", "very  sad", "A", "B", "c", "D", "x" * 61,
-           "sad\u200b", "\x00", "...", "—", "sad\u00a0"]  # fmt: skip
+           "\"sad\"", "two\nlines", "tab\there", "", " ", "\t", " sad", "sad ", "very  sad", "A", "B", "c", "D",
+           "x" * 61, "sad\u200b", "\x00", "...", "—", "sad\u00a0"]  # fmt: skip
 
 
 @pytest.mark.parametrize("label", REFUSED)
@@ -41,7 +40,8 @@ def test_a_label_that_is_no_text_is_refused(label):
         LabelSet("mine", ("other", label))
 
 
-@pytest.mark.parametrize("labels", [["rest", "Rest"], ["REST", "rest", "x"], ["Straße", "STRASSE"], ["ﬁt", "fit"], ["１", "1"]])
+@pytest.mark.parametrize("labels", [["rest", "Rest"], ["REST", "rest", "x"], ["Straße", "STRASSE"], ["ﬁt", "fit"],
+                                    ["１", "1"]])
 def test_labels_that_answers_could_not_tell_apart_are_refused(labels):
     with pytest.raises(ValueError, match=r"The labels '.*' differ only in case, blanks or the form of letters"):
         plain_labels("mine", labels)
@@ -49,8 +49,8 @@ def test_labels_that_answers_could_not_tell_apart_are_refused(labels):
 
 def predictions(labels: list[str]) -> Predictions:
     classes = np.arange(len(labels))
-    windows = pd.DataFrame({"id": classes, "subject": ["01"] * len(labels), "session": 1, "clip": classes + 1, "window": 0,
-                            "label": labels})  # fmt: skip
+    windows = pd.DataFrame({"id": classes, "subject": ["01"] * len(labels), "session": 1, "clip": classes + 1,
+                            "window": 0, "label": labels})  # fmt: skip
     unread = np.where(classes == 1, -1, classes)
     return Predictions(windows, {"LLM": classes[::-1], "LLM, free text": unread}, np.eye(len(labels)), tuple(labels))
 
@@ -60,7 +60,7 @@ def test_labels_come_back_from_predictions_as_they_were_written(tmp_path, labels
     made = predictions(labels)
     made.table().to_csv(tmp_path / "predictions.csv", index=False)
     table = read_predictions(tmp_path / "predictions.csv")
-    assert list(table["label"]) == labels and list(table["LLM"]) == labels[::-1] and list(table["subject"]) == ["01"] * len(labels)
+    assert list(table["label"]) == labels and list(table["LLM"]) == labels[::-1] and set(table["subject"]) == {"01"}
     again = Predictions.from_table(table)
     assert again.labels == tuple(labels) and list(again.truth) == list(range(len(labels)))
     for name, given_answers in made.answers.items():
