@@ -24,7 +24,7 @@ import yaml
 from ..core.environment import children_end_with_this
 from ..core.files import project_root, replacing
 from ..core.space import full_disk, require_space
-from ..models.catalogue import CATALOGUE, Packaged, require
+from ..models.lookup import ask_for_model, from_here
 from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
@@ -252,6 +252,25 @@ def _slug(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", str(value))[:40].strip("_.-")
 
 
+def _ask_for_files(values: Mapping[str, Any]) -> None:
+    """Refuse models and weights that are not there, before any work.
+
+    Parameters
+    ----------
+    values : mapping
+        Every parameter that the lessons take.
+    """
+    named = [values.get("language_model"), *(name for name in values.get("sizes", ()) if "/" in name)]
+    for name in filter(None, named):
+        ask_for_model(name)
+    for parameter in ("encoder_weights", "start"):
+        weights = values.get(parameter) or ""
+        path = Path(weights) if Path(weights).is_absolute() else project_root() / weights
+        if Path(weights).suffix and not path.exists():
+            raise ValueError(f"{parameter} = {weights!r}: {path} is missing. Give the path of a checkpoint, or leave "
+                             "the parameter out.")
+
+
 # ---------------------------------------------------------------- execution
 
 
@@ -367,8 +386,10 @@ def run_pipeline(
     notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
     wanted = validate(load_profile(profile), overrides, notebooks)
     everything = {key: value for values in wanted.values() for key, value in values.items()}
-    if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
-        require(wanted_model)  # before any work
+    _ask_for_files(everything)
+    for values in wanted.values():
+        if "language_model" in values:
+            values["language_model"] = from_here(values["language_model"])
     run = Run.open(name or run_name(profile, overrides))
     require_space(run.path, LEAST_SPACE, f"the run {run.name!r}")
     # A separate lock: the kernels take the one of stages.

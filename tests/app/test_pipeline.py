@@ -339,6 +339,21 @@ def test_a_run_asks_for_room_before_any_kernel_starts(project, no_kernels, monke
     assert "267 MB free, the run 'trial' needs 268 MB): make room" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("values", "fact"), [
+    ({"language_model": "./nowhere"}, "./nowhere is no folder"),
+    ({"language_model": "nowhere.gguf"}, "nowhere.gguf is missing"),
+    ({"encoder_weights": "weights/none.ckpt"}, "encoder_weights = 'weights/none.ckpt': .*none.ckpt is missing"),
+    ({"start": "none.safetensors"}, "start = 'none.safetensors': .*none.safetensors is missing"),
+    ({"sizes": ["base", "./nowhere"]}, "./nowhere is no folder"),
+])
+def test_a_model_that_is_not_there_is_refused_before_any_kernel_starts(project, no_kernels, values, fact):
+    (name,) = values
+    write_notebook(project / "notebooks" / "05_evaluation.ipynb", f"{SECOND}{name} = 0\n")
+    with pytest.raises(ValueError, match=fact):
+        run_pipeline("tiny", values)
+    assert not (project / "runs").exists()
+
+
 # A lesson with two workers that write without end, as a training does beside its kernel.
 WORKERS = """
 import os, time
