@@ -270,7 +270,8 @@ DATED = PLAIN + "{{ strftime_now('%d %b %Y') }}"
 
 @pytest.mark.parametrize("asks", [
     "{{ strftime_now('%d %b %Y') }}", '{%- set today = strftime_now( "%Y-%m-%d" ) -%}{{ today }}',
-    "{% if strftime_now is defined %}{% set d = strftime_now('%A, %d %B') %}{% else %}{% set d = 1 %}{% endif %}{{ d }}",
+    "{% if strftime_now is defined %}"
+    "{% set d = strftime_now('%A, %d %B') %}{% else %}{% set d = 1 %}{% endif %}{{ d }}",
 ])  # fmt: skip
 def test_a_template_that_asks_for_the_date_has_the_same_prompt_on_every_day(tmp_path, asks, monkeypatch):
     _, tokenizer = load_language_model(str(save(tmp_path, stranger(PLAIN + asks))))
