@@ -296,8 +296,8 @@ class E2LLM:
         taken = len(processor.ids(processor.prompt(item.messages, thinking=True) + said))
         if taken + more > positions:
             after = " and the text after it" if said else ""
-            raise ValueError(f"The question takes {taken} tokens with its segments{after}, and the language model reads "
-                             f"{positions} at a time, the answer included: shorten it.")
+            raise ValueError(f"The question takes {taken} tokens with its segments{after}, and the language model "
+                             f"reads {positions} at a time, the answer included: shorten it.")
 
     def _wording(self, rows: list[int], task: str, axis: str | None, needs_scenario: bool) -> Item:
         """A wording of a task, drawn by the rows alone; only a scenario depends on the label of a window."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -172,7 +172,7 @@ class FurtherLessons(_Group):
     sizes: tuple[str, ...] = Field(
         ("base", "scratch-200k"), strict=False, min_length=1,
         description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')
-    size_seeds: tuple[int, ...] = Field(
+    size_seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         (0,), strict=False, min_length=1, description="training seeds of every size but the base")
     size_items: int = Field(60, ge=1, description="items of each zero-shot kind")
     steps_share: float = Field(

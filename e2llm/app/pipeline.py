@@ -192,25 +192,34 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
             running = ", ".join(path.stem for path in declared)
             raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, "
                              "or add its lesson.")
-    _check_twin([name for name in values if name.startswith("twin_")], effective)
+    _check_twins(values, effective)
     return {path: {name: value for name, value in effective.items() if name in names}
             for path, names in declared.items()}
 
 
-def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
+def _check_twins(given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Refuse parameters of a simulated twin if other data exist already, because they would be ignored."""
-    root = project_root() / values["data_root"]
-    if not (given and values["twin_preset"] and root.exists()):
-        return
+    null = {"preset": "no_emotion", **{name: values[f"null_{name}"] for name in ("subjects", "seed")}}
+    for prefix, root, wanted in (("twin_", values["data_root"], {name: values[f"twin_{name}"] for name in
+                                                                 ("preset", "subjects", "seed")}),
+                                 ("null_", values["null_root"], null)):
+        named = [name.removeprefix(prefix) for name in given if name.startswith(prefix) and name != "null_root"]
+        if named and wanted["preset"] and (project_root() / root).exists():
+            _check_twin(prefix, "data_root" if prefix == "twin_" else "null_root", project_root() / root, named, wanted)
+
+
+def _check_twin(prefix: str, parameter: str, root: Path, given: Sequence[str], wanted: Mapping[str, Any]) -> None:
+    """Refuse parameters of one twin that are not those of the data in its folder."""
     description = root.with_name(f"{root.name}-truth") / "twin.yaml"
+    names = [prefix + name for name in given]
     if not description.is_file():
-        raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them "
-                         "out, or give another data_root.")
+        raise ValueError(f"{', '.join(names)} given, but {root} is there already and is no finished twin: leave them "
+                         f"out, or give another {parameter}.")
     there = yaml.safe_load(description.read_text(encoding="utf-8"))
     for name in given:
-        if there[name.removeprefix("twin_")] != values[name]:
-            raise ValueError(f"{name} = {values[name]!r}, but the twin that is in {root} already has "
-                             f"{there[name.removeprefix('twin_')]!r}: give another data_root, or remove that folder.")
+        if there[name] != wanted[name]:
+            raise ValueError(f"{prefix}{name} = {wanted[name]!r}, but the twin that is in {root} already has "
+                             f"{there[name]!r}: give another {parameter}, or remove that folder.")
 
 
 def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:

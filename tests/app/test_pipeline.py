@@ -231,6 +231,23 @@ def test_a_twin_that_is_there_already_is_not_taken_for_another(project, no_kerne
     assert validate({}, {"twin_subjects": 4, "data_root": "data/other"}, [path])
 
 
+@pytest.mark.parametrize(("name", "other"), [("null_subjects", 12), ("null_seed", 7)])
+def test_a_twin_without_emotion_that_is_there_already_is_not_taken_for_another(project, no_kernels, name, other):
+    path = write_notebook(project / "notebooks" / "06_believable_scores.ipynb",
+                          'run_name = "tiny"\nnull_root = ""\nnull_subjects = 9\nnull_seed = 7\n')
+    there = {"null_root": "data/null"}
+    assert validate(there, {name: other}, [path])
+    (project / "data" / "null").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"{name} given, but .*null is there .*: leave them out, or give .* null_"):
+        validate(there, {name: other}, [path])
+    (project / "data" / "null-truth").mkdir()
+    made = TwinParams(subjects=9, seed=2027, preset="no_emotion", seconds=[8, 9])
+    (project / "data" / "null-truth" / "twin.yaml").write_text(yaml.safe_dump(vars(made)))
+    assert validate(there, {"null_subjects": 9, "null_seed": 2027}, [path]) and validate(there, {}, [path])
+    with pytest.raises(ValueError, match=rf"{name} = {other}, but the twin that is in .*null already has"):
+        validate(there, {name: other}, [path])
+
+
 def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert main(["run", "-p", "seed=5", "--name", "trial"]) == 0
     folder = project / "runs" / "trial"
@@ -582,6 +599,26 @@ def test_known_errors_are_one_paragraph(project, no_kernels, capsys, arguments, 
     error = capsys.readouterr().err
     assert error.startswith("e2llm: ") and message in error and len(error.splitlines()) == 1
     assert not (project / "twin").exists()
+
+
+@pytest.mark.parametrize("overrides", [
+    {"data_root": "数据" * 20}, {"data_root": "研究/被试一/脑电图数据"}, {"data_root": "Zürich/Übung", "seed": 1},
+    dict.fromkeys(["data_root", "source_options", "encoder_weights", "start", "language_model", "null_root"], "é" * 90),
+    {"data_root": "/" + "/".join(["a" * 40] * 20)},
+])
+def test_a_run_on_data_with_any_name_has_a_folder_of_its_own(project, fake_execution, overrides, capsys):
+    """Names of many letters, and letters that a terminal in cp1252 lacks."""
+    name = run_name("tiny", overrides)
+    (project / "runs" / name).mkdir(parents=True)
+    assert Run.open(name).path.is_dir() and name.isascii() and len(name.encode()) < 120
+    assert run_name("tiny", {**overrides, "data_root": f"{overrides['data_root']}x"}) != name
+
+
+def test_what_a_terminal_cannot_print_does_not_end_a_command(project):
+    script = "import sys\nfrom e2llm.app.cli import main\nsys.exit(main(['report', 'x']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "E2LLM_RUNS": "运行"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert done.returncode == 2 and b"There is no run 'x' in " in done.stderr and b"\\u8fd0\\u884c" in done.stderr
 
 
 def test_ctrl_c_says_how_to_continue(project, monkeypatch, capsys):
