@@ -7,6 +7,7 @@ never taken for clean.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -107,5 +108,5 @@ def has_seen(encoder: Encoder, dataset: str) -> bool | None:
     return False if encoder.complete else None
 
 
-def _names(table: dict[str, tuple[str, ...]], key: str) -> tuple[str, ...]:
+def _names(table: Mapping[str, tuple[str, ...]], key: str) -> tuple[str, ...]:
     return next((names for name, names in table.items() if _key(name) == key), ())

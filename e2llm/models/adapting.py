@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -10,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 _no_adapter = ("out_proj", "conv1d")  # of state-space models: their fast kernels read the weights around an adapter
 
 
-def linear_layers(model: nn.Module) -> list[str]:
+def linear_layers(model: Any) -> list[str]:
     """Names of the linear layers of a language model in a larger one, without its output head.
 
     Parameters
@@ -25,7 +26,7 @@ def linear_layers(model: nn.Module) -> list[str]:
     return [name for name in names if not (is_recurrent and name.rpartition(".")[2] in _no_adapter)]
 
 
-def lora_targets(model: nn.Module, usual: str) -> str | list[str]:
+def lora_targets(model: Any, usual: str) -> str | list[str]:
     """What to hand to LoRA as ``target_modules``.
 
     Parameters

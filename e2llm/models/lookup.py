@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from .catalogue import CATALOGUE, Elsewhere, FetchError, require
 
@@ -71,7 +72,7 @@ def _ask_hub(name: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     hub_id, _, revision = name.partition("@")
-    where = {"repo_id": hub_id, "filename": "config.json", "revision": revision or None}
+    where: dict[str, Any] = {"repo_id": hub_id, "filename": "config.json", "revision": revision or None}
     remedy = "give a local folder, or one of these: " + ", ".join(
         ["scratch", *(known for known, asset in CATALOGUE.items() if not isinstance(asset, Elsewhere))])
     try:
