@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PARENT = "E2LLM_PARENT"  # environment variable: a process whose end ends the processes that it started
 SPINS = 1000  # some ten microseconds: longer than the pause between two parallel loops of a step
@@ -87,7 +87,7 @@ def _end_after(process: int) -> None:
     try:
         pidfd = os.pidfd_open(process)  # Linux: readable when the process ends, even before it is reaped
     except ProcessLookupError:
-        os._exit(1)
+        _end_with_children()
     except (AttributeError, OSError):
         import psutil
 
@@ -95,4 +95,14 @@ def _end_after(process: int) -> None:
             time.sleep(1)
     else:
         select.select([pidfd], [], [])
+    _end_with_children()
+
+
+def _end_with_children() -> None:
+    """End this process at once, and those that it started: a worker need not know of this module."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
     os._exit(1)

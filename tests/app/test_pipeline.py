@@ -376,8 +376,8 @@ WORKERS = """
 import os, time
 from joblib import Parallel, delayed
 from e2llm.core.files import project_root
-def write(name):
-    import e2llm, os, time
+def write(name):  # of no module: a worker that does not import this package
+    import os, time
     while True:
         with open(name, "a") as file:
             file.write(f"{os.getpid()}\\n")
