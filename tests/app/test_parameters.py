@@ -106,6 +106,18 @@ def test_no_number_may_be_below_zero_infinite_or_something_else(name):
         assert "\n" not in str(refused.value)
 
 
+# Counts of work that may be as large as somebody has time for, and windows, of which there are as many as there are.
+PATIENCE = [name for name in NUMBERS if name.endswith(("_steps", "_items", "steps", "_label", "per_kind"))
+            or name in ("seed", "twin_seed", "null_seed", "drawn", "fold")]
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in PATIENCE])
+def test_a_number_that_no_computer_can_serve_is_refused(name):
+    given = 10**9 if FIELDS[name].annotation is int else 1e9
+    with pytest.raises(ValueError, match=rf"^{name} = .* must be less than "):
+        checked({name: given})
+
+
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in NUMBERS])
 def test_every_other_parameter_refuses_a_value_of_another_type(name):
     with pytest.raises(ValueError, match=rf"^{name} = 1.5 must be "):
