@@ -128,8 +128,9 @@ class Alignment(_Group):
 class Instruction(_Group):
     """Instruction tuning, stage 3 (lesson 04)."""
 
-    items_per_kind: int = Field(1000, ge=1, description="items of every kind; predictions three times as many")
-    replay_items: int = Field(3000, ge=0, description="text-only items, so that the text tasks are not forgotten")
+    items_per_kind: int = Field(
+        1000, ge=1, description="items of every kind; predictions three times, choices twice as many")
+    replay_items: int = Field(2000, ge=0, description="text-only items, so that the text tasks are not forgotten")
     instruction_steps: int = Field(500, ge=1, description="optimizer steps of stage 3")
     instruction_lr: float = Field(2.0e-3, gt=0, le=10, description="peak learning rate of the adapter")
     projector_lr: float = Field(1.0e-3, ge=0, le=10, description="of the projector, which trains on")
@@ -170,7 +171,7 @@ class FurtherLessons(_Group):
     feedback_lr: float = Field(1.0e-3, gt=0, le=10, description="its peak learning rate")
     windows_a_label: int = Field(24, ge=1, description="test windows of each label that are attributed")
     sizes: tuple[str, ...] = Field(
-        ("base", "scratch-200k"), strict=False, min_length=1,
+        ("base", "scratch-600k"), strict=False, min_length=1,
         description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')
     size_seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         (0,), strict=False, min_length=1, description="training seeds of every size but the base")

@@ -15,9 +15,10 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -29,9 +30,14 @@ from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
 
+if TYPE_CHECKING:
+    from jupyter_client import KernelManager
+
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a kernel that hangs must end
 LEAST_SPACE = 256 << 20  # bytes that are free before a run starts; the default run needs some 130 MB beside its windows
 LONGEST_NAME = 100  # letters of a run's name, before its hash
+# What a stage of a lesson loads when it is reached; a kernel that waits for its turn has it loaded by then.
+STAGES_LOAD = "import e2llm.training.stage_trainer, e2llm.training.stage3_instruction"
 
 
 class PipelineError(Exception):
@@ -328,7 +334,47 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: float) -> None:
+def _imports(notebook: Path) -> str:
+    """Import statements at the top level of a lesson, and what its stages load if it imports the whole of e2llm."""
+    found = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        try:
+            body = ast.parse("".join(cell["source"])).body if cell["cell_type"] == "code" else []
+        except SyntaxError:  # a cell for IPython alone
+            continue
+        found += [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join([*found, *([STAGES_LOAD] if "import e2llm" in found else [])])
+
+
+def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
+    """A kernel in the folder of a notebook; one that is started ahead of its turn loads what the notebook imports."""
+    from jupyter_client import KernelManager
+
+    name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"]
+    kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient")
+    loaded = [f"--IPKernelApp.exec_lines=exec({_imports(notebook)!r}, {{}})"] if ahead else []
+    # The log is the kernel's own; output of cells comes as messages.
+    kernel.start_kernel(cwd=str(notebook.parent),
+                        extra_arguments=["--log-level=50", "--HistoryManager.hist_file=:memory:", *loaded])
+    return kernel
+
+
+def _kernels(notebooks: Sequence[Path]) -> Iterator[tuple[Path, KernelManager]]:
+    """Notebooks with their kernels, each started while the one before works; closed, it leaves none."""
+    running: dict[Path, KernelManager] = {}
+    try:
+        for path, following in zip_longest(notebooks, notebooks[1:]):
+            for wanted in filter(None, (path, following)):
+                if wanted not in running:
+                    running[wanted] = _start_kernel(wanted, ahead=wanted == following)
+            yield path, running[path]
+            running.pop(path).shutdown_kernel(now=True)
+    finally:
+        for kernel in running.values():
+            kernel.shutdown_kernel(now=True)
+
+
+def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: float, kernel: KernelManager) -> None:
     """Execute one notebook; its output is kept if it fails or is interrupted."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -339,8 +385,7 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
     try:
         papermill.execute_notebook(
             notebook, target, parameters=given, cwd=notebook.parent, progress_bar=False, log_output=False,
-            autosave_cell_every=5, execution_timeout=cell_timeout,
-            extra_arguments=["--log-level=50"],  # of the kernel's log; output of cells comes as messages
+            autosave_cell_every=5, execution_timeout=cell_timeout, km=kernel,
         )  # fmt: skip
     except PapermillExecutionError as error:
         fact = f"cell [{error.exec_count}] raised {error.ename}: {' '.join(str(error.evalue).split())}"
@@ -405,13 +450,15 @@ def run_pipeline(
     with held(run, "the pipeline", "pipeline", wait), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)
-        for path, values in wanted.items():
-            bar.set_description(f"{run.name}: {path.stem}")
-            _execute(path, run.path / "notebooks" / path.name, {**values, "run_name": run.name}, cell_timeout)
-            bar.set_postfix_str("")
-            bar.update()
-            if bar.disable:  # a log file gets one line per notebook instead of a bar
-                print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
+        with closing(_kernels(list(wanted))) as kernels:
+            for path, kernel in kernels:
+                bar.set_description(f"{run.name}: {path.stem}")
+                given = {**wanted[path], "run_name": run.name}
+                _execute(path, run.path / "notebooks" / path.name, given, cell_timeout, kernel)
+                bar.set_postfix_str("")
+                bar.update()
+                if bar.disable:  # a log file gets one line per notebook instead of a bar
+                    print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
         # Results of the last finished run stay until here; metrics.json is tied to its evaluation.
         with replacing(run.path / "params.yaml") as partial:
             partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")

@@ -69,16 +69,22 @@ def children_end_with_this() -> Iterator[None]:
             os.environ[PARENT] = before
 
 
-def end_with_parent() -> None:
-    """Watch the process that :data:`PARENT` names and end when it ends; ``import e2llm`` calls this.
+def end_with_parent(parent: int | None = None) -> None:
+    """Let this process end when another one has ended, even by force; ``import e2llm`` calls this.
 
     A signal at the parent's death (``PR_SET_PDEATHSIG``) would come when the thread ends that started this process,
     and a look at the parent's number fails where a kernel is started by a helper; so a thread waits for the process.
+
+    Parameters
+    ----------
+    parent : int, optional
+        Number of the process that this one ends with; default the one that :data:`PARENT` names, if any.
     """
-    named = os.environ.get(PARENT, "")
+    named = os.environ.get(PARENT, "") if parent is None else str(parent)
     if not named.isdecimal() or int(named) == os.getpid():
         return
-    os.environ[PARENT] = str(os.getpid())  # of what this process starts
+    if parent is None:
+        os.environ[PARENT] = str(os.getpid())  # of what this process starts
     threading.Thread(target=_end_after, args=(int(named),), daemon=True).start()
 
 

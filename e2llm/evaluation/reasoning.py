@@ -345,6 +345,26 @@ def feedback_table(corpus: Corpus, rows: np.ndarray, before: GeneratedExplanatio
 # --- examples
 
 
+def judged(corpus: Corpus, explanations: GeneratedExplanations) -> pd.DataFrame:
+    """Each explanation of one window with its verdicts, one row a window, in the order of the items.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Measured evidence and labels.
+    explanations : GeneratedExplanations
+        Of items about one window each.
+
+    Returns
+    -------
+    DataFrame
+        ``window``, ``question``, ``text``, ``claims`` (with their verdicts), ``true`` and ``false`` (how many of them),
+        ``answer``, ``truth`` and ``flag``. A claim that cannot be checked counts as false.
+    """
+    return pd.DataFrame([_with_verdicts(corpus, item.windows[0], item, *one) for item, *one in
+                         zip(*explanations[:2], explanations.parsed, explanations.answers, strict=True)])
+
+
 def best_and_worst(corpus: Corpus, rows: np.ndarray, explanations: GeneratedExplanations,
                    n: int = 3) -> dict[str, list[dict]]:
     """The ``n`` best explanations and the ``n`` worst.

@@ -161,6 +161,5 @@ def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
         return []
     segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
     builder = ItemBuilder(segments, corpus.label_set, seed + 1)
-    scenarios = [builder.scenario() if i % 2 else builder.choose()
-                 for i in range(2 * n // 3 if builder.has_scenarios else 0)]
-    return [*scenarios, *builder.draw("describe", n - 2 * n // 3)]
+    scenarios = [builder.scenario() for _ in range(n // 2 if builder.has_scenarios else 0)]
+    return [*scenarios, *builder.draw("describe", n - n // 2)]

@@ -78,7 +78,8 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
     stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8),
                     fit(4, 2e-2))
-    evaluation_stage.evaluate(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, 2, False, False, 0)
+    truth = truth_folder(root) if kind == "seed-vii" else None
+    evaluation_stage.evaluate(run, corpus, truth, 3, 2, False, False, 0, n_jobs=1)
     return run
 
 

@@ -267,6 +267,42 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == pytest.approx(0.36)
 
 
+def children() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def test_the_next_kernel_waits_with_its_imports_done_and_no_kernel_stays(project):
+    """The first lesson waits until the kernel of the second one has loaded what that lesson imports."""
+    sign = project / "loaded"
+    (project / "notebooks" / "slow.py").write_text(f"open({str(sign)!r}, 'w').close()\n")
+    wait = f"import os, time\nend = time.monotonic() + 60\nwhile not os.path.exists({str(sign)!r}):\n" \
+           "    assert time.monotonic() < end\n    time.sleep(0.05)"
+    paths = [write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, wait),
+             write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND,
+                            "import sys\nassert 'slow' in sys.modules and 'os' not in globals()\nimport os, slow")]
+    before = children()
+    run_pipeline("tiny", notebooks=paths)
+    assert children() <= before
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_pipeline_leaves_no_kernel(project, stop):
+    """Neither the working kernel nor the one that waits outlives the process, however it ends."""
+    sign = project / "works"
+    write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST,
+                   f"open({str(sign)!r}, 'w').close()\nimport time; time.sleep(120)")
+    process = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not sign.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert len(kernels) >= 2
+    process.send_signal(stop)
+    message = process.communicate(timeout=60)[1]
+    assert psutil.wait_procs(kernels, timeout=30)[1] == []
+    assert stop == signal.SIGKILL or "The same command continues" in message
+
+
 def test_a_failing_cell_gives_one_paragraph(project, capfd):
     failing = "print('so far')\n", "raise ValueError('the cap\\nhas no Cz')"
     write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND, *failing)
@@ -282,7 +318,7 @@ def test_a_failing_cell_gives_one_paragraph(project, capfd):
 def test_a_lesson_gets_several_values_as_several_values(project):
     path = write_notebook(project / "notebooks" / "08_scaling.ipynb",
                           'run_name = "tiny"\nsizes = ("a",)\nsize_seeds = (5,)\nsave_steps = 2\n',
-                          "assert list(sizes) == ['base', 'scratch-200k'] and list(size_seeds) == [0, 7]")
+                          "assert list(sizes) == ['base', 'scratch-600k'] and list(size_seeds) == [0, 7]")
     run_pipeline("tiny", {"size_seeds": [0, 7]}, notebooks=[path])
 
 
