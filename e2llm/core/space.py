@@ -62,6 +62,8 @@ def full_disk(folder: Path, said: str) -> str:
     said : str
         Words of the error. Where they say nothing of room, a disk that is nearly full is the cause.
     """
+    if own := re.search(r"there is too little room .*", said):
+        return own[0]
     free = free_bytes(folder)
     return _sentence(folder, free, "") if _WORDS.search(said) or free < SPARE else ""
 

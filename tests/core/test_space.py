@@ -32,6 +32,12 @@ def test_what_libraries_say_of_a_full_disk_becomes_one_sentence(tmp_path, said):
     assert full_disk(tmp_path, said).startswith(f"there is too little room on the disk of {tmp_path} ")
 
 
+def test_a_sentence_that_was_made_in_a_lesson_stays_as_it_is(tmp_path):
+    with pytest.raises(NoSpaceError) as error:
+        require_space(tmp_path, 1 << 60, "data.npy")
+    assert full_disk(tmp_path / "elsewhere", f"cell [3] raised NoSpaceError: {error.value}") == str(error.value)
+
+
 def test_other_errors_are_left_as_they_are_unless_the_disk_is_full(tmp_path, monkeypatch):
     assert full_disk(tmp_path, "ValueError: 7 labels requested") == ""
     with pytest.raises(PermissionError), room_or_sentence(tmp_path):
