@@ -259,7 +259,8 @@ def command_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 a notebook failed, 2 an error of the request, 130 Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):  # a terminal whose encoding lacks a letter gets its number
-        stream.reconfigure(errors="backslashreplace")
+        if hasattr(stream, "reconfigure"):  # not that of a notebook
+            stream.reconfigure(errors="backslashreplace")
     arguments = command_parser().parse_args(argv)
     from ..core.environment import children_end_with_this
     from ..core.space import NoSpaceError, room_or_sentence
