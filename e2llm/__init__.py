@@ -41,9 +41,10 @@ The names below are imported when they are first used, so ``import e2llm`` is fa
 
 import importlib
 
-from .core.environment import wait_politely
+from .core.environment import end_with_parent, wait_politely
 
 wait_politely()  # before torch is loaded
+end_with_parent()  # where the command line started this process
 __version__ = "0.1.0"
 
 _NAMES = {  # module: what stands at the front door

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from ..core.environment import end_with_parent
 from ..core.files import data_fingerprint
+from ..core.tables import read_predictions, read_table
 from ..data.audit import NOTHING_FOUND, Finding, audit, reached_by_shortcuts, stamp
 from ..data.dataset import Corpus
 from ..data.normalization import ALIGNMENTS
@@ -270,7 +271,7 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
     """
     record = run.require("evaluation")
     folder = run.path / "evaluation"
-    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
+    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
     split, calibrated = corpus.split, record["metrics"]["calibration"]
     facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "what is unseen": split.statement,
              "normalization": split.normalization,
@@ -279,7 +280,7 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
                  ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in calibrated.items()),
              "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.subjects[split.test]))}
-    run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
+    run.write_predictions(read_predictions(folder / "predictions.csv"))
     run.write_metrics({"facts": facts, **{key: record["metrics"][key]
                                           for key in ("parse_rate", "calibration", "samples")},
                        "tables": {name: table.to_dict("records") for name, table in tables.items()}})
@@ -295,7 +296,7 @@ def closed_set_answers(run: Run, corpus: Corpus) -> np.ndarray:
         With the stage ``evaluation`` finished.
     """
     run.require("evaluation")
-    given = pd.read_csv(run.path / "evaluation" / "predictions.csv")["LLM"]
+    given = read_predictions(run.path / "evaluation" / "predictions.csv")["LLM"]
     return np.array([corpus.label_set.index(label) for label in given])
 
 

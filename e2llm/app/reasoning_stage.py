@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 
 from ..core.files import replacing
+from ..core.tables import read_table
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..evaluation import counterfactual, reasoning
@@ -206,4 +207,4 @@ def open_reasoning(run: Run) -> ReasoningTables:
 
 def _read(path: Path) -> pd.DataFrame:
     """A table; an empty file is a table that this source does not have."""
-    return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()
+    return read_table(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()

@@ -421,7 +421,8 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     peft.save_pretrained(stage.path / "lora")
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1]),
-                  "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)})
+                  "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)},
+                 adapted=sorted({name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}))
     return stage
 
 

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..core.chat import Item
 from ..data.dataset import Corpus
+from ..models.adapting import lora_targets
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import ItemBuilder
@@ -90,7 +91,7 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
     """
     torch.manual_seed(params.seed)
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
-                        target_modules=LORA_TARGETS, modules_to_save=["projector"])
+                        target_modules=lora_targets(model, LORA_TARGETS), modules_to_save=["projector"])
     train_only(model)  # nothing; peft adds what is trained
     with quiet_peft():
         peft = get_peft_model(model, config)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.chat import IGNORE, Item
+from ..core.space import reserved_map
 from ..data.normalization import Equalizer
 from ..tasks.items import DIRECT_KINDS
 
@@ -266,7 +267,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
         some = rows[start : start + batch]
         tokens = model(equalize(data[some], subjects[some]).to(device)).flatten(2).cpu().numpy()
         if out is None:
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
+            out = reserved_map(path, (len(rows), *tokens.shape[1:]))
         out[start : start + len(some)] = tokens
     out.flush()
     return np.load(path, mmap_mode="r")

@@ -231,6 +231,23 @@ def test_a_twin_that_is_there_already_is_not_taken_for_another(project, no_kerne
     assert validate({}, {"twin_subjects": 4, "data_root": "data/other"}, [path])
 
 
+@pytest.mark.parametrize(("name", "other"), [("null_subjects", 12), ("null_seed", 7)])
+def test_a_twin_without_emotion_that_is_there_already_is_not_taken_for_another(project, no_kernels, name, other):
+    path = write_notebook(project / "notebooks" / "06_believable_scores.ipynb",
+                          'run_name = "tiny"\nnull_root = ""\nnull_subjects = 9\nnull_seed = 7\n')
+    there = {"null_root": "data/null"}
+    assert validate(there, {name: other}, [path])
+    (project / "data" / "null").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"{name} given, but .*null is there .*: leave them out, or give .* null_"):
+        validate(there, {name: other}, [path])
+    (project / "data" / "null-truth").mkdir()
+    made = TwinParams(subjects=9, seed=2027, preset="no_emotion", seconds=[8, 9])
+    (project / "data" / "null-truth" / "twin.yaml").write_text(yaml.safe_dump(vars(made)))
+    assert validate(there, {"null_subjects": 9, "null_seed": 2027}, [path]) and validate(there, {}, [path])
+    with pytest.raises(ValueError, match=rf"{name} = {other}, but the twin that is in .*null already has"):
+        validate(there, {name: other}, [path])
+
+
 def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert main(["run", "-p", "seed=5", "--name", "trial"]) == 0
     folder = project / "runs" / "trial"
@@ -347,13 +364,82 @@ def test_results_of_a_finished_run_stay_until_the_new_ones_are_whole(project, mo
     before = {name: (folder / name).read_bytes() for name in RESULTS}
     for stop in ("01_preprocessing.ipynb", "05_evaluation.ipynb"):
         stops.append(stop)
-        with pytest.raises((KeyboardInterrupt, OSError)):
+        with pytest.raises((KeyboardInterrupt, PipelineError)):
             run_pipeline("tiny", {"seed": 2}, "trial")
         assert {name: (folder / name).read_bytes() for name in RESULTS} == before
     stops.append("")
     run_pipeline("tiny", {"seed": 2}, "trial")
     assert json.loads((folder / "metrics.json").read_text()) == {"seed": 2}
     assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 2
+
+
+@pytest.mark.parametrize("said", ["raise OSError(28, 'No space left on device')",
+                                  "raise OSError('3563520 requested and 1675232 written')",
+                                  "raise RuntimeError('unexpected pos 314112 vs 314004')"])
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(project, said, capfd):
+    """What numpy, torch and the system say of it is told in the same words; then there is room."""
+    path = write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND, said)
+    assert main(["run"]) == 1
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "05_evaluation.ipynb stopped: there is too little room on the disk of " in message
+    write_notebook(path, SECOND, EVALUATE)
+    assert main(["run"]) == 0
+
+
+def test_a_run_asks_for_room_before_any_kernel_starts(project, no_kernels, monkeypatch, capsys):
+    monkeypatch.setattr("e2llm.core.space.free_bytes", lambda _: 255 << 20)
+    assert main(["run", "--name", "trial"]) == 2
+    assert "267 MB free, the run 'trial' needs 268 MB): make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("values", "fact"), [
+    ({"language_model": "./nowhere"}, "./nowhere is no folder"),
+    ({"language_model": "nowhere.gguf"}, "nowhere.gguf is missing"),
+    ({"encoder_weights": "weights/none.ckpt"}, "encoder_weights = 'weights/none.ckpt': .*none.ckpt is missing"),
+    ({"start": "none.safetensors"}, "start = 'none.safetensors': .*none.safetensors is missing"),
+    ({"sizes": ["base", "./nowhere"]}, "./nowhere is no folder"),
+])
+def test_a_model_that_is_not_there_is_refused_before_any_kernel_starts(project, no_kernels, values, fact):
+    (name,) = values
+    write_notebook(project / "notebooks" / "05_evaluation.ipynb", f"{SECOND}{name} = 0\n")
+    with pytest.raises(ValueError, match=fact):
+        run_pipeline("tiny", values)
+    assert not (project / "runs").exists()
+
+
+# A lesson with two workers that write without end, as a training does beside its kernel.
+WORKERS = """
+import os, time
+from joblib import Parallel, delayed
+from e2llm.core.files import project_root
+def write(name):  # of no module: a worker that does not import this package
+    import os, time
+    while True:
+        with open(name, "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        time.sleep(0.05)
+(project_root() / "kernel").write_text(str(os.getpid()))
+Parallel(2)(delayed(write)(str(project_root() / f"worker{i}")) for i in range(2))
+"""
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_kernel_and_workers_end_with_a_command_that_is_killed(project, whole_group):
+    evaluation = project / "notebooks" / "05_evaluation.ipynb"
+    write_notebook(evaluation, SECOND, WORKERS)
+    command = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    notes = [project / name for name in ("kernel", "worker0", "worker1")]
+    while not all(note.is_file() and note.read_text().strip() for note in notes):
+        assert command.poll() is None
+        time.sleep(0.1)
+    found = [psutil.Process(int(note.read_text().split()[0])) for note in notes]
+    os.killpg(command.pid, signal.SIGKILL) if whole_group else command.kill()
+    command.wait(10)
+    assert psutil.wait_procs(found, timeout=10)[1] == []
+    write_notebook(evaluation, SECOND, EVALUATE)
+    run = run_pipeline("tiny")  # nobody holds the run, and nobody writes
+    assert json.loads((run.path / "metrics.json").read_text())["accuracy"] == 0.3
 
 
 def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, monkeypatch):
@@ -549,6 +635,26 @@ def test_known_errors_are_one_paragraph(project, no_kernels, capsys, arguments, 
     error = capsys.readouterr().err
     assert error.startswith("e2llm: ") and message in error and len(error.splitlines()) == 1
     assert not (project / "twin").exists()
+
+
+@pytest.mark.parametrize("overrides", [
+    {"data_root": "数据" * 20}, {"data_root": "研究/被试一/脑电图数据"}, {"data_root": "Zürich/Übung", "seed": 1},
+    dict.fromkeys(["data_root", "source_options", "encoder_weights", "start", "language_model", "null_root"], "é" * 90),
+    {"data_root": "/" + "/".join(["a" * 40] * 20)},
+])
+def test_a_run_on_data_with_any_name_has_a_folder_of_its_own(project, fake_execution, overrides, capsys):
+    """Names of many letters, and letters that a terminal in cp1252 lacks."""
+    name = run_name("tiny", overrides)
+    (project / "runs" / name).mkdir(parents=True)
+    assert Run.open(name).path.is_dir() and name.isascii() and len(name.encode()) < 120
+    assert run_name("tiny", {**overrides, "data_root": f"{overrides['data_root']}x"}) != name
+
+
+def test_what_a_terminal_cannot_print_does_not_end_a_command(project):
+    script = "import sys\nfrom e2llm.app.cli import main\nsys.exit(main(['report', 'x']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "E2LLM_RUNS": "运行"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert done.returncode == 2 and b"There is no run 'x' in " in done.stderr and b"\\u8fd0\\u884c" in done.stderr
 
 
 def test_ctrl_c_says_how_to_continue(project, monkeypatch, capsys):
