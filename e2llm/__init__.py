@@ -57,6 +57,7 @@ _NAMES = {  # module: what stands at the front door
     "app.chat_session": "E2LLM",
     "app.pipeline": "run_pipeline",
     "core.files": "project_root",
+    "core.tables": "read_predictions",
     "data.audit": "LeakError",
     "data.preprocessing": "PreprocessParams Windows",
     "data.simulation": "TwinParams simulate truth_folder",
