@@ -1,6 +1,6 @@
 """Differential entropy against mne-features, TorchEEG and a plain loop over scipy's Welch spectra.
 
-How to make the environment and what came out stands in ``benchmarks/preprocessing.md``.
+How to make the environment and what came out stands in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Preprocessing against the same steps by MNE's own functions; ours looks for bad channels, too.
 
-How to run it and what came out stands in ``benchmarks/preprocessing.md``.
+How to run it and what came out stands in ``benchmarks/README.md``.
 """
 
 from __future__ import annotations

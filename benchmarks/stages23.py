@@ -24,7 +24,7 @@ from e2llm.training.stage3_instruction import LORA_TARGETS, instruction_items, r
 from e2llm.training.trainer import FitParams, examples_of, item_collate, item_order, train_only
 
 BATCH, STEPS = 16, 8
-KINDS = {"predict": 36, "describe": 12, "select": 12, "compare": 12, "rank": 12, "match": 12}
+KINDS = {"predict": 36, "describe": 12, "select": 12, "compare": 12, "rank": 12, "match": 12, "choose": 12}
 
 
 def joined(adapter: bool):

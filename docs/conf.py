@@ -87,8 +87,8 @@ def _skip_inherited(app, what: str, name: str, obj: object, skip: bool, options)
 
 
 def _link_lessons(app, page: str, source: list[str]) -> None:
-    """Links of the pages go to the notebooks, where a reader of the repository finds them; here to their copies."""
-    source[0] = source[0].replace("](../notebooks/", "](lessons/")
+    """Links between pages and lessons hold in the repository; the copies of the lessons lie elsewhere."""
+    source[0] = source[0].replace("](../notebooks/", "](lessons/").replace("](../docs/", "](../")
 
 
 def setup(app) -> None:

@@ -41,9 +41,10 @@ The names below are imported when they are first used, so ``import e2llm`` is fa
 
 import importlib
 
-from .core.environment import wait_politely
+from .core.environment import end_with_parent, wait_politely
 
 wait_politely()  # before torch is loaded
+end_with_parent()  # where the command line started this process
 __version__ = "0.1.0"
 
 _NAMES = {  # module: what stands at the front door
@@ -56,6 +57,7 @@ _NAMES = {  # module: what stands at the front door
     "app.chat_session": "E2LLM",
     "app.pipeline": "run_pipeline",
     "core.files": "project_root",
+    "core.tables": "read_predictions",
     "data.audit": "LeakError",
     "data.checks": "read_quality",
     "data.gate": "first_trial",
@@ -74,6 +76,7 @@ _NAMES = {  # module: what stands at the front door
     "training.stage3_instruction": "AdapterParams",
     "training.trainer": "FitParams",
     "viz.plots": "plots",
+    "viz.plots_evidence": "plots_evidence",
     "viz.plots_model_size": "plots_model_size",
     "viz.plots_pretraining": "plots_pretraining",
     "viz.plots_quality": "plots_quality",

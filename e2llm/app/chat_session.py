@@ -49,6 +49,8 @@ from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 # task: smallest and largest number of segments
 TASKS = {"predict": (1, 1), "describe": (1, 1), "compare": (2, 2), "rank": (3, 4), "match": (2, 4)}
 AXES = ("valence", "arousal", "intensity")
+LETTERS_A_TOKEN = 5  # on average at most; a longer question is refused before it is cut into tokens
+ANSWER_TOKENS = 16  # room for an option that is scored after the text; twice where the text is yet to be written
 ENCODE_BATCH = 64  # windows that are encoded at a time
 
 
@@ -191,6 +193,7 @@ class E2LLM:
             Decides the closed set of answers of a free text.
         """
         item = self._item(self._rows(windows), question, task)
+        self._check_room(item, said, self.max_new_tokens + 2 * ANSWER_TOKENS)
         return _stream_text(self._engine_for(item.windows), item, said, self.max_new_tokens)
 
     def explain(self, windows: int | Sequence[int], question: str, text: str, task: str | None = None) -> Explained:
@@ -211,6 +214,7 @@ class E2LLM:
         """
         rows, corpus = self._rows(windows), self.corpus
         item, z = self._item(rows, question, task), corpus.z[rows]
+        self._check_room(item, text, ANSWER_TOKENS)
         thought, _, rest = text.partition(END_THINK) if END_THINK in text or THINK in text else ("", "", text)
         thought, answer = thought.replace(THINK, "").strip(), parse_answer(text, item.options)
         found = pieces(thought if answer else f"{thought}\n{rest.replace(END_THINK, '')}", corpus.label_set.labels, z,
@@ -254,6 +258,10 @@ class E2LLM:
         """The question in the format of the training items, with its closed set of answers."""
         if not (words := question.strip()):
             raise ValueError(f"The question is empty: write one, or name a task ({', '.join(TASKS)}).")
+        positions = self._positions
+        if positions and len(words) > LETTERS_A_TOKEN * positions:
+            raise ValueError(f"The question has {len(words)} letters, and the model reads about "
+                             f"{LETTERS_A_TOKEN * positions} at a time: ask a shorter one.")
         if marks := [mark for mark in {EEG_TOKEN, *self.engine.processor.tokenizer.all_special_tokens}
                      if mark in question]:
             raise ValueError(f"The question has {min(marks)}, which is a special token of the model: leave it out.")
@@ -273,6 +281,23 @@ class E2LLM:
         parts = group if len(rows) == 1 else listed(group)
         content = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in parts]
         return replace(item, messages=[{"role": "user", "content": [*content, {"type": "text", "text": f" {words}"}]}])
+
+    @property
+    def _positions(self) -> int:
+        """Tokens that the language model reads at a time; 0 if it states no limit."""
+        language = getattr(self.engine.model, "language_model", None)
+        return getattr(getattr(language, "config", None), "max_position_embeddings", None) or 0
+
+    def _check_room(self, item: Item, said: str, more: int) -> None:
+        """Refuse what the language model cannot read: beyond its positions it was never trained."""
+        if not (positions := self._positions):
+            return
+        processor = self.engine.processor
+        taken = len(processor.ids(processor.prompt(item.messages, thinking=True) + said))
+        if taken + more > positions:
+            after = " and the text after it" if said else ""
+            raise ValueError(f"The question takes {taken} tokens with its segments{after}, and the language model "
+                             f"reads {positions} at a time, the answer included: shorten it.")
 
     def _wording(self, rows: list[int], task: str, axis: str | None, needs_scenario: bool) -> Item:
         """A wording of a task, drawn by the rows alone; only a scenario depends on the label of a window."""

@@ -1,4 +1,4 @@
-"""The command line: check, run, sweep, simulate, fetch, report, publish, export, ask, make-language-model."""
+"""The command line: check, run, sweep, audit, simulate, fetch, report, publish, export, ask, make-language-model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from .pipeline import find_notebooks, parse_assignments, run_pipeline
 
     run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name,
-                       find_notebooks(also=arguments.lesson))
+                       find_notebooks(also=arguments.lesson), wait=arguments.wait)
     print(f"{run.name}: finished, see {run.path / 'report.html'}")
     return 0
 
@@ -36,6 +36,12 @@ def _sweep(arguments: argparse.Namespace) -> int:
         name = table_name(arguments.profile, overrides, arguments.name)
         print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{name}-pooled.csv'}")
     return 1 if "error" in table else 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from .split_audit import run
+
+    return run(arguments)
 
 
 def _halves(text: str) -> tuple[str, str, str]:
@@ -162,6 +168,7 @@ def command_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
     command.add_argument("--lesson", action="append", default=[], metavar="NN",
                          help="also run this lesson (07: reasoning); repeatable")
+    command.add_argument("--wait", action="store_true", help="if another process makes this run, wait until it ends")
     command.set_defaults(action=_run)
     command.format_help = partial(_help_with_parameters, command.format_help)
 
@@ -179,6 +186,31 @@ def command_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")
     command.add_argument("-g", "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key")
     command.set_defaults(action=_sweep)
+
+    command = commands.add_parser("audit", help="judge the split of any project, given as a table",
+                                  description="Exit code: 0 usable, 1 refused, 2 no usable table.")
+    command.add_argument("table", nargs="?", type=Path, metavar="splits.csv",
+                         help="one row a window: subject, clip, label, part; also session, start_s, context, fit, "
+                         "shown, feature…; without it, what pretrained encoders have seen is listed")
+    command.add_argument("--unseen", action="append", default=[], choices=("subjects", "clips", "contexts"),
+                         help="what the split promises of its test part; repeatable")
+    command.add_argument("--normalization", default="unknown",
+                         help="what it was fitted on: none, training, fit (the column fit), subject (with its test "
+                         "windows), all (unknown)")
+    command.add_argument("--window-s", type=float, default=4.0, help="length of a window, seconds (4)")
+    command.add_argument("--features", default="feature*", metavar="PATTERN", help="columns of features (feature*)")
+    command.add_argument("--selected-on", default="", choices=("", "train", "val", "test"),
+                         help="part on which epoch, threshold and weights were chosen")
+    command.add_argument("--repaired-over", default="", choices=("", "clip", "recording", "corpus"),
+                         help="what bad channels were found over")
+    command.add_argument("--encoder", default="", help="pretrained encoder of the model")
+    command.add_argument("--dataset", default="", help="data set of the table, for --encoder")
+    command.add_argument("--score", type=float, help="balanced accuracy of the model, 0 to 1, to compare with probes")
+    command.add_argument("--accept", action="append", default=[], metavar="RULE",
+                         help="override the refusals of a rule; repeatable")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON; - prints it")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write the verdict as a page")
+    command.set_defaults(action=_audit)
 
     command = commands.add_parser(
         "simulate", help="write a twin of SEED-VII", argument_default=argparse.SUPPRESS, description=_SIMULATE_HELP
@@ -254,19 +286,25 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 1 a notebook failed or a check found faults, 2 an error of the request, 130 Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal whose encoding lacks a letter gets its number
+        if hasattr(stream, "reconfigure"):  # not that of a notebook
+            stream.reconfigure(errors="backslashreplace")
     arguments = command_parser().parse_args(argv)
+    from ..core.environment import children_end_with_this
+    from ..core.space import NoSpaceError, room_or_sentence
     from ..data.sources.base import RecordingError, SourceError
     from .locks import RunBusy
     from .pipeline import PipelineError
     from .runs import StageMissing
 
     try:
-        return arguments.action(arguments)
+        with children_end_with_this(), room_or_sentence(Path.cwd()):
+            return arguments.action(arguments)
     except PipelineError as error:
         message, code = error, 1
     except (ValueError, RecordingError, SourceError, StageMissing, RunBusy) as error:
         message, code = error, 2
-    except (FileExistsError, FileNotFoundError) as error:
+    except (FileExistsError, FileNotFoundError, NoSpaceError) as error:
         message, code = error, 2
     except KeyboardInterrupt:
         message, code = "Stopped. The same command continues: finished stages are skipped.", 130

@@ -5,34 +5,43 @@ And what lessons 05 and 06 look at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 
+from ..core.environment import end_with_parent
 from ..core.files import data_fingerprint
+from ..core.tables import read_predictions, read_table
 from ..data.audit import NOTHING_FOUND, Finding, audit, reached_by_shortcuts, stamp
 from ..data.dataset import Corpus
 from ..data.normalization import ALIGNMENTS
 from ..data.splits import accepted_rules
 from ..evaluation import control_models
 from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, oracle
-from ..evaluation.controls import Role
+from ..evaluation.controls import EEGInput, Role
 from ..evaluation.metrics import calibration
 from ..evaluation.shortcuts import PROBES, neighbor_worth, probe, session_worth
 from ..evaluation.tiers import (
     BASELINES,
     BEST_PROBE,
     RAW_BASELINE,
+    Answers,
+    Examination,
+    Tier1,
     ablation_rows,
+    answered,
     baseline_table,
+    examination,
+    questions,
     samples,
     tier_1,
-    tiers_2_and_3,
 )
 from ..models.inference import InferenceEngine
 from ..tasks.items import read_items
@@ -110,6 +119,46 @@ def open_engine(run: Run, stage: str = "adapter") -> InferenceEngine:
     return InferenceEngine(*open_instructed(run, stage), *load_tokens(run))
 
 
+def in_processes(work: Iterable, n_jobs: int) -> list:
+    """Results of ``joblib.delayed`` calls, made one at a time in processes that do not outlive this one.
+
+    Parameters
+    ----------
+    work : iterable
+        Calls.
+    n_jobs : int
+        Number of processes; 1 makes them here.
+    """
+    with parallel_config("loky", n_jobs=n_jobs, initializer=partial(end_with_parent, os.getpid())):
+        return Parallel(batch_size=1)(work)
+
+
+@lru_cache(maxsize=1)
+def _opened(run: Run, _key: str) -> tuple[Corpus, InferenceEngine]:
+    """Corpus and model of a run, loaded once in a process; ``_key`` of the stage, for the run may be trained again."""
+    return open_dataset(run), open_engine(run)
+
+
+def _tier_1(run: Run, key: str, recipes: tuple[Recipe, ...], seed: int, best: np.ndarray | None) -> Tier1:
+    corpus, engine = _opened(run, key)
+    return tier_1(corpus, engine, head_answers(run, corpus.split.test), first_tokens(run, corpus), recipes, seed, best)
+
+
+def _answered(run: Run, key: str, drawn: list, source: EEGInput, seed: int) -> Answers:
+    return answered(*_opened(run, key), drawn, source, seed)
+
+
+def _three_tiers(run: Run, corpus: Corpus, recipes: tuple[Recipe, ...], best: np.ndarray | None, n_items: int,
+                 item_seeds: int, seed: int, n_jobs: int) -> tuple[Tier1, Examination]:
+    """All answers, in pieces of which none waits for another: a process has the model, and one thread."""
+    asked, key = questions(corpus, n_items, item_seeds, seed), run.require("adapter")["key"]
+    pieces = [(kind, source) for kind in asked for source in EEGInput]
+    work: list[Any] = [delayed(_tier_1)(run, key, recipes, seed, best),
+                       *(delayed(_answered)(run, key, asked[kind], source, seed) for kind, source in pieces)]
+    first, *given = in_processes(work, n_jobs)
+    return first, examination(corpus, asked, dict(zip(pieces, given, strict=True)), seed)
+
+
 def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds: int, seed: int,
                     folder: Path) -> list[dict]:
     """One ablation in a process of its own, so that two run at a time."""
@@ -136,7 +185,7 @@ def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: 
 
     work = (delayed(_train_ablation)(run.name, ablation, n_items, item_seeds, seed, folder) for ablation in Ablation)
     rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, item_seeds, seed)
-    return pd.DataFrame([*rows, *(row for found in Parallel(n_jobs=2)(work) for row in found)])
+    return pd.DataFrame([*rows, *(row for found in in_processes(work, 2) for row in found)])
 
 
 def _examine(run: Run, corpus: Corpus) -> list[Finding]:
@@ -152,7 +201,8 @@ def _examine(run: Run, corpus: Corpus) -> list[Finding]:
 
 def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int = DEFAULTS.test_items,
              item_seeds: int = DEFAULTS.item_seeds, with_ablation: bool = DEFAULTS.ablation,
-             with_eegnet: bool = DEFAULTS.eegnet, seed: int = DEFAULTS.seed) -> dict[str, pd.DataFrame]:
+             with_eegnet: bool = DEFAULTS.eegnet, seed: int = DEFAULTS.seed,
+             n_jobs: int | None = None) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
     Parameters
@@ -169,6 +219,9 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         Also train EEGNet on the raw windows.
     seed : int
         Of questions, controls and intervals.
+    n_jobs : int, optional
+        Processes that answer, each with the model; the answers are the same. Default: two, and one where there is a
+        graphics card, whose memory the models would share.
 
     Returns
     -------
@@ -185,12 +238,11 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     if not stage.done:
         stage.begin()
         findings = _examine(run, corpus)
-        engine, test = open_engine(run), corpus.split.test
-        answers = None
+        test, answers = corpus.split.test, None
         if truth is not None:
             answers = oracle(truth, *(corpus.windows.index[key].iloc[test] for key in ("subject", "clip", "window")))
-        first = tier_1(corpus, engine, head_answers(run, test), first_tokens(run, corpus), recipes, seed, answers)
-        others = tiers_2_and_3(corpus, engine, n_items, item_seeds, seed)
+        first, others = _three_tiers(run, corpus, recipes, answers, n_items, item_seeds, seed,
+                                     n_jobs or (1 if torch.cuda.is_available() else 2))
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
         tables = {"tier_1": first.table.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": first.tests,
@@ -198,7 +250,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         if len(others.strata):
             tables["strata"] = others.strata
         if with_ablation:
-            tables["ablation"] = _ablation_table(run, corpus, engine, n_items, item_seeds, seed,
+            tables["ablation"] = _ablation_table(run, corpus, open_engine(run), n_items, item_seeds, seed,
                                                  stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
@@ -219,7 +271,7 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
     """
     record = run.require("evaluation")
     folder = run.path / "evaluation"
-    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
+    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.csv")) if path.stem != "predictions"}
     split, calibrated = corpus.split, record["metrics"]["calibration"]
     facts = {"label set": corpus.label_set.name, "protocol": split.protocol, "what is unseen": split.statement,
              "normalization": split.normalization,
@@ -228,7 +280,7 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
                  ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in calibrated.items()),
              "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.subjects[split.test]))}
-    run.write_predictions(pd.read_csv(folder / "predictions.csv", dtype={"subject": str}))
+    run.write_predictions(read_predictions(folder / "predictions.csv"))
     run.write_metrics({"facts": facts, **{key: record["metrics"][key]
                                           for key in ("parse_rate", "calibration", "samples")},
                        "tables": {name: table.to_dict("records") for name, table in tables.items()}})
@@ -244,7 +296,7 @@ def closed_set_answers(run: Run, corpus: Corpus) -> np.ndarray:
         With the stage ``evaluation`` finished.
     """
     run.require("evaluation")
-    given = pd.read_csv(run.path / "evaluation" / "predictions.csv")["LLM"]
+    given = read_predictions(run.path / "evaluation" / "predictions.csv")["LLM"]
     return np.array([corpus.label_set.index(label) for label in given])
 
 

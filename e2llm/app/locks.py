@@ -1,4 +1,7 @@
-"""Locks: one process at a time makes stages of a run; a second one gets an error that names the first."""
+"""Locks: one process at a time makes stages of a run; a second one waits, or gets an error that names the first.
+
+The operating system frees a lock when its process ends, also by SIGKILL: a note that is left behind blocks nobody.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from ..core.files import read_json, write_json
+from ..core.files import read_mapping, write_json
 
 _HELD: dict[tuple[int, Path], tuple[FileLock, set[str]]] = {}  # locks of this process, and the reasons to hold each
 
@@ -29,7 +33,7 @@ class RunBusy(Exception):
 
 
 @contextmanager
-def held(run: Locked, what: str, lock: str = "stage") -> Iterator[None]:
+def held(run: Locked, what: str, lock: str = "stage", wait: bool = False) -> Iterator[None]:
     """Hold a lock of a run for the length of a ``with`` block; several blocks of one process may hold it.
 
     Parameters
@@ -40,20 +44,22 @@ def held(run: Locked, what: str, lock: str = "stage") -> Iterator[None]:
         The work, for the error of another process.
     lock : str
         Name of the lock.
+    wait : bool
+        Wait for a process that holds it; otherwise that is an error.
 
     Raises
     ------
     RunBusy
         If another process holds the lock.
     """
-    hold(run, what, lock)
+    hold(run, what, lock, wait)
     try:
         yield
     finally:
         release(run, what, lock)
 
 
-def hold(run: Locked, what: str, lock: str = "stage") -> None:
+def hold(run: Locked, what: str, lock: str = "stage", wait: bool = False) -> None:
     """Take a lock of a run for this process, or add a reason to hold it; it is freed when the process ends.
 
     Parameters
@@ -64,6 +70,8 @@ def hold(run: Locked, what: str, lock: str = "stage") -> None:
         The work, for the error of another process.
     lock : str
         Name of the lock.
+    wait : bool
+        As in :func:`held`.
 
     Raises
     ------
@@ -77,16 +85,28 @@ def hold(run: Locked, what: str, lock: str = "stage") -> None:
         try:
             file.acquire(timeout=0)
         except Timeout:
-            holder = read_json(facts) if facts.is_file() else dict.fromkeys(("process", "host", "what"), "unknown")
-            by = f"process {holder['process']} on {holder['host']} (at {holder['what']})"
-            remedy = "wait until it has ended, stop it, or give another run name."
-            raise RunBusy(f"The run {run.name!r} ({run.path}) is in use by {by}: {remedy}") from None
+            busy = f"The run {run.name!r} ({run.path}) is in use by {_holder(facts)}"
+            if not wait:
+                remedy = "wait until it has ended (--wait), stop it, or give another run name."
+                raise RunBusy(f"{busy}: {remedy}") from None
+            print(f"{busy}: waiting until it has ended.", file=sys.stderr, flush=True)
+            file.acquire(poll_interval=0.5)
         _HELD[key] = file, set()
-        write_json(facts, {"process": os.getpid(), "host": platform.node(), "what": what})
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        write_json(facts, {"process": os.getpid(), "host": platform.node(), "what": what, "since": since})
         ipython = sys.modules.get("IPython")
         if ipython is not None and (shell := ipython.get_ipython()) is not None:
             shell.events.register("post_run_cell", _release_all)  # an interrupted cell releases its run
     _HELD[key][1].add(what)
+
+
+def _holder(facts: Path) -> str:
+    """Who holds a lock, by the note beside it; the lock itself is the system's, so the note may be lost or old."""
+    try:
+        note = read_mapping(facts, {"process": int, "host": str, "what": str, "since": str})
+    except (FileNotFoundError, ValueError):
+        return "another process"
+    return f"process {note['process']} on {note['host']} (at {note['what']}) since {note['since']}"
 
 
 def release(run: Locked, what: str, lock: str = "stage") -> None:

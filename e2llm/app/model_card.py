@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 from huggingface_hub import ModelCardData
 
+from ..core.tables import read_table
 from .runs import Run
 
 TAGS = ("eeg", "emotion-recognition", "electroencephalography", "multimodal", "lora")
@@ -167,7 +167,7 @@ def _claims(run: Run) -> list[str]:
     """Precision and recall of the claims, if lesson 07 measured them."""
     if run.finished("reasoning") is None:
         return ["Whether the explanations are true of the signal was not measured for this run (lesson 07)."]
-    table = pd.read_csv(run.path / "reasoning" / "claims.csv")
+    table = read_table(run.path / "reasoning" / "claims.csv")
     rows = [_score_row(row) | {"": f"{row['name']}, {row['group']}"} for row in table.to_dict("records")]
     return ["### Are explanations true of the signal? Claims %", _table(rows)]
 

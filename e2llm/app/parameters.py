@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,14 +31,14 @@ class Data(_Group):
     data_root: str = Field("data/twin", min_length=1, description="folder of the recordings, relative to the project")
     twin_preset: Literal["", "teaching", "realistic", "no_emotion"] = Field(
         "teaching", description='simulate this preset if data_root is not there; "" never simulates')
-    twin_subjects: int = Field(20, ge=1, description="people in the simulated twin")
+    twin_subjects: int = Field(20, ge=1, le=9999, description="people in the simulated twin")
     twin_seed: int = Field(2026, ge=0, lt=2**32, description="seed of the simulated twin")
     subjects: int | None = Field(None, ge=1, description="use only the first so many subjects")
-    l_freq: float = Field(0.5, gt=0, description="lower edge of the band-pass, Hz")
+    l_freq: float = Field(0.5, gt=0, lt=NYQUIST, description="lower edge of the band-pass, Hz")
     h_freq: float = Field(45.0, gt=0, lt=NYQUIST, description="upper edge of the band-pass, Hz; below the mains")
     missing_channels: Literal["masked", "interpolated"] = Field(
         "masked", description='channels that some recordings lack are "masked" (left out) or "interpolated"')
-    n_jobs: int = Field(2, ge=1, description="recordings processed at a time")
+    n_jobs: int = Field(2, ge=1, le=1024, description="recordings processed at a time")
 
     @model_validator(mode="after")
     def _band(self) -> Data:
@@ -54,7 +54,7 @@ class Split(_Group):
                       "random_windows"] = Field(
         "joint", description='"joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint"')
     fold: int = Field(0, ge=0, description="which part is the test part")
-    n_groups: int = Field(3, ge=0, description="groups of subjects; one is the test group")
+    n_groups: int = Field(3, ge=0, le=9999, description="groups of subjects; one is the test group")
     normalization: Literal["calibration", "session", "population", "transductive"] = Field(
         "calibration", description='subject statistics: "calibration", "session", "population" or "transductive"')
     accept_leaks: bool = Field(
@@ -83,13 +83,13 @@ class Encoder(_Group):
     patch_dropout: float = Field(0.75, ge=0, lt=1, description="share of time patches left out in training")
     channel_dropout: float = Field(0.5, ge=0, lt=1, description="share of channels left out in training")
     encoder_steps: int = Field(1100, ge=1, description="optimizer steps")
-    encoder_batch: int = Field(32, ge=1, description="windows in a batch")
+    encoder_batch: int = Field(32, ge=1, le=65536, description="windows in a batch")
     augmented_windows: int = Field(
-        32, ge=0, description="augmented windows added to a batch, for the terms on band power")
-    encoder_lr: float = Field(6.0e-3, gt=0, description="peak learning rate")
-    supcon_weight: float = Field(0.3, ge=0, description="weight of the supervised contrastive term")
-    spectral_weight: float = Field(4.0, ge=0, description="weight of the band-power term")
-    change_weight: float = Field(8.0, ge=0, description="weight of what an edit changed in band power")
+        32, ge=0, le=65536, description="augmented windows added to a batch, for the terms on band power")
+    encoder_lr: float = Field(6.0e-3, gt=0, le=10, description="peak learning rate")
+    supcon_weight: float = Field(0.3, ge=0, le=1e6, description="weight of the supervised contrastive term")
+    spectral_weight: float = Field(4.0, ge=0, le=1e6, description="weight of the band-power term")
+    change_weight: float = Field(8.0, ge=0, le=1e6, description="weight of what an edit changed in band power")
 
 
 class LanguageModel(_Group):
@@ -103,7 +103,7 @@ class LanguageModel(_Group):
     language_steps: int = Field(1000, ge=1, description="steps of a new model; unused for a loaded one")
     drill_steps: int = Field(40, ge=0, description="of these, copying drills at the start")
     language_items: int = Field(12000, ge=1, description="text items that it learns from")
-    language_lr: float = Field(4.0e-3, gt=0, description="its peak learning rate")
+    language_lr: float = Field(4.0e-3, gt=0, le=10, description="its peak learning rate")
 
     @model_validator(mode="after")
     def _text_after_drills(self) -> LanguageModel:
@@ -119,21 +119,22 @@ class Alignment(_Group):
     eeg_tokens: Literal[1, 2, 4, 8, 16] = Field(
         2, description="state tokens that a segment takes in a prompt; divides 16")
     evidence_slots: int = Field(
-        10, ge=0, description="features of a segment that enter the prompt as words, three tokens each")
+        10, ge=0, le=1000, description="features of a segment that enter the prompt as words, three tokens each")
     alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
     alignment_steps: int = Field(250, ge=1, description="optimizer steps of stage 2")
-    alignment_lr: float = Field(3.0e-3, gt=0, description="peak learning rate of the projector")
+    alignment_lr: float = Field(3.0e-3, gt=0, le=10, description="peak learning rate of the projector")
 
 
 class Instruction(_Group):
     """Instruction tuning, stage 3 (lesson 04)."""
 
-    items_per_kind: int = Field(1000, ge=1, description="items of every kind; predictions three times as many")
-    replay_items: int = Field(3000, ge=0, description="text-only items, so that the text tasks are not forgotten")
+    items_per_kind: int = Field(
+        1000, ge=1, description="items of every kind; predictions three times, choices twice as many")
+    replay_items: int = Field(2000, ge=0, description="text-only items, so that the text tasks are not forgotten")
     instruction_steps: int = Field(500, ge=1, description="optimizer steps of stage 3")
-    instruction_lr: float = Field(2.0e-3, gt=0, description="peak learning rate of the adapter")
-    projector_lr: float = Field(1.0e-3, ge=0, description="of the projector, which trains on")
-    lora_rank: int = Field(16, ge=1, description="of the adapter")
+    instruction_lr: float = Field(2.0e-3, gt=0, le=10, description="peak learning rate of the adapter")
+    projector_lr: float = Field(1.0e-3, ge=0, le=10, description="of the projector, which trains on")
+    lora_rank: int = Field(16, ge=1, le=4096, description="of the adapter")
     lora_dropout: float = Field(
         0.0, ge=0, lt=1, description="of what enters the adapter; more than 0 makes a step half as long again on a CPU")
 
@@ -142,9 +143,9 @@ class Training(_Group):
     """Shared by several lessons."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="of everything drawn: weights, items, order, shuffles")
-    token_noise: float = Field(1.0, ge=0, description="noise on the encoder's tokens in training")
-    batch_size: int = Field(16, ge=1, description="items in a batch")
-    accumulate: int = Field(1, ge=1, description="batches that make one optimizer step")
+    token_noise: float = Field(1.0, ge=0, le=1000, description="noise on the encoder's tokens in training")
+    batch_size: int = Field(16, ge=1, le=65536, description="items in a batch")
+    accumulate: int = Field(1, ge=1, le=65536, description="batches that make one optimizer step")
     save_steps: int = Field(200, ge=1, description="a cut-off training resumes from the last multiple")
 
 
@@ -162,26 +163,26 @@ class FurtherLessons(_Group):
 
     null_root: str = Field(
         "data/twin-null", min_length=1, description="a twin without any emotion effect; simulated if it is not there")
-    null_subjects: int = Field(9, ge=1, description="people in it")
+    null_subjects: int = Field(9, ge=1, le=9999, description="people in it")
     null_seed: int = Field(2027, ge=0, lt=2**32, description="its seed")
-    feedback_samples: int = Field(4, ge=1, description="chains that are sampled for every training window")
-    feedback_temperature: float = Field(1.0, gt=0, description="of the sampling")
+    feedback_samples: int = Field(4, ge=1, le=1000, description="chains that are sampled for every training window")
+    feedback_temperature: float = Field(1.0, gt=0, le=1000, description="of the sampling")
     feedback_steps: int = Field(200, ge=1, description="optimizer steps of the round of feedback")
-    feedback_lr: float = Field(1.0e-3, gt=0, description="its peak learning rate")
+    feedback_lr: float = Field(1.0e-3, gt=0, le=10, description="its peak learning rate")
     windows_a_label: int = Field(24, ge=1, description="test windows of each label that are attributed")
     sizes: tuple[str, ...] = Field(
-        ("base", "scratch-200k"), strict=False, min_length=1,
+        ("base", "scratch-600k"), strict=False, min_length=1,
         description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')
-    size_seeds: tuple[int, ...] = Field(
+    size_seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         (0,), strict=False, min_length=1, description="training seeds of every size but the base")
     size_items: int = Field(60, ge=1, description="items of each zero-shot kind")
     steps_share: float = Field(
-        1.0, gt=0, description="of the base run's optimizer steps, for every size but the base")
+        1.0, gt=0, le=1000, description="of the base run's optimizer steps, for every size but the base")
     size_bf16: bool = Field(False, description="train the sizes in bfloat16")
     start: str = Field("", description='initialization: "" (physiology), "scaled", "random", or a checkpoint')
     pretrain_steps: int = Field(200, ge=1, description="optimizer steps; the study below takes 1500")
-    pretrain_batch: int = Field(8, ge=1, description="windows in a batch")
-    pretrain_lr: float = Field(2e-3, gt=0, description="peak learning rate")
+    pretrain_batch: int = Field(8, ge=1, le=65536, description="windows in a batch")
+    pretrain_lr: float = Field(2e-3, gt=0, le=10, description="peak learning rate")
     drawn: int = Field(96, ge=0, description="masked patches of a window that are reconstructed in a step; 0 for all")
     reconstructor: Literal["linear", "transformer"] = Field(
         "linear", description='or "transformer", as in the paper')

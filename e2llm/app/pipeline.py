@@ -15,20 +15,29 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..core.environment import children_end_with_this
 from ..core.files import project_root, replacing
-from ..models.catalogue import CATALOGUE, Packaged, require
+from ..core.space import full_disk, require_space
+from ..models.lookup import ask_for_model, from_here
 from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
 
+if TYPE_CHECKING:
+    from jupyter_client import KernelManager
+
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a kernel that hangs must end
+LEAST_SPACE = 256 << 20  # bytes that are free before a run starts; the default run needs some 130 MB beside its windows
 LONGEST_NAME = 100  # letters of a run's name, before its hash
+# What a stage of a lesson loads when it is reached; a kernel that waits for its turn has it loaded by then.
+STAGES_LOAD = "import e2llm.training.stage_trainer, e2llm.training.stage3_instruction"
 
 
 class PipelineError(Exception):
@@ -189,25 +198,34 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
             running = ", ".join(path.stem for path in declared)
             raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, "
                              "or add its lesson.")
-    _check_twin([name for name in values if name.startswith("twin_")], effective)
+    _check_twins(values, effective)
     return {path: {name: value for name, value in effective.items() if name in names}
             for path, names in declared.items()}
 
 
-def _check_twin(given: Sequence[str], values: Mapping[str, Any]) -> None:
+def _check_twins(given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Refuse parameters of a simulated twin if other data exist already, because they would be ignored."""
-    root = project_root() / values["data_root"]
-    if not (given and values["twin_preset"] and root.exists()):
-        return
+    null = {"preset": "no_emotion", **{name: values[f"null_{name}"] for name in ("subjects", "seed")}}
+    for prefix, root, wanted in (("twin_", values["data_root"], {name: values[f"twin_{name}"] for name in
+                                                                 ("preset", "subjects", "seed")}),
+                                 ("null_", values["null_root"], null)):
+        named = [name.removeprefix(prefix) for name in given if name.startswith(prefix) and name != "null_root"]
+        if named and wanted["preset"] and (project_root() / root).exists():
+            _check_twin(prefix, "data_root" if prefix == "twin_" else "null_root", project_root() / root, named, wanted)
+
+
+def _check_twin(prefix: str, parameter: str, root: Path, given: Sequence[str], wanted: Mapping[str, Any]) -> None:
+    """Refuse parameters of one twin that are not those of the data in its folder."""
     description = root.with_name(f"{root.name}-truth") / "twin.yaml"
+    names = [prefix + name for name in given]
     if not description.is_file():
-        raise ValueError(f"{', '.join(given)} given, but {root} is there already and is no finished twin: leave them "
-                         "out, or give another data_root.")
+        raise ValueError(f"{', '.join(names)} given, but {root} is there already and is no finished twin: leave them "
+                         f"out, or give another {parameter}.")
     there = yaml.safe_load(description.read_text(encoding="utf-8"))
     for name in given:
-        if there[name.removeprefix("twin_")] != values[name]:
-            raise ValueError(f"{name} = {values[name]!r}, but the twin that is in {root} already has "
-                             f"{there[name.removeprefix('twin_')]!r}: give another data_root, or remove that folder.")
+        if there[name] != wanted[name]:
+            raise ValueError(f"{prefix}{name} = {wanted[name]!r}, but the twin that is in {root} already has "
+                             f"{there[name]!r}: give another {parameter}, or remove that folder.")
 
 
 def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
@@ -249,6 +267,25 @@ def _slug(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", str(value))[:40].strip("_.-")
 
 
+def _ask_for_files(values: Mapping[str, Any]) -> None:
+    """Refuse models and weights that are not there, before any work.
+
+    Parameters
+    ----------
+    values : mapping
+        Every parameter that the lessons take.
+    """
+    named = [values.get("language_model"), *(name for name in values.get("sizes", ()) if "/" in name)]
+    for name in filter(None, named):
+        ask_for_model(name)
+    for parameter in ("encoder_weights", "start"):
+        weights = values.get(parameter) or ""
+        path = Path(weights) if Path(weights).is_absolute() else project_root() / weights
+        if Path(weights).suffix and not path.exists():
+            raise ValueError(f"{parameter} = {weights!r}: {path} is missing. Give the path of a checkpoint, or leave "
+                             "the parameter out.")
+
+
 # ---------------------------------------------------------------- execution
 
 
@@ -258,7 +295,8 @@ def _batch_environment() -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()))
     try:
-        yield
+        with children_end_with_this():
+            yield
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -275,10 +313,10 @@ def _terminal_bar(run: Run, total: int) -> Iterator[Any]:
         while not over.wait(0.5):
             try:
                 state = json.loads((run.path / "progress.json").read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                continue  # no long step is running
-            facts = " ".join(f"{key}={_short(value)}" for key, value in state["facts"].items())
-            bar.set_postfix_str(f"{state['label']} {state['step']}/{state['total']} {facts}".rstrip())
+                facts = " ".join(f"{key}={_short(value)}" for key, value in state["facts"].items())
+                bar.set_postfix_str(f"{state['label']} {state['step']}/{state['total']} {facts}".rstrip())
+            except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+                continue  # no long step is running, or the file is damaged: a bar stops nothing
 
     thread = threading.Thread(target=poll, daemon=True)
     if not bar.disable:
@@ -296,7 +334,47 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: float) -> None:
+def _imports(notebook: Path) -> str:
+    """Import statements at the top level of a lesson, and what its stages load if it imports the whole of e2llm."""
+    found = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        try:
+            body = ast.parse("".join(cell["source"])).body if cell["cell_type"] == "code" else []
+        except SyntaxError:  # a cell for IPython alone
+            continue
+        found += [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join([*found, *([STAGES_LOAD] if "import e2llm" in found else [])])
+
+
+def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
+    """A kernel in the folder of a notebook; one that is started ahead of its turn loads what the notebook imports."""
+    from jupyter_client import KernelManager
+
+    name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"]
+    kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient")
+    loaded = [f"--IPKernelApp.exec_lines=exec({_imports(notebook)!r}, {{}})"] if ahead else []
+    # The log is the kernel's own; output of cells comes as messages.
+    kernel.start_kernel(cwd=str(notebook.parent),
+                        extra_arguments=["--log-level=50", "--HistoryManager.hist_file=:memory:", *loaded])
+    return kernel
+
+
+def _kernels(notebooks: Sequence[Path]) -> Iterator[tuple[Path, KernelManager]]:
+    """Notebooks with their kernels, each started while the one before works; closed, it leaves none."""
+    running: dict[Path, KernelManager] = {}
+    try:
+        for path, following in zip_longest(notebooks, notebooks[1:]):
+            for wanted in filter(None, (path, following)):
+                if wanted not in running:
+                    running[wanted] = _start_kernel(wanted, ahead=wanted == following)
+            yield path, running[path]
+            running.pop(path).shutdown_kernel(now=True)
+    finally:
+        for kernel in running.values():
+            kernel.shutdown_kernel(now=True)
+
+
+def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: float, kernel: KernelManager) -> None:
     """Execute one notebook; its output is kept if it fails or is interrupted."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -307,8 +385,7 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
     try:
         papermill.execute_notebook(
             notebook, target, parameters=given, cwd=notebook.parent, progress_bar=False, log_output=False,
-            autosave_cell_every=5, execution_timeout=cell_timeout,
-            extra_arguments=["--log-level=50"],  # of the kernel's log; output of cells comes as messages
+            autosave_cell_every=5, execution_timeout=cell_timeout, km=kernel,
         )  # fmt: skip
     except PapermillExecutionError as error:
         fact = f"cell [{error.exec_count}] raised {error.ename}: {' '.join(str(error.evalue).split())}"
@@ -316,8 +393,12 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
         fact = f"a cell ran for longer than {cell_timeout:g} s"
     except DeadKernelError:
         fact = "its kernel died, most often for lack of memory"
+    except OSError as error:  # the notebook itself could not be written
+        fact = f"{type(error).__name__}: {error}"
     else:
         return
+    if room := full_disk(target.parent, fact):
+        raise PipelineError(f"The notebook {notebook.name} stopped: {room}")
     raise PipelineError(f"The notebook {notebook.name} failed: {fact}. Its output is in {target}.")
 
 
@@ -327,6 +408,7 @@ def run_pipeline(
     name: str | None = None,
     notebooks: Sequence[Path] | None = None,
     cell_timeout: float = CELL_TIMEOUT_S,
+    wait: bool = False,
 ) -> Run:
     """Run the notebooks one after the other into ``runs/<name>/notebooks/``, then write the report.
 
@@ -342,6 +424,8 @@ def run_pipeline(
         Default: :func:`find_notebooks`.
     cell_timeout : float
         Seconds that one cell may take.
+    wait : bool
+        Wait for another process that runs the pipeline of this run; otherwise that is an error.
 
     Raises
     ------
@@ -356,20 +440,25 @@ def run_pipeline(
     notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
     wanted = validate(load_profile(profile), overrides, notebooks)
     everything = {key: value for values in wanted.values() for key, value in values.items()}
-    if isinstance(CATALOGUE.get(wanted_model := everything.get("language_model")), Packaged):
-        require(wanted_model)  # before any work
+    _ask_for_files(everything)
+    for values in wanted.values():
+        if "language_model" in values:
+            values["language_model"] = from_here(values["language_model"])
     run = Run.open(name or run_name(profile, overrides))
+    require_space(run.path, LEAST_SPACE, f"the run {run.name!r}")
     # A separate lock: the kernels take the one of stages.
-    with held(run, "the pipeline", "pipeline"), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+    with held(run, "the pipeline", "pipeline", wait), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)
-        for path, values in wanted.items():
-            bar.set_description(f"{run.name}: {path.stem}")
-            _execute(path, run.path / "notebooks" / path.name, {**values, "run_name": run.name}, cell_timeout)
-            bar.set_postfix_str("")
-            bar.update()
-            if bar.disable:  # a log file gets one line per notebook instead of a bar
-                print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
+        with closing(_kernels(list(wanted))) as kernels:
+            for path, kernel in kernels:
+                bar.set_description(f"{run.name}: {path.stem}")
+                given = {**wanted[path], "run_name": run.name}
+                _execute(path, run.path / "notebooks" / path.name, given, cell_timeout, kernel)
+                bar.set_postfix_str("")
+                bar.update()
+                if bar.disable:  # a log file gets one line per notebook instead of a bar
+                    print(f"{run.name}: {path.stem} done", file=sys.stderr, flush=True)
         # Results of the last finished run stay until here; metrics.json is tied to its evaluation.
         with replacing(run.path / "params.yaml") as partial:
             partial.write_text(yaml.safe_dump(everything, allow_unicode=True), encoding="utf-8")

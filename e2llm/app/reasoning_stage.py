@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 
 from ..core.files import replacing
+from ..core.tables import read_table
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..evaluation import counterfactual, reasoning
@@ -98,8 +99,8 @@ def scorers_of(run: Run, corpus: Corpus, seed: int = 0) -> dict[str, Scorer]:
             "LLM": language_score(language, processor, model.encoder, question, closed=True)}
 
 
-TABLES = ("claims", "features", "explanations", "interventions", "counterfactuals", "edits", "agreement", "areas",
-          "curves", "feedback")
+TABLES = ("claims", "features", "explanations", "interventions", "capacity", "causes", "dose", "counterfactuals",
+          "edits", "agreement", "areas", "curves", "feedback")
 # How far edits move a feature, z; from 3.5 on texts that are always right name all
 TARGETS = (3.5, band_edits.TARGET_Z)
 
@@ -164,6 +165,7 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     claims = {"LLM": explanations.claims, "LLM after feedback": after.claims,
               f"LLM, {EEGInput.SHUFFLED}": control.claims, **reasoning.baseline_claims(corpus, rows, seed)}
     changed, meaning = reasoning.interventions(engine, corpus, explanations, seed)
+    causes = reasoning.causes(engine, corpus, explanations, seed)
     encoder = load_encoder(run, corpus).encoder
     edits = {target: reasoning.counterfactuals(engine, corpus, explanations, rows, encoder, seed, target)
              for target in TARGETS}
@@ -174,6 +176,9 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     tables = {"claims": reasoning.claims_table(corpus, rows, claims, seed),
               "features": reasoning.precision_by_feature(corpus, rows, explanations, seed),
               "explanations": reasoning.explanations_table(corpus, rows, explanations, seed), "interventions": changed,
+              "capacity": reasoning.capacity(corpus, seed),
+              "causes": pd.concat([found.measures.assign(model=model) for model, found in causes.items()]),
+              "dose": pd.concat([found.dose.assign(model=model) for model, found in causes.items()]),
               "counterfactuals": pd.concat(responses), "agreement": attributions.agreement, "areas": attributions.areas,
               "curves": attributions.curves.groupby(["model", "kind", "share"], as_index=False).mean(),
               "feedback": reasoning.feedback_table(corpus, rows, explanations, after),
@@ -184,7 +189,8 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     examples = reasoning.best_and_worst(corpus, rows, explanations)
     with replacing(stage.path / "examples.json") as partial:
         partial.write_text(json.dumps(examples, indent=1, ensure_ascii=False), encoding="utf-8")
-    stage.finish({"claims": int(sum(map(len, explanations.claims)))}, meaning=meaning)
+    stage.finish({"claims": int(sum(map(len, explanations.claims)))},
+                 meaning=f"{causes['LLM'].sentence} {meaning}")
 
 
 def open_reasoning(run: Run) -> ReasoningTables:
@@ -201,4 +207,4 @@ def open_reasoning(run: Run) -> ReasoningTables:
 
 def _read(path: Path) -> pd.DataFrame:
     """A table; an empty file is a table that this source does not have."""
-    return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()
+    return read_table(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()

@@ -51,6 +51,8 @@ def _quality(run: Run) -> list[dict]:
 _REASONING = {
     "claims": "Claims: precision and recall",
     "explanations": "Whole explanations",
+    "capacity": "What a thought can carry: balanced accuracy of logistic regression on what is stated",
+    "causes": "Claims or EEG exchanged: the model beside planted models whose chain is known",
     "interventions": "Answers that change when the explanation is edited",
     "counterfactuals": "Signal edits: one band of one region scaled",
     "agreement": "Agreement of attribution with the simulated regions",

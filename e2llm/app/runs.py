@@ -18,21 +18,29 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..core.environment import is_watched
-from ..core.files import check_name, checksum, digest, project_root, read_json, replacing, visible_files, write_json
+from ..core.files import (
+    check_name,
+    checksum,
+    digest,
+    project_root,
+    read_json,
+    read_mapping,
+    replacing,
+    visible_files,
+    write_json,
+)
 from .locks import RunBusy, held, hold, release
+from .records import fingerprint, is_whole, read_record, remember, versions
 from .stage_code import code_of
 
 if TYPE_CHECKING:
@@ -52,7 +60,6 @@ NOTEBOOKS = {
     "scaling": "08_scaling",
     "pretraining": "09_pretraining_an_encoder",
 }
-PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
 _RESERVED = ("figures", "notebooks")  # folders of a run that are not stages
 
 
@@ -78,17 +85,6 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{where} is a {type(value).__name__}: give numbers, text, lists and dictionaries only.")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of the packages that results depend on."""
-    installed = {"python": platform.python_version(), "e2llm": __version__}
-    for package in PACKAGES:
-        try:
-            installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            installed[package] = "not installed"
-    return installed
 
 
 @dataclass(frozen=True)
@@ -135,18 +131,32 @@ class Run:
         found = {need: self._needed(need, name) for need in needs}
         return Stage(self, name, _plain(params, "params"), _plain(inputs or {}, "inputs"), found, code_of(name))
 
-    def finished(self, name: str) -> dict | None:
-        """The record (``stage.json``) of a complete stage whose needed stages have not changed, or None."""
+    def finished(self, name: str, above: tuple[str, ...] = ()) -> dict | None:
+        """The record (``stage.json``) of a complete stage whose needed stages have not changed, or None.
+
+        Parameters
+        ----------
+        name : str
+            Of the stage. Its files are compared with their checksums when a process first asks.
+        above : tuple of str
+            Stages that need it, of which the question came.
+
+        Raises
+        ------
+        ValueError
+            If the record is damaged.
+        """
         if not (path := self.path / name / "stage.json").is_file():
             return None
-        record = read_json(path)
-        for relative, facts in record["files"].items():
-            file = path.parent / relative
-            if not file.is_file() or file.stat().st_size != facts["size"]:
-                return None
-        for need, fingerprint in record["needs"].items():
-            upstream = self.finished(need)
-            if upstream is None or _fingerprint(upstream) != fingerprint:
+        record = read_record(path)
+        if circle := {name, *above} & set(record["needs"]):
+            raise ValueError(f"{path} is damaged (the stage needs {', '.join(sorted(circle))}, which is made from it): "
+                             f"remove the folder {path.parent} and make it again.")
+        if not is_whole(record, path.parent, self._digests):
+            return None
+        for need, stated in record["needs"].items():
+            upstream = self.finished(need, (*above, name))
+            if upstream is None or fingerprint(upstream) != stated:
                 return None
         return record
 
@@ -160,16 +170,19 @@ class Run:
         """
         record = self.finished(name)
         if record is None:
-            raise StageMissing(f"The stage {name!r} is not finished in {self.path}: {self._remedy(name)}")
+            raise StageMissing(f"The stage {name!r} {self._fact(name)} in {self.path}: {self._remedy(name)}")
         return record
 
     def _needed(self, need: str, by: str) -> str:
         record = self.finished(need)
         if record is None:
-            stale = (self.path / need / "stage.json").is_file()
-            fact = "is out of date (its files or what it was made from have changed)" if stale else "is not finished"
-            raise StageMissing(f"The stage {by!r} needs {need!r}, which {fact} in {self.path}: {self._remedy(need)}")
-        return _fingerprint(record)
+            raise StageMissing(f"The stage {by!r} needs {need!r}, which {self._fact(need)} in {self.path}: "
+                               f"{self._remedy(need)}")
+        return fingerprint(record)
+
+    def _fact(self, stage: str) -> str:
+        stale = (self.path / stage / "stage.json").is_file()
+        return "is out of date (its files or what it was made from have changed)" if stale else "is not finished"
 
     def _remedy(self, stage: str) -> str:
         notebook = NOTEBOOKS.get(stage)
@@ -241,7 +254,8 @@ class Run:
         """
         if not (path := self.path / "metrics.json").is_file():
             raise StageMissing(f"{path} is not there: {self._remedy('evaluation')}")
-        source = read_json(self._metrics_source)["evaluation"] if self._metrics_source.is_file() else None
+        noted = self._metrics_source
+        source = read_mapping(noted, {}).get("evaluation") if noted.is_file() else None
         if source != self._evaluated():
             fact = "is of an earlier state of the run, before its stages changed"
             raise StageMissing(f"{path} {fact}: {self._remedy('evaluation')}")
@@ -252,9 +266,14 @@ class Run:
         """File that names the evaluation of ``metrics.json``, whose bytes depend on the results only."""
         return self.path / ".metrics-source.json"
 
+    @property
+    def _digests(self) -> Path:
+        """Digests of large files, so that each is read once; see :func:`e2llm.app.records.is_whole`."""
+        return self.path / ".stage-digests.json"
+
     def _evaluated(self) -> str | None:
         record = self.finished("evaluation")
-        return None if record is None else _fingerprint(record)
+        return None if record is None else fingerprint(record)
 
     def write_predictions(self, predictions: pd.DataFrame) -> Path:
         """Write ``predictions.csv``: one row per prediction, numbers unrounded."""
@@ -307,11 +326,6 @@ class Run:
             with replacing(self.root / "figures" / path.name) as partial:
                 shutil.copyfile(path, partial)
         return [self.root / "figures" / path.name for path in chosen]
-
-
-def _fingerprint(record: Mapping) -> str:
-    """Hash of a stage's key and of the content of its files, for the stages that need it."""
-    return digest([record["key"], {name: facts["sha256"] for name, facts in record["files"].items()}])
 
 
 @dataclass
@@ -367,7 +381,7 @@ class Stage:
             raise RuntimeError(f"{self.path} is finished: use it, or remove the folder to make it again.")
         self._begun = time.perf_counter()
         part = self.path / "stage.part.json"
-        begun = read_json(part) if part.is_file() else {}
+        begun = read_mapping(part, {"key": str, "attempts": int}) if part.is_file() else {}
         attempts = begun.get("attempts", 0) if begun.get("key") == self.key else 0
         for work in self.run.path.glob(f".{self.name}.part-*"):
             if attempts == 0 or work != self.path:
@@ -408,6 +422,8 @@ class Stage:
             "seconds": round(time.perf_counter() - self._begun, 3),  # of the last attempt
         }  # fmt: skip
         write_json(self.path / "stage.json", record)
+        for name, facts in files.items():
+            remember(self.path / name, facts["sha256"], self.run._digests)
         self.run.put_stage(self.name, self.path)
         self._begun = None
         self.run.refresh_manifest()

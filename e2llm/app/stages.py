@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from ..training.stage3_instruction import AdapterParams
 
 DEFAULTS = checked({})  # what the stages take where nothing is given: the defaults of the command line
-KINDS = ("predict", "describe", "select", "compare", "rank", "match")  # of instruction items
+KINDS = ("predict", "describe", "select", "compare", "rank", "match", "choose")  # of instruction items
+SHARES = {"predict": 3, "choose": 2}  # how many times as many items as of the other kinds
 
 
 def _fit_params(steps: int, batch_size: int, lr: float, **more: float) -> FitParams:
@@ -399,7 +400,7 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     from ..training.stage3_instruction import AdapterParams, instruction_items, replay_items, train_adapter
 
     if per_kind is None:
-        per_kind = {kind: DEFAULTS.items_per_kind * (3 if kind == "predict" else 1) for kind in KINDS}
+        per_kind = {kind: DEFAULTS.items_per_kind * SHARES.get(kind, 1) for kind in KINDS}
     adapter = adapter or AdapterParams(DEFAULTS.lora_rank, 2 * DEFAULTS.lora_rank, DEFAULTS.lora_dropout,
                                        DEFAULTS.projector_lr, DEFAULTS.token_noise)
     params = params or _fit_params(DEFAULTS.instruction_steps, DEFAULTS.batch_size, DEFAULTS.instruction_lr,
@@ -422,7 +423,8 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     peft.save_pretrained(stage.path / "lora")
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1]),
-                  "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)})
+                  "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)},
+                 adapted=sorted({name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}))
     return stage
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import check_name, replacing
+from ..core.tables import read_predictions
 from ..evaluation.tiers import pooled, spread
 from .locks import RunBusy
 from .pipeline import PipelineError, find_notebooks, load_profile, run_name, run_pipeline, validate
@@ -116,8 +117,7 @@ def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
     tables = []
     for same, members in groups.items():
         if not any("error" in row for row in members):
-            answers = [pd.read_csv(runs_folder() / row["run"] / "predictions.csv",
-                                   dtype={"subject": str}) for row in members]
+            answers = [read_predictions(runs_folder() / row["run"] / "predictions.csv") for row in members]
             tables.append(pooled(answers).assign(**dict(zip(others, same, strict=True)), folds=len(members)))
     if tables:
         with replacing(runs_folder() / f"{name}-pooled.csv") as partial:

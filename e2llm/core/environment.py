@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
-from collections.abc import MutableMapping
+import threading
+import time
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 
+PARENT = "E2LLM_PARENT"  # environment variable: a process whose end ends the processes that it started
 SPINS = 1000  # some ten microseconds: longer than the pause between two parallel loops of a step
 
 
@@ -44,3 +49,66 @@ def is_interactive() -> bool:
 def is_watched() -> bool:
     """True if a progress bar has a reader: a person at a notebook, or a terminal outside any kernel."""
     return is_interactive() or (sys.stderr.isatty() and not in_kernel())
+
+
+@contextmanager
+def children_end_with_this() -> Iterator[None]:
+    """Processes that are started within the block end with this one, also if it is killed by SIGKILL.
+
+    They are asked by the variable :data:`PARENT` and do so by :func:`end_with_parent`, and so do the workers that they
+    start themselves: nobody is left to write into a run whose command has ended.
+    """
+    before = os.environ.get(PARENT)
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(PARENT, None)
+        else:
+            os.environ[PARENT] = before
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Let this process end when another one has ended, even by force; ``import e2llm`` calls this.
+
+    A signal at the parent's death (``PR_SET_PDEATHSIG``) would come when the thread ends that started this process,
+    and a look at the parent's number fails where a kernel is started by a helper; so a thread waits for the process.
+
+    Parameters
+    ----------
+    parent : int, optional
+        Number of the process that this one ends with; default the one that :data:`PARENT` names, if any.
+    """
+    named = os.environ.get(PARENT, "") if parent is None else str(parent)
+    if not named.isdecimal() or int(named) == os.getpid():
+        return
+    if parent is None:
+        os.environ[PARENT] = str(os.getpid())  # of what this process starts
+    threading.Thread(target=_end_after, args=(int(named),), daemon=True).start()
+
+
+def _end_after(process: int) -> None:
+    """End this process at once when another one has ended."""
+    try:
+        pidfd = os.pidfd_open(process)  # Linux: readable when the process ends, even before it is reaped
+    except ProcessLookupError:
+        _end_with_children()
+    except (AttributeError, OSError):
+        import psutil
+
+        while psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(1)
+    else:
+        select.select([pidfd], [], [])
+    _end_with_children()
+
+
+def _end_with_children() -> None:
+    """End this process at once, and those that it started: a worker need not know of this module."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(1)

@@ -57,8 +57,41 @@ def read_json(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8").replace('"normalisation"', '"normalization"')  # as older runs spell it
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
         raise ValueError(f"{path} is not JSON ({error}): remove the folder {path.parent} and make it again.") from error
+
+
+def read_mapping(path: Path, form: Mapping[str, type]) -> dict[str, Any]:
+    """Content of a JSON file that must be an object with certain entries.
+
+    Parameters
+    ----------
+    path : Path
+        A file of a stage or run.
+    form : mapping of str to type
+        Entries that it must have; it may have others.
+
+    Raises
+    ------
+    ValueError
+        In one sentence that names the file, what is wrong, and what to do.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        fact = f"it is no object but {json.dumps(content)[:40]}"
+    elif not (wrong := [name for name, kind in form.items() if not isinstance(content.get(name), kind)]):
+        return content
+    else:
+        fact = f"without a proper {', '.join(map(repr, wrong))}"
+    raise ValueError(f"{path} is damaged ({fact}): remove the folder {path.parent} and make it again.")
+
+
+def cached_digests(path: Path) -> dict[str, str]:
+    """Digests that were noted in a JSON file; none if it is not there or is damaged, for they can be made again."""
+    try:
+        return dict(read_mapping(path, {}))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def digest(content: Any) -> str:
@@ -114,7 +147,7 @@ def data_fingerprint(root: str | Path, inputs: Iterable[Path] | None = None, cac
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the data.")
-    known = json.loads(cache.read_text("utf-8")) if cache is not None and cache.is_file() else {}
+    known = {} if cache is None else cached_digests(cache)
     kept: dict[str, str] = {}
     facts: list[list[str | None]] = []
     for place in [root] if inputs is None else inputs:
@@ -128,10 +161,15 @@ def data_fingerprint(root: str | Path, inputs: Iterable[Path] | None = None, cac
     return digest(sorted(facts, key=json.dumps))
 
 
+def stat_mark(path: Path) -> str:
+    """Inode, size and times of a file: equal as long as nobody has touched it."""
+    facts = path.stat()
+    return f"{facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+
+
 def _content_mark(path: Path, known: Mapping[str, str], kept: dict[str, str]) -> str:
     """sha256 of a file, taken from ``known`` where the file has not been touched since; put into ``kept``."""
-    now, facts = time.time(), path.stat()
-    mark = f"{facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
+    now, facts, mark = time.time(), path.stat(), stat_mark(path)
     found = known.get(mark) or checksum(path)
     if now - max(facts.st_mtime, facts.st_ctime) > _SETTLED_S:
         kept[mark] = found

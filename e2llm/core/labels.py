@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .label_names import check_labels
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -37,6 +39,7 @@ class LabelSet:
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ValueError(f"Label set '{self.name}' needs two or more distinct labels, got {self.labels}.")
+        check_labels(self.labels)
         for axis in ("valence", "arousal"):
             known = getattr(self, axis)
             if known and set(known) != set(self.labels):

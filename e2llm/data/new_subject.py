@@ -65,8 +65,13 @@ class PopulationStatistics:
 
     @classmethod
     def open(cls, path: Path) -> PopulationStatistics:
-        """Statistics of a file that :meth:`save` wrote."""
-        return cls(**load_file(path))
+        """Statistics of a file that :meth:`save` wrote; ValueError if it is another file, or holds no numbers."""
+        stored, names = load_file(path), [field.name for field in fields(cls)]
+        if set(stored) != set(names):
+            raise ValueError(f"{path} holds {sorted(stored)}, not {names}: copy the folder again.")
+        if wrong := [name for name in names if not np.isfinite(stored[name]).all()]:
+            raise ValueError(f"{path}: {', '.join(wrong)} holds values that are not finite: copy the folder again.")
+        return cls(**stored)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""

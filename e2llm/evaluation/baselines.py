@@ -133,7 +133,7 @@ class FrozenTokens:
         return _in_chunks(self, self.windows.data, self.norm_groups, rows)
 
     @torch.no_grad()
-    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> np.ndarray:
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 16) -> np.ndarray:
         """Features of any signals.
 
         Parameters

@@ -30,7 +30,7 @@ class Encoded:
         self._last: tuple[np.ndarray, torch.Tensor] | None = None
 
     @torch.no_grad()
-    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 64) -> torch.Tensor:
+    def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 16) -> torch.Tensor:
         """Tokens, shape (n, 16, summary tokens, width); parameters as in :class:`e2llm.evaluation.baselines.Fitted`."""
         if self._last is None or self._last[0] is not signals:
             device = next(self.model.parameters()).device

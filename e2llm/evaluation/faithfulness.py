@@ -195,12 +195,32 @@ class EvidenceRule:
         self.model.fit(np.stack([self._vector(of_window) for of_window in claims]), np.asarray(labels))
         return self
 
-    def ranked(self, claims: Claims) -> list[str]:
-        """Labels by falling probability."""
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the training windows; ValueError before the rule is fitted."""
         if self.names is None:
             raise ValueError("The rule knows no evidence yet: fit it on training windows first.")
-        probabilities = self.model.predict_proba(self._vector(claims)[None])[0]
-        return [str(self.model.classes_[i]) for i in np.argsort(-probabilities, kind="stable")]
+        return [str(label) for label in self.model.classes_]
+
+    def probabilities(self, claims: Sequence[Claims], labels: Sequence[str]) -> np.ndarray:
+        """Probability of each label, shape (n, n_labels); 0 for one that no training window had.
+
+        Parameters
+        ----------
+        claims : sequence of sequences of Claim, length n
+            Of each window.
+        labels : sequence of str
+            Columns of the result; all labels of the training windows.
+        """
+        found = np.zeros((len(claims), len(labels)))
+        known = [list(labels).index(label) for label in self.labels]
+        found[:, known] = self.model.predict_proba(np.stack([self._vector(of_window) for of_window in claims]))
+        return found
+
+    def ranked(self, claims: Claims) -> list[str]:
+        """Labels by falling probability."""
+        labels = self.labels
+        return [labels[i] for i in np.argsort(-self.probabilities([claims], labels)[0], kind="stable")]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ over people.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,18 +14,21 @@ import numpy as np
 import pandas as pd
 
 from ..core.chat import END_THINK, THINK, Item
-from ..core.claims import Claim, salient_claims
+from ..core.claims import Claim, Claims, salient_claims
 from ..core.verdicts import Verdict, verdicts
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
-from ..models.inference import InferenceEngine, generate, score_options
-from ..tasks.items import parse_answer, question_text
+from ..models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
+from ..tasks.items import evidence_sentence, parse_answer, question_text
 from ..tasks.thought_parser import Parsed, parse, sentences
 from ..training import augmentation
 from . import counterfactual
+from .causal_measures import Answer, CausalTables
 from .controls import other_windows
+from .evidence_capacity import Fold, evidence_capacity
 from .faithfulness import (
+    UNRELATED,
     EvidenceRule,
     claim_precision,
     claim_recall,
@@ -41,6 +44,7 @@ from .faithfulness import (
     without_conclusion,
 )
 from .metrics import Score, accuracy, mean_over_subjects
+from .planted_models import beside_planted
 
 
 class GeneratedExplanations(NamedTuple):
@@ -152,6 +156,30 @@ def _permuted_chance(hits: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return chance
 
 
+def capacity(corpus: Corpus, seed: int) -> pd.DataFrame:
+    """What a thought can carry, from measured evidence and from what the probe predicts from the encoder's tokens.
+
+    See :func:`e2llm.evaluation.evidence_capacity.evidence_capacity`.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Of a run whose stage 1 is finished.
+    seed : int
+        Of the intervals.
+    """
+    evidence = {"measured": corpus.z, "predicted by the encoder": corpus.predicted_evidence}
+    return evidence_capacity([Fold(evidence, corpus.labels, corpus.subjects, corpus.split)], corpus.evidence_names,
+                             len(corpus.label_set), seed=seed)
+
+
+def _evidence_rule(corpus: Corpus) -> EvidenceRule:
+    """Labels from claims, fitted on the salient claims of training windows."""
+    train, names = corpus.split.train, corpus.evidence_names
+    return EvidenceRule().fit([salient_claims(corpus.z[row], names) for row in train],
+                              [corpus.label_set.labels[i] for i in corpus.labels[train]], names)
+
+
 def explanations_table(corpus: Corpus, rows: np.ndarray, explanations: GeneratedExplanations,
                        seed: int) -> pd.DataFrame:
     """Rates of whole explanations: read, flagged as fabricated, consistent with what they claim.
@@ -166,9 +194,7 @@ def explanations_table(corpus: Corpus, rows: np.ndarray, explanations: Generated
         Of the intervals.
     """
     subjects, names, label_set = corpus.subjects[rows], corpus.evidence_names, corpus.label_set
-    train = corpus.split.train
-    rule = EvidenceRule().fit([salient_claims(corpus.z[row], names) for row in train],
-                              [label_set.labels[i] for i in corpus.labels[train]], names)
+    rule = _evidence_rule(corpus)
     parsed = explanations.parsed
     ranked = [rule.ranked(each.claims)[:2] if each.claims or each.no_salient_feature else [] for each in parsed]
     concluded = [each.conclusion for each in parsed]
@@ -197,8 +223,36 @@ def explanations_table(corpus: Corpus, rows: np.ndarray, explanations: Generated
 # --- does the answer depend on the reasons?
 
 
+def _scores_after(engine: InferenceEngine, items: list[Item], thoughts: list[str]) -> list[np.ndarray]:
+    return score_options(engine, items, [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in thoughts])
+
+
+def answer_after_claims(engine: InferenceEngine, items: Sequence[Item], write: Callable[[Claims], str]) -> Answer:
+    """A model that sees the EEG and a thought, as :mod:`e2llm.evaluation.causal_measures` takes it.
+
+    The question of a place stays what it is when its EEG is exchanged.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The model with its features.
+    items : sequence of Item
+        Questions with equally many options, each about one window of its own. All are asked each time.
+    write : callable
+        Claims about a window to the thought, without a conclusion.
+    """
+    windows = [item.windows[0] for item in items]
+
+    def answer(rows: np.ndarray, claims: Sequence[Claims]) -> np.ndarray:
+        seen = {window: engine.position[windows[row]] for window, row in zip(windows, rows, strict=True)}
+        thoughts = [write(each) for each in claims]
+        return probabilities(_scores_after(replace(engine, position=seen), list(items), thoughts))
+
+    return answer
+
+
 def _answers_after(engine: InferenceEngine, items: list[Item], thoughts: list[str]) -> list[str]:
-    scores = score_options(engine, items, [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in thoughts])
+    scores = _scores_after(engine, items, thoughts)
     return [item.options[int(np.argmax(row))] for item, row in zip(items, scores, strict=True)]
 
 
@@ -247,6 +301,42 @@ def interventions(engine: InferenceEngine, corpus: Corpus, explanations: Generat
     table = pd.DataFrame([accuracy(hits, np.zeros(len(hits)), subjects, seed).row(name) | {"chance": None}
                           for name, hits in changed.items()])
     return table, decorative(changed["claims turned round"], changed["unrelated sentence"], subjects, seed).sentence
+
+
+CAUSAL_WINDOWS = 120  # at most; each is asked about twenty times
+
+
+def causes(engine: InferenceEngine, corpus: Corpus, explanations: GeneratedExplanations,
+           seed: int) -> dict[str, CausalTables]:
+    """Whether the answer follows from the claims: the model beside planted models whose chains are known.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The model with its features.
+    corpus : Corpus
+        Its training windows fit the rule of the planted model that answers from claims.
+    explanations : GeneratedExplanations
+        Of this model. :data:`CAUSAL_WINDOWS` of them are taken, evenly.
+    seed : int
+        Of donors, orders and intervals.
+
+    Returns
+    -------
+    dict of str to CausalTables
+        The model is the first; see :func:`e2llm.evaluation.planted_models.beside_planted`.
+
+    Raises
+    ------
+    ValueError
+        If the model gives one answer to all windows.
+    """
+    every = max(1, -(-len(explanations.items) // CAUSAL_WINDOWS))
+    items, claims = explanations.items[::every], explanations.claims[::every]
+    unrelated = answer_after_claims(engine, items, lambda stated: f"{UNRELATED[0]} {evidence_sentence(stated)}")
+    return beside_planted("LLM", answer_after_claims(engine, items, evidence_sentence), claims,
+                          np.array([item.subject for item in items]), closed_set(engine, items), _evidence_rule(corpus),
+                          corpus.label_set.labels, {"unrelated sentence": unrelated}, seed)
 
 
 def counterfactuals(engine: InferenceEngine, corpus: Corpus, explanations: GeneratedExplanations, rows: np.ndarray,
@@ -343,6 +433,26 @@ def feedback_table(corpus: Corpus, rows: np.ndarray, before: GeneratedExplanatio
 
 
 # --- examples
+
+
+def judged(corpus: Corpus, explanations: GeneratedExplanations) -> pd.DataFrame:
+    """Each explanation of one window with its verdicts, one row a window, in the order of the items.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Measured evidence and labels.
+    explanations : GeneratedExplanations
+        Of items about one window each.
+
+    Returns
+    -------
+    DataFrame
+        ``window``, ``question``, ``text``, ``claims`` (with their verdicts), ``true`` and ``false`` (how many of them),
+        ``answer``, ``truth`` and ``flag``. A claim that cannot be checked counts as false.
+    """
+    return pd.DataFrame([_with_verdicts(corpus, item.windows[0], item, *one) for item, *one in
+                         zip(*explanations[:2], explanations.parsed, explanations.answers, strict=True)])
 
 
 def best_and_worst(corpus: Corpus, rows: np.ndarray, explanations: GeneratedExplanations,

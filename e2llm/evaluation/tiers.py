@@ -5,7 +5,7 @@ With controls, baselines and the oracle, as tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from .metrics import (
 )
 from .person_bootstrap import crossed_accuracy
 
-TIER_2 = ("describe", "select", "compare", "rank", "match")
+TIER_2 = ("describe", "select", "compare", "rank", "match", "choose")
 TIER_3 = ("zero_predict", "zero_match", "zero_choose")
 BEST_PROBE = "best without EEG"  # column: the highest score of the shortcut probes under the same split
 BASELINES = (Recipe(LOGISTIC), Recipe(LOGISTIC, "z-score"), Recipe(SVM, "z-score"), Recipe(PROBE))
@@ -343,6 +343,39 @@ def item_score(rows: pd.DataFrame, seed: int = 0) -> tuple[Score, dict]:
     return score, {"people low": over_people.low, "people high": over_people.high}
 
 
+def questions(corpus: Corpus, n_items: int, item_seeds: int, seed: int) -> dict[str, list[list[Item]]]:
+    """Items of every multi-task and zero-shot kind that the source serves; see :func:`drawn_items`.
+
+    Parameters
+    ----------
+    corpus, n_items, item_seeds, seed
+        As in :func:`tiers_2_and_3`.
+    """
+    builders = examiners(corpus, n_items, item_seeds, seed)
+    return {kind: drawn_items(builders, kind, n_items)
+            for kind in (*TIER_2, *TIER_3) if kind in builders[0].kinds()}
+
+
+def answered(corpus: Corpus, engine: InferenceEngine, drawn: list[list[Item]], source: EEGInput, seed: int) -> Answers:
+    """Answers to the items of one kind with EEG or under one control, the exchange drawn anew for each item seed.
+
+    Parameters
+    ----------
+    corpus, engine, seed
+        As in :func:`tiers_2_and_3`.
+    drawn : list of lists of Item
+        From :func:`drawn_items`, of one kind.
+    source : EEGInput
+        What the items are asked with.
+    """
+    if source is EEGInput.SHUFFLED:
+        index, test = corpus.windows.index, corpus.split.test
+        return Answers.joined(answer(shuffled(engine, index, test, [seed + 1, i]), part)
+                              for i, part in enumerate(drawn))
+    items = [item for part in drawn for item in part]
+    return answer(engine, items if source is EEGInput.EEG else without_eeg(items))
+
+
 def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int, item_seeds: int, seed: int) -> Examination:
     """Every multi-task and zero-shot kind that the source serves, with EEG and under both controls.
 
@@ -360,18 +393,32 @@ def tiers_2_and_3(corpus: Corpus, engine: InferenceEngine, n_items: int, item_se
     seed : int
         Of items, controls and intervals.
     """
-    index, test, found, examples = corpus.windows.index, corpus.split.test, [], {}
-    builders = examiners(corpus, n_items, item_seeds, seed)
-    for kind in (kind for kind in (*TIER_2, *TIER_3) if kind in builders[0].kinds()):
-        drawn = drawn_items(builders, kind, n_items)
-        items = [item for part in drawn for item in part]
-        given = {EEGInput.EEG: answer(engine, items),
-                 EEGInput.SHUFFLED: Answers.joined(answer(shuffled(engine, index, test, [seed + 1, i]), part)
-                                                 for i, part in enumerate(drawn)),
-                 EEGInput.NONE: answer(engine, without_eeg(items))}
-        found += [graded(corpus, drawn, answers).assign(group=source) for source, answers in given.items()]
-        examples[kind] = Example(items[0], given[EEGInput.EEG].chosen[0], given[EEGInput.EEG].texts[0])
-    rows = pd.concat(found, ignore_index=True)
+    asked = questions(corpus, n_items, item_seeds, seed)
+    given = {(kind, source): answered(corpus, engine, drawn, source, seed) for kind, drawn in asked.items()
+             for source in EEGInput}
+    return examination(corpus, asked, given, seed)
+
+
+def examination(corpus: Corpus, asked: dict[str, list[list[Item]]], given: Mapping[tuple[str, EEGInput], Answers],
+                seed: int) -> Examination:
+    """Tables of tiers 2 and 3 from questions and answers.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows were asked about.
+    asked : dict
+        From :func:`questions`.
+    given : mapping
+        Answers of :func:`answered` to every kind and source.
+    seed : int
+        Of the intervals.
+    """
+    rows = pd.concat([graded(corpus, drawn, given[kind, source]).assign(group=source)
+                      for kind, drawn in asked.items() for source in EEGInput], ignore_index=True)
+    with_eeg = {kind: given[kind, EEGInput.EEG] for kind in asked}
+    examples = {kind: Example(asked[kind][0][0], answers.chosen[0], answers.texts[0])
+                for kind, answers in with_eeg.items()}
     in_strata = [rows[(rows["name"] == kind) & (rows["stratum"] == stratum)] for kind in TIER_3 for stratum in STRATA]
     return Examination(_score_table(rows, [], seed), _score_table(pd.concat(in_strata), ["stratum"], seed),
                        item_seed_spread(rows), examples)

@@ -179,10 +179,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(1, width, (1, PATCH), stride=(1, PATCH))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channel, sample) to (batch, time, channel, width)."""
-        patches = x.unflatten(-1, (-1, PATCH))  # (batch, channel, time, 64)
-        return F.linear(patches, self.proj.weight.flatten(1),
-                        self.proj.bias).transpose(1, 2)  # (batch, time, channel, width)
+        """(batch, channel, time, 64 samples) to (batch, time, channel, width)."""
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias).transpose(1, 2)
 
 
 class EEGPT(nn.Module):
@@ -195,6 +193,8 @@ class EEGPT(nn.Module):
     ch_names : list of str
         Channels of the input, canonical names of :data:`e2llm.core.montage.EEGPT_VOCABULARY`.
     """
+
+    channel_rows: Tensor
 
     def __init__(self, config: EEGPTConfig, ch_names: list[str]) -> None:
         super().__init__()
@@ -232,18 +232,40 @@ class EEGPT(nn.Module):
         Tensor, shape (batch, 16, summary_tokens, width)
             Fewer time patches in training with ``patch_dropout``.
         """
-        x = self.embed(signal_mv)
+        times = channels = None
         if self.training:
-            x = _keep_some(x, 1, self.config.patch_dropout)
-            x = _keep_some(x, 2, self.config.channel_dropout)
-        return self.summarize(x)
+            times = _kept(signal_mv.shape[-1] // PATCH, self.config.patch_dropout, signal_mv.device)
+            channels = _kept(len(self.ch_names), self.config.channel_dropout, signal_mv.device)
+        return self.summarize(self.embed(signal_mv, times, channels))
 
-    def embed(self, signal_mv: Tensor) -> Tensor:
-        """A token for every patch: (batch, channel, sample) in millivolts to (batch, time, channel, width)."""
+    def embed(self, signal_mv: Tensor, times: Tensor | None = None, channels: Tensor | None = None) -> Tensor:
+        """A token for every patch.
+
+        Parameters
+        ----------
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Millivolts.
+        times, channels : Tensor of int, optional
+            Time patches and channels to embed; all by default.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_times, n_channels, width)
+
+        Raises
+        ------
+        ValueError
+            If the signal has other channels, or is not made of whole patches.
+        """
         if signal_mv.shape[1] != len(self.ch_names) or signal_mv.shape[-1] % PATCH:
             raise ValueError(f"EEGPT expects ({len(self.ch_names)} channels, a multiple of {PATCH} samples), got "
                              f"{tuple(signal_mv.shape[1:])}.")
-        return self.patch_embed(signal_mv) + self.chan_embed(self.channel_rows)
+        patches, rows = signal_mv.unflatten(-1, (-1, PATCH)), self.channel_rows
+        if times is not None:
+            patches = patches.index_select(2, times)
+        if channels is not None:
+            patches, rows = patches.index_select(1, channels), rows[channels]
+        return self.patch_embed(patches) + self.chan_embed(rows)
 
     def summarize(self, x: Tensor) -> Tensor:
         """Summary tokens of any patches: (batch, time, channel, width) to (batch, time, summary_tokens, width)."""
@@ -255,13 +277,11 @@ class EEGPT(nn.Module):
         return self.norm(last(x, kept=self.config.summary_tokens)).unflatten(0, (batch, n_time))
 
 
-def _keep_some(x: Tensor, dim: int, dropped: float) -> Tensor:
-    """A random share of the slices along ``dim``, in their order."""
+def _kept(n: int, dropped: float, device: torch.device) -> Tensor | None:
+    """A random share of n places, in their order; None for all."""
     if dropped <= 0.0:
-        return x
-    n_kept = max(1, round(x.shape[dim] * (1.0 - dropped)))
-    kept = torch.randperm(x.shape[dim], device=x.device)[:n_kept].sort().values
-    return x.index_select(dim, kept)
+        return None
+    return torch.randperm(n, device=device)[: max(1, round(n * (1.0 - dropped)))].sort().values
 
 
 def moments(tokens: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,9 +66,17 @@ def _in_batches(items: list[Item], size: Callable[[Item], int], batch: int) -> l
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
 
+def _first_equal(keys: list) -> list[int]:
+    """For every key the position of the first one that equals it."""
+    first: dict[str, int] = {}
+    return [first.setdefault(json.dumps(key), i) for i, key in enumerate(keys)]
+
+
 def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, max_new_tokens: int = 96,
              batch: int = 128) -> list[str]:
     """Greedy free text for every item: special tokens of the thought are kept, the end of turn is removed.
+
+    Equal questions are asked once: without EEG, hundreds of items hold a handful of questions.
 
     Parameters
     ----------
@@ -80,7 +89,11 @@ def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, 
     max_new_tokens, batch : int
         Largest number of tokens of a text, and of items at a time.
     """
-    return [texts[0] for texts in _generate(engine, items, 1, thinking, max_new_tokens, batch, do_sample=False)]
+    same = _first_equal([item.messages for item in items])
+    asked = sorted(set(same))
+    texts = _generate(engine, [items[i] for i in asked], 1, thinking, max_new_tokens, batch, do_sample=False)
+    written = {i: own[0] for i, own in zip(asked, texts, strict=True)}
+    return [written[i] for i in same]
 
 
 def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True,
@@ -127,6 +140,8 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
                   per_token: bool = False) -> list[np.ndarray]:
     """Log-probability of every option of every item; the prompt is read once for all options.
 
+    Equal questions with equal options and thoughts are scored once.
+
     Parameters
     ----------
     engine : InferenceEngine
@@ -145,10 +160,11 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
     list of ndarray, shape (n_options,)
         Natural log-probabilities, end of turn included.
     """
+    same = _first_equal([(item.messages, item.options, said and said[i]) for i, item in enumerate(items)])
     scores: list[np.ndarray] = [np.empty(0)] * len(items)
     by_count: dict[int, list[int]] = {}
-    for i, item in enumerate(items):
-        by_count.setdefault(len(item.options), []).append(i)
+    for i in sorted(set(same)):
+        by_count.setdefault(len(items[i].options), []).append(i)
     words, options = len(engine.processor.tokenizer), sorted({option for item in items for option in item.options})
     cut = dict(zip(options, engine.processor.ids_of(options), strict=True))
     for n_options, members in by_count.items():
@@ -160,7 +176,7 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
             logs, lengths = _score_batch(engine, [items[i] for i in chosen], thoughts, n_options, cut)
             for i, row, length in zip(chosen, logs, lengths, strict=True):
                 scores[i] = row / length if per_token else row
-    return scores
+    return [scores[i] for i in same]
 
 
 def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None, n_options: int,

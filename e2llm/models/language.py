@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
@@ -245,15 +248,17 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, **extra)
-            model = AutoModelForCausalLM.from_pretrained(where, **options, **extra)
+            model, found = AutoModelForCausalLM.from_pretrained(where, **options, **extra, output_loading_info=True)
     except Exception as error:
         raise LanguageModelError(_why_not(name, error)) from error
+    if missing := sorted(found["missing_keys"]):
+        raise LanguageModelError(f"The language model '{name}' lacks {len(missing)} of its {len(model.state_dict())} "
+                                 f"tensors ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}), which would be "
+                                 "drawn at random: copy it again, all of its files.")
     if tokenizer.chat_template is None:
         raise LanguageModelError(f"The language model '{name}' has no chat template: choose an instruction-tuned one.")
-    tokenizer.eos_token = end_of_turn(tokenizer) or tokenizer.eos_token
-    if tokenizer.eos_token is None:
-        raise LanguageModelError(f"The turns of the language model '{name}' have no end token: generation could not "
-                                 "stop. Choose another one.")
+    tokenizer.chat_template = without_date(tokenizer.chat_template, name)
+    tokenizer.eos_token = _end_token(tokenizer, name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if eeg_token:
@@ -322,16 +327,53 @@ def _why_not(name: str, error: Exception) -> str:
     return f"The language model '{name}' could not be loaded ({fact}). {remedy} Nothing else is used in its place."
 
 
-def end_of_turn(tokenizer) -> str | None:
-    """The special token that the chat template puts after the assistant's words; None if there is none.
+def without_date(template: str, name: str) -> str:
+    """A chat template that asks for today's date, with one date for ever: equal runs have equal prompts.
 
-    It need not be the tokenizer's own end of sequence, which ends whole documents in some families.
+    Parameters
+    ----------
+    template : str
+        Of the tokenizer.
+    name : str
+        Of the language model, for the message.
+
+    Raises
+    ------
+    LanguageModelError
+        If the template asks for the date in a way that is not understood.
+    """
+    asks = r"strftime_now\(\s*(['\"])(.*?)\1\s*\)"
+    fixed = re.sub(asks, lambda asked: repr(date(2024, 7, 26).strftime(asked[2])), template)
+    if re.search(r"strftime_now\s*(?!is\b)\S", fixed.replace("strftime_now is", "")):
+        raise LanguageModelError(f"The chat template of '{name}' puts today's date into every prompt, and equal runs "
+                                 "would differ by the day: give a folder with a template without strftime_now.")
+    return fixed
+
+
+def _end_token(tokenizer, name: str) -> str:
+    """The token that ends a turn, or one that ends a document; that is said, for the template does not use it."""
+    if (found := end_of_turn(tokenizer)) is not None:
+        return found
+    if tokenizer.eos_token is None:
+        raise LanguageModelError(f"The turns of the language model '{name}' have no end token: generation could not "
+                                 "stop. Choose another one.")
+    warnings.warn(f"The chat template of '{name}' ends the assistant's turn with no token of its own: "
+                  f"{tokenizer.eos_token!r} ends it here.", stacklevel=3)
+    return tokenizer.eos_token
+
+
+def end_of_turn(tokenizer) -> str | None:
+    """The token that the chat template puts after the assistant's words; None if there is none.
+
+    It need not be the tokenizer's own end of sequence, which ends whole documents in some families, and some do not
+    call it special.
     """
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "the answer"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     after = tokenizer(text.rpartition("the answer")[2], add_special_tokens=False)["input_ids"]
-    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return next((special[i] for i in after if i in special), None)
+    added = tokenizer.added_tokens_decoder
+    candidates = sorted((i for i in after if i in added), key=lambda i: not added[i].special)  # special ones first
+    return str(added[candidates[0]]) if candidates else None
 
 
 @torch.no_grad()

@@ -439,9 +439,13 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise LanguageModelError(f"{path} is missing: copy the whole folder again.")
     try:
-        return load_file(path)
+        weights = load_file(path)
     except SafetensorError as error:
         raise LanguageModelError(f"{path} is damaged ({error}): copy it again.") from None
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise LanguageModelError(f"{path} is damaged ({name} holds values that are not finite): copy it again.")
+    return weights
 
 
 def _check_language_model(config: E2LLMConfig, loaded, tokenizer, fact: str) -> None:

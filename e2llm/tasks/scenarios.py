@@ -98,6 +98,15 @@ class TrainingScenarios(Sequence[Scenario]):
         text = compose(body, register, actor, tense, rng)
         return Scenario(text, f"{self.emotion}/{situation}", None, register.name, actor.name, tense)
 
+    def brief(self, index: int) -> Scenario:
+        """The situation of text ``index`` without setting, outcome or register: as long as a zero-shot text."""
+        situation = index % self.n_situations
+        rng = random.Random(f"brief/{self.emotion}/{index}")
+        register = next(register for register in REGISTERS if register.name == "plain")
+        actor, tense = rng.choice(ACTORS), rng.choice(register.tenses)
+        text = compose(self.situations[situation], register, actor, tense, rng)
+        return Scenario(text, f"{self.emotion}/{situation}", None, register.name, actor.name, tense)
+
     def __iter__(self) -> Iterator[Scenario]:
         return (self[i] for i in range(len(self)))
 

@@ -203,7 +203,7 @@ def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.n
 
 
 @torch.no_grad()
-def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit]) -> np.ndarray:
+def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], batch: int = 16) -> np.ndarray:
     """Encoder tokens of band-edited windows.
 
     Parameters
@@ -214,6 +214,8 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit]) -> np.n
         Dataset.
     edits : sequence of Edit
         What to change.
+    batch : int
+        Edited windows that the encoder sees at a time; see :func:`e2llm.training.trainer.encode_rows`.
 
     Returns
     -------
@@ -221,6 +223,6 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit]) -> np.n
     """
     encoder.eval()
     order = np.argsort([edit.row for edit in edits], kind="stable")  # edits of one window stand together
-    parts = [order[start : start + 64] for start in range(0, len(order), 64)]
+    parts = [order[start : start + batch] for start in range(0, len(order), batch)]
     found = [encoder(edited_inputs(corpus, [edits[i] for i in part])) for part in parts]
     return torch.cat(found).flatten(2).numpy()[np.argsort(order)]

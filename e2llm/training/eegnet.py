@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.space import reserved_map
 from ..models.eegnet import EEGNet, EEGNetParams
 from .trainer import FitParams, Samples, fit, mixed_order
 
@@ -44,8 +45,7 @@ def prepared(data: np.ndarray, prepare: Prepare, subjects: np.ndarray, rows: np.
     for start in range(0, len(rows), batch):
         signal = _prepared(data, prepare, subjects, rows[start : start + batch]).numpy()
         if out is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *signal.shape[1:]))
+            out = reserved_map(path, (len(rows), *signal.shape[1:]))
         out[start : start + len(signal)] = signal
     return out
 

@@ -76,7 +76,7 @@ def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) ->
 
 
 @torch.no_grad()
-def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 64) -> np.ndarray:
+def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int = 16) -> np.ndarray:
     """Mean token of windows by an encoder, shape (n_rows, token_width): the picture before training."""
     encoder.eval()
     data, norm_groups = corpus.windows.data, corpus.norm_groups

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..core.chat import Item
 from ..data.dataset import Corpus
+from ..models.adapting import lora_targets
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import ItemBuilder
@@ -90,7 +91,7 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
     """
     torch.manual_seed(params.seed)
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
-                        target_modules=LORA_TARGETS, modules_to_save=["projector"])
+                        target_modules=lora_targets(model, LORA_TARGETS), modules_to_save=["projector"])
     train_only(model)  # nothing; peft adds what is trained
     with quiet_peft():
         peft = get_peft_model(model, config)
@@ -160,6 +161,5 @@ def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
         return []
     segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
     builder = ItemBuilder(segments, corpus.label_set, seed + 1)
-    scenarios = [builder.scenario() if i % 2 else builder.choose()
-                 for i in range(2 * n // 3 if builder.has_scenarios else 0)]
-    return [*scenarios, *builder.draw("describe", n - 2 * n // 3)]
+    scenarios = [builder.scenario() for _ in range(n // 2 if builder.has_scenarios else 0)]
+    return [*scenarios, *builder.draw("describe", n - n // 2)]

@@ -241,7 +241,11 @@ def _other_items(words: list[str], rng: np.random.Generator) -> Iterator[Item]:
     while True:
         drawn = rng.choice(words, size=int(rng.integers(2, 10)), replace=False)
         labels = [_as_label(str(word), str(rng.choice(words)), rng) for word in drawn]
-        label_set = LabelSet("drawn", tuple(labels), noun=str(rng.choice(_NOUNS)))
+        noun = str(rng.choice(_NOUNS))
+        try:
+            label_set = LabelSet("drawn", tuple(labels), noun=noun)
+        except ValueError:
+            continue  # a word that no source may call a label, such as the letter of a segment
         builder = ItemBuilder(imagined_segments(label_set, 32, rng), label_set, int(rng.integers(2**31)))
         makers = [builder.predict, builder.describe, builder.select]
         if len(builder.by_label) > 1:

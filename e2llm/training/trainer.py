@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..core.chat import IGNORE, Item
+from ..core.space import reserved_map
 from ..data.normalization import Equalizer
 from ..tasks.items import DIRECT_KINDS
 
@@ -207,7 +208,7 @@ def mixed_order(labels: np.ndarray, subjects: np.ndarray, rows: np.ndarray, para
 
 
 def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, labels: np.ndarray,
-                   spectral: np.ndarray) -> Callable:
+                   spectral: np.ndarray, kept_bytes: int = 2**29) -> Callable:
     """Batches of stage 1: equalized signal in millivolts, labels and spectral targets of some rows.
 
     Parameters
@@ -218,10 +219,20 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
         Of the dataset.
     subjects, labels, spectral : ndarray
         Normalization group, class index and spectral targets of every window.
+    kept_bytes : int
+        Memory for equalized windows, the first that are asked for: a window comes in many batches.
     """
+    kept: dict[int, torch.Tensor] = {}
+    room = kept_bytes // (4 * data.shape[1] * data.shape[2])
+
+    def equalized(rows: list[int]) -> torch.Tensor:
+        new = sorted(set(rows) - kept.keys())
+        made = dict(zip(new, equalize(data[new], subjects[new]) if new else (), strict=True))
+        kept.update((row, made[row].clone()) for row in new[: room - len(kept)])
+        return torch.stack([made[row] if row in made else kept[row] for row in rows])
 
     def collate(rows: list[int]) -> dict[str, torch.Tensor]:
-        return {"signal_mv": equalize(data[rows], subjects[rows]), "labels": torch.from_numpy(labels[rows]),
+        return {"signal_mv": equalized(rows), "labels": torch.from_numpy(labels[rows]),
                 "spectral": torch.from_numpy(spectral[rows]).float()}
 
     return collate
@@ -229,7 +240,7 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
 
 @torch.no_grad()
 def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, rows: np.ndarray,
-                path: Path, batch: int = 64) -> np.ndarray:
+                path: Path, batch: int = 16) -> np.ndarray:
     """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
 
     Parameters
@@ -243,7 +254,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
     path : Path
         ``.npy`` file to write.
     batch : int
-        Windows at a time.
+        Windows at a time; few, so that what the layers hand on stays in the processor's cache.
 
     Returns
     -------
@@ -256,7 +267,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
         some = rows[start : start + batch]
         tokens = model(equalize(data[some], subjects[some]).to(device)).flatten(2).cpu().numpy()
         if out is None:
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(rows), *tokens.shape[1:]))
+            out = reserved_map(path, (len(rows), *tokens.shape[1:]))
         out[start : start + len(some)] = tokens
     out.flush()
     return np.load(path, mmap_mode="r")

@@ -12,8 +12,8 @@ import jinja2
 from ..data.audit import NOTHING_FOUND
 
 # Generated text is inserted here: autoescape stays on, and nothing below is marked safe.
-_PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_TEMPLATE = """{% macro rows_of(table) %}
+PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+ROWS_OF = """{% macro rows_of(table) %}
 <div class="wide"><table>
 <caption>{{ table.caption }}</caption>
 <thead><tr>
@@ -27,13 +27,8 @@ _TEMPLATE = """{% macro rows_of(table) %}
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>E²-LLM run {{ name }}</title>
-<style>
+"""
+STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 2rem auto;
   padding: 0 1rem; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
@@ -47,7 +42,15 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 .stamp { background: #d55e00; color: #fff; font-weight: 700; padding: .5rem 1rem; }
 .warning { border-left: 6px solid #d55e00; background: #fdf0e8; padding: .5rem 1rem; }
 .sample dd { margin: 0 0 .5rem; white-space: pre-wrap; } dt { font-weight: 600; }
-</style>
+"""
+_TEMPLATE = ROWS_OF + """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>E²-LLM run {{ name }}</title>
+<style>
+""" + STYLE + """</style>
 </head>
 <body>
 <h1>E²-LLM run “{{ name }}”</h1>
@@ -170,7 +173,7 @@ def _caption(name: str) -> str:
     return words[0].upper() + words[1:]
 
 
-def _table(name: str, rows: list[Mapping]) -> dict:
+def table_cells(name: str, rows: list[Mapping]) -> dict:
     """A list of rows as cells; a column is numeric if all its values are numbers."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     numeric = {column: all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns}
@@ -220,16 +223,16 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
     """
     found = {(package, version) for record in stages.values() for package, version in record["versions"].items()}
     if reasoning is not None:
-        reasoning = {**reasoning, "tables": [_table(title, rows) for title, rows in reasoning["tables"].items()]}
-    return _PAGE.from_string(_TEMPLATE).render(
+        reasoning = {**reasoning, "tables": [table_cells(title, rows) for title, rows in reasoning["tables"].items()]}
+    return PAGE.from_string(_TEMPLATE).render(
         name=name,
-        tables=[_table(title, rows) for title, rows in metrics.get("tables", {}).items() if rows],
+        tables=[table_cells(title, rows) for title, rows in metrics.get("tables", {}).items() if rows],
         facts=[(key, _text(value)) for key, value in metrics.get("facts", {}).items() if key != "stamp"],
         stamp=metrics.get("facts", {}).get("stamp", ""),
         warnings=[found for found in metrics.get("facts", {}).get("audit", []) if found != NOTHING_FOUND],
         samples=metrics.get("samples", []),
         reasoning=reasoning,
-        quality=_table("findings", quality) if quality else None,
+        quality=table_cells("findings", quality) if quality else None,
         figures=[{"caption": _caption(title),
                   "data": base64.b64encode(png).decode()} for title, png in figures.items()],
         stages=[_stage(title, record) for title, record in stages.items()],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -376,6 +377,31 @@ def test_the_name_of_a_task_stands_for_a_wording(model, rows, name, options, wor
     assert words in "".join(part.get("text", "") for part in item.messages[0]["content"]) or name == "match"
     assert item.options == options if options else len(item.options) == 6
     assert item == model._item(rows, name, None)
+
+
+@pytest.mark.parametrize("question", ["x" * 20_000, "why " * 1500, "Which emotion is it? " * 60, "δ" * 600])
+def test_a_question_that_the_model_cannot_read_is_refused_at_once(model, question):
+    began = time.monotonic()
+    for ask in (model.ask, model.stream, lambda row, words: model.explain(row, words, "fear")):
+        with pytest.raises(ValueError, match=r"^The question (has \d+ letters|takes \d+ tokens).*: (ask a )?shorte"):
+            ask(0, question)
+    assert time.monotonic() - began < 5
+
+
+def test_a_question_that_just_fits_is_answered_and_room_is_kept_for_the_answer(model):
+    processor = model.engine.processor
+
+    def taken(question: str) -> int:
+        return len(processor.ids(processor.prompt(model._item([0], question, None).messages, thinking=True)))
+
+    words = "x" * (512 - 48 - taken("x") + 1)
+    assert taken(words) == 512 - 48 and model.ask(0, words).text is not None
+    with pytest.raises(ValueError, match="takes 465 tokens with its segments, and the language model reads 512"):
+        model.ask(0, f"{words}x")
+    with pytest.raises(ValueError, match="with its segments and the text after it"):
+        model.ask(0, words, said="y")
+    with pytest.raises(ValueError, match="and the text after it"):
+        model.explain(0, "Which emotion is it?", "y" * 600)
 
 
 def test_free_text_stands_after_its_windows(model):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from edfio import Edf, EdfSignal
 from huggingface_hub import constants
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import e2llm
@@ -78,7 +79,8 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
     stages.align(run, corpus, 2, 2, 12, 0.5, fit(2))
     stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8),
                     fit(4, 2e-2))
-    evaluation_stage.evaluate(run, corpus, truth_folder(root) if kind == "seed-vii" else None, 3, 2, False, False, 0)
+    truth = truth_folder(root) if kind == "seed-vii" else None
+    evaluation_stage.evaluate(run, corpus, truth, 3, 2, False, False, 0, n_jobs=1)
     return run
 
 
@@ -698,3 +700,21 @@ def test_share_and_ask_on_the_command_line(run, edf, tmp_path, monkeypatch, caps
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("e2llm: ") and fact in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, -1), (0, 2)])
+@pytest.mark.parametrize(("name", "value"), [("evidence", np.nan), ("entropy", np.inf), ("log_power", -np.inf)])
+def test_statistics_of_a_shared_model_that_are_no_numbers_are_refused(tmp_path, name, value, place):
+    made = PopulationStatistics(*(np.ones((2, 5), np.float32) for _ in range(3)))
+    made.save(tmp_path / "statistics.safetensors")
+    assert np.array_equal(PopulationStatistics.open(tmp_path / "statistics.safetensors").entropy, made.entropy)
+    getattr(made, name)[place] = value
+    made.save(tmp_path / "statistics.safetensors")
+    with pytest.raises(ValueError, match=rf"statistics.safetensors: {name} holds values that are not finite"):
+        PopulationStatistics.open(tmp_path / "statistics.safetensors")
+
+
+def test_other_tensors_are_no_statistics(tmp_path):
+    save_file({"evidence": np.ones((2, 5), np.float32)}, tmp_path / "statistics.safetensors")
+    with pytest.raises(ValueError, match=r"holds \['evidence'\], not \['log_power', 'evidence', 'entropy'\]"):
+        PopulationStatistics.open(tmp_path / "statistics.safetensors")

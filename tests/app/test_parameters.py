@@ -106,6 +106,18 @@ def test_no_number_may_be_below_zero_infinite_or_something_else(name):
         assert "\n" not in str(refused.value)
 
 
+# Counts of work that may be as large as somebody has time for, and windows, of which there are as many as there are.
+PATIENCE = [name for name in NUMBERS if name.endswith(("_steps", "_items", "steps", "_label", "per_kind"))
+            or name in ("seed", "twin_seed", "null_seed", "drawn", "fold")]
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in PATIENCE])
+def test_a_number_that_no_computer_can_serve_is_refused(name):
+    given = 10**9 if FIELDS[name].annotation is int else 1e9
+    with pytest.raises(ValueError, match=rf"^{name} = .* must be less than "):
+        checked({name: given})
+
+
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in NUMBERS])
 def test_every_other_parameter_refuses_a_value_of_another_type(name):
     with pytest.raises(ValueError, match=rf"^{name} = 1.5 must be "):
@@ -119,6 +131,20 @@ def test_every_other_parameter_refuses_a_value_of_another_type(name):
         ({"protocol": "subjects", "fold": 3}, "the protocol 'subjects' has the folds 0 to 2"),
         ({"protocol": "clips", "fold": 4}, "the protocol 'clips' has the folds 0 to 3"),
         ({"n_groups": 2}, "n_groups = 2 leaves no part to train on"),
+        ({"fold": -1}, "fold = -1 must be greater than or equal to 0"),
+        ({"protocol": "random_windows", "fold": 3, "accept_leaks": True}, "has the folds 0 to 2"),
+        ({"protocol": "joint", "n_groups": 5, "fold": 20}, "the protocol 'joint' has the folds 0 to 19"),
+        ({"n_groups": 1}, "n_groups = 1 leaves no part to train on"),
+        ({"subjects": -1}, "subjects = -1 must be greater than or equal to 1"),
+        ({"l_freq": 45.0}, "l_freq = 45 must be below h_freq = 45"),
+        ({"l_freq": 0}, "l_freq = 0 must be greater than 0"),
+        ({"h_freq": 0.4}, "l_freq = 0.5 must be below h_freq = 0.4"),
+        ({"encoder_lr": float("inf")}, "encoder_lr = inf must be "),
+        ({"lora_dropout": 1}, "lora_dropout = 1 must be less than 1"),
+        ({"item_seeds": 101}, "item_seeds = 101 must be less than or equal to 100"),
+        ({"size_seeds": [0, -1]}, "-1 in size_seeds must be greater than or equal to 0"),
+        ({"language_model": "scratch", "language_steps": 5, "drill_steps": 9}, "must be more than drill_steps = 9"),
+        ({"language_model": "scratch", "drill_steps": 1000}, "language_steps = 1000 must be more than drill_steps ="),
         ({"subjects": 0}, "subjects = 0 must be greater than or equal to 1"),
         ({"l_freq": 45.0, "h_freq": 0.5}, "l_freq = 45 must be below h_freq = 0.5"),
         ({"l_freq": 99}, "l_freq = 99 must be below h_freq = 45"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -228,6 +231,23 @@ def test_a_twin_that_is_there_already_is_not_taken_for_another(project, no_kerne
     assert validate({}, {"twin_subjects": 4, "data_root": "data/other"}, [path])
 
 
+@pytest.mark.parametrize(("name", "other"), [("null_subjects", 12), ("null_seed", 7)])
+def test_a_twin_without_emotion_that_is_there_already_is_not_taken_for_another(project, no_kernels, name, other):
+    path = write_notebook(project / "notebooks" / "06_believable_scores.ipynb",
+                          'run_name = "tiny"\nnull_root = ""\nnull_subjects = 9\nnull_seed = 7\n')
+    there = {"null_root": "data/null"}
+    assert validate(there, {name: other}, [path])
+    (project / "data" / "null").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"{name} given, but .*null is there .*: leave them out, or give .* null_"):
+        validate(there, {name: other}, [path])
+    (project / "data" / "null-truth").mkdir()
+    made = TwinParams(subjects=9, seed=2027, preset="no_emotion", seconds=[8, 9])
+    (project / "data" / "null-truth" / "twin.yaml").write_text(yaml.safe_dump(vars(made)))
+    assert validate(there, {"null_subjects": 9, "null_seed": 2027}, [path]) and validate(there, {}, [path])
+    with pytest.raises(ValueError, match=rf"{name} = {other}, but the twin that is in .*null already has"):
+        validate(there, {name: other}, [path])
+
+
 def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert main(["run", "-p", "seed=5", "--name", "trial"]) == 0
     folder = project / "runs" / "trial"
@@ -247,6 +267,42 @@ def test_the_pipeline_runs_resumes_and_reports(project, capfd):
     assert json.loads((folder / "metrics.json").read_text())["accuracy"] == pytest.approx(0.36)
 
 
+def children() -> set[int]:
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def test_the_next_kernel_waits_with_its_imports_done_and_no_kernel_stays(project):
+    """The first lesson waits until the kernel of the second one has loaded what that lesson imports."""
+    sign = project / "loaded"
+    (project / "notebooks" / "slow.py").write_text(f"open({str(sign)!r}, 'w').close()\n")
+    wait = f"import os, time\nend = time.monotonic() + 60\nwhile not os.path.exists({str(sign)!r}):\n" \
+           "    assert time.monotonic() < end\n    time.sleep(0.05)"
+    paths = [write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST, wait),
+             write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND,
+                            "import sys\nassert 'slow' in sys.modules and 'os' not in globals()\nimport os, slow")]
+    before = children()
+    run_pipeline("tiny", notebooks=paths)
+    assert children() <= before
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_pipeline_leaves_no_kernel(project, stop):
+    """Neither the working kernel nor the one that waits outlives the process, however it ends."""
+    sign = project / "works"
+    write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST,
+                   f"open({str(sign)!r}, 'w').close()\nimport time; time.sleep(120)")
+    process = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not sign.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert len(kernels) >= 2
+    process.send_signal(stop)
+    message = process.communicate(timeout=60)[1]
+    assert psutil.wait_procs(kernels, timeout=30)[1] == []
+    assert stop == signal.SIGKILL or "The same command continues" in message
+
+
 def test_a_failing_cell_gives_one_paragraph(project, capfd):
     failing = "print('so far')\n", "raise ValueError('the cap\\nhas no Cz')"
     write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND, *failing)
@@ -262,7 +318,7 @@ def test_a_failing_cell_gives_one_paragraph(project, capfd):
 def test_a_lesson_gets_several_values_as_several_values(project):
     path = write_notebook(project / "notebooks" / "08_scaling.ipynb",
                           'run_name = "tiny"\nsizes = ("a",)\nsize_seeds = (5,)\nsave_steps = 2\n',
-                          "assert list(sizes) == ['base', 'scratch-200k'] and list(size_seeds) == [0, 7]")
+                          "assert list(sizes) == ['base', 'scratch-600k'] and list(size_seeds) == [0, 7]")
     run_pipeline("tiny", {"size_seeds": [0, 7]}, notebooks=[path])
 
 
@@ -308,13 +364,82 @@ def test_results_of_a_finished_run_stay_until_the_new_ones_are_whole(project, mo
     before = {name: (folder / name).read_bytes() for name in RESULTS}
     for stop in ("01_preprocessing.ipynb", "05_evaluation.ipynb"):
         stops.append(stop)
-        with pytest.raises((KeyboardInterrupt, OSError)):
+        with pytest.raises((KeyboardInterrupt, PipelineError)):
             run_pipeline("tiny", {"seed": 2}, "trial")
         assert {name: (folder / name).read_bytes() for name in RESULTS} == before
     stops.append("")
     run_pipeline("tiny", {"seed": 2}, "trial")
     assert json.loads((folder / "metrics.json").read_text()) == {"seed": 2}
     assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 2
+
+
+@pytest.mark.parametrize("said", ["raise OSError(28, 'No space left on device')",
+                                  "raise OSError('3563520 requested and 1675232 written')",
+                                  "raise RuntimeError('unexpected pos 314112 vs 314004')"])
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(project, said, capfd):
+    """What numpy, torch and the system say of it is told in the same words; then there is room."""
+    path = write_notebook(project / "notebooks" / "05_evaluation.ipynb", SECOND, said)
+    assert main(["run"]) == 1
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "05_evaluation.ipynb stopped: there is too little room on the disk of " in message
+    write_notebook(path, SECOND, EVALUATE)
+    assert main(["run"]) == 0
+
+
+def test_a_run_asks_for_room_before_any_kernel_starts(project, no_kernels, monkeypatch, capsys):
+    monkeypatch.setattr("e2llm.core.space.free_bytes", lambda _: 255 << 20)
+    assert main(["run", "--name", "trial"]) == 2
+    assert "267 MB free, the run 'trial' needs 268 MB): make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("values", "fact"), [
+    ({"language_model": "./nowhere"}, "./nowhere is no folder"),
+    ({"language_model": "nowhere.gguf"}, "nowhere.gguf is missing"),
+    ({"encoder_weights": "weights/none.ckpt"}, "encoder_weights = 'weights/none.ckpt': .*none.ckpt is missing"),
+    ({"start": "none.safetensors"}, "start = 'none.safetensors': .*none.safetensors is missing"),
+    ({"sizes": ["base", "./nowhere"]}, "./nowhere is no folder"),
+])
+def test_a_model_that_is_not_there_is_refused_before_any_kernel_starts(project, no_kernels, values, fact):
+    (name,) = values
+    write_notebook(project / "notebooks" / "05_evaluation.ipynb", f"{SECOND}{name} = 0\n")
+    with pytest.raises(ValueError, match=fact):
+        run_pipeline("tiny", values)
+    assert not (project / "runs").exists()
+
+
+# A lesson with two workers that write without end, as a training does beside its kernel.
+WORKERS = """
+import os, time
+from joblib import Parallel, delayed
+from e2llm.core.files import project_root
+def write(name):  # of no module: a worker that does not import this package
+    import os, time
+    while True:
+        with open(name, "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        time.sleep(0.05)
+(project_root() / "kernel").write_text(str(os.getpid()))
+Parallel(2)(delayed(write)(str(project_root() / f"worker{i}")) for i in range(2))
+"""
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_kernel_and_workers_end_with_a_command_that_is_killed(project, whole_group):
+    evaluation = project / "notebooks" / "05_evaluation.ipynb"
+    write_notebook(evaluation, SECOND, WORKERS)
+    command = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    notes = [project / name for name in ("kernel", "worker0", "worker1")]
+    while not all(note.is_file() and note.read_text().strip() for note in notes):
+        assert command.poll() is None
+        time.sleep(0.1)
+    found = [psutil.Process(int(note.read_text().split()[0])) for note in notes]
+    os.killpg(command.pid, signal.SIGKILL) if whole_group else command.kill()
+    command.wait(10)
+    assert psutil.wait_procs(found, timeout=10)[1] == []
+    write_notebook(evaluation, SECOND, EVALUATE)
+    run = run_pipeline("tiny")  # nobody holds the run, and nobody writes
+    assert json.loads((run.path / "metrics.json").read_text())["accuracy"] == 0.3
 
 
 def test_two_pipelines_on_one_run_are_refused_before_a_kernel_starts(project, monkeypatch):
@@ -510,6 +635,26 @@ def test_known_errors_are_one_paragraph(project, no_kernels, capsys, arguments, 
     error = capsys.readouterr().err
     assert error.startswith("e2llm: ") and message in error and len(error.splitlines()) == 1
     assert not (project / "twin").exists()
+
+
+@pytest.mark.parametrize("overrides", [
+    {"data_root": "数据" * 20}, {"data_root": "研究/被试一/脑电图数据"}, {"data_root": "Zürich/Übung", "seed": 1},
+    dict.fromkeys(["data_root", "source_options", "encoder_weights", "start", "language_model", "null_root"], "é" * 90),
+    {"data_root": "/" + "/".join(["a" * 40] * 20)},
+])
+def test_a_run_on_data_with_any_name_has_a_folder_of_its_own(project, fake_execution, overrides, capsys):
+    """Names of many letters, and letters that a terminal in cp1252 lacks."""
+    name = run_name("tiny", overrides)
+    (project / "runs" / name).mkdir(parents=True)
+    assert Run.open(name).path.is_dir() and name.isascii() and len(name.encode()) < 120
+    assert run_name("tiny", {**overrides, "data_root": f"{overrides['data_root']}x"}) != name
+
+
+def test_what_a_terminal_cannot_print_does_not_end_a_command(project):
+    script = "import sys\nfrom e2llm.app.cli import main\nsys.exit(main(['report', 'x']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "E2LLM_RUNS": "运行"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert done.returncode == 2 and b"There is no run 'x' in " in done.stderr and b"\\u8fd0\\u884c" in done.stderr
 
 
 def test_ctrl_c_says_how_to_continue(project, monkeypatch, capsys):

@@ -24,6 +24,7 @@ from e2llm.core.montage import REGIONS
 from e2llm.data.dataset import Corpus
 from e2llm.evaluation import reasoning
 from e2llm.evaluation.attribution import AttributionTables
+from e2llm.evaluation.causal_measures import CausalTables
 from e2llm.evaluation.reasoning import GeneratedExplanations, best_and_worst
 from e2llm.tasks.items import parse_answer, prediction_items
 from e2llm.tasks.thought_parser import parse
@@ -203,8 +204,8 @@ def test_the_report_holds_the_section_with_escaped_text(run):
                     "Signal edits: one band of one region scaled",
                     "Agreement of attribution with the simulated regions", "Deletion and insertion, nats"):
         assert f"<caption>{caption}</caption>" in section, caption
-    assert section.count(">0.75<") == 2 * section.count("<caption>") == 14
-    assert section.count(">–<") == 7 and "nan" not in section.lower()
+    assert section.count(">0.75<") == 2 * section.count("<caption>") == 18
+    assert section.count(">–<") == 9 and "nan" not in section.lower()
     for text in ("occipital alpha low: true (z = -2.5)", "fear, fear", "not readable, sad"):
         assert text in section
     places = [section.index(text) for text in ("Best explanations", "Worst explanations",
@@ -285,6 +286,10 @@ def made(run, corpus, monkeypatch) -> dict:
     monkeypatch.setattr(reasoning_stage, "generate_explanations", generate_explanations)
     monkeypatch.setattr(reasoning, "_answers_after", answers_after)
     monkeypatch.setattr(reasoning, "counterfactuals", counterfactuals)
+    followed = CausalTables(pd.DataFrame([score_row("directed success", unit="share")]),
+                            pd.DataFrame([score_row("all", unit="share")]))
+    monkeypatch.setattr(reasoning, "causes", lambda *args: {"LLM": followed, "computed": followed})
+    monkeypatch.setattr(reasoning, "capacity", lambda *args: pd.DataFrame([score_row("all", evidence="measured")]))
     monkeypatch.setattr(reasoning_stage, "attribution_tables", attribution_tables)
     return calls
 
@@ -303,7 +308,9 @@ def test_a_reasoning_evaluation_makes_every_table_once(run, corpus, made, is_twi
     assert found.tables["claims"]["name"].drop_duplicates().tolist() == models
     assert claims.loc[("LLM", "precision"), "score"] == 1 and claims.loc[("LLM, shuffled EEG", "recall"), "score"] == 0
     assert found.tables["feedback"]["score"].tolist() == [0, 0, 0]
-    assert found.facts["meaning"].startswith("The answers depend on the reasoning")
+    assert found.facts["meaning"].startswith("In 75 of 100 cases (50 to 100) the answer follows")
+    assert "The answers depend on the reasoning" in found.facts["meaning"]
+    assert found.tables["causes"]["model"].tolist() == found.tables["dose"]["model"].tolist() == ["LLM", "computed"]
     rates = found.tables["counterfactuals"]
     assert rates["group"].drop_duplicates().tolist() == [f"{who}, z {target:g}" for target in reasoning_stage.TARGETS
                                                          for who in ("LLM", "always right")]

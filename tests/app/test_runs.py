@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from e2llm.app import report, runs
-from e2llm.app.locks import RunBusy
+from e2llm.app import records, report, runs
+from e2llm.app.locks import RunBusy, held
 from e2llm.app.runs import Progress, Run, StageMissing
 from e2llm.core import environment as environment_module
 from e2llm.core import files
@@ -103,7 +105,18 @@ def test_a_missing_stage_says_what_to_run(run):
         assert fact in str(error.value)
 
 
-@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("longer than before")])
+def flip(file: Path, place: int) -> None:
+    """Change one bit; size and time of the file stay."""
+    content, times = bytearray(file.read_bytes()), file.stat()
+    content[place] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda file: file.unlink(), lambda file: file.write_text("longer than before"), lambda file: flip(file, 0),
+    lambda file: flip(file, 2), lambda file: flip(file, -1), lambda file: file.write_bytes(bytes(4)),
+])  # fmt: skip
 def test_a_damaged_stage_is_not_done_and_starts_afresh(run, damage):
     stage = make(run, "windows")
     damage(stage.path / "data.txt")
@@ -111,6 +124,76 @@ def test_a_damaged_stage_is_not_done_and_starts_afresh(run, damage):
     (stage.path / "leftover").write_text("x")
     stage.begin()
     assert sorted(path.name for path in stage.path.iterdir()) == ["stage.part.json"]
+
+
+def test_a_flipped_bit_makes_what_was_made_from_it_stale_and_is_named(run):
+    make(run, "encoder")
+    make(run, "projector", needs=("encoder",))
+    flip(run.path / "encoder" / "data.txt", 1)
+    for ask in (lambda: run.stage("adapter", {}, ("projector",)), lambda: run.require("projector")):
+        with pytest.raises(StageMissing, match=r"'projector'.* is out of date .*its files .*03_alignment"):
+            ask()
+    with pytest.raises(StageMissing, match=r"'encoder' is out of date .* 02_encoder"):
+        run.require("encoder")
+
+
+def test_a_large_file_is_read_once_by_all_processes_and_again_if_it_was_touched(run, monkeypatch):
+    monkeypatch.setattr(records, "LARGE", 3)
+    read = []
+    monkeypatch.setattr(records, "checksum", lambda path: read.append(path.name) or files.checksum(path))
+    make(run, "windows")
+    for _ in range(2):
+        monkeypatch.setattr(records, "_SEEN", {})  # another process
+        assert run.require("windows") and run.require("windows")
+    assert read == []  # it was read when the stage was finished
+    flip(run.path / "windows" / "data.txt", 1)
+    assert run.finished("windows") is None and run.finished("windows") is None and read == ["data.txt"]
+    (run.path / ".stage-digests.json").write_text("[")
+    monkeypatch.setattr(records, "_SEEN", {})
+    assert run.finished("windows") is None and read == 2 * ["data.txt"]
+
+
+DAMAGED = {
+    "a list": "[]", "nothing": "", "an empty object": "{}", "a number": "7", "text": '"windows"', "null": "null",
+    "no JSON": '{"stage": ', "a stray byte": b"\xff\xfe{", "nested without end": "[" * 100_000,
+    "no files": ("files", None), "files as a list": ("files", ["data.txt"]),
+    "a file without facts": ("files", {"a": 3}),
+    "a file without checksum": ("files", {"data.txt": {"size": 4}}), "needs as text": ("needs", "encoder"),
+    "the key as a number": ("key", 7), "itself": ("needs", {"windows": "0"}), "a circle": ("needs", {"encoder": "0"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_one_sentence_that_names_the_file(run, damage):
+    make(run, "windows")
+    make(run, "encoder", needs=("windows",))
+    path = run.path / "windows" / "stage.json"
+    if isinstance(damage, tuple):
+        damage = json.dumps({**json.loads(path.read_text()), damage[0]: damage[1]})
+    path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    for ask in (lambda: run.require("windows"), lambda: run.stage("windows", {}).done, lambda: report.build(run)):
+        with pytest.raises(ValueError, match=rf"stage.json is .*: remove the folder {run.path}.* make it") as error:
+            ask()
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    shutil.rmtree(run.path / "windows")  # the remedy
+    shutil.rmtree(run.path / "encoder")
+    assert make(run, "windows").done
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "7", "half", '{"key": 1, "attempts": 1}', '{"key": "a"}'])
+def test_damaged_notes_of_work_that_was_cut_off_are_one_sentence(run, content):
+    stage = run.stage("windows", {}).begin()
+    (stage.path / "stage.part.json").write_text(content)
+    with pytest.raises(ValueError, match=r"stage.part.json is .*: remove the folder"):
+        run.stage("windows", {}).begin()
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "half"])
+def test_a_damaged_note_beside_the_metrics_is_one_sentence(run, content):
+    run.write_metrics({"a": 1})
+    (run.path / ".metrics-source.json").write_text(content)
+    with pytest.raises(ValueError, match=r"\.metrics-source.json is "):
+        run.read_metrics()
 
 
 def test_a_cut_off_stage_keeps_its_checkpoints_for_the_same_work_only(run):
@@ -264,7 +347,7 @@ def test_a_second_process_is_refused_and_the_first_is_named(run):
     holder = process(HOLD, {"lr": 0.1})
     assert holder.stdout.readline() == "begun\n"
     for name in ("first", "second"):
-        message = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\): .* another run name"
+        message = rf"The run 'tiny' .* process {holder.pid} on .*\(at first\) since 20.*: .* another run name"
         with pytest.raises(RunBusy, match=message):
             run.stage(name, {}).begin()
     assert run.require("other") and Run.open("tiny").finished("first") is None  # to read is no conflict
@@ -280,6 +363,29 @@ def test_a_dead_process_blocks_nobody(run):
     holder.kill()
     holder.communicate(timeout=120)
     assert (run.path / ".stage.json").is_file()  # its note is still there
+    assert run.stage("second", {}).begin().finish().done
+
+
+def test_whoever_waits_gets_the_run_when_the_first_has_ended(run, capfd):
+    holder = process(HOLD, {"lr": 0.1})
+    assert holder.stdout.readline() == "begun\n"
+    threading.Timer(1.5, lambda: holder.communicate("\n")).start()
+    with held(run, "my work", wait=True):
+        assert holder.wait(10) == 0 and run.require("first")["params"] == {"lr": 0.1}
+    said = capfd.readouterr().err
+    assert f"process {holder.pid}" in said and said.endswith("waiting until it has ended.\n")
+
+
+@pytest.mark.parametrize("note", ["[]", "{}", "half", '{"process": "7"}', None])
+def test_a_damaged_note_of_a_holder_is_no_reason_to_fail(run, note):
+    holder = process(HOLD)
+    assert holder.stdout.readline() == "begun\n"
+    path = run.path / ".stage.json"
+    path.unlink() if note is None else path.write_text(note)
+    with pytest.raises(RunBusy, match="is in use by another process: wait"):
+        run.stage("second", {}).begin()
+    holder.kill()
+    holder.communicate(timeout=120)
     assert run.stage("second", {}).begin().finish().done
 
 

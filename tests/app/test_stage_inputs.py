@@ -153,6 +153,35 @@ def test_a_linked_folder_counts_with_its_files(tmp_path):
     assert data_fingerprint(tmp_path / "data") != before
 
 
+def test_a_link_that_leads_to_another_file_counts_and_so_does_a_file_outside(tmp_path):
+    data, cache = tmp_path / "data", tmp_path / "digests.json"
+    data.mkdir()
+    for name in ("old", "new", "table"):
+        (tmp_path / name).write_bytes(name.encode().ljust(5) * 60_000)
+        os.utime(tmp_path / name, (1, 1))
+    (data / "1.edf").symlink_to(tmp_path / "old")
+    inputs = [data, tmp_path / "table"]
+    first = data_fingerprint(data, inputs, cache)
+    (data / "1.edf").unlink()
+    (data / "1.edf").symlink_to(tmp_path / "new")  # of the same size and time
+    second = data_fingerprint(data, inputs, cache)
+    (tmp_path / "table").write_bytes((tmp_path / "old").read_bytes())
+    os.utime(tmp_path / "table", (1, 1))
+    third = data_fingerprint(data, inputs, cache)
+    (data / "1.edf").unlink()
+    (data / "1.edf").symlink_to(tmp_path / "nowhere")
+    assert len({first, second, third, data_fingerprint(data, inputs, cache)}) == 4
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "7", "half", b"\xff\xfe", '{"1 2 3 4": 5}'])
+def test_a_damaged_note_of_digests_is_made_again(tmp_path, damage):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.mat").write_bytes(b"content")
+    cache = tmp_path / "digests.json"
+    cache.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    assert data_fingerprint(tmp_path / "data", cache=cache) == data_fingerprint(tmp_path / "data")
+
+
 def test_contents_are_read_once_and_again_after_an_edit(tmp_path, monkeypatch):
     data, cache = tmp_path / "data", tmp_path / "digests.json"
     data.mkdir()

@@ -232,7 +232,7 @@ def run(folder, tmp_path_factory) -> SimpleNamespace:
     stages.make_language_model(run, corpus, "scratch", "float32", ScratchParams(1024, 64, 2, 4), 120, 2,
                                FitParams(8, 8, 4e-3))
     stages.align(run, corpus, 2, 3, 32, 1.0, FitParams(4, 8, 3e-3))
-    kinds = ("predict", "describe", "select", "compare", "rank", "match")
+    kinds = ("predict", "describe", "select", "compare", "rank", "match", "choose")
     stages.instruct(run, corpus, dict.fromkeys(kinds, 8), 16, stage3_instruction.AdapterParams(rank=4, alpha=8),
                     FitParams(4, 8, 2e-3))
     return SimpleNamespace(run=run, corpus=corpus)
@@ -261,7 +261,7 @@ def test_items_speak_of_these_labels_only(run):
     items = read_items(run.run.path / "adapter" / "items.jsonl")
     kinds = {item.kind for item in items}
     # There are no scenarios for these labels.
-    assert {"predict", "describe", "select", "compare", "rank"} <= kinds and "match" not in kinds
+    assert {"predict", "describe", "select", "compare", "rank"} <= kinds and not {"match", "choose"} & kinds
     assert all(item.options == list(EMOEEG_MC.labels) for item in items if item.kind == "predict")
     words = set(re.findall(r"[a-z]+", " ".join(item.response(True) for item in items)))
     assert set(EMOEEG_MC.labels) <= words and not words & {"happy", "surprise", "sad", "anger"}
@@ -270,7 +270,7 @@ def test_items_speak_of_these_labels_only(run):
 
 
 def test_the_evaluation_runs_and_names_what_is_unseen(run):
-    tables = evaluation_stage.evaluate(run.run, run.corpus, None, 6, 2, False, False, 0)
+    tables = evaluation_stage.evaluate(run.run, run.corpus, None, 6, 2, False, False, 0, n_jobs=1)
     facts = run.run.read_metrics()["facts"]
     assert "people and context both unseen" in facts["what is unseen"]
     rows = tables["tier_1"].set_index("name")

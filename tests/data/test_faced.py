@@ -177,7 +177,7 @@ def test_nine_labels_from_windows_to_stage_1_and_items(tmp_path):
     corpus = stages.open_dataset(run)
     items = stage3_instruction.instruction_items(corpus, "train",
                                                  dict.fromkeys(("predict", "describe", "select", "compare", "rank",
-                                                                "match"), 12), 0)
+                                                                "match", "choose"), 12), 0)
     assert {item.kind for item in items} == {"predict", "describe", "select"}
     assert all(item.options == list(LABELS.labels) for item in items if item.kind == "predict")
     assert {item.kind for item in text_items(LABELS, 40, 0)} == {"predict", "describe", "select"}

@@ -472,6 +472,19 @@ def test_without_claims_there_is_no_precision_to_compare(corpus, rows):
                                                                   "subjects"] == len(set(corpus.subjects[rows]))
 
 
+def test_each_explanation_is_judged_in_its_own_row(corpus, rows):
+    right = [Claim(COLUMNS[3 * corpus.labels[row]], "low") for row in rows]  # z = -3
+    wrong = [Claim(claim.feature, "high") for claim in right]
+    truths = [LABELS[corpus.labels[row]] for row in rows]
+    said = [[right[0]], [wrong[1]], [], *[[one, other] for one, other in zip(right[3:], wrong[3:], strict=True)]]
+    found = reasoning.judged(corpus, explained_by(corpus, rows, [thought_of(claims) for claims in said],
+                                                  [truths[0], None, *truths[2:]]))
+    assert found["window"].tolist() == list(rows) and found["truth"].tolist() == truths
+    assert found["true"].tolist() == [1, 0, 0] + [1] * (len(rows) - 3)
+    assert found["false"].tolist() == [0, 1, 0] + [1] * (len(rows) - 3)
+    assert found["answer"].tolist() == [truths[0], "", *truths[2:]]
+
+
 def test_people_without_claims_are_left_out_on_both_sides(corpus, rows):
     thoughts = oracle(corpus, rows).thoughts
     first = corpus.subjects[rows] == corpus.subjects[rows[0]]

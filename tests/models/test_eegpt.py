@@ -94,6 +94,29 @@ def test_only_summary_tokens_leave_the_last_block_and_nothing_else_changes(depth
         torch.testing.assert_close(own, expected, atol=1e-9, rtol=1e-9)
 
 
+def test_dropped_patches_are_not_embedded_and_nothing_else_changes():
+    """Against the plain way: every patch is embedded, then some are picked."""
+    encoder = make(eegpt_config("tiny2", patch_dropout=0.75, channel_dropout=0.5)).double().train()
+    signal = noise(2).double() * 0.02
+
+    def plain(signal_mv: torch.Tensor) -> torch.Tensor:
+        x = encoder.embed(signal_mv)
+        times, channels = (torch.randperm(n)[:kept].sort().values
+                           for n, kept in ((N_PATCHES, N_PATCHES // 4), (len(encoder.ch_names),
+                                                                         round(len(encoder.ch_names) / 2))))
+        return encoder.summarize(x.index_select(1, times).index_select(2, channels))
+
+    def tokens_and_gradients(forward) -> list[torch.Tensor]:
+        encoder.zero_grad()
+        torch.manual_seed(3)
+        tokens = forward(signal)
+        tokens.square().sum().backward()
+        return [tokens.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())]
+
+    for own, expected in zip(tokens_and_gradients(encoder), tokens_and_gradients(plain), strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-9, rtol=1e-9)
+
+
 @torch.no_grad()
 def test_the_last_tokens_of_a_block_with_places_are_those_of_the_whole_block():
     torch.manual_seed(0)

@@ -120,6 +120,27 @@ def test_texts_stand_in_the_order_of_the_items(engine):
     assert len(set(alone)) > 1 and "<|im_end|>" not in "".join(alone)
 
 
+def test_equal_questions_are_asked_once_and_answered_each(engine, monkeypatch):
+    """Twice the items: the same texts and scores, and no more prompts read; another thought or option is another."""
+    read, inputs = [], InferenceEngine.inputs
+    monkeypatch.setattr(InferenceEngine, "inputs", lambda self, items, *args, **given: read.append(len(items)) or
+                        inputs(self, items, *args, **given))
+
+    def asked(call) -> tuple:
+        read.clear()
+        return call(), sum(read)
+
+    one, n_one = asked(lambda: generate(engine, ITEMS, max_new_tokens=8))
+    two, n_two = asked(lambda: generate(engine, ITEMS[::-1] + ITEMS, max_new_tokens=8))
+    assert two == one[::-1] + one and n_two == n_one
+    one, n_one = asked(lambda: score_options(engine, ITEMS))
+    two, n_two = asked(lambda: score_options(engine, ITEMS + ITEMS))
+    assert all(np.array_equal(a, b) for a, b in zip(two, one + one, strict=True)) and n_two == n_one
+    thoughts = score_options(engine, ITEMS[:1] * 2, ["sad", "calm"])
+    options = score_options(engine, [ITEMS[0], replace(ITEMS[0], options=LONG[::-1])])
+    assert np.abs(thoughts[0] - thoughts[1]).max() > 1e-3 and not np.allclose(options[0], options[1])
+
+
 def test_a_model_says_words_only_never_eeg(engine):
     """A placeholder in a thought would later be taken for another segment."""
     language = engine.model.language_model

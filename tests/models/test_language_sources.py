@@ -7,31 +7,47 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
+    BloomConfig,
+    FalconConfig,
+    GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    OPTConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from e2llm.core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, THINK, Item
 from e2llm.models import catalogue, language
+from e2llm.models.adapting import linear_layers, lora_targets
 from e2llm.models.inference import InferenceEngine, generate, score_options
 from e2llm.models.language import LanguageModelError, end_of_turn, load_language_model, make_tokenizer
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
+from e2llm.training.stage3_instruction import LORA_TARGETS
 
 TEXTS = ["The segment shows fear.", "Which segment is more pleasant? A: B:", "Occipital alpha low.\n\nThat fits fear."]
 QUESTION = [{"role": "user", "content": [{"type": "eeg", "window": 0}, {"type": "text", "text": " What is it?"}]}]
+QUESTION_IN_WORDS = [{"role": "user", "content": "What is it?"}]
 PLAIN = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # without thinking, like SmolLM2's
 ALWAYS = PLAIN.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")  # always opens a thought
@@ -247,6 +263,98 @@ def test_the_end_of_a_turn_is_what_the_template_ends_it_with(tmp_path):
     tokenizer.eos_token = None
     with pytest.raises(LanguageModelError, match="have no end token: generation could not stop"):
         load_language_model(str(save(tmp_path / "c", tokenizer)))
+
+
+DATED = PLAIN + "{{ strftime_now('%d %b %Y') }}"
+
+
+@pytest.mark.parametrize("asks", [
+    "{{ strftime_now('%d %b %Y') }}", '{%- set today = strftime_now( "%Y-%m-%d" ) -%}{{ today }}',
+    "{% if strftime_now is defined %}"
+    "{% set d = strftime_now('%A, %d %B') %}{% else %}{% set d = 1 %}{% endif %}{{ d }}",
+])  # fmt: skip
+def test_a_template_that_asks_for_the_date_has_the_same_prompt_on_every_day(tmp_path, asks, monkeypatch):
+    _, tokenizer = load_language_model(str(save(tmp_path, stranger(PLAIN + asks))))
+    prompts = []
+    for day in (1, 2):
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", SimpleNamespace(now=lambda day=day:
+                            datetime(2031, 5, day, tzinfo=UTC)))
+        _compile_jinja_template.cache_clear()
+        assert "May" in stranger(DATED).apply_chat_template(QUESTION_IN_WORDS, tokenize=False)
+        prompts.append(E2LLMProcessor(tokenizer, 2).prompt(QUESTION, thinking=True))
+    assert prompts[0] == prompts[1] and "26" in prompts[0]
+
+
+@pytest.mark.parametrize("asks", ["{{ strftime_now(form) }}", "{% set now = strftime_now %}{{ now('%d') }}"])
+def test_a_template_whose_date_cannot_be_fixed_is_refused(tmp_path, asks):
+    with pytest.raises(LanguageModelError, match=r"puts today's date into every prompt, and equal runs would differ"):
+        load_language_model(str(save(tmp_path, stranger("{% set form = '%d' %}" + PLAIN + asks))))
+
+
+def test_an_end_of_turn_that_is_not_called_special_ends_the_turn(tmp_path):
+    tokenizer = stranger(PLAIN.replace("<|im_end|>", "<end>"))
+    tokenizer.add_tokens([AddedToken("<end>", special=False), AddedToken("<tool>", special=False)])
+    assert end_of_turn(tokenizer) == "<end>"
+    assert load_language_model(str(save(tmp_path / "a", tokenizer)))[1].eos_token == "<end>"
+    tokenizer.chat_template = PLAIN.replace("<|im_end|>", "<tool><|im_end|>")  # a special one wins
+    assert end_of_turn(tokenizer) == "<|im_end|>"
+
+
+@pytest.mark.parametrize("end", ["<stop>", "\n", "###"])
+def test_it_is_said_if_a_turn_has_no_end_token_of_its_own(tmp_path, end):
+    folder = save(tmp_path, stranger(PLAIN.replace("<|im_end|>", end)))
+    with pytest.warns(UserWarning, match=r"ends the assistant's turn with no token of its own: '<\|im_end\|>' ends it"):
+        load_language_model(str(folder))
+
+
+@pytest.mark.parametrize("lost", [["model.layers.1.mlp.up_proj.weight"], ["model.norm.weight"],
+                                  ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.gate_proj.weight",
+                                   "model.layers.1.input_layernorm.weight"]])
+def test_a_folder_that_lacks_tensors_is_refused(tmp_path, lost):
+    folder = save(tmp_path, stranger())
+    kept = load_file(folder / "model.safetensors")
+    save_file({name: value for name, value in kept.items() if name not in lost}, folder / "model.safetensors",
+              metadata={"format": "pt"})
+    with pytest.raises(LanguageModelError, match=rf"lacks {len(lost)} of its \d+ tensors .*: copy it again") as error:
+        load_language_model(str(folder))
+    assert sorted(lost)[0] in str(error.value)
+
+
+SMALL = dict(vocab_size=400)
+FAMILIES = {
+    "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, **SMALL),
+    "gpt_neox": GPTNeoXConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+                             **SMALL),
+    "bloom": BloomConfig(hidden_size=32, n_layer=2, n_head=2, **SMALL),
+    "falcon": FalconConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, **SMALL),
+    "phi3": Phi3Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+                       intermediate_size=48, pad_token_id=0, **SMALL),
+    "opt": OPTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=48, word_embed_proj_dim=32,
+                     **SMALL),
+    "mamba": MambaConfig(hidden_size=32, num_hidden_layers=2, **SMALL),
+    "llama": LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, **SMALL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_fits_every_family_of_models(tmp_path, family):
+    """Its linear layers are asked of the model; only those of the usual names keep the usual pattern."""
+    torch.manual_seed(0)
+    tokenizer = stranger()
+    AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, processor = joined(*load_language_model(str(tmp_path)))
+    layers, targets = set(linear_layers(model)), lora_targets(model, LORA_TARGETS)
+    assert (targets == LORA_TARGETS) == (family == "llama")
+    peft = get_peft_model(model, LoraConfig(r=2, target_modules=targets, modules_to_save=["projector"]))
+    adapted = set(peft.base_model.targeted_module_names)
+    assert adapted == layers
+    assert len(adapted) >= 6 and not any("lm_head" in name or "projector" in name for name in adapted)
+    example = processor.training_example(QUESTION, "fear", False)
+    given = {name: torch.tensor([example[name]]) for name in ("input_ids", "labels")}
+    peft(**given, eeg_features=torch.zeros(1, 16, model.config.eeg_width)).loss.backward()
+    trained = [p.grad for name, p in peft.named_parameters() if "lora_B" in name]
+    assert len(trained) == len(adapted) and sum(grad is not None and bool(grad.abs().sum() > 0) for grad in trained) > 2
 
 
 def item(answer: str) -> Item:

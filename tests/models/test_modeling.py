@@ -420,6 +420,17 @@ def test_damaged_weights_are_named(join, tmp_path, damage):
         E2LLMForConditionalGeneration.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["projector.fc1.bias", "projector.fc1.weight"])
+def test_weights_that_are_no_numbers_are_named(join, tmp_path, name, value):
+    join().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state[name].view(-1)[-1] = value
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(LanguageModelError, match=rf"is damaged \({name} holds values that are not finite\)"):
+        E2LLMForConditionalGeneration.from_pretrained(tmp_path)
+
+
 def test_weights_of_another_size_are_named(join, tmp_path):
     join().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -35,7 +35,7 @@ from e2llm.training.stage2_alignment import alignment_items
 from e2llm.training.stage3_instruction import instruction_items, replay_items
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
-TRAINING = ("predict", "describe", "select", "compare", "rank", "match")
+TRAINING = ("predict", "describe", "select", "compare", "rank", "match", "choose")
 HELD_OUT = ("zero_predict", "zero_match", "zero_choose")
 KINDS = (*TRAINING, *HELD_OUT)
 N = 350
@@ -125,7 +125,7 @@ def test_items_of_a_part_hold_only_windows_of_it(part):
     assert all(not item.windows for item in replay_items(corpus, 20, 0))
 
 
-@pytest.mark.parametrize("kind", ["select", "compare", "match", "zero_match", "zero_choose", "rank", "describe"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "predict" not in kind])
 def test_the_right_option_stands_anywhere_with_equal_chance(kind):
     items = build(5).draw(kind, 1500)
     if kind == "rank":
@@ -164,11 +164,22 @@ def test_the_question_of_a_ranking_says_nothing_about_the_order():
     assert independent([(text_of(item), item.answer) for item in items])
 
 
-def test_the_scenarios_to_choose_from_say_nothing_about_the_choice():
-    items = build(6).draw("zero_choose", 1500)
+@pytest.mark.parametrize("kind", ["choose", "zero_choose"])
+def test_the_scenarios_to_choose_from_say_nothing_about_the_choice(kind):
+    items = build(6).draw(kind, 1500)
     assert all(len(set(scenario_emotions(item))) == 3 for item in items)
     for place in range(3):
         assert independent([(scenario_emotions(item)[place], item.answer) for item in items])
+
+
+def test_half_of_the_choices_about_eeg_are_between_brief_texts():
+    def lengths(items) -> np.ndarray:
+        return np.array([len(text_of(item).split("A: ")[1].split()) / 3 for item in items])
+
+    about_eeg = lengths(build(6).draw("choose", 400))
+    in_words = lengths([item for item in text_items(SEED_VII, 4000, 0) if item.kind == "choose"])
+    limit = np.percentile(in_words, 5)  # hardly any text that is told at length is as short
+    assert 0.4 < np.mean(about_eeg < limit) < 0.6
 
 
 def words_to_select(item) -> list[str]:
@@ -229,8 +240,9 @@ def test_right_answers_of_one_segment_and_of_scenarios():
         for item in builder.draw(kind, 100):
             labels = label_of(item)
             assert len(set(labels)) == 3 and [labels["ABC".index(item.answer)]] == scenario_emotions(item)
-    for item in builder.draw("zero_choose", 100):
-        assert [scenario_emotions(item)["ABC".index(item.answer)]] == label_of(item)
+    for kind in ("choose", "zero_choose"):
+        for item in builder.draw(kind, 100):
+            assert [scenario_emotions(item)["ABC".index(item.answer)]] == label_of(item)
     for item in builder.draw("select", 100):
         assert [EMOTION_OF_WORD[words_to_select(item)["ABC".index(item.answer)]]] == label_of(item)
     for item in builder.draw("describe", 100):
@@ -426,7 +438,7 @@ def test_imagined_claims_say_nothing_about_the_label():
 
 def test_text_items_show_every_task_in_words():
     items = text_items(SEED_VII, 140, 0)
-    assert {item.kind for item in items} == {*TRAINING, "scenario", "choose"}  # "choose" has no EEG here
+    assert {item.kind for item in items} == {*TRAINING, "scenario"}
     assert not any(item.windows or "#" in text_of(item) for item in items)
     for item in items:
         if item.kind == "scenario":
@@ -466,7 +478,7 @@ def test_labels_without_valence_serve_what_needs_none_and_say_why_not_the_rest()
             assert item.answer in item.options and (kind == "predict" or len(item.options) == 2)
             whole = f"{text_of(item)} {item.thought} {item.answer}".lower()
             assert "nan" not in re.findall(r"\w+", whole) and "pleasant" not in whole
-    for kind in ("compare", "rank", "match", "zero_match"):
+    for kind in ("compare", "rank", "match", "choose", "zero_match"):
         with pytest.raises(ValueError, match=rf"'rest' cannot serve items of kind '{kind}' \(no valence.*predict, "
                                              rf"describe"):
             builder.draw(kind, 1)
@@ -615,6 +627,6 @@ def test_one_label_a_person_leaves_nothing_to_choose_from():
     """Patients against controls: no other label of the same person can be described, so such items are not served."""
     index = INDEX.assign(label=INDEX["subject"].map({"1": "sad", "2": "happy", "3": "sad"}))
     builder = OneSubjectBuilder(real_segments(index, ROWS, Z, NAMES), SEED_VII, 3)
-    assert not {"describe", "select", "match"} & set(builder.kinds()) and "zero_predict" in builder.kinds()
+    assert not {"describe", "select", "match", "choose"} & set(builder.kinds()) and "zero_predict" in builder.kinds()
     with pytest.raises(ValueError, match="No subject's windows serve items of kind 'describe'"):
         builder.draw("describe", 1)

@@ -53,10 +53,15 @@ def zero_shot() -> list[str]:
     return [scenario.text for e in EMOTIONS for scenario in zero_shot_scenarios(e)]
 
 
+def brief() -> list[scenarios.Scenario]:
+    return [texts.brief(i) for texts in map(training_scenarios, EMOTIONS) for i in range(texts.n_situations)]
+
+
 @pytest.fixture(scope="module")
 def training() -> list[scenarios.Scenario]:
-    """Three texts of every situation."""
-    return [texts[i] for texts in map(training_scenarios, EMOTIONS) for i in range(3 * texts.n_situations)]
+    """Three texts of every situation, and a brief one."""
+    every = [texts[i] for texts in map(training_scenarios, EMOTIONS) for i in range(3 * texts.n_situations)]
+    return every + brief()
 
 
 def test_the_seven_emotions():
@@ -89,7 +94,18 @@ def test_training_texts_are_whole_sentences(training):
         text = scenario.text
         assert text.isascii() and re.fullmatch(r'["A-Z].*\.("?)', text), text
         assert not re.search(r"[@~^|{}\[\]]|  |\.\.|,,| ,|\b[Aa] [aeio](?!ne|nce|uro)|\b[Aa]n [^aeiouhxX]", text), text
-        assert 4 <= len(words(text)) <= 60, text
+        assert 3 <= len(words(text)) <= 60, text
+
+
+def test_brief_texts_are_as_long_as_zero_shot_ones_and_seeded():
+    def lengths(texts: list[str]) -> np.ndarray:
+        return np.percentile([len(text.split()) for text in texts], [10, 50, 90])
+
+    told = [scenario.text for scenario in brief()]
+    assert np.abs(lengths(told) - lengths(zero_shot())).max() <= 1
+    assert told == [scenario.text for scenario in brief()]
+    texts = training_scenarios("fear")
+    assert texts.brief(5).identity == texts[5].identity and texts.brief(5) != texts.brief(5 + texts.n_situations)
 
 
 def test_zero_shot_texts_are_whole_sentences():

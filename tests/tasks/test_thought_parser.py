@@ -61,8 +61,8 @@ def test_every_thought_of_the_kit_is_read(label_set):
         assert parsed.readable, (item.thought, parsed.unread)
         starts.add(item.thought.split()[0])
     assert starts >= {"Evidence:", "Measured:", "Findings:", "No", "Nothing"}
-    assert {item.kind for item in items} >= ({"predict", "describe", "select"}
-                                             | ({"compare", "rank", "match"} if label_set.has_affect else set()))
+    about_affect = {"compare", "rank", "match", "choose"} if label_set.has_affect else set()
+    assert {item.kind for item in items} >= {"predict", "describe", "select"} | about_affect
 
 
 def test_what_the_kit_says_of_a_segment_comes_back():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from e2llm.core.chat import IGNORE, Item
+from e2llm.data.normalization import Equalizer
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
@@ -404,6 +405,19 @@ def test_only_the_named_part_is_trained():
     assert trained() == ["net.2.weight", "net.2.bias"]
     train_only(model)
     assert trained() == []
+
+
+@pytest.mark.parametrize("room", [0, 3, 20])
+def test_windows_that_were_kept_equal_those_equalized_in_every_batch(room):
+    rng = np.random.default_rng(0)
+    data, groups = rng.normal(size=(12, 4, 512)).astype(np.float32), np.array(["a", "b"] * 6)
+    gain = np.exp(rng.normal(size=(2, 4, 5))).astype(np.float32)
+    equalize, asked = Equalizer(gain, ["a", "b"], 256.0), []
+    collate = signal_collate(data, lambda signal, who: asked.append(len(signal)) or equalize(signal, who), groups,
+                             np.arange(12), np.zeros((12, 2)), kept_bytes=room * data[0].nbytes)
+    for batch in (rng.choice(12, 6) for _ in range(20)):
+        assert torch.equal(collate(list(batch))["signal_mv"], equalize(data[batch], groups[batch]))
+    assert sum(asked) == 12 if room == 20 else sum(asked) > 12
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.25])

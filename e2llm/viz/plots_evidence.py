@@ -1,0 +1,86 @@
+"""Figures about explanations: what a thought can carry, and whether the answer follows from it.
+
+As in :mod:`e2llm.viz.plots`, each function draws one figure and returns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .plots import panels, plain_axes, score_panels
+
+
+def evidence_capacity(table: pd.DataFrame, head: float) -> Figure:
+    """What can be read from what is said: a row a coding, a color and marker a kind of evidence.
+
+    Each score has its 95 % interval over people and its chance level; a line shows the head.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`e2llm.evaluation.evidence_capacity.evidence_capacity`.
+    head : float
+        Balanced accuracy of the stage-1 head on the same windows, 0 to 1.
+    """
+    measured = table[table["evidence"] == table["evidence"].iloc[0]].set_index("name")["score"]
+    title = (f"What is said can carry {100 * measured.min():.0f} to {100 * measured.max():.0f} %, "
+             f"the head reaches {100 * head:.0f} %")
+    figure = score_panels(table, title, series="evidence", xlim=(0, 100))
+    ax = figure.axes[0]
+    ax.set_title("")
+    ax.axvline(100 * head, color="black", linestyle="dashdot", linewidth=1, zorder=1)
+    ax.annotate("stage-1 head", (100 * head, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+                textcoords="offset points", ha="center", va="bottom", fontsize=9)
+    ax.set_xlabel("balanced accuracy (%)")
+    return figure
+
+
+def causes(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Interventions on claims and EEG, a row a measure, a color and marker a model; measures in nats are left out.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        Models, the one in question first, then planted ones: ``measures`` of
+        :class:`e2llm.evaluation.causal_measures.CausalTables`.
+    """
+    table = pd.concat([found.assign(model=model) for model, found in tables.items()])
+    title = f"{_followed(tables, 'directed success')} of the answers follow exchanged claims"
+    figure = score_panels(table[table["unit"] != "nats"], title, series="model", xlim=(0, 100))
+    ax = figure.axes[0]
+    ax.set_title("")
+    ax.set_xlabel("share, distance or probability (%)")
+    return figure
+
+
+def dose(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of answers that are the donor's, against the number of claims that were exchanged for the donor's.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        Models, the one in question first: ``dose`` of :class:`e2llm.evaluation.causal_measures.CausalTables`.
+    """
+    figure, ax = panels((8, 4))
+    for i, (model, found) in enumerate(tables.items()):
+        rows = found[found["unit"] == "share"]
+        at = [place + 0.06 * (i - (len(tables) - 1) / 2) for place in range(len(rows))]
+        interval = 100 * abs(rows[["low", "high"]].to_numpy().T - rows["score"].to_numpy())
+        ax.errorbar(at, 100 * rows["score"], yerr=interval, capsize=3, clip_on=False, label=model, **plain_axes(i))
+        ax.plot(at, 100 * rows["chance"], color=plain_axes(i)["color"], linestyle="dashed", linewidth=1)
+    ax.set_xticks(range(len(rows)), rows["name"].astype(str))
+    ax.set(xlabel="claims exchanged for those of a window with another answer", ylim=(0, 100),
+           ylabel="answers that are its answer (%)")
+    figure.legend(loc="outside lower center", ncols=len(tables), title="bar: 95 % interval over people; dashed: chance")
+    figure.suptitle(f"{_followed(tables, 'all')} of the answers follow when all claims are exchanged")
+    return figure
+
+
+def _followed(tables: Mapping[str, pd.DataFrame], name: str) -> str:
+    """The model in question, and its share in the row ``name``: "LLM: 93 %"."""
+    model, table = next(iter(tables.items()))
+    rows = table[(table["name"].astype(str) == name) & (table["unit"] == "share")]
+    return f"{model}: {100 * rows['score'].iloc[0]:.0f} %"

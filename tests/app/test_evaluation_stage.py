@@ -1,0 +1,63 @@
+"""The evaluation in pieces: equal answers whoever gives them, and no process that outlives the one that asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+import e2llm
+from e2llm.app import evaluation_stage, stages
+from e2llm.evaluation.tiers import tier_1, tiers_2_and_3
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+
+
+def test_two_processes_write_what_one_writes_and_what_the_tiers_give_in_one_piece(micro_run, tmp_path):
+    from micro import linked
+
+    corpus = stages.open_dataset(micro_run)
+    made = {}
+    for n_jobs in (1, 2):
+        run = linked(micro_run, tmp_path, f"jobs{n_jobs}")
+        evaluation_stage.evaluate(run, corpus, None, 4, 2, seed=1, n_jobs=n_jobs)
+        made[n_jobs] = files(run.path / "evaluation")
+    assert made[1] == made[2] and len(made[1]) >= 6
+    engine = evaluation_stage.open_engine(micro_run)
+    plain = {"tiers_2_and_3.csv": tiers_2_and_3(corpus, engine, 4, 2, 1).scores,
+             "predictions.csv": tier_1(corpus, engine, evaluation_stage.head_answers(micro_run, corpus.split.test),
+                                       stages.initial_encoder(micro_run, corpus), evaluation_stage.BASELINES,
+                                       1).predictions.table()}
+    for name, table in plain.items():
+        assert table.to_csv(index=False).encode() == made[1][name]
+
+
+def test_workers_end_with_the_process_that_asked(tmp_path):
+    script = "import pathlib, time\nfrom joblib import delayed\n" \
+             "from e2llm.app.evaluation_stage import in_processes\nfrom test_evaluation_stage import work\n" \
+             f"in_processes([delayed(work)({str(tmp_path)!r})] * 4, 2)"
+    paths = [str(Path(e2llm.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(workers) == 2 and all(map(psutil.pid_exists, workers))
+    process.kill()
+    process.wait(30)
+    end = time.monotonic() + 30
+    while any(map(psutil.pid_exists, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(psutil.pid_exists, workers))
+
+
+def work(folder: str) -> None:
+    """Say which process this is, and stay."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(120)
