@@ -38,6 +38,8 @@ class Data(_Group):
     h_freq: float = Field(45.0, gt=0, lt=NYQUIST, description="upper edge of the band-pass, Hz; below the mains")
     missing_channels: Literal["masked", "interpolated"] = Field(
         "masked", description='channels that some recordings lack are "masked" (left out) or "interpolated"')
+    quality: Literal["strict", "warn"] = Field(
+        "strict", description='recordings with a fault are left out ("strict") or used and listed ("warn")')
     n_jobs: int = Field(2, ge=1, le=1024, description="recordings processed at a time")
 
     @model_validator(mode="after")

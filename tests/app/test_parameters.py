@@ -21,6 +21,7 @@ from e2llm.app.cli import command_parser, main
 from e2llm.app.parameters import FIELDS, Parameters, checked
 from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, validate
 from e2llm.data import emotion_effects, protocols, sources
+from e2llm.data.checks import QUALITY
 from e2llm.data.preprocess_params import MISSING, PreprocessParams
 from e2llm.training import pretraining
 
@@ -72,6 +73,7 @@ def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
         ("source", sources.SOURCES),
         ("twin_preset", ["", *emotion_effects.PRESETS]),
         ("missing_channels", MISSING),
+        ("quality", QUALITY),
         ("protocol", protocols.PROTOCOLS),
         ("normalization", protocols.NORMALIZATIONS),
         ("reconstructor", pretraining.RECONSTRUCTORS),
