@@ -464,6 +464,7 @@ def test_tasks_about_several_windows_and_files_work(model, edf, minute, tmp_path
     second = write_edf(tmp_path / "later.edf", minute[:, :8000])
     recording = model.read(edf, second)
     assert len(recording) == N_WINDOWS + 10
+    assert any("later.edf" in note and "windows are those of new.edf" in note for note in recording.notes)
     assert recording.corpus.windows.index["file"].unique().tolist() == ["new.edf", "later.edf"]
     assert recording.ask([3, 20], "compare").windows == ("new.edf, window 3 from 12 s, subject statistics",
                                                          "later.edf, window 5 from 20 s, subject statistics")

@@ -20,6 +20,7 @@ from e2llm.app import initialization_study, stages
 from e2llm.app.initialization_study import Plan, begin, read_answers, study, weights_of
 from e2llm.app.pretraining_stage import load_model
 from e2llm.app.runs import Run
+from e2llm.core.files import checksum, read_json, write_json
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.evaluation.studies import initialization
 from e2llm.evaluation.studies.initialization import (
@@ -143,6 +144,9 @@ def test_signals_of_held_out_people_do_not_reach_the_pretraining(base, studied, 
     data = np.load(path)
     data[np.concatenate([corpus.split.test, corpus.split.val])] = 1e3
     np.save(path, data)
+    record = read_json(other.path / "windows" / "stage.json")
+    record["files"]["signal/data.npy"]["sha256"] = checksum(path)  # or the stage would count as damaged
+    write_json(other.path / "windows" / "stage.json", record)
     run = begin(other, PRETRAINED, {**PROTOCOL, "fold": 0}, PLAN)
     first = Run.open(f"base-init-{PRETRAINED}-fold0")
     assert [(each.path / "pretraining" / "encoder.safetensors").read_bytes() for each in (run, first)].count(

@@ -19,6 +19,7 @@ from e2llm.app import model_size_study, parameters, reasoning_stage, stages
 from e2llm.app.model_size_study import BASE, gather, measure, share_stages, study, train_size
 from e2llm.app.runs import Run, StageMissing
 from e2llm.core.claims import Claim, salient_claims
+from e2llm.core.files import checksum, read_json, write_json
 from e2llm.evaluation import faithfulness, tiers
 from e2llm.evaluation.metrics import balanced_accuracy
 from e2llm.evaluation.person_bootstrap import drawn, scores
@@ -321,6 +322,9 @@ def test_seeds_of_other_windows_are_not_compared(base, sizes, measured):
     answers["window"] = answers["window"].to_numpy()[::-1]
     answers.to_csv(other.path / "scaling" / "answers.csv", index=False)
     assert (other.path / "scaling" / "answers.csv").stat().st_size == size
+    record = read_json(other.path / "scaling" / "stage.json")
+    record["files"]["answers.csv"]["sha256"] = checksum(other.path / "scaling" / "answers.csv")  # no damage: other seeds
+    write_json(other.path / "scaling" / "stage.json", record)
     with pytest.raises(ValueError, match="seeds of scratch-small were not tested on the same windows"):
         gather({"scratch-small": {0: base, 1: other}})
 

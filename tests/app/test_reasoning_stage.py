@@ -371,8 +371,8 @@ def test_the_command_line_refuses_an_unknown_lesson_before_anything_is_made(less
 
 def test_the_command_line_hands_lessons_on(lessons, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(pipeline, "run_pipeline", lambda profile, overrides, name, notebooks: asked.append(notebooks)
-                        or Run.open("tiny"))
+    monkeypatch.setattr(pipeline, "run_pipeline",
+                        lambda profile, overrides, name, notebooks, **_: asked.append(notebooks) or Run.open("tiny"))
     assert main(["run", "--lesson", "07"]) == 0 and main(["run"]) == 0
     assert [[path.name[:2] for path in found] for found in asked] == [["01", "02", "05", "07"], ["01", "02", "05"]]
     assert "report.html" in capsys.readouterr().out
