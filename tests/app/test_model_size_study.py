@@ -323,7 +323,7 @@ def test_seeds_of_other_windows_are_not_compared(base, sizes, measured):
     answers.to_csv(other.path / "scaling" / "answers.csv", index=False)
     assert (other.path / "scaling" / "answers.csv").stat().st_size == size
     record = read_json(other.path / "scaling" / "stage.json")
-    record["files"]["answers.csv"]["sha256"] = checksum(other.path / "scaling" / "answers.csv")  # no damage: other seeds
+    record["files"]["answers.csv"]["sha256"] = checksum(other.path / "scaling" / "answers.csv")
     write_json(other.path / "scaling" / "stage.json", record)
     with pytest.raises(ValueError, match="seeds of scratch-small were not tested on the same windows"):
         gather({"scratch-small": {0: base, 1: other}})
