@@ -346,12 +346,23 @@ def _imports(notebook: Path) -> str:
     return "\n".join([*found, *([STAGES_LOAD] if "import e2llm" in found else [])])
 
 
+_LONGEST_FOLDER = 50  # letters; with the name of a kernel's socket some 100, and a system allows 103 or 107
+
+
+def _transport() -> str:
+    """Socket files carry the messages of kernels where a system has them: two kernels may draw one port."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return "ipc" if os.name == "posix" and len(jupyter_runtime_dir()) <= _LONGEST_FOLDER else "tcp"
+
+
 def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
     """A kernel in the folder of a notebook; one that is started ahead of its turn loads what the notebook imports."""
     from jupyter_client import KernelManager
 
     name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"]
-    kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient")
+    kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient",
+                           transport=_transport())
     loaded = [f"--IPKernelApp.exec_lines=exec({_imports(notebook)!r}, {{}})"] if ahead else []
     # The log is the kernel's own; output of cells comes as messages.
     kernel.start_kernel(cwd=str(notebook.parent),

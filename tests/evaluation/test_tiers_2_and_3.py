@@ -193,7 +193,7 @@ def test_controls_that_guess_contain_chance_over_item_seeds(corpus, monkeypatch)
     for seed in range(10):
         answers_of(monkeypatch, share=0.9, seed=seed)
         controls = controls_at_chance(tiers_2_and_3(corpus, ENGINE, 60, 5, seed).scores, subjects=PEOPLE)
-        assert len(controls) == 16
+        assert len(controls) == 18
         wrong += not controls["at_chance"].all()
     assert wrong <= 2  # one in twenty evaluations may
 

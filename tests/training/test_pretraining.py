@@ -14,6 +14,7 @@ import torch
 from e2llm.app import stages
 from e2llm.app.pretraining_stage import pretrain
 from e2llm.app.runs import Run
+from e2llm.core.files import checksum, read_json, write_json
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
 from e2llm.models.eegpt_weights import RELEASED_CHANNELS, load_released_weights, read_checkpoint
@@ -248,6 +249,9 @@ def test_windows_of_test_people_play_no_part(run, twin, windows, monkeypatch):
     data = np.load(path)
     data[corpus.split.test] = 1e3
     np.save(path, data)
+    record = read_json(other.path / "windows" / "stage.json")
+    record["files"]["signal/data.npy"]["sha256"] = checksum(path)  # or the stage would count as damaged
+    write_json(other.path / "windows" / "stage.json", record)
     again = pretrain(other, stages.open_dataset(other, PROTOCOL), PROTOCOL, "tiny1", FIT, SMALL)
     assert (again.path / "encoder.safetensors").read_bytes() == weights
 
