@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import zip_longest
@@ -349,11 +350,15 @@ def _imports(notebook: Path) -> str:
 _LONGEST_FOLDER = 50  # letters; with the name of a kernel's socket some 100, and a system allows 103 or 107
 
 
-def _transport() -> str:
+def _connection() -> dict[str, str]:
     """Socket files carry the messages of kernels where a system has them: two kernels may draw one port."""
     from jupyter_core.paths import jupyter_runtime_dir
 
-    return "ipc" if os.name == "posix" and len(jupyter_runtime_dir()) <= _LONGEST_FOLDER else "tcp"
+    folder = Path(jupyter_runtime_dir())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Named here: sockets are named after this file, and would else be those of every kernel.
+    place = {"connection_file": str(folder / f"kernel-{uuid.uuid4()}.json")}
+    return {**place, "transport": "ipc"} if os.name == "posix" and len(str(folder)) <= _LONGEST_FOLDER else place
 
 
 def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
@@ -362,7 +367,7 @@ def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
 
     name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"]
     kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient",
-                           transport=_transport())
+                           **_connection())
     loaded = [f"--IPKernelApp.exec_lines=exec({_imports(notebook)!r}, {{}})"] if ahead else []
     # The log is the kernel's own; output of cells comes as messages.
     kernel.start_kernel(cwd=str(notebook.parent),
