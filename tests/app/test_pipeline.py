@@ -291,7 +291,9 @@ def test_a_stopped_pipeline_leaves_no_kernel(project, stop):
     sign = project / "works"
     write_notebook(project / "notebooks" / "01_preprocessing.ipynb", FIRST,
                    f"open({str(sign)!r}, 'w').close()\nimport time; time.sleep(120)")
-    process = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], stderr=subprocess.PIPE, text=True)
+    # A shell lets its background jobs ignore SIGINT, and their children would inherit that.
+    process = subprocess.Popen([sys.executable, "-m", "e2llm", "run"], stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     end = time.monotonic() + 60
     while not sign.exists() and time.monotonic() < end:
         time.sleep(0.1)
