@@ -10,6 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from sphinx import addnodes
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -23,6 +25,7 @@ A folder of the package imports only from the folders that stand above it here.
 ROOMS = {"core": "the words of the domain", "data": "recordings to a dataset", "models": "tensors in, tensors out",
          "tasks": "questions and thoughts as text", "training": "arrays in, weights out",
          "evaluation": "predictions in, tables out", "viz": "figures and widgets", "app": "runs, command line, sharing"}
+PAGES: list[tuple[str, list[tuple[str, str]]]] = []  # caption; title and name of each page
 
 project = "e2llm"
 author = "the contributors of e2llm"
@@ -91,9 +94,18 @@ def _link_lessons(app, page: str, source: list[str]) -> None:
     source[0] = source[0].replace("](../notebooks/", "](lessons/").replace("](../docs/", "](../")
 
 
+def _list_pages(app, page: str, template: str, context: dict, doctree) -> None:
+    """Groups of pages for the sidebar, read once: Sphinx would walk through the whole API again for every page."""
+    if not PAGES:
+        PAGES.extend((tree["caption"], [(title, name) for title, name in tree["entries"]])
+                     for tree in app.env.get_doctree("index").findall(addnodes.toctree))
+    context["pages"] = PAGES
+
+
 def setup(app) -> None:
     """Called by Sphinx before it reads the pages."""
     _copy_lessons()
     _list_modules()
     app.connect("autodoc-skip-member", _skip_inherited)
     app.connect("source-read", _link_lessons)
+    app.connect("html-page-context", _list_pages)
