@@ -183,13 +183,17 @@ def test_the_smoke_run_changes_nothing_but_sizes(smoke_run):
 
 
 @pytest.fixture(scope="session")
-def finished_run():
-    """The default profile, really run by the command line of the README."""
-    command = [sys.executable, "-m", "e2llm", "run", "--profile", "tiny"]
-    before = _state_of_the_project()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(MPLBACKEND="Agg"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert _state_of_the_project() == before, "the default run changed files of the project"
+def finished_run(made_once) -> Path:
+    """The default profile, really run by the command line of the README; once for all workers."""
+
+    def make(_folder: Path) -> None:
+        command = [sys.executable, "-m", "e2llm", "run", "--profile", "tiny"]
+        before = _state_of_the_project()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment(MPLBACKEND="Agg"))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert _state_of_the_project() == before, "the default run changed files of the project"
+
+    made_once("default", make)
     return ROOT / "runs" / "tiny"
 
 
@@ -209,13 +213,31 @@ def test_the_default_run_gives_what_the_readme_shows(finished_run):
     assert (finished_run / "report.html").is_file()
 
 
-@pytest.mark.full
-@every_lesson
-def test_nbval_reproduces_the_committed_outputs(path, finished_run):
+def _compare_with_committed_outputs(path: Path) -> None:
     options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200", "-q", "-n", "0"]
     # Cells are run in their order: pytest-randomly would shuffle them, xdist would spread them.
     options += ["-p", "no:randomly", "-p", "no:cacheprovider", "-o", "addopts="]
     command = [sys.executable, "-m", "pytest", *options, str(path)]
-    environment = _environment(MPLBACKEND="module://matplotlib_inline.backend_inline")
+    # One thread: two lessons at a time have one core each.
+    environment = _environment(MPLBACKEND="module://matplotlib_inline.backend_inline", OMP_NUM_THREADS="1")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+# A class is what one worker takes. Lessons 07 to 09 make stages in one run, so they take turns.
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("finished_run")
+class TestLessonsThatMakeStages:
+    @pytest.mark.parametrize("path", NOTEBOOKS[7:], ids=lambda path: path.stem)
+    def test_nbval_reproduces_the_committed_outputs(self, path):
+        _compare_with_committed_outputs(path)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("finished_run")
+class TestOtherLessons:
+    @pytest.mark.parametrize("path", NOTEBOOKS[:7], ids=lambda path: path.stem)
+    def test_nbval_reproduces_the_committed_outputs(self, path):
+        _compare_with_committed_outputs(path)
