@@ -30,7 +30,7 @@ from ..data.dataset import Corpus
 from ..data.new_subject import STATISTICS_NOTES, NewSubject, PopulationStatistics, read_windows
 from ..data.preprocess_params import PreprocessParams
 from ..evaluation.faithfulness import flags
-from ..models.eegpt import N_PATCHES
+from ..models.eegpt import PATCH
 from ..models.inference import InferenceEngine, closed_set, probabilities, score_options
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
@@ -438,7 +438,7 @@ class ExportedModel:
                                       statistics)
         corpus = NewSubject.of(windows, self.label_set, self.population, statistics)
         # features are computed for the windows of a question
-        features = np.empty((0, N_PATCHES, self.model.config.eeg_width), dtype=np.float32)
+        features = np.empty((0, windows.data.shape[-1] // PATCH, self.model.config.eeg_width), dtype=np.float32)
         engine = InferenceEngine(self.model, self.processor, features, {})
         return NewRecording(engine, corpus, encoder=self.model.encoder, notes=(STATISTICS_NOTES[statistics], *notes))
 

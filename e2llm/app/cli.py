@@ -60,10 +60,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from ..data.checkup import check_folder
+    from ..data.preprocess_params import PreprocessParams
     from ..data.sources import parse_options
 
     options = parse_options(arguments.source or "", " ".join(arguments.option))
-    checkup = check_folder(arguments.folder, arguments.source or "", n_jobs=arguments.jobs, **options)
+    checkup = check_folder(arguments.folder, arguments.source or "", PreprocessParams(window_s=arguments.window_s),
+                           n_jobs=arguments.jobs, **options)
     print(checkup)
     if arguments.html:
         from ..viz.checkup_page import write_page
@@ -179,6 +181,7 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--source", help="kind of source (by what the folder holds)")
     command.add_argument("-o", "--option", action="append", default=[], metavar="KEY=VALUE",
                          help="of the source, as in source_options; repeatable")
+    command.add_argument("--window-s", type=float, default=4.0, help="length of a window, seconds (4)")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a picture")
     command.add_argument("--jobs", type=int, default=2, help="recordings read at a time (2)")
     command.set_defaults(action=_check)

@@ -22,16 +22,19 @@ from ..core.tables import read_predictions, read_table
 from ..data.audit import NOTHING_FOUND, Finding, audit, reached_by_shortcuts, stamp
 from ..data.dataset import Corpus
 from ..data.normalization import ALIGNMENTS
+from ..data.simulation import WINDOW_S
 from ..data.splits import accepted_rules
 from ..evaluation import control_models
 from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, oracle
 from ..evaluation.controls import EEGInput, Role
-from ..evaluation.metrics import calibration
+from ..evaluation.metrics import calibration, crossed
 from ..evaluation.shortcuts import PROBES, neighbor_worth, probe, session_worth
 from ..evaluation.tiers import (
     BASELINES,
     BEST_PROBE,
     RAW_BASELINE,
+    TIER_2,
+    TIER_3,
     Answers,
     Examination,
     Tier1,
@@ -44,7 +47,7 @@ from ..evaluation.tiers import (
     tier_1,
 )
 from ..models.inference import InferenceEngine
-from ..tasks.items import read_items
+from ..tasks.items import OneSubjectBuilder, read_items
 from ..training.trainer import FitParams
 from .runs import Run
 from .stages import (
@@ -194,7 +197,7 @@ def _examine(run: Run, corpus: Corpus) -> list[Finding]:
     items = [item for stage in ("projector", "adapter") for item in read_items(run.path / stage / "items.jsonl")]
     return audit(corpus.split, corpus.windows.index, accept=accepted_rules(settings["protocol"],
                                                                            settings.get("accept_leaks", False)),
-                 power=np.asarray(corpus.windows.power), items=items,
+                 window_s=corpus.windows.window_s, power=np.asarray(corpus.windows.power), items=items,
                  neighbor_worth=neighbor_worth(corpus.windows.index, corpus.split),
                  session_worth=session_worth(corpus.windows.index, corpus.split))
 
@@ -239,8 +242,8 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         stage.begin()
         findings = _examine(run, corpus)
         test, answers = corpus.split.test, None
-        if truth is not None:
-            answers = oracle(truth, *(corpus.windows.index[key].iloc[test] for key in ("subject", "clip", "window")))
+        if truth is not None and corpus.windows.window_s <= WINDOW_S:  # longer ones are of several emotional states
+            answers = oracle(truth, corpus.windows.index.iloc[test], corpus.windows.window_s)
         first, others = _three_tiers(run, corpus, recipes, answers, n_items, item_seeds, seed,
                                      n_jobs or (1 if torch.cuda.is_available() else 2))
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
@@ -257,7 +260,12 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
         found = {"parse_rate": first.answers.parse_rate, "samples": samples(first, others.examples),
                  "calibration": calibration(first.predictions.probabilities, corpus.labels[test])}
-        stage.finish(found, audit=[str(finding) for finding in findings] or [NOTHING_FOUND], stamp=stamp(findings))
+        asked, more = set(others.scores["name"]), {}
+        if lacking := [kind for kind in (*TIER_2, *TIER_3) if kind not in asked]:
+            reasons = OneSubjectBuilder.of_test(corpus, seed).left_out()
+            more["left_out"] = {kind: reasons[kind] for kind in lacking}
+        stage.finish(found, audit=[str(finding) for finding in findings] or [NOTHING_FOUND], stamp=stamp(findings),
+                     **more)
     return publish(run, corpus)
 
 
@@ -280,6 +288,10 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
                  ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in calibrated.items()),
              "train windows": len(split.train), "val windows": len(split.val),
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.subjects[split.test]))}
+    if left_out := record["facts"].get("left_out"):
+        facts["tasks left out"] = "; ".join(f"{kind}: {reason}" for kind, reason in left_out.items())
+    if not crossed(corpus.subjects, corpus.windows.index["clip"].to_numpy()):
+        facts["clips"] = "no two people share a clip, so no score has an interval over people and clips"
     run.write_predictions(read_predictions(folder / "predictions.csv"))
     run.write_metrics({"facts": facts, **{key: record["metrics"][key]
                                           for key in ("parse_rate", "calibration", "samples")},

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
 CLIP_FOLDS = 4  # of the protocols that hold out clips
+PATCH_S = 0.25  # seconds of a time patch, of which every encoder gives tokens
 
 
 class _Group(BaseModel):
@@ -36,6 +37,8 @@ class Data(_Group):
     subjects: int | None = Field(None, ge=1, description="use only the first so many subjects")
     l_freq: float = Field(0.5, gt=0, lt=NYQUIST, description="lower edge of the band-pass, Hz")
     h_freq: float = Field(45.0, gt=0, lt=NYQUIST, description="upper edge of the band-pass, Hz; below the mains")
+    window_s: float = Field(
+        4.0, ge=1, le=60, description="length of a window, seconds, in steps of 0.25; EEGPT was pretrained on 4")
     missing_channels: Literal["masked", "interpolated"] = Field(
         "masked", description='channels that some recordings lack are "masked" (left out) or "interpolated"')
     quality: Literal["strict", "warn"] = Field(
@@ -46,6 +49,14 @@ class Data(_Group):
     def _band(self) -> Data:
         if self.l_freq >= self.h_freq:
             raise ValueError(f"l_freq = {self.l_freq:g} must be below h_freq = {self.h_freq:g}, both in Hz.")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> Data:
+        if self.window_s % PATCH_S:
+            near = self.window_s // PATCH_S * PATCH_S
+            raise ValueError(f"window_s = {self.window_s:g} is no whole number of time patches of {PATCH_S:g} s, of "
+                             f"which encoders give tokens: {near:g} or {near + PATCH_S:g} would do.")
         return self
 
 
@@ -118,8 +129,8 @@ class LanguageModel(_Group):
 class Alignment(_Group):
     """Alignment, stage 2 (lesson 03)."""
 
-    eeg_tokens: Literal[1, 2, 4, 8, 16] = Field(
-        2, description="state tokens that a segment takes in a prompt; divides 16")
+    eeg_tokens: int = Field(
+        2, ge=1, le=240, description="state tokens that a segment takes in a prompt; divides 4 * window_s")
     evidence_slots: int = Field(
         10, ge=0, le=1000, description="features of a segment that enter the prompt as words, three tokens each")
     alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
@@ -192,6 +203,14 @@ class FurtherLessons(_Group):
 
 class Parameters(Data, Split, Encoder, LanguageModel, Alignment, Instruction, Training, Evaluation, FurtherLessons):
     """All parameters of the pipeline, made by :func:`checked`; a parameter that is not given has its default."""
+
+    @model_validator(mode="after")
+    def _tokens_of_patches(self) -> Parameters:
+        if (patches := round(self.window_s / PATCH_S)) % self.eeg_tokens:
+            *some, last = (str(n) for n in range(1, patches + 1) if patches % n == 0)
+            raise ValueError(f"eeg_tokens = {self.eeg_tokens} must divide the {patches} time patches of a window of "
+                             f"{self.window_s:g} s: {', '.join(some)} or {last} would do.")
+        return self
 
 
 FIELDS = Parameters.model_fields

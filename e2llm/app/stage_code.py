@@ -36,7 +36,7 @@ class Code(NamedTuple):
 
 
 STAGES: dict[str, Code] = {
-    "windows": Code(2, (*_SIGNAL, "core.channel_names", "core.labels", "data.checks", "data.cleaning",
+    "windows": Code(3, (*_SIGNAL, "core.channel_names", "core.labels", "data.checks", "data.cleaning",
                         "data.filtering", "data.preprocess_params", "data.preprocessing", "data.sources",
                         "data.sources.base", "data.sources.bids", "data.sources.emoeeg_mc", "data.sources.faced",
                         "data.sources.folder", "data.sources.seed_vii", "data.sources.tables")),

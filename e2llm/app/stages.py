@@ -23,9 +23,9 @@ from ..data.preprocessing import Windows, write_windows
 from ..data.sources import open_source
 from ..models.catalogue import CATALOGUE, Bundled, card
 from ..models.eegpt import EEGPT
-from ..models.encoders import config_from, config_values, encoder_config, initialization_key, make_encoder
+from ..models.encoders import check_length, config_from, config_values, encoder_config, initialization_key, make_encoder
 from ..models.projector import EvidenceProbe
-from ..tasks.items import read_items, write_items
+from ..tasks.items import ItemBuilder, read_items, write_items
 from ..training.augmentation import TARGETS_Z, AugmentedWindows
 from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
@@ -168,6 +168,11 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
     augmented_windows : int
         Augmented windows that join the ``params.batch_size`` windows of a batch, for the losses on evidence; see
         :mod:`e2llm.training.augmentation`.
+
+    Raises
+    ------
+    ValueError
+        If the encoder does not take windows of this length.
     """
     if size_changes is None:
         size_changes = {"patch_dropout": DEFAULTS.patch_dropout, "channel_dropout": DEFAULTS.channel_dropout}
@@ -175,6 +180,7 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
     head = head or HeadParams(supcon=DEFAULTS.supcon_weight, spectral=DEFAULTS.spectral_weight,
                               change=DEFAULTS.change_weight)
     config = encoder_config(size, **size_changes)
+    check_length(config, corpus.windows.window_s)
     wanted = {"protocol": split_settings, "encoder": config_values(config), "weights": weights, "fit": asdict(params),
               "head": asdict(head), "augmented_windows": augmented_windows}
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
@@ -326,6 +332,11 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
         Standard deviation of the noise on the encoder's tokens, in units of theirs.
     params : FitParams, optional
         Schedule.
+
+    Raises
+    ------
+    ValueError
+        If the state tokens do not divide the time patches of a window.
     """
     from ..training.stage2_alignment import alignment_items, train_projector
 
@@ -336,6 +347,9 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     stage = run.stage("projector", settings, needs=("encoder", "language_model"))
     if stage.done:
         return stage
+    if (patches := load_tokens(run)[0].shape[1]) % eeg_tokens:
+        raise ValueError(f"eeg_tokens = {eeg_tokens} must divide the {patches} time patches of a window of "
+                         f"{corpus.windows.window_s:g} s: take another number.")
     stage.begin()
     items = alignment_items(corpus, "train", n_items, params.seed)
     write_items(items, stage.path / "items.jsonl")
@@ -415,6 +429,10 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     stage.begin()
     items = instruction_items(corpus, "train", per_kind, params.seed) + replay_items(corpus, replay, params.seed)
     write_items(items, stage.path / "items.jsonl")
+    left_out = {}
+    if lacking := {kind for kind, n in per_kind.items() if n} - {item.kind for item in items}:
+        reasons = ItemBuilder.of_part(corpus, "train", params.seed).left_out()
+        left_out = {"left_out": {kind: reasons[kind] for kind in sorted(lacking & reasons.keys())}}
     model, processor = open_aligned(run)
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 3") as progress:
@@ -424,7 +442,8 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1]),
                   "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)},
-                 adapted=sorted({name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}))
+                 adapted=sorted({name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}),
+                 **left_out)
     return stage
 
 

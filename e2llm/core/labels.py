@@ -7,6 +7,7 @@ tasks that need them say so when a source has none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,8 +38,11 @@ class LabelSet:
     noun: str = "emotion"
 
     def __post_init__(self) -> None:
-        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
-            raise ValueError(f"Label set '{self.name}' needs two or more distinct labels, got {self.labels}.")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"Label set '{self.name}' names a label twice ({', '.join(self.labels)}): name each once.")
+        if len(self.labels) < 2:
+            raise ValueError(f"Label set '{self.name}' has {'only the label ' if self.labels else 'no label'}"
+                             f"{', '.join(map(repr, self.labels))}: there must be two or more to tell apart.")
         check_labels(self.labels)
         for axis in ("valence", "arousal"):
             known = getattr(self, axis)
@@ -112,6 +116,24 @@ FACED = LabelSet(
     name="faced",
     labels=("anger", "disgust", "fear", "sadness", "neutral", "amusement", "inspiration", "joy", "tenderness"),
 )
+
+
+def emotions_spelled_otherwise(labels: Iterable[str]) -> dict[str, str]:
+    """Labels that seem to be an emotion of SEED-VII, for which there are scenarios in words, in another spelling.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        Such as "angry", "Happiness" or "fearful".
+
+    Returns
+    -------
+    dict of str to str
+        Label to emotion: "angry" to "anger".
+    """
+    stems = {emotion[: max(3, math.ceil(0.6 * len(emotion)))]: emotion for emotion in SEED_VII.labels}
+    return {label: emotion for label in labels for stem, emotion in stems.items()
+            if label not in SEED_VII.labels and label.isalpha() and label.casefold().startswith(stem)}
 
 
 def plain_labels(name: str, labels: list[str], noun: str = "state") -> LabelSet:

@@ -8,6 +8,7 @@ means. Thresholds are wide: they are to find faults of a file, not noisy people.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,11 @@ class SignalWatch:
             self._look(where[1].indices(self.shape[1])[0], samples)
         return samples
 
+    def around(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Up to n samples on either side of the signal, if it is a stretch of a recording; they are not looked at."""
+        none = np.empty((self.shape[0], 0), dtype=np.float32)
+        return self.signal.around(n) if hasattr(self.signal, "around") else (none, none)
+
     def _look(self, first: int, samples: np.ndarray) -> None:
         """Cut what is new into windows; a window that is not complete waits for the next call."""
         new, origin = samples[:, max(self._seen - first, 0) :], self._seen
@@ -100,7 +106,7 @@ class SignalWatch:
         if ((window[:, 1::4] == window[:, :-1:4]).mean(axis=1) > self._suspect).any():
             same = window[:, 1:] == window[:, :-1]
             still = same.mean(axis=1)
-            dead_s = _longest(same.all(axis=0)) / self.sfreq
+            dead_s = int(runs(same.all(axis=0))[1].max(initial=0)) / self.sfreq
             flat = float((still >= STILL).mean())
             clipped = sum(_is_clipped(window[channel, 1:], same[channel])
                           for channel in np.flatnonzero((still > CLIPPED) & (still < STILL))) / len(window)
@@ -114,10 +120,16 @@ def _is_clipped(x: np.ndarray, same: np.ndarray) -> bool:
     return bool(np.count_nonzero(((x == x.max()) | (x == x.min())) & same) > CLIPPED * len(x))
 
 
-def _longest(flags: np.ndarray) -> int:
-    """Length of the longest run of true values."""
+def runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and lengths of the runs of true values.
+
+    Parameters
+    ----------
+    flags : ndarray of bool, shape (n,)
+        Values in order.
+    """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    return edges[::2], edges[1::2] - edges[::2]
 
 
 @lru_cache(maxsize=16)
@@ -214,8 +226,10 @@ def judge_before(trial: Trial, window_s: float, lowest_hz: float) -> list[Flaw]:
         found.append(Flaw("refuse", "rate", f"{where} was sampled at {rate:g} Hz, but the frequencies of the windows "
                           f"need {lowest_hz:g} Hz or more", "use other recordings, or lower h_freq"))
     if seconds < window_s:
+        shorter = math.floor(2 * seconds) / 2  # what every number of state tokens up to two divides
+        remedy = f"drop the clip, or cut shorter windows (-p window_s={shorter:g})" if shorter >= 1 else "drop the clip"
         found.append(Flaw("drop", "too short", f"{where}: {seconds:.1f} s of signal is shorter than one window of "
-                          f"{window_s:g} s", "drop the clip or shorten window_s"))
+                          f"{window_s:g} s", remedy))
     return found
 
 
@@ -432,7 +446,7 @@ def as_flaw(rule: str, message: str) -> Flaw:
 
 
 def write_quality(folder: Path, names: Sequence[str], noted: Mapping[str, RecordingFacts],
-                  skipped: Mapping[str, str]) -> None:
+                  skipped: Mapping[str, str], remarks: Iterable[tuple[str, Flaw]] = ()) -> None:
     """Write ``quality.csv``, one row a finding, and ``recordings.csv``, one row a recording.
 
     Parameters
@@ -445,16 +459,18 @@ def write_quality(folder: Path, names: Sequence[str], noted: Mapping[str, Record
         Of those whose signal was read.
     skipped : mapping of str to str
         Recordings that are left out, with the reason.
+    remarks : iterable of (str, Flaw)
+        About the tables of the source (:meth:`e2llm.data.sources.base.Source.remarks`).
     """
-    findings, recordings = quality_tables(names, noted, skipped)
+    findings, recordings = quality_tables(names, noted, skipped, remarks)
     findings.to_csv(folder / "quality.csv", index=False, lineterminator="\n")
     recordings.to_csv(folder / "recordings.csv", index=False, lineterminator="\n")
 
 
-def quality_tables(names: Sequence[str], noted: Mapping[str, RecordingFacts],
-                   skipped: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def quality_tables(names: Sequence[str], noted: Mapping[str, RecordingFacts], skipped: Mapping[str, str],
+                   remarks: Iterable[tuple[str, Flaw]] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Findings and facts of recordings as tables; parameters as in :func:`write_quality`."""
-    findings, recordings = [], []
+    findings, recordings = [{"recording": name, "subject": "", **vars(flaw)} for name, flaw in remarks], []
     for name in names:
         facts = noted.get(name, RecordingFacts())
         flaws = [Flaw(**flaw) for flaw in facts.flaws]

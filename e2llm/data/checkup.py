@@ -24,10 +24,10 @@ from .gate import admitted_trials, compare
 from .preprocess_params import PreprocessParams
 from .sources import open_source
 from .sources.base import Flaw, Recording, RecordingError, Source, SourceError
-from .sources.folder import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, LabelledFolder
+from .sources.folder import LabelledFolder
 from .sources.seed_checks import describe, seed_flaws
 from .sources.seed_vii import SeedVII
-from .sources.tables import read_table, saved_as
+from .sources.tables import saved_as
 
 # What lies in the folder of a kind of source, the more special first.
 _MARKS = (("labels.csv", "folder"), ("EEG_preprocessed", "seed-vii"), ("EEG_raw", "seed-vii-raw"),
@@ -175,6 +175,7 @@ def _examine(source: Source, params: PreprocessParams,
 
 def _about_source(source: Source) -> Iterator[tuple[str, Flaw]]:
     """Findings about the files of a source, beside those about signals."""
+    yield from source.remarks()
     if isinstance(source, SeedVII):
         yield from seed_flaws(source)
     if isinstance(source, LabelledFolder):
@@ -191,11 +192,7 @@ def _about_source(source: Source) -> Iterator[tuple[str, Flaw]]:
 
 
 def _about_table(source: LabelledFolder) -> Iterator[tuple[str, Flaw]]:
-    name, known = source.table_path.name, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    if unknown := [column for column in read_table(source.table_path, known) if column and column not in known]:
-        yield name, Flaw("warn", "columns", f"the columns {', '.join(unknown)} are not read", f"known are "
-                         f"{', '.join(known)}")
-    listed = {recording.name for recording in source.recordings}
+    name, listed = source.table_path.name, {recording.name for recording in source.recordings}
     there = [file for file, path in visible_files(source.root) if path.suffix.lower() in _SIGNALS]
     inside = tuple(f"{one}/" for one in listed)  # of a recording that is a folder
     if left := [file for file in there if file not in listed and not file.startswith(inside)]:
@@ -231,4 +228,6 @@ def _well(source: Source, recordings: pd.DataFrame) -> list[str]:
         lines += describe(source)
     if isinstance(source, LabelledFolder):
         lines.append(f"{source.table_path.name} is read as {saved_as(source.table_path)}")
+    if not getattr(source, "names_clips", True):
+        lines.append("no column says what was shown (clip): every trial is a clip of its own")
     return lines

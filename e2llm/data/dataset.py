@@ -85,7 +85,7 @@ class Corpus:
         ValueError, LeakError
             If the split does not fit these windows; see :func:`e2llm.data.splits.make_split`.
         """
-        split = make_split(windows.index, **split_settings)
+        split = make_split(windows.index, window_s=windows.window_s, **split_settings)
         norm_groups, power = split.norm_groups(windows.index), np.asarray(windows.power)
         values, names = evidence(power, np.asarray(windows.shape), windows.ch_names)
         groups = group_entropy(power, scalp_groups(windows.ch_names))

@@ -13,6 +13,7 @@ import mne
 import numpy as np
 from scipy import fft
 
+from .checks import DEAD_S, runs
 from .preprocess_params import PreprocessParams
 
 _BLOCK = 6.0  # lengths of the filter's kernel that are transformed at a time
@@ -26,13 +27,15 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
 
     A stretch with its neighbourhood is transformed once, its coefficients are multiplied by those of the kernel, and
     the transform back has as many samples as the new rate asks for. That interpolates the filtered signal exactly, for
-    nothing is left of it at half of either rate. The ends are continued as MNE does it, by a reflection about the last
-    sample.
+    nothing is left of it at half of either rate. A stretch of a recording is filtered with what lies around it, for
+    the kernel is longer than a short trial. The ends of the recording are continued as MNE does it, by a reflection
+    about the last sample.
 
     Parameters
     ----------
     signal : array, shape (n_channels, n_samples)
-        Microvolts; sliced along time, so it may be read from a file.
+        Microvolts; sliced along time, so it may be read from a file. If it is a stretch of a recording, it is filtered
+        with what lies around it (:meth:`e2llm.data.sources.base.Stretch.around`).
     sfreq : float
         Its rate in Hz. The ratio of the rates is taken to a millionth.
     params : PreprocessParams
@@ -55,14 +58,19 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
     step = down * ceil((_BLOCK * length - 2 * margin) / down)
     resampled = np.zeros((n_channels + n_empty, round(n_samples * ratio)), dtype=np.float32)
     lowest, highest = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
+    before, after = _surroundings(signal, sfreq, margin)
     for start in range(0, n_samples, step):
         stop = min(start + step, n_samples)
-        first = max(start - margin, 0)
-        x = np.asarray(signal[:, first : stop + margin], dtype=np.float32)
+        first, last = start - margin, stop + margin
+        x = np.asarray(signal[:, max(first, 0) : last], dtype=np.float32)
         lowest, highest = np.minimum(lowest, x.min(axis=1)), np.maximum(highest, x.max(axis=1))
+        early = before[:, max(before.shape[1] + first, 0) :] if first < 0 else before[:, :0]
+        late = after[:, : max(last - n_samples, 0)]
+        if early.size or late.size:
+            x = np.concatenate([early, x, late], axis=1)
         # Single precision is for the EEG, not for the offset of an amplifier, which may be a thousand times as large.
         offset = x.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-        left = margin - (start - first)
+        left = max(-first, 0) - early.shape[1]
         n_old = down * fft.next_fast_len(ceil((stop - start + 2 * margin) / down), real=True)
         n_new = n_old * up // down
         x = np.pad(x, ((0, 0), (left, n_old - left - x.shape[1])), mode="reflect", reflect_type="odd")
@@ -76,6 +84,20 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
             resampled[rows, here:there] = fft.irfft(coefficients, n_new)[:, skip : skip + there - here]
         resampled[:n_channels, here:there] += offset * gain_0
     return resampled, highest - lowest
+
+
+def _surroundings(signal, sfreq: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to n samples before and after a stretch of a recording, as far as it was recorded; of an array none."""
+    none = np.empty((signal.shape[0], 0), dtype=np.float32)
+    before, after = signal.around(n) if hasattr(signal, "around") else (none, none)
+    return _unbroken(before[:, ::-1], sfreq)[:, ::-1], _unbroken(after, sfreq)
+
+
+def _unbroken(samples: np.ndarray, sfreq: float) -> np.ndarray:
+    """Samples up to the first pause, in which no channel changes for a while, or the first that is not finite."""
+    starts, lengths = runs((samples[:, 1:] == samples[:, :-1]).all(axis=0))
+    ends = [*starts[lengths >= DEAD_S * sfreq], *np.flatnonzero(~np.isfinite(samples).all(axis=0))]
+    return samples[:, : min(ends, default=samples.shape[1])]
 
 
 @lru_cache(maxsize=16)

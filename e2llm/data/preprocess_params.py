@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..core.montage import known_channels
@@ -21,7 +22,8 @@ class PreprocessParams:
     l_freq, h_freq, h_trans : float
         Band-pass edges and the width of the upper transition, Hz. The default stops 50 Hz mains.
     window_s : float
-        Window length in seconds, without overlap; EEGPT needs 4.
+        Window length in seconds, without overlap: a whole number of samples. Encoders take whole numbers of time
+        patches of 250 ms, and EEGPT was pretrained on 4 s.
     trained_only : bool
         Keep the 58 channels that the released EEGPT weights were trained on.
     lof_threshold : float
@@ -50,6 +52,9 @@ class PreprocessParams:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wanted", tuple(self.wanted))
+        if not 1 <= self.window_s * self.sfreq < math.inf or self.window_s * self.sfreq % 1:
+            raise ValueError(f"window_s = {self.window_s:g} is no whole number of samples at {self.sfreq:g} Hz: give "
+                             "another length.")
         if self.missing not in MISSING:
             raise ValueError(f"missing = '{self.missing}': channels that a recording lacks are {' or '.join(MISSING)}.")
         if self.quality not in QUALITY:

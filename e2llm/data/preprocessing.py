@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from .checks import RecordingFacts, write_quality
 from .common_channels import agreed_channels, placed_by_position, usable_recordings
 from .gate import admitted_trials, compare
 from .preprocess_params import PreprocessParams
-from .sources.base import RecordingError, Source, SourceError, Trial
+from .sources.base import INTENSITY_S, RecordingError, Source, SourceError, Trial
 
 MEASURED = (".power", ".shape")  # files of measured features, in the order of features.measure
 _ARRAYS = ("data.npy", *(f"data{suffix}.npy" for suffix in MEASURED))
@@ -66,11 +67,12 @@ def _part(folder: Path, name: str, suffix: str) -> Path:
 
 
 def _index_row(trial: Trial, window: int, window_s: float, bad: list[str]) -> dict:
-    intensity = np.nan
-    if trial.intensity is not None and window < len(trial.intensity):
-        intensity = float(trial.intensity[window])
+    intensity, start_s = np.nan, window * window_s
+    if trial.intensity is not None:
+        own = trial.intensity[int(start_s // INTENSITY_S) : math.ceil((start_s + window_s) / INTENSITY_S)]
+        intensity = float(own.mean()) if len(own) else np.nan
     row = {"subject": trial.subject, "session": trial.session, "clip": trial.clip, "window": window,
-           "start_s": window * window_s, "label": trial.label,
+           "start_s": start_s, "label": trial.label,
            "intensity": intensity, "clip_s": trial.signal.shape[1] / trial.sfreq, "bad_channels": " ".join(bad)}
     return {**row, "context": trial.context} if trial.context else row
 
@@ -122,6 +124,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def window_s(self) -> float:
+        """Length of a window in seconds."""
+        return self.data.shape[-1] / self.sfreq
 
 
 def write_windows(source: Source, folder: str | Path, params: PreprocessParams | None = None,
@@ -186,7 +193,7 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
              "interpolated": {name: lacking[name] for name in names if lacking[name]},
              "by_position": placed_by_position(source, names)}
     shapes = [(len(ch_names), round(params.window_s * params.sfreq)), (len(ch_names), len(BANDS)), (len(SHAPE),)]
-    write_quality(partial, [recording.name for recording in source.recordings], noted, skipped)
+    write_quality(partial, [recording.name for recording in source.recordings], noted, skipped, source.remarks())
     _assemble(partial, folder, names, shapes, {"ch_names": ch_names, "sfreq": params.sfreq, **facts})
     return skipped
 

@@ -123,8 +123,10 @@ def _n_groups(index: pd.DataFrame, n_groups: int) -> int:
     n_subjects = index["subject"].nunique()
     n_groups = n_groups or n_subjects
     if n_subjects < n_groups or n_groups < 3:
-        raise ValueError(f"{n_subjects} subjects cannot make {n_groups} groups (three or more: test, validation, "
-                         "training).")
+        would_do = f"n_groups = {' or '.join(map(str, dict.fromkeys((3, n_subjects))))} would do"
+        raise ValueError(f"{n_subjects} subject{'s' * (n_subjects != 1)} cannot make {n_groups} groups (three or more: "
+                         "test, validation, training): "
+                         f"{would_do if n_subjects >= 3 else 'take the protocol within_subject or clips'}.")
     return n_groups
 
 

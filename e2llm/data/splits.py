@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from .audit import audit
+from .audit import LeakError, audit
 from .protocols import NORMALIZATIONS, PROTOCOLS, Split, calibration_rows, n_folds
+
+_MOST_GROUPS = 20  # that are tried for a fold that is refused
+
+
+class NoFoldError(ValueError):
+    """A fold that a protocol does not have on some recordings."""
 
 
 def make_split(index: pd.DataFrame, protocol: str = "joint", normalization: str = "calibration",
-               accept_leaks: bool = False, **options: int) -> Split:
+               accept_leaks: bool = False, window_s: float = 4.0, **options: int) -> Split:
     """Split the windows by a named protocol and audit the result.
 
     Parameters
@@ -23,6 +31,8 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalization: str 
         One of :data:`NORMALIZATIONS`; see :class:`Split`.
     accept_leaks : bool
         Take a protocol that leaks by design all the same; its scores are stamped.
+    window_s : float
+        Length of a window in seconds: which windows overlap.
     **options
         ``fold`` and ``n_groups`` of the protocol.
 
@@ -38,16 +48,39 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalization: str 
         raise ValueError(f"Unknown protocol '{protocol}' (known: {', '.join(PROTOCOLS)}).")
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"Unknown normalization '{normalization}' (known: {', '.join(NORMALIZATIONS)}).")
+    try:
+        return _audited(index, protocol, normalization, accept_leaks, window_s, options)
+    except (LeakError, NoFoldError) as error:
+        most = min(index["subject"].nunique(), _MOST_GROUPS) if PROTOCOLS[protocol].subject_disjoint else 0
+        would_do = [n for n in range(3, most + 1) if _stands(index, protocol, normalization, accept_leaks, window_s,
+                                                              options | {"n_groups": n})]
+        if not would_do:
+            raise
+        named = " or ".join(map(str, would_do[:3]))
+        raise type(error)(f"{error} This fold would do with n_groups = {named}.") from None
+
+
+def _audited(index: pd.DataFrame, protocol: str, normalization: str, accept_leaks: bool, window_s: float,
+             options: dict[str, int]) -> Split:
     fold, folds = options.get("fold", 0), n_folds(index, protocol, options.get("n_groups"))
     if fold not in range(folds):
-        raise ValueError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: "
-                         "choose one of them.")
+        raise NoFoldError(f"Protocol '{protocol}' has the folds 0 to {folds - 1} on these recordings, no fold {fold}: "
+                          "choose one of them.")
     masks = PROTOCOLS[protocol].masks(index, **options)
     fit = calibration_rows(index, masks, protocol, normalization)
     rows = {name: np.flatnonzero(mask) for name, mask in masks.items()}
     split = Split(protocol, rows["train"], rows["val"], rows["test"], fit, normalization)
-    audit(split, index, accept=accepted_rules(protocol, accept_leaks))
+    audit(split, index, accept=accepted_rules(protocol, accept_leaks), window_s=window_s)
     return split
+
+
+def _stands(*wanted: Any) -> bool:
+    """Whether a split can be made and passes the audit."""
+    try:
+        _audited(*wanted)
+    except (LeakError, ValueError):
+        return False
+    return True
 
 
 def accepted_rules(protocol: str, accept_leaks: bool) -> tuple[str, ...]:

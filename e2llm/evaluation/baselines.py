@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 from threadpoolctl import threadpool_limits
@@ -24,6 +25,7 @@ from ..data.features import band_power, differential_entropy
 from ..data.normalization import ALIGNMENTS, Aligner, Equalizer, FeatureStatistics
 from ..data.preprocessing import Windows
 from ..data.protocols import Split
+from ..data.simulation import WINDOW_S
 from ..models.eegnet import EEGNetParams, decimated
 from ..models.eegpt import EEGPT
 from ..training.eegnet import answers, train_eegnet
@@ -400,15 +402,18 @@ def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split,
 # ---------------------------------------------------------------- ceiling
 
 
-def oracle(truth: Path, subjects: np.ndarray, clips: np.ndarray, windows: np.ndarray) -> np.ndarray:
+def oracle(truth: Path, index: pd.DataFrame, window_s: float = WINDOW_S) -> np.ndarray:
     """Answers of the classifier that knows the generating model, for windows of a twin.
 
     Parameters
     ----------
     truth : Path
         Ground-truth folder of the twin (:func:`e2llm.data.simulation.truth_folder`).
-    subjects, clips, windows : ndarray, shape (n,)
-        Which windows.
+    index : DataFrame
+        ``subject``, ``clip`` and ``start_s`` of the windows.
+    window_s : float
+        Their length in seconds. What counts is the simulated window of 4 s that holds their middle; the rest of a clip
+        belongs to its last one.
 
     Returns
     -------
@@ -420,6 +425,9 @@ def oracle(truth: Path, subjects: np.ndarray, clips: np.ndarray, windows: np.nda
     with np.load(truth / "truth.npz") as stored:
         known = {name: stored[name] for name in stored.files}
     place = {key: i for i, key in enumerate(zip(known["subject"], known["clip"], known["window"], strict=True))}
-    rows = [place[int(s), int(c), int(w)] for s, c, w in zip(subjects, clips, windows, strict=True)]
+    last = dict(zip(zip(known["subject"], known["clip"], strict=True), known["window"], strict=True))
+    trials = list(zip(index["subject"].astype(int), index["clip"], strict=True))
+    simulated = ((index["start_s"] + window_s / 2) // WINDOW_S).astype(int)
+    rows = [place[(*trial, min(window, last[trial]))] for trial, window in zip(trials, simulated, strict=True)]
     person = known["person_effects"][known["subject"][rows] - 1]
     return oracle_probabilities(known["latents"][rows], person, Preset(**effects)).argmax(axis=1)

@@ -31,7 +31,7 @@ class Encoded:
 
     @torch.no_grad()
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 16) -> torch.Tensor:
-        """Tokens, shape (n, 16, summary tokens, width); parameters as in :class:`e2llm.evaluation.baselines.Fitted`."""
+        """Tokens, shape (n, n_times, S, width); parameters as in :class:`e2llm.evaluation.baselines.Fitted`."""
         if self._last is None or self._last[0] is not signals:
             device = next(self.model.parameters()).device
             parts = [self.model.encoder(self.corpus.equalize(signals[i : i + batch],

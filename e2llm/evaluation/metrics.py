@@ -344,6 +344,17 @@ def crossed_interval(truth: np.ndarray, predicted: np.ndarray, subjects: np.ndar
     return Score(value, *percentile_interval(mean_recall(*drawn), min(shape)), 1.0 / n_classes, len(truth))
 
 
+def crossed(subjects: np.ndarray, clips: np.ndarray) -> bool:
+    """Whether two people share a clip; else clips lie within people, and resampling people resamples them too.
+
+    Parameters
+    ----------
+    subjects, clips : ndarray, shape (n,)
+        Of every window.
+    """
+    return bool((pd.Series(np.asarray(subjects)).groupby(np.asarray(clips)).nunique() > 1).any())
+
+
 def score_row(name: str, truth: np.ndarray, predicted: np.ndarray, subjects: np.ndarray, clips: np.ndarray,
               n_classes: int, seed: int = 0, **more: object) -> dict:
     """Row of a table of scores: balanced accuracy with both of its intervals.
@@ -360,11 +371,13 @@ def score_row(name: str, truth: np.ndarray, predicted: np.ndarray, subjects: np.
     Returns
     -------
     dict
-        Columns of :meth:`Score.row` (``low`` and ``high`` over subjects), ``clips low`` and ``clips high`` (over
-        subjects and clips).
+        Columns of :meth:`Score.row` (``low`` and ``high`` over subjects), and where people share clips ``clips low``
+        and ``clips high`` (over subjects and clips).
     """
-    wide = crossed_interval(truth, predicted, subjects, clips, n_classes, seed)
     row = balanced_accuracy(truth, predicted, subjects, n_classes, seed).row(name, **more)
+    if not crossed(subjects, clips):
+        return row
+    wide = crossed_interval(truth, predicted, subjects, clips, n_classes, seed)
     return row | {"clips low": wide.low, "clips high": wide.high}
 
 

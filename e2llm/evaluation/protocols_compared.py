@@ -41,13 +41,21 @@ class Setting:
         """As the table shows it."""
         return f"{self.protocol}{', one left out' if self.n_groups == 0 else ''}, {self.normalization}"
 
-    def splits(self, index: pd.DataFrame) -> list[Split]:
-        """The folds that together test everybody once; one that leaks by design is taken, and marked."""
+    def splits(self, index: pd.DataFrame, window_s: float = 4.0) -> list[Split]:
+        """The folds that together test everybody once; one that leaks by design is taken, and marked.
+
+        Parameters
+        ----------
+        index : DataFrame
+            A row a window.
+        window_s : float
+            Length of a window in seconds.
+        """
         options = {} if self.n_groups is None else {"n_groups": self.n_groups}
         folds = n_folds(index, self.protocol, **options)
         if self.protocol == "joint":  # its further folds test the same people again, on other clips
             folds = n_folds(index, "subjects", **({"n_groups": JOINT_GROUPS} | options))
-        return [make_split(index, self.protocol, self.normalization, accept_leaks=True, fold=fold, **options)
+        return [make_split(index, self.protocol, self.normalization, True, window_s, fold=fold, **options)
                 for fold in range(folds)]
 
 
@@ -140,7 +148,8 @@ def under_protocols(corpus: Corpus, classifiers: Mapping[str, Classifier] | None
 
 def _under(corpus: Corpus, classifiers: Mapping[str, Classifier], setting: Setting, seed: int) -> list[dict]:
     """Rows of one setting."""
-    splits, clips = setting.splits(corpus.windows.index), corpus.windows.index["clip"].to_numpy()
+    index = corpus.windows.index
+    splits, clips = setting.splits(index, corpus.windows.window_s), index["clip"].to_numpy()
     test, rows = np.concatenate([split.test for split in splits]), []
     truth, subjects, n_classes = corpus.labels[test], corpus.subjects[test], len(corpus.label_set)
     kept = distinct([classify.recipe for classify in classifiers.values() if isinstance(classify, BaselineClassifier)],

@@ -2,7 +2,8 @@
 
 A window of 4 s at 256 Hz is cut into 16 time patches of 64 samples. Inside one time patch, the channels'
 patches and S learned summary tokens attend to each other; only the summary tokens leave:
-``(batch, channel, 1024) -> (batch, 16, S, width)``.
+``(batch, channel, 1024) -> (batch, 16, S, width)``. Nothing links two time patches, so a window may have any number of
+them; 16 is what EEGPT was pretrained on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..core.montage import EEGPT_VOCABULARY
 
 SFREQ = 256
 PATCH = 64  # samples; the stride equals it (a stride of 32, as in some ports, mismatches the released weights silently)
-N_PATCHES = 16
+N_PATCHES = 16  # of the windows of 4 s that it was pretrained on
 
 
 @dataclass(frozen=True)
@@ -224,12 +225,12 @@ class EEGPT(nn.Module):
 
         Parameters
         ----------
-        signal_mv : Tensor, shape (batch, n_channels, 1024)
-            Average-referenced EEG at 256 Hz in millivolts.
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Average-referenced EEG at 256 Hz in millivolts; 1024 samples are 4 s.
 
         Returns
         -------
-        Tensor, shape (batch, 16, summary_tokens, width)
+        Tensor, shape (batch, n_samples / 64, summary_tokens, width)
             Fewer time patches in training with ``patch_dropout``.
         """
         times = channels = None
@@ -285,7 +286,7 @@ def _kept(n: int, dropped: float, device: torch.device) -> Tensor | None:
 
 
 def moments(tokens: Tensor) -> Tensor:
-    """Mean and mean square over time patches: (windows, 16, eeg_width) to (windows, 2 * eeg_width).
+    """Mean and mean square over time patches: (windows, n_times, eeg_width) to (windows, 2 * eeg_width).
 
     The input of the evidence probe. A patch lasts a quarter of a second, less than a period of the slow bands: their
     power shows in how far the patches lie apart, not in where they lie.

@@ -12,7 +12,7 @@ An encoder is a torch module made from a configuration and channel names::
             return self.summary_tokens * self.width
 
     register("log-power", LogPowerConfig, LogPower)  # LogPower(config, ch_names): (batch, channel, 1024) -> (batch, 16,
-    1, 32)
+    1, 32), for windows of 4 s; lengths_s says which others it takes
 
 After that ``encoder_size = "log-power"`` is a size like any other, in a process that has imported the module that
 registers it.
@@ -20,15 +20,15 @@ registers it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
 from ..core.files import checksum
-from .eegpt import EEGPT, EEGPT_SIZES, EEGPTConfig, eegpt_config
+from .eegpt import EEGPT, EEGPT_SIZES, PATCH, SFREQ, EEGPTConfig, eegpt_config
 from .eegpt_weights import NAMED_INITIALIZATIONS, initialize_encoder, located, read_checkpoint
 
 _KIND = "kind"  # names the encoder in a stored configuration; EEGPT's, the first, has none
@@ -59,20 +59,29 @@ class Encoder(Protocol):
 
         Parameters
         ----------
-        signal_mv : Tensor, shape (batch, n_channels, 1024)
-            Millivolts at 256 Hz.
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
+            Millivolts at 256 Hz: 1024 samples are 4 s.
 
         Returns
         -------
-        Tensor, shape (batch, 16, summary_tokens, width)
-            One time patch is 250 ms.
+        Tensor, shape (batch, n_samples / 64, summary_tokens, width)
+            One time patch is 250 ms: 16 of them are 4 s.
         """
 
 
-_KNOWN: dict[str, tuple[type, Callable[[Any, list[str]], nn.Module]]] = {}
+class _Known(NamedTuple):
+    """What :func:`register` was given."""
+
+    config: type
+    encoder: Callable[[Any, list[str]], nn.Module]
+    lengths_s: tuple[float, ...] | None
 
 
-def register(name: str, config: type, encoder: Callable[[Any, list[str]], nn.Module]) -> None:
+_KNOWN: dict[str, _Known] = {}
+
+
+def register(name: str, config: type, encoder: Callable[[Any, list[str]], nn.Module],
+             lengths_s: Sequence[float] | None = (4.0,)) -> None:
     """Make an encoder known by a name.
 
     Parameters
@@ -83,15 +92,48 @@ def register(name: str, config: type, encoder: Callable[[Any, list[str]], nn.Mod
         Dataclass of its size, see :class:`EncoderConfig`.
     encoder : callable
         ``encoder(config, ch_names)`` makes one, see :class:`Encoder`.
+    lengths_s : sequence of float, optional
+        Lengths of the windows that it takes, seconds; None: every whole number of time patches.
 
     Raises
     ------
     ValueError
         If the name belongs to another encoder.
     """
-    if name in EEGPT_SIZES or _KNOWN.get(name, (config, encoder)) != (config, encoder):
+    new = _Known(config, encoder, None if lengths_s is None else tuple(lengths_s))
+    if name in EEGPT_SIZES or _KNOWN.get(name, new)[:2] != new[:2]:
         raise ValueError(f"'{name}' names another encoder: choose another name.")
-    _KNOWN[name] = (config, encoder)
+    _KNOWN[name] = new
+
+
+def check_length(config: EncoderConfig, window_s: float) -> None:
+    """Refuse windows of a length that an encoder does not take, before any work.
+
+    EEGPT takes every whole number of time patches, for tokens attend to each other inside one patch only. It was
+    pretrained on 4 s.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        Of the encoder.
+    window_s : float
+        Length of the windows, seconds.
+
+    Raises
+    ------
+    ValueError
+        Naming the lengths that would do.
+    """
+    kind = _kind_of(config)
+    lengths_s, patch_s = _KNOWN[kind].lengths_s if kind else None, PATCH / SFREQ
+    if lengths_s is not None and window_s not in lengths_s:
+        would_do = " or ".join(f"{length:g}" for length in lengths_s)
+        raise ValueError(f"The encoder '{kind}' takes windows of {would_do} s, not of {window_s:g} s: run lesson 01 "
+                         f"with window_s = {would_do}, or take another encoder.")
+    if window_s % patch_s:
+        near = window_s // patch_s * patch_s
+        raise ValueError(f"Windows of {window_s:g} s are no whole number of time patches of {patch_s:g} s: window_s = "
+                         f"{near or patch_s:g} or {near + patch_s:g} would do.")
 
 
 def encoder_config(size: str, **changes: float) -> EncoderConfig:
@@ -113,22 +155,28 @@ def encoder_config(size: str, **changes: float) -> EncoderConfig:
         return eegpt_config(size, **changes)
     if size not in _KNOWN:
         raise ValueError(f"Unknown encoder '{size}' (known: {', '.join([*EEGPT_SIZES, *_KNOWN])}).")
-    known = {field.name for field in fields(_KNOWN[size][0])}
+    known = {field.name for field in fields(_KNOWN[size].config)}
     if wrong := [name for name, value in changes.items() if name not in known and value]:
         raise ValueError(f"The encoder '{size}' has no {', '.join(wrong)} (it has {', '.join(sorted(known))}): set "
                          "them to 0.")
-    return _KNOWN[size][0](**{name: value for name, value in changes.items() if name in known})
+    return _KNOWN[size].config(**{name: value for name, value in changes.items() if name in known})
 
 
 def config_values(config: EncoderConfig) -> dict:
     """Plain values to keep with a run; :func:`config_from` reads them."""
+    kind = _kind_of(config)
+    return {_KIND: kind, **asdict(cast(Any, config))} if kind else asdict(cast(Any, config))
+
+
+def _kind_of(config: EncoderConfig) -> str:
+    """Name of a registered encoder; empty for EEGPT."""
     if isinstance(config, EEGPTConfig):
-        return asdict(config)
-    kind = next((name for name, (known, _) in _KNOWN.items() if type(config) is known), None)
-    if kind is None:
+        return ""
+    kind = next((name for name, known in _KNOWN.items() if type(config) is known.config), "")
+    if not kind:
         raise ValueError(f"{type(config).__name__} belongs to no known encoder: register it "
                          "(e2llm.models.encoders.register).")
-    return {_KIND: kind, **asdict(cast(Any, config))}
+    return kind
 
 
 def config_from(values: dict) -> EncoderConfig:
@@ -139,7 +187,7 @@ def config_from(values: dict) -> EncoderConfig:
         return EEGPTConfig(**values)
     if kind not in _KNOWN:
         raise ValueError(f"The encoder '{kind}' is not known here: import the module that registers it first.")
-    return _KNOWN[kind][0](**values)
+    return _KNOWN[kind].config(**values)
 
 
 def make_encoder(config: EncoderConfig, ch_names: list[str]) -> nn.Module:
@@ -159,7 +207,7 @@ def make_encoder(config: EncoderConfig, ch_names: list[str]) -> nn.Module:
     """
     if isinstance(config, EEGPTConfig):
         return EEGPT(config, ch_names)
-    encoder = _KNOWN[config_values(config)[_KIND]][1](config, ch_names)
+    encoder = _KNOWN[_kind_of(config)].encoder(config, ch_names)
     if not (isinstance(encoder, nn.Module) and isinstance(encoder, Encoder)
             and isinstance(encoder.config, EncoderConfig)):
         raise TypeError(f"{type(encoder).__name__} is no encoder: it must be a torch module with config "

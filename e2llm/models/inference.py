@@ -27,7 +27,7 @@ class InferenceEngine:
         E2-LLM, adapter merged or not.
     processor : E2LLMProcessor
         Its processor.
-    features : ndarray, shape (n_rows, 16, token_width)
+    features : ndarray, shape (n_rows, n_times, token_width)
         Frozen encoder tokens.
     position : dict of int to int
         Row of ``features`` of each window id.

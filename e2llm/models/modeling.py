@@ -50,7 +50,7 @@ class E2LLMConfig(PreTrainedConfig):
     eeg_width : int
         Width of one time patch of the encoder's output, all summary tokens together.
     eeg_tokens : int
-        State tokens that a segment takes in the prompt; divides the 16 time patches.
+        State tokens that a segment takes in the prompt; divides its time patches, 16 in 4 s.
     evidence : list of str, optional
         Features whose predicted level becomes tokens too; see :class:`e2llm.models.projector.EvidenceTokens`.
     evidence_slots : int
@@ -68,8 +68,8 @@ class E2LLMConfig(PreTrainedConfig):
                  projector_hidden: int = 0, eeg_token_id: int = 0, **kwargs) -> None:
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
-        if N_PATCHES % eeg_tokens:
-            raise ValueError(f"eeg_tokens must divide the {N_PATCHES} time patches of a segment, got {eeg_tokens}.")
+        if eeg_tokens < 1:
+            raise ValueError(f"eeg_tokens must be 1 or more, got {eeg_tokens}.")
         self.evidence, self.evidence_slots = list(evidence or ()), evidence_slots
         if evidence_slots > len(self.evidence):
             raise ValueError(f"evidence_slots must be at most the {len(self.evidence)} features that are predicted, "
@@ -203,7 +203,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ----------
         input_ids : Tensor, shape (batch, length)
             With ``config.tokens_per_segment`` placeholders for each segment.
-        eeg_features : Tensor, shape (segments, 16, eeg_width)
+        eeg_features : Tensor, shape (segments, n_times, eeg_width)
             All segments of the batch, row by row, in the order of the text.
         eeg_noise : Tensor, optional
             Of the same shape, in training; see :class:`e2llm.models.projector.Projector`.
@@ -225,7 +225,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return embeddings.masked_scatter(at.unsqueeze(-1), tokens.flatten(0, 1))
 
     def encode(self, signal_mv: Tensor) -> Tensor:
-        """EEG features of segments (segments, channels, 1024), millivolts, by the model's own encoder."""
+        """EEG features of segments (segments, channels, samples), millivolts, by the model's own encoder."""
         if self.encoder is None:
             raise ValueError("This model was saved without an encoder: give eeg_features, or save it with one.")
         return self.encoder(signal_mv).flatten(2)
@@ -241,9 +241,9 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids, attention_mask, labels : Tensor of int, shape (batch, length)
             Labels are :data:`e2llm.core.chat.IGNORE` where there is no loss. With labels, logits are made only where
             the loss needs them; see :func:`e2llm.models.logits.loss_at_labels`.
-        eeg_features : Tensor, shape (segments, 16, eeg_width), optional
+        eeg_features : Tensor, shape (segments, n_times, eeg_width), optional
             Tokens of the encoder for all segments of the batch, in the order of the text.
-        signal_mv : Tensor, shape (segments, channels, 1024), optional
+        signal_mv : Tensor, shape (segments, channels, samples), optional
             Signals in millivolts, in place of ``eeg_features``.
         inputs_embeds : Tensor, optional
             In place of ``input_ids``.

@@ -35,7 +35,7 @@ class EvidenceProbe(NamedTuple):
 
         Parameters
         ----------
-        tokens : ndarray, shape (n_windows, 16, eeg_width)
+        tokens : ndarray, shape (n_windows, n_times, eeg_width)
             Of a frozen encoder.
         z : ndarray, shape (n_windows, n_names)
             Measured evidence of the same windows, in standard deviations.
@@ -68,7 +68,7 @@ class EvidenceProbe(NamedTuple):
         return cls(list(names), weight, bias)
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """Predicted evidence (n_windows, n_names) of tokens (n_windows, 16, eeg_width or its factors)."""
+        """Predicted evidence (n_windows, n_names) of tokens (n_windows, n_times, eeg_width or its factors)."""
         return F.linear(_moments_of(tokens).float(), self.weight, self.bias).numpy()
 
 
@@ -139,11 +139,11 @@ class EvidenceTokens(nn.Module):
             self.register_buffer(name, torch.zeros(shape))
 
     def predicted_evidence(self, features: Tensor) -> Tensor:
-        """Predicted z-scores, (segments, 16, eeg_width) to (segments, n_features)."""
+        """Predicted z-scores, (segments, n_times, eeg_width) to (segments, n_features)."""
         return F.linear(moments(features), self.weight, self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Evidence tokens, (segments, 16, eeg_width) to (segments, 3 * slots, text_width)."""
+        """Evidence tokens, (segments, n_times, eeg_width) to (segments, 3 * slots, text_width)."""
         z = self.predicted_evidence(features)
         which, is_used = top_evidence(z, self.slots)
         level = self.levels[(z.gather(1, which) > 0).long()]
@@ -204,8 +204,14 @@ class Projector(nn.Module):
         self.evidence = EvidenceTokens(eeg_width, text_width, n_features, slots) if slots else None
 
     def state_tokens(self, features: Tensor) -> Tensor:
-        """MLP of the mean of neighboring time patches: (segments, 16, width) to (segments, eeg_tokens, text_width)."""
+        """MLP of the mean of neighboring time patches.
+
+        (segments, n_times, width) to (segments, eeg_tokens, text_width); ValueError if these do not divide those.
+        """
         segments, n_time, width = features.shape
+        if n_time % self.eeg_tokens:
+            raise ValueError(f"{self.eeg_tokens} state tokens of a segment do not divide its {n_time} time patches: "
+                             "take another eeg_tokens, or windows of another length.")
         pooled = features.view(segments, self.eeg_tokens, n_time // self.eeg_tokens, width).mean(dim=2)
         return self.fc2(F.gelu(self.fc1(self.norm(pooled))))
 
@@ -214,7 +220,7 @@ class Projector(nn.Module):
 
         Parameters
         ----------
-        features : Tensor, shape (segments, 16, eeg_width)
+        features : Tensor, shape (segments, n_times, eeg_width)
             Tokens of the encoder.
         noise : Tensor, optional
             Of the same shape; added to the input of the state tokens only.

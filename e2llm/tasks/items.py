@@ -355,6 +355,17 @@ class ItemBuilder:
                        "zero_choose": self.zero_choose}
         return served
 
+    def left_out(self) -> dict[str, str]:
+        """The kinds that this source cannot serve, each with its one reason."""
+        served, set_of, few = self.kinds(), self.label_set, "its windows have one label only"
+        untold = [label for label in set_of.labels if label not in scenarios.emotions()]
+        lacking = " and ".join(axis for axis in ("valence", "arousal") if not getattr(set_of, axis))
+        order = f"its labels have no {lacking}" if lacking else "its windows are too alike to be put in order"
+        told = f"there are no scenarios for {', '.join(untold)}" if untold else "its windows have two labels or one"
+        reasons = {"describe": few, "select": few, "compare": order, "rank": order,
+                   **dict.fromkeys(("match", "choose", "zero_match", "zero_choose"), told)}
+        return {kind: reason for kind, reason in reasons.items() if kind not in served}
+
     def draw(self, kind: str, n: int) -> list[Item]:
         """Items of one kind.
 
@@ -372,8 +383,8 @@ class ItemBuilder:
         """
         known = self.kinds()
         if kind not in known:
-            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}' (no valence and "
-                             f"arousal, too few labels, no scenarios, or unknown kind); it serves {', '.join(known)}.")
+            raise ValueError(f"Label set '{self.label_set.name}' cannot serve items of kind '{kind}', for "
+                             f"{self.left_out().get(kind, 'there is no such kind')}; it serves {', '.join(known)}.")
         return [known[kind]() for _ in range(n)]
 
     def _any(self, but: Set[str] = frozenset()) -> Segment:
@@ -515,6 +526,12 @@ class OneSubjectBuilder:
         """The kinds that the windows of at least one subject can serve."""
         return list(dict.fromkeys(kind for builder in self.builders for kind in builder.kinds()))
 
+    def left_out(self) -> dict[str, str]:
+        """The kinds that nobody's windows can serve, each with its one reason."""
+        served = self.kinds()
+        return {kind: reason for builder in self.builders for kind, reason in builder.left_out().items()
+                if kind not in served}
+
     def draw(self, kind: str, n: int) -> list[Item]:
         """Items of one kind, of subjects who can serve it.
 
@@ -533,7 +550,8 @@ class OneSubjectBuilder:
         able = [builder for builder in self.builders if kind in builder.kinds()]
         if not able:
             raise ValueError(f"No subject's windows serve items of kind '{kind}' with label set "
-                             f"'{self.label_set.name}'; they serve {', '.join(self.kinds())}.")
+                             f"'{self.label_set.name}', for {self.left_out().get(kind, 'there is no such kind')}; they "
+                             f"serve {', '.join(self.kinds())}.")
         return [item for _ in range(n) for item in able[self.rng.integers(len(able))].draw(kind, 1)]
 
 

@@ -187,7 +187,7 @@ def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.n
         Frozen.
     augmented : AugmentedWindows
         Of training windows.
-    tokens : ndarray, shape (n_rows, 16, eeg_width)
+    tokens : ndarray, shape (n_rows, n_times, eeg_width)
         The encoder's tokens of ``rows``.
     rows : ndarray of int, shape (n_rows,)
         Windows, training windows among them.
@@ -219,7 +219,7 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], batch: 
 
     Returns
     -------
-    ndarray, shape (n_edits, 16, eeg_width)
+    ndarray, shape (n_edits, n_times, eeg_width)
     """
     encoder.eval()
     order = np.argsort([edit.row for edit in edits], kind="stable")  # edits of one window stand together

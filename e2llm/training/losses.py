@@ -63,7 +63,7 @@ class EmotionEncoder(nn.Module):
         self.spectral = nn.Linear(2 * width, n_spectral) if n_spectral else None
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """Mean over time patches of all summary tokens: (batch, 16, S, width) to (batch, S * width)."""
+        """Mean over time patches of all summary tokens: (batch, n_times, S, width) to (batch, S * width)."""
         return self.norm(tokens.mean(dim=1).flatten(1))
 
     def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None,
@@ -72,7 +72,7 @@ class EmotionEncoder(nn.Module):
 
         Parameters
         ----------
-        signal_mv : Tensor, shape (batch, n_channels, 1024)
+        signal_mv : Tensor, shape (batch, n_channels, n_samples)
             See :class:`EEGPT`.
         labels : Tensor of int, shape (batch,), optional
             Class indices, or :data:`UNLABELLED`.

@@ -11,13 +11,15 @@ import pandas as pd
 import torch
 
 from ..data.dataset import Corpus
-from ..models.eegpt import EEGPT
+from ..models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ
+from ..models.eegpt_weights import NAMED_INITIALIZATIONS
 from ..models.encoders import EncoderConfig, initialize, make_encoder
 from ..models.projector import EvidenceProbe
 from .augmentation import AugmentedWindows, fit_evidence_probe
 from .losses import EmotionEncoder, HeadParams
 from .trainer import FitParams, Samples, encode_rows, fit, mixed_order, signal_collate
 
+PRETRAINED_S = N_PATCHES * PATCH / SFREQ  # of EEGPT's released weights
 TERMS = ("ce", "supcon", "spectral", "change")  # of the loss, in the history
 
 
@@ -33,7 +35,7 @@ class TrainedEncoder:
         A sentence on the weights before training.
     history : DataFrame
         Loss and its terms.
-    tokens : ndarray, shape (n_rows, 16, token_width)
+    tokens : ndarray, shape (n_rows, n_times, token_width)
         Of the frozen encoder, memory-mapped.
     evidence_probe : EvidenceProbe
         Fitted on tokens of training windows.
@@ -72,7 +74,11 @@ def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) ->
     """
     torch.manual_seed(seed)
     encoder = make_encoder(size, corpus.windows.ch_names)
-    return encoder, initialize(encoder, weights)
+    said = initialize(encoder, weights)
+    if (isinstance(encoder, EEGPT) and weights not in NAMED_INITIALIZATIONS
+            and (window_s := corpus.windows.window_s) != PRETRAINED_S):
+        said += f"; EEGPT was pretrained on windows of {PRETRAINED_S:g} s, these last {window_s:g} s"
+    return encoder, said
 
 
 @torch.no_grad()

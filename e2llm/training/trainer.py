@@ -258,7 +258,7 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
 
     Returns
     -------
-    ndarray, shape (len(rows), 16, token_width)
+    ndarray, shape (len(rows), n_times, token_width)
         Memory-mapped from ``path``.
     """
     model.eval()
@@ -306,7 +306,7 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
     ----------
     processor : E2LLMProcessor
         Pads.
-    features : ndarray, shape (n_rows, 16, token_width)
+    features : ndarray, shape (n_rows, n_times, token_width)
         Encoder tokens; None for text alone.
     position : dict of int to int
         Row of ``features`` of each window id.

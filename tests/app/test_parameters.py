@@ -23,6 +23,7 @@ from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, 
 from e2llm.data import emotion_effects, protocols, sources
 from e2llm.data.checks import QUALITY
 from e2llm.data.preprocess_params import MISSING, PreprocessParams
+from e2llm.models import eegpt
 from e2llm.training import pretraining
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,15 @@ def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
 )
 def test_allowed_values_are_those_that_the_code_knows(name, known):
     assert set(get_args(FIELDS[name].annotation)) == set(known)
+
+
+def test_a_time_patch_is_that_of_the_encoder_and_windows_have_the_same_default():
+    assert eegpt.PATCH / eegpt.SFREQ == parameters.PATCH_S and PreprocessParams().window_s == checked({}).window_s
+
+
+@pytest.mark.parametrize(("window_s", "eeg_tokens"), [(4, 16), (1, 2), (2.0, 8), (2.5, 5), (60, 240)])
+def test_state_tokens_that_divide_the_patches_of_a_window_are_taken(window_s, eeg_tokens):
+    assert checked({"window_s": window_s, "eeg_tokens": eeg_tokens}).eeg_tokens == eeg_tokens
 
 
 def test_the_upper_edge_stays_below_half_the_rate_of_windows():
@@ -152,7 +162,15 @@ def test_every_other_parameter_refuses_a_value_of_another_type(name):
         ({"l_freq": 99}, "l_freq = 99 must be below h_freq = 45"),
         ({"h_freq": 128}, "h_freq = 128 must be less than 128"),
         ({"language_model": "scratch", "language_steps": 40}, "language_steps = 40 must be more than drill_steps = 40"),
-        ({"eeg_tokens": 3}, "eeg_tokens = 3 must be 1, 2, 4, 8 or 16"),
+        ({"eeg_tokens": 3}, "eeg_tokens = 3 must divide the 16 time patches of a window of 4 s: 1, 2, 4, 8 or 16 would "
+         "do."),
+        ({"eeg_tokens": 0}, "eeg_tokens = 0 must be greater"),
+        ({"window_s": 1.25}, "eeg_tokens = 2 must divide the 5 time patches of a window of 1.25 s: 1 or 5 would do."),
+        ({"window_s": 1.0, "eeg_tokens": 8}, "must divide the 4 time patches of a window of 1 s: 1, 2 or 4 would do."),
+        ({"window_s": 3.3}, "window_s = 3.3 is no whole number of time patches of 0.25 s, of which encoders give "
+         "tokens: 3.25 or 3.5 would do."),
+        ({"window_s": 0.5}, "window_s = 0.5 must be greater than or equal to 1"),
+        ({"window_s": 61.0}, "window_s = 61.0 must be less than or equal to 60"),
         ({"encoder_steps": 0}, "encoder_steps = 0 must be greater"),
         ({"batch_size": 0}, "batch_size = 0 must be greater"),
         ({"seed": 2**32}, "seed = 4294967296 must be less than"),

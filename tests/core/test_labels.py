@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from e2llm.core.labels import SEED_VII, LabelSet, plain_labels
+from e2llm.core.labels import SEED_VII, LabelSet, emotions_spelled_otherwise, plain_labels
 
 
 def test_seven_emotions_with_coordinates():
@@ -27,10 +27,23 @@ def test_index_is_the_order_and_unknown_labels_are_named():
         SEED_VII.index("joy")
 
 
-@pytest.mark.parametrize("labels", [(), ("rest",), ("rest", "task", "rest")])
-def test_a_set_needs_two_distinct_labels(labels):
-    with pytest.raises(ValueError, match="'mine' needs two or more distinct labels"):
+@pytest.mark.parametrize(("labels", "said"), [
+    ((), "Label set 'mine' has no label: there must be two or more to tell apart."),
+    (("rest",), "Label set 'mine' has only the label 'rest': there must be two or more to tell apart."),
+    (("rest", "task", "rest"), "Label set 'mine' names a label twice (rest, task, rest): name each once."),
+])
+def test_a_set_needs_two_distinct_labels(labels, said):
+    with pytest.raises(ValueError) as refused:
         LabelSet("mine", labels)
+    assert str(refused.value) == said
+
+
+def test_other_spellings_of_emotions_are_seen():
+    labels = ["angry", "Happiness", "fearful", "sadness", "Neutral", "surprised", "disgusted", "anger", "calm", "rest",
+              "joy", "tired", "happy music", "fatigue", "angle"]
+    found = {"angry": "anger", "Happiness": "happy", "fearful": "fear", "sadness": "sad", "Neutral": "neutral",
+             "surprised": "surprise", "disgusted": "disgust"}
+    assert emotions_spelled_otherwise(labels) == found | {"angle": "anger"}  # it is a remark, not a refusal
 
 
 @pytest.mark.parametrize("axis", ["valence", "arousal"])

@@ -358,9 +358,9 @@ def test_rows_that_cannot_be_used(folder, row, fact):
 
 def test_one_label_is_none_to_tell_apart(folder):
     (folder / "labels.csv").write_text("file,subject,session,label\na.edf,01,1,rest\nb.edf,01,2,rest\n")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(SourceError) as caught:
         LabelledFolder(folder)
-    paragraph(caught, "two or more distinct labels", "rest")
+    paragraph(caught, "labels.csv", "has the label 'rest' in every trial: there must be two or more to tell apart")
 
 
 def test_an_edf_without_known_channels(folder):

@@ -156,8 +156,41 @@ def test_held_out_subjects_have_nothing_to_calibrate_on(index):
 
 @pytest.mark.parametrize(("protocol", "n_groups"), [("joint", 2), ("subjects", 21), ("subjects", 1)])
 def test_too_few_subjects_or_groups(index, protocol, n_groups):
-    with pytest.raises(ValueError, match=f"20 subjects cannot make {n_groups} groups"):
+    with pytest.raises(ValueError, match=rf"20 subjects cannot make {n_groups} groups .*: n_groups = 3 or 20 would do"):
         make_split(index, protocol, "population", n_groups=n_groups)
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_one_person_or_two_are_told_which_protocol_takes_them(index, people):
+    few = index[index["subject"].isin(["1", "2"][:people])].reset_index(drop=True)
+    for protocol in ("joint", "subjects"):
+        with pytest.raises(ValueError, match=f"^{people} subjects? cannot make . groups .*: take the protocol "
+                                             r"within_subject or clips\.$"):
+            make_split(few, protocol, "population")
+    assert len(make_split(few, "within_subject").test) and len(make_split(few, "clips").test)
+
+
+def test_a_refused_fold_names_the_numbers_of_groups_that_would_do(index):
+    with pytest.raises(ValueError, match=r"no fold 6: choose .* This fold would do with n_groups = 7 or 8 or 9"):
+        make_split(index, "subjects", "population", fold=6, n_groups=5)
+    assert len(make_split(index, "subjects", "population", fold=6, n_groups=7).test)
+    sick = index[index["subject"].astype(int) <= 6].reset_index(drop=True)
+    sick["label"] = np.where(sick["subject"].isin(["1", "4"]), "ill", np.where(sick["clip"] % 2, "well", "ill"))
+    with pytest.raises(LeakError, match=r"labels \['well'\] stand on only one side of train and test.* This fold "
+                                        r"would do with n_groups = 4 or 5\.$"):
+        make_split(sick, "subjects", "population", n_groups=3)
+    for n_groups in (4, 5):
+        assert len(make_split(sick, "subjects", "population", n_groups=n_groups).test)
+    with pytest.raises(LeakError, match=r"(?<!would do)$"):
+        make_split(sick.assign(label="ill"), "random_windows", "population")
+
+
+@pytest.mark.parametrize(("window_s", "share"), [(1.0, False), (4.0, True)])
+def test_windows_overlap_by_their_own_length(index, window_s, share):
+    timed = index.assign(start_s=index["window"] * 2.0)
+    with pytest.raises(LeakError) as refused:
+        make_split(timed, "random_windows", "population", window_s=window_s)
+    assert ("share samples" in str(refused.value)) == share
 
 
 # --- planted leaks

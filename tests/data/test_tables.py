@@ -100,7 +100,7 @@ def test_two_spellings_of_one_name_are_refused(root, what, one, other):
 
 
 def test_blanks_around_a_name_are_no_part_of_it(root):
-    with pytest.raises(ValueError, match="two or more distinct labels"):
+    with pytest.raises(SourceError, match="has the label 'rest' in every trial: there must be two or more"):
         labels(root, f"{HEAD}\na.edf,S1 ,1,rest\nb.edf,S1,2,rest \n")
     assert labels(root, f"{HEAD}\na.edf,S1 ,1,rest \nb.edf,S1,2,task\n") == ["rest", "task"]
     assert [one.subject for one in LabelledFolder(root).recordings] == ["S1", "S1"]

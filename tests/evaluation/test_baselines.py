@@ -286,11 +286,17 @@ def test_the_oracle_reads_the_windows_it_is_asked_about(tmp_path, monkeypatch):
         return np.eye(7)[latents[:, 0].astype(int)]
 
     monkeypatch.setattr(baselines, "oracle_probabilities", remember)
-    given = baselines.oracle(tmp_path, np.array([2, 1, 2]), np.array([1, 2, 2]), np.array([1, 0, 0]))
+    def index(*rows: tuple) -> pd.DataFrame:
+        return pd.DataFrame(rows, columns=["subject", "clip", "start_s"])
+
+    given = baselines.oracle(tmp_path, index(("2", 1, 4.0), ("1", 2, 0.0), ("2", 2, 0.0)))
     assert asked == {"latents": [4.0, 2.0, 5.0], "person": [20.0, 10.0, 20.0], "intensity": (0.1, 0.9)}
     assert given.tolist() == [4, 2, 5]
     with pytest.raises(KeyError):
-        baselines.oracle(tmp_path, np.array([2]), np.array([9]), np.array([0]))
+        baselines.oracle(tmp_path, index(("2", 9, 0.0)))
+    # Shorter windows have the levels of the 4 s that their middle lies in; what is left of a clip, those of the last.
+    shorter = index(("1", 1, 2.0), ("1", 1, 4.0), ("1", 1, 8.0), ("2", 1, 3.0))
+    assert baselines.oracle(tmp_path, shorter, 2.0).tolist() == [0, 1, 1, 4]
 
 
 @pytest.mark.parametrize("model", [LOGISTIC, SVM])

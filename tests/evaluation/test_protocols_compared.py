@@ -40,7 +40,7 @@ def corpus(clip_noise: float, effect: float, subjects: int = 10, windows: int = 
     level = rng.normal(size=(trial.max() + 1, N_CHANNELS * N_BANDS))[trial] * clip_noise
     level += rng.normal(size=(7, N_CHANNELS * N_BANDS))[labels] * effect + 0.3 * rng.normal(size=level.shape)
     power = np.exp(level).reshape(-1, N_CHANNELS, N_BANDS)
-    return SimpleNamespace(windows=SimpleNamespace(index=index, power=power), labels=labels,
+    return SimpleNamespace(windows=SimpleNamespace(index=index, power=power, window_s=4.0), labels=labels,
                            subjects=index["subject"].to_numpy(dtype=object),
                            label_set=SEED_VII)
 

@@ -23,6 +23,7 @@ from e2llm.models.eegpt_weights import physiological_init
 from e2llm.models.encoders import (
     Encoder,
     EncoderConfig,
+    check_length,
     config_from,
     config_values,
     encoder_config,
@@ -70,7 +71,7 @@ class LogPower(nn.Module):
 @pytest.fixture(autouse=True)
 def known():
     torch.set_num_threads(1)
-    register("log-power", LogPowerConfig, LogPower)
+    register("log-power", LogPowerConfig, LogPower, lengths_s=None)
 
 
 @pytest.fixture
@@ -95,6 +96,66 @@ def test_eegpt_and_another_encoder_keep_to_the_interface():
         tokens = encoder(torch.randn(4, 3, N_PATCHES * PATCH) * 0.01)
         assert tokens.shape[:3] == (4, N_PATCHES, config.summary_tokens) and tokens[0, 0].numel() == config.token_width
         assert config_from(config_values(config)) == config
+
+
+@pytest.mark.parametrize("window_s", [1.0, 2.25, 6.0])
+def test_encoders_take_windows_of_other_lengths(window_s):
+    for size in ("tiny1", "log-power"):
+        encoder = make_encoder(encoder_config(size), ["FZ", "CZ", "OZ"])
+        check_length(encoder.config, window_s)
+        assert encoder(torch.randn(2, 3, round(window_s * SFREQ)) * 0.01).shape[1] == 4 * window_s
+
+
+def test_a_time_patch_of_eegpt_is_the_same_in_windows_of_any_length():
+    encoder = make_encoder(encoder_config("tiny1"), ["FZ", "CZ", "OZ"]).eval()
+    signal = torch.randn(2, 3, N_PATCHES * PATCH) * 0.01
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(signal[..., : 4 * PATCH]), encoder(signal)[:, :4])
+
+
+def test_lengths_that_an_encoder_does_not_take_are_refused_with_those_that_would_do():
+    @dataclass(frozen=True)
+    class Fixed(LogPowerConfig):
+        pass
+
+    @dataclass(frozen=True)
+    class Two(LogPowerConfig):
+        pass
+
+    register("fixed", Fixed, LogPower)
+    register("two lengths", Two, LogPower, lengths_s=(1, 2))
+    check_length(Fixed(), 4.0)
+    check_length(Two(), 2.0)
+    for config, window_s, said in (
+            (Fixed(), 2.0, r"'fixed' takes windows of 4 s, not of 2 s: run lesson 01 with window_s = 4, or"),
+            (Two(), 4.0, r"'two lengths' takes windows of 1 or 2 s, not of 4 s: run lesson 01 with window_s = 1 or 2"),
+            (encoder_config("tiny2"), 2.1, r"Windows of 2.1 s are no whole number of time patches of 0.25 s: "
+                                           r"window_s = 2 or 2.25 would do")):
+        with pytest.raises(ValueError, match=said):
+            check_length(config, window_s)
+
+
+def test_stage_1_refuses_a_length_before_any_work(run):
+    @dataclass(frozen=True)
+    class OneSecond(LogPowerConfig):
+        pass
+
+    register("one second", OneSecond, LogPower, lengths_s=(1,))
+    with pytest.raises(ValueError, match="'one second' takes windows of 1 s, not of 4 s"):
+        stages.train_encoder(run, stages.open_dataset(run, PROTOCOL), PROTOCOL, "one second", {}, "", FIT, HeadParams(),
+                             0)
+    assert not (run.path / "encoder").exists()
+
+
+def test_weights_that_were_pretrained_say_so_where_windows_have_another_length(tmp_path):
+    names = ["FZ", "CZ", "OZ"]
+    torch.manual_seed(0)
+    save_file(EEGPT(eegpt_config("tiny1"), names).state_dict(), tmp_path / "a.safetensors")
+    for window_s, said in ((4.0, False), (2.0, True)):
+        corpus = SimpleNamespace(windows=SimpleNamespace(ch_names=names, window_s=window_s))
+        for weights, told in (("", False), (str(tmp_path / "a.safetensors"), said)):
+            sentence = stage1_encoder.new_encoder(corpus, eegpt_config("tiny1"), weights, 0)[1]
+            assert ("; EEGPT was pretrained on windows of 4 s, these last 2 s" in sentence) == told
 
 
 def test_eegpt_is_stored_as_it_always_was():

@@ -153,9 +153,22 @@ def test_a_wrong_number_of_segments_is_refused(model, processor, n):
 
 
 @pytest.mark.parametrize("eeg_tokens", [3, 5, 32])
-def test_eeg_tokens_must_divide_the_patches(eeg_tokens):
-    with pytest.raises(ValueError, match=f"divide the 16 time patches of a segment, got {eeg_tokens}"):
-        E2LLMConfig(eeg_tokens=eeg_tokens)
+def test_eeg_tokens_must_divide_the_patches(join, eeg_tokens):
+    with pytest.raises(ValueError, match=f"^{eeg_tokens} state tokens of a segment do not divide its 16 time patches"):
+        join(eeg_tokens).projector(eeg(2))
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="eeg_tokens must be 1 or more"):
+            E2LLMConfig(eeg_tokens=wrong)
+
+
+@pytest.mark.parametrize(("patches", "eeg_tokens"), [(4, 2), (8, 4), (20, 5), (1, 1)])
+def test_a_segment_may_have_any_number_of_time_patches(join, patches, eeg_tokens):
+    features = torch.randn(3, patches, WIDTH)
+    projector = join(eeg_tokens).projector
+    tokens = projector(features)
+    assert tokens.shape[:2] == (3, eeg_tokens)
+    first = features[:, : patches // eeg_tokens].mean(dim=1, keepdim=True).expand(-1, eeg_tokens, -1)
+    torch.testing.assert_close(projector(first)[:, 0], tokens[:, 0])
 
 
 def test_projected_eeg_has_the_size_of_word_embeddings(join):

@@ -479,7 +479,10 @@ def test_labels_without_valence_serve_what_needs_none_and_say_why_not_the_rest()
             whole = f"{text_of(item)} {item.thought} {item.answer}".lower()
             assert "nan" not in re.findall(r"\w+", whole) and "pleasant" not in whole
     for kind in ("compare", "rank", "match", "choose", "zero_match"):
-        with pytest.raises(ValueError, match=rf"'rest' cannot serve items of kind '{kind}' \(no valence.*predict, "
+        reason = ("its labels have no valence and arousal" if kind in ("compare", "rank")
+                  else "there are no scenarios for counting, resting")
+        assert builder.left_out()[kind] == reason
+        with pytest.raises(ValueError, match=rf"'rest' cannot serve items of kind '{kind}', for {reason}; .*predict, "
                                              rf"describe"):
             builder.draw(kind, 1)
     assert {item.kind for item in text_items(rest, 20, 0)} == {"predict", "describe", "select"}

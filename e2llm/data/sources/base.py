@@ -67,6 +67,9 @@ class Signal(Protocol):
         """Float32 microvolts."""
 
 
+INTENSITY_S = 4.0  # seconds that one value of an intensity trace stands for, as SEED-VII has them
+
+
 @dataclass(frozen=True)
 class Trial:
     """One labelled stretch of signal.
@@ -84,7 +87,7 @@ class Trial:
     ch_names : tuple of str
         Canonical names.
     intensity : ndarray, optional
-        One value per 4 s.
+        One value per :data:`INTENSITY_S`.
     context : str
         How the label was evoked ("video", "imagery"); empty where a source has one way only.
     bads : tuple of str
@@ -116,7 +119,7 @@ class Source(Protocol):
     """A data source: what :func:`e2llm.data.preprocessing.write_windows` needs of one.
 
     ``matches``, where a source has it, holds the places of the channels of each recording. A class that names this
-    one as its base takes over :meth:`inputs` and :meth:`answers`.
+    one as its base takes over :meth:`inputs`, :meth:`answers` and :meth:`remarks`.
     """
 
     root: Path
@@ -130,6 +133,10 @@ class Source(Protocol):
     def answers(self, present: Iterable[str]) -> LabelSet:
         """Labels that can be answers where these have windows; default all, for a published set is closed."""
         return self.label_set
+
+    def remarks(self) -> list[tuple[str, Flaw]]:
+        """What is to be said of its tables, each with the name of the table; default nothing."""
+        return []
 
     def check(self, recording: Recording) -> list[str]:
         """Channels of one recording by their canonical names; raises RecordingError if it cannot be used."""
@@ -268,17 +275,35 @@ class Stretch:
     @property
     def lost(self) -> list[tuple[float, float, str]]:
         """Start and stop in seconds of the stretch, and name, of what the file marks as bad or as a break."""
+        seconds = self.shape[1] / self.raw.info["sfreq"]
+        return [(max(start, 0.0), min(stop, seconds), name) for start, stop, name in self._marks()
+                if start < seconds and stop > 0 and (_BAD.match(name) or start > 0)]
+
+    def _marks(self) -> list[tuple[float, float, str]]:
+        """Start and stop in seconds from the stretch's start, and name, of all marks of the file."""
         sfreq, notes = self.raw.info["sfreq"], self.raw.annotations
-        seconds = self.shape[1] / sfreq
         # Times of annotations count from the first sample of the amplifier if they have a date, else from that saved.
         starts = notes.onset - (self.raw.first_time if notes.orig_time else 0.0) - self.first / sfreq
         stops = np.maximum(starts + notes.duration, starts + 1 / sfreq)
-        found = []
-        for i in np.flatnonzero((starts < seconds) & (stops > 0)):
-            name = str(notes.description[i])
-            if _BAD.match(name) or (_BREAK.match(name) and starts[i] > 0):
-                found.append((max(float(starts[i]), 0.0), min(float(stops[i]), seconds), name))
-        return found
+        found = zip(starts.tolist(), stops.tolist(), map(str, notes.description), strict=True)
+        return [mark for mark in found if _BAD.match(mark[2]) or _BREAK.match(mark[2])]
+
+    def around(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Up to n samples before the stretch, and after it: as far as the recording goes on without a mark.
+
+        What the file marks as bad or as a break ends them, and so does the recording. They may hold values that are
+        not finite, for they are no part of the stretch.
+        """
+        first, end = self.first, self.first + self.shape[1]
+        begin, stop = max(first - n, 0), min(end + n, self.raw.n_times)
+        for start_s, stop_s, name in self._marks():
+            at = first + round(start_s * self.raw.info["sfreq"])
+            until = at if _BREAK.match(name) else first + round(stop_s * self.raw.info["sfreq"])
+            if at <= first:
+                begin = max(begin, min(until, first))
+            if until >= end:
+                stop = min(stop, max(at, end))
+        return self._samples(begin, first), self._samples(end, stop)
 
     @property
     def facts(self) -> dict[str, object]:
@@ -303,8 +328,8 @@ class Stretch:
         """Return all of it in memory."""
         return np.asarray(self._read(0, self.shape[1]), dtype=dtype)
 
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        start, stop = self.first + start, self.first + stop
+    def _samples(self, start: int, stop: int) -> np.ndarray:
+        """Samples of the recording, not of the stretch."""
         signal = np.empty((len(self.picks), stop - start), dtype=np.float32)
         try:
             for at in range(start, stop, _PIECE):
@@ -312,6 +337,11 @@ class Stretch:
                     picks=self.picks, start=at, stop=min(at + _PIECE, stop), units="uV", verbose="error")
         except Exception as error:
             raise RecordingError(why_unread(self.path, error)) from None
+        return signal
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        start, stop = self.first + start, self.first + stop
+        signal = self._samples(start, stop)
         if not np.isfinite(signal).all():
             sfreq = self.raw.info["sfreq"]
             raise RecordingError(f"{self.path}: {int((~np.isfinite(signal)).sum())} samples between "

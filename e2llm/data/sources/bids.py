@@ -12,9 +12,10 @@ import mne
 import mne_bids
 import pandas as pd
 
-from ...core.labels import LabelSet, plain_labels
+from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match
 from .base import (
+    Flaw,
     Recording,
     RecordingError,
     Source,
@@ -26,10 +27,11 @@ from .base import (
     place_channels,
     why_unread,
 )
-from .tables import refuse_look_alikes
+from .tables import labels_of, refuse_look_alikes, remarks_on_labels
 
 _EXTENSIONS = (".edf", ".EDF", ".bdf", ".vhdr", ".set", ".fif")
 _MISSING = ("", "n/a", "N/A")
+_STANDARD = ("onset", "duration", "sample", "value", "trial_type", "response_time", "stim_file", "HED")  # of BIDS
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class _Event:
     label: str
     clip: str
     context: str
+    valence: str = ""
+    arousal: str = ""
 
 
 class BIDSFolder(Source):
@@ -67,6 +71,10 @@ class BIDSFolder(Source):
         Empty: every trial is a clip of its own.
     context_column : str
         Column that says how the label was evoked; empty: one way.
+    valence_column, arousal_column : str
+        Columns with the valence and arousal of a label, -1 to 1, the same in all its events; empty: not known.
+    noun : str
+        What a label is called in a question ("emotion").
     event_seconds : float
         Length of events that the table gives no duration; 0 refuses them.
     within_mm : float
@@ -80,9 +88,12 @@ class BIDSFolder(Source):
 
     def __init__(self, root: str | Path, subjects: int | None = None, task: str = "", session: str = "",
                  label_column: str = "trial_type", labels: Sequence[str] = (), clip_column: str = "",
-                 context_column: str = "", event_seconds: float = 0.0, within_mm: float = NEAR_MM) -> None:
+                 context_column: str = "", event_seconds: float = 0.0, within_mm: float = NEAR_MM,
+                 valence_column: str = "", arousal_column: str = "", noun: str = "state") -> None:
         self.root, self.within_mm = Path(root), within_mm
         self.columns = (label_column, clip_column, context_column)
+        self.affect_columns, self.unread = {"valence": valence_column, "arousal": arousal_column}, set[str]()
+        self.names_clips = bool(clip_column)
         self.labels, self.event_seconds = tuple(labels), event_seconds
         self.paths = self._find(task, session)
         people = list(dict.fromkeys(path.subject for path in self.paths.values()))[:subjects]
@@ -105,7 +116,7 @@ class BIDSFolder(Source):
                               "correct 'labels'.")
         refuse_look_alikes(self.root, "label", (event.label for event in found))
         refuse_look_alikes(self.root, "subject", people)
-        self.label_set = plain_labels(self._name(), [event.label for event in found])
+        self.label_set = labels_of(self.root, self._name(), [{**vars(event), "noun": noun} for event in found])
         self._number()
 
     def inputs(self) -> list[Path]:
@@ -117,6 +128,14 @@ class BIDSFolder(Source):
     def answers(self, present: Iterable[str]) -> LabelSet:
         """Labels that have windows: an answer that nobody can give is no option."""
         return self.label_set.only(present)
+
+    def remarks(self) -> list[tuple[str, Flaw]]:
+        """Columns of the event tables that are not read, and labels that seem to be an emotion in another spelling."""
+        found = remarks_on_labels("events.tsv", self.label_set.labels)
+        if self.unread:
+            found.append(("events.tsv", Flaw("warn", "columns", f"the columns {', '.join(sorted(self.unread))} are not "
+                                             "read", "name those that count in source_options (valence_column=…)")))
+        return found
 
     def _find(self, task: str, session: str) -> dict[str, mne_bids.BIDSPath]:
         """Recordings by their path below the root, ordered by subject, session and run; without derivatives."""
@@ -163,18 +182,20 @@ class BIDSFolder(Source):
             rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         except Exception as error:
             raise RecordingError(f"{path} is not a readable table ({error}): it must be tab-separated text.") from None
-        wanted = {"onset": "onset", "duration": "duration", **{column: column for column in self.columns if column}}
+        affect = {axis: column for axis, column in self.affect_columns.items() if column}
+        wanted = ["onset", "duration", *filter(None, self.columns), *affect.values()]
+        self.unread |= {column for column in rows if column not in (*wanted, *_STANDARD)}
         if missing := [column for column in wanted if column not in rows]:
             raise RecordingError(f"{path} has no column {', '.join(missing)} (has {', '.join(rows.columns)}): name the "
                                  "column of the labels.")
         label, clip, context = self.columns
         return [{"onset": row["onset"], "duration": row["duration"], "label": row[label].strip(),
-                 "clip": row[clip] if clip else "", "context": row[context] if context else ""}
+                 "clip": row[clip] if clip else "", "context": row[context] if context else "",
+                 **{axis: row[column].strip() for axis, column in affect.items()}}
                 for row in rows.to_dict("records")]
 
     def _annotations(self, recording: Recording) -> list[dict[str, str]]:
-        if any(self.columns[1:]):
-            wanted = self.columns[1] or self.columns[2]
+        if wanted := next(filter(None, (*self.columns[1:], *self.affect_columns.values())), ""):
             raise RecordingError(f"{recording.path} has no events.tsv, and annotations of a file have no column "
                                  f"'{wanted}'; write the table.")
         return [{"onset": str(annotation["onset"]), "duration": str(annotation["duration"]),
@@ -196,7 +217,8 @@ class BIDSFolder(Source):
                      if column and row[name] in _MISSING]:
             raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {empty[0]}; fill column "
                                  f"'{self.columns[1]}'.")
-        return _Event(start, start + seconds, row["label"], row["clip"], row["context"])
+        return _Event(start, start + seconds, row["label"], row["clip"], row["context"], row.get("valence", ""),
+                      row.get("arousal", ""))
 
     def _number(self) -> None:
         """Number clips by what was shown, or one after the other; sessions by their sorted names."""

@@ -19,7 +19,18 @@ import pandas as pd
 
 from ...core.labels import EMOEEG_MC, LabelSet
 from ...core.montage import NEAR_MM, Match
-from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
+from .base import (
+    INTENSITY_S,
+    Recording,
+    RecordingError,
+    Source,
+    SourceError,
+    Stretch,
+    Trial,
+    bads_of,
+    open_raw,
+    place_channels,
+)
 
 # Names of stimuli ("sad4") begin with these.
 EMOTION_OF = {"joy": "joy", "ins": "inspiration", "ten": "tenderness", "fear": "fear", "dis": "disgust",
@@ -238,7 +249,7 @@ class EmoEEGMC(Source):
             own = {name: place for name, place in match.places.items() if place in names}
             signal = Stretch(raw, Match(own), stretch.path, stretch.start, stretch.stop)
             clip = STIMULI.index(stretch.stimulus) + 1 + len(STIMULI) * CONTEXTS.index(stretch.context)
-            n_values = int(np.ceil((stretch.stop - stretch.start) / 4.0))
+            n_values = int(np.ceil((stretch.stop - stretch.start) / INTENSITY_S))
             trace = None if intensity is None else np.full(n_values, intensity)
             yield Trial(recording.subject, stretch.session, clip, EMOTION_OF[stretch.stimulus[:-1]], signal,
                         raw.info["sfreq"], tuple(own.values()), trace, stretch.context, bads_of(raw, match))

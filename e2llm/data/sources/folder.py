@@ -7,13 +7,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...core.labels import LabelSet, plain_labels
+from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match
-from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, open_raw, place_channels
-from .tables import read_table, refuse_look_alikes, saved_as
+from .base import (
+    Flaw,
+    Recording,
+    RecordingError,
+    Source,
+    SourceError,
+    Stretch,
+    Trial,
+    bads_of,
+    open_raw,
+    place_channels,
+)
+from .tables import labels_of, read_table, refuse_look_alikes, remarks_on_labels, saved_as
 
 REQUIRED_COLUMNS = ("file", "subject", "session", "label")
-OPTIONAL_COLUMNS = ("start", "stop", "clip", "context")
+OPTIONAL_COLUMNS = ("start", "stop", "clip", "context", "valence", "arousal", "noun")
 
 
 class LabelledFolder(Source):
@@ -22,7 +33,8 @@ class LabelledFolder(Source):
     A row of the table is a labelled stretch. Without the columns ``start`` and ``stop`` it is the whole file; with them
     a file may stand in several rows. ``clip`` names what was shown, a whole number; people who share a number have seen
     the same thing. Without it every row is a clip of its own. ``context`` says how the label was evoked, where that
-    differs.
+    differs. ``valence`` and ``arousal`` (-1 to 1) place the labels, and ``noun`` says what they are called; each is the
+    same in all rows of a label.
 
     Parameters
     ----------
@@ -30,7 +42,8 @@ class LabelledFolder(Source):
         Folder of the files.
     table : path, optional
         CSV or spreadsheet with columns ``file, subject, session, label`` and, optionally, ``start, stop`` (seconds),
-        ``clip``, ``context``; default ``root/labels.csv``. Separator and encoding are recognized.
+        ``clip``, ``context``, ``valence``, ``arousal``, ``noun``; default ``root/labels.csv``. Separator and encoding
+        are recognized.
     subjects : int, optional
         Use only the first so many subjects of the table.
     within_mm : float
@@ -62,7 +75,8 @@ class LabelledFolder(Source):
         if subjects is not None:
             rows = rows[rows["subject"].isin(rows["subject"].unique()[:subjects])]
         self.rows = rows.reset_index(names="line")
-        self.label_set = plain_labels(self.root.name, list(self.rows["label"]))
+        self.label_set = labels_of(self.table_path, self.root.name, self.rows.to_dict("records"))
+        self.names_clips = "clip" in self.rows
         files = self.rows.drop_duplicates("file")
         self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in files.itertuples()]
         self.matches: dict[str, Match] = {}
@@ -74,6 +88,15 @@ class LabelledFolder(Source):
     def answers(self, present: Iterable[str]) -> LabelSet:
         """Labels that have windows: an answer that nobody can give is no option."""
         return self.label_set.only(present)
+
+    def remarks(self) -> list[tuple[str, Flaw]]:
+        """Columns that are not read, and labels that seem to be an emotion in another spelling."""
+        name, known = self.table_path.name, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+        found = remarks_on_labels(name, self.label_set.labels)
+        if unknown := [column for column in self.rows if column and column not in ("line", *known)]:
+            found.append((name, Flaw("warn", "columns", f"the columns {', '.join(unknown)} are not read",
+                                     f"known are {', '.join(known)}")))
+        return found
 
     def _read_table(self) -> pd.DataFrame:
         """The table as text by the lines of the file; every used cell is filled, and what should be a number is one."""

@@ -6,12 +6,14 @@ import csv
 import io
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from .base import SourceError
+from ...core.label_names import check_labels
+from ...core.labels import LabelSet, emotions_spelled_otherwise
+from .base import Flaw, SourceError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SHEETS = (".xlsx", ".xls")
@@ -112,6 +114,73 @@ def _encoding(content: bytes) -> str:
 
 def _decoded(content: bytes) -> str:
     return content.decode(_encoding(content))
+
+
+def labels_of(where: Path, name: str, rows: Sequence[Mapping[str, str]]) -> LabelSet:
+    """The label set of a table: its labels and, where it says so, their valence and arousal and what they are called.
+
+    Parameters
+    ----------
+    where : Path
+        The table, for messages.
+    name : str
+        Of the set.
+    rows : sequence of mapping
+        ``label``, and where they are known ``valence``, ``arousal`` (-1 to 1, the same for all rows of a label) and
+        ``noun`` ("emotion"; "state" where it is not known), all as text.
+
+    Raises
+    ------
+    SourceError
+        If there are fewer than two labels, or the rows contradict each other.
+    """
+    labels = sorted({row["label"] for row in rows})
+    if len(labels) == 1:
+        raise SourceError(f"{where} has the label {labels[0]!r} in every trial: there must be two or more to tell "
+                          "apart.")
+    axes = {axis: _coordinates(where, axis, rows) for axis in ("valence", "arousal")}
+    nouns = {row.get("noun", "") for row in rows} - {""}
+    if len(nouns) > 1:
+        raise SourceError(f"{where}: the column noun says {' and '.join(sorted(map(repr, nouns)))}: write what all "
+                          "labels are called, one word.")
+    (noun,) = nouns or {"state"}
+    check_labels([noun])
+    return LabelSet(name, tuple(labels), axes["valence"], axes["arousal"], noun)
+
+
+def _coordinates(where: Path, axis: str, rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    given = defaultdict(set)
+    for row in rows:
+        given[row["label"]].add(row.get(axis, ""))
+    if all(values == {""} for values in given.values()):
+        return {}
+    found = {}
+    for label, values in sorted(given.items()):
+        try:
+            (value,) = {float(text.replace(",", ".")) for text in values}
+        except ValueError:
+            said = " and ".join(sorted(map(repr, values)))
+            raise SourceError(f"{where} gives the label {label!r} the {axis} {said}: write one number from -1 to 1 in "
+                              "every row of a label.") from None
+        if not -1 <= value <= 1:
+            raise SourceError(f"{where} gives the label {label!r} the {axis} {value:g}: scale it to -1 to 1.")
+        found[label] = value
+    return found
+
+
+def remarks_on_labels(where: str, labels: Iterable[str]) -> list[tuple[str, Flaw]]:
+    """Labels that seem to be an emotion that the kit knows, in another spelling.
+
+    Parameters
+    ----------
+    where : str
+        Name of the table.
+    labels : iterable of str
+        Its labels.
+    """
+    return [(where, Flaw("warn", "spelling", f"the label {label!r} seems to be {emotion!r}, for which there are "
+                         "scenarios in words", f"write {emotion!r} if you mean it"))
+            for label, emotion in emotions_spelled_otherwise(labels).items()]
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
