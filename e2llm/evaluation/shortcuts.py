@@ -15,6 +15,7 @@ import pandas as pd
 from ..data.protocols import Split
 from .metrics import Score, balanced_accuracy
 
+CLOCK_S = 0.005  # lengths are told apart to this: a header or a trigger may be a millisecond off from file to file
 _TRIAL = ["subject", "session", "clip"]
 
 
@@ -133,7 +134,7 @@ def _trials(index: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, pd.DataFra
     -------
     train, test : DataFrame
         ``subject, session, clip, place`` (rank of the clip number within subject and session, from 1), ``n_windows``,
-        ``seconds`` (the clip's length, else its last window's start, to a tenth, else missing), and for train only
+        ``seconds`` (the clip's length, else its last window's start, else missing), and for train only
         ``label`` and ``weight`` (number of its training windows).
     of_window : ndarray of int, shape (len(split.test),)
         Row of ``test`` that each test window belongs to.
@@ -145,8 +146,7 @@ def _trials(index: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, pd.DataFra
     trial = known.groupby(_TRIAL)
     known["n_windows"] = trial["clip"].transform("size")
     length = next((name for name in ("clip_s", "start_s") if name in known and known[name].notna().all()), None)
-    # As a clock tells it: a header or a trigger may differ by a millisecond from file to file.
-    known["seconds"] = trial[length].transform("max").round(1) if length else np.nan
+    known["seconds"] = (trial[length].transform("max") / CLOCK_S).round() * CLOCK_S if length else np.nan
     known["trial"] = trial.ngroup()
     known = known[["trial", *_TRIAL, "place", "n_windows", "seconds"]]
     train = known.iloc[split.train].assign(label=index["label"].iloc[split.train].astype(str).to_numpy())

@@ -143,9 +143,9 @@ def test_there_is_no_interval_over_clips_that_nobody_shares():
     assert not {"clips low", "clips high"} & set(row) and row["score"] == 1.0
 
 
-@pytest.mark.parametrize(("apart", "score"), [(0.001, 0.5), (0.5, 1.0)])
+@pytest.mark.parametrize(("apart", "score"), [(0.001, 0.5), (0.005, 1.0), (0.5, 1.0)])
 def test_the_length_of_a_trial_is_read_as_a_clock_tells_it(apart, score):
-    """A millisecond of a header told every file of a person, and with it the label."""
+    """A millisecond of a header told files apart, and with them the labels."""
     rows = [(str(person), 1, clip, w, "ab"[clip % 2], 60 + apart * (clip % 2))
             for person in range(6) for clip in range(4) for w in range(3)]
     index = pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "label", "clip_s"])

@@ -23,7 +23,7 @@ from e2llm.data.filtering import filter_and_resample
 from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.simulation import leadfield
-from e2llm.data.sources.base import RecordingError, SourceError, Trial
+from e2llm.data.sources.base import RecordingError, SourceError, Stretch, Trial, place_channels
 from e2llm.data.sources.folder import LabelledFolder
 from e2llm.data.sources.seed_vii import SeedVII, clip_emotion
 
@@ -227,7 +227,8 @@ def test_a_long_recording_takes_less_than_three_times_its_windows(long_folder, t
 
 def test_stretches_of_any_length_give_the_same_signal(long_folder, monkeypatch):
     source = LabelledFolder(long_folder)
-    stretch = next(source.trials(source.recordings[0])).signal
+    part = next(source.trials(source.recordings[0])).signal
+    stretch = Stretch(part.raw, place_channels(part.raw, part.path), part.path)  # all of it: nothing lies around
     read, held = (filter_and_resample(signal, 500.0, PreprocessParams()) for signal in (stretch, np.asarray(stretch)))
     np.testing.assert_array_equal(read[0], held[0])
     monkeypatch.setattr("e2llm.data.filtering._BLOCK", 1000.0)
