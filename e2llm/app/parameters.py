@@ -7,6 +7,7 @@ command line reads only the names there: an edited lesson does not change what `
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -78,12 +79,13 @@ class Split(_Group):
         if self.n_groups in (1, 2):
             raise ValueError(f"n_groups = {self.n_groups} leaves no part to train on: give 3 or more, or 0 for a "
                              "group a person.")
-        groups = self.n_groups or math.inf
-        folds = {"subjects": groups, "random_windows": groups, "clips": CLIP_FOLDS,
-                 "joint": math.lcm(self.n_groups, CLIP_FOLDS) or math.inf}.get(self.protocol, math.inf)
-        if self.fold >= folds:  # the other protocols have as many folds as the recordings allow
+        clip_folds = {"subjects": 1, "random_windows": 1, "joint": CLIP_FOLDS}.get(self.protocol)
+        folds = math.lcm(self.n_groups, clip_folds) or math.inf if clip_folds else math.inf
+        if self.fold >= (CLIP_FOLDS if self.protocol == "clips" else folds):  # others: as the recordings allow
+            would_do = clip_folds and next(n for n in itertools.count(3) if math.lcm(n, clip_folds) > self.fold)
             raise ValueError(f"fold = {self.fold} is not there: the protocol {self.protocol!r} has the folds 0 to "
-                             f"{folds - 1}.")
+                             f"{(folds if clip_folds else CLIP_FOLDS) - 1}."
+                             f"{f' n_groups = {would_do} would do.' if would_do else ''}")
         return self
 
 

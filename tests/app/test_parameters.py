@@ -139,8 +139,9 @@ def test_every_other_parameter_refuses_a_value_of_another_type(name):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"fold": 99}, "fold = 99 is not there: the protocol 'joint' has the folds 0 to 11."),
-        ({"protocol": "subjects", "fold": 3}, "the protocol 'subjects' has the folds 0 to 2"),
+        ({"fold": 99}, "fold = 99 is not there: the protocol 'joint' has the folds 0 to 11. n_groups = 25 "
+         "would do."),
+        ({"protocol": "subjects", "fold": 3}, "the protocol 'subjects' has the folds 0 to 2. n_groups = 4 would do."),
         ({"protocol": "clips", "fold": 4}, "the protocol 'clips' has the folds 0 to 3"),
         ({"n_groups": 2}, "n_groups = 2 leaves no part to train on"),
         ({"fold": -1}, "fold = -1 must be greater than or equal to 0"),
