@@ -29,6 +29,7 @@ from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..data.new_subject import STATISTICS_NOTES, NewSubject, PopulationStatistics, read_windows
 from ..data.preprocess_params import PreprocessParams
+from ..data.sources import TableOptions
 from ..evaluation.faithfulness import flags
 from ..models.eegpt import PATCH
 from ..models.inference import InferenceEngine, closed_set, probabilities, score_options
@@ -413,7 +414,8 @@ class ExportedModel:
         """The closed set of answers."""
         return LabelSet.from_dict(self.facts["label_set"])
 
-    def read(self, *files: str | Path, statistics: str | None = None) -> NewRecording:
+    def read(self, *files: str | Path, statistics: str | None = None,
+             table: TableOptions | None = None) -> NewRecording:
         """Read files of one subject.
 
         Parameters
@@ -423,6 +425,8 @@ class ExportedModel:
         statistics : str, optional
             What the windows are compared with: ``subject`` (mean of these files, without labels; needs 12 windows) or
             ``population`` (subjects of the training run). Default: as in training, ``facts["statistics"]``.
+        table : TableOptions, optional
+            What tables of samples do not say themselves.
 
         Raises
         ------
@@ -435,7 +439,7 @@ class ExportedModel:
             raise ValueError("read() needs at least one file.")
         statistics = statistics or self.facts["statistics"]
         windows, notes = read_windows(files, self.facts["ch_names"], PreprocessParams(**self.facts["preprocess"]),
-                                      statistics)
+                                      statistics, table)
         corpus = NewSubject.of(windows, self.label_set, self.population, statistics)
         # features are computed for the windows of a question
         features = np.empty((0, windows.data.shape[-1] // PATCH, self.model.config.eeg_width), dtype=np.float32)

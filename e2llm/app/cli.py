@@ -140,11 +140,13 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
+    from ..data.sources import table_options
     from .chat_session import ExportedModel
 
+    table = table_options(" ".join(arguments.option))
     with _without_language_model():
         model = ExportedModel.from_pretrained(arguments.model, arguments.language_model)
-    recording = model.read(*arguments.files, statistics=arguments.statistics)
+    recording = model.read(*arguments.files, statistics=arguments.statistics, table=table)
     print(recording, recording.ask(arguments.window or [0], arguments.question), sep="\n")
     return 0
 
@@ -274,11 +276,13 @@ def command_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("ask", help="ask an exported model about a recording")
     command.add_argument("model", help="folder of 'e2llm export', or a hub id")
     command.add_argument("files", nargs="+", type=Path, metavar="file",
-                         help="of one subject, in any format that MNE reads")
+                         help="of one subject, in any format that MNE reads, or a table of samples")
     command.add_argument("question", help='free text, or a task: "predict", "compare", …')
     command.add_argument("--window", type=int, action="append", help="which window, from 0 (0); repeatable, up to four")
     command.add_argument("--statistics", choices=("subject", "population"),
                          help="what the subject is compared with (as in training)")
+    command.add_argument("-o", "--option", action="append", default=[], metavar="KEY=VALUE",
+                         help="of a table of samples: sfreq, unit, columns; repeatable")
     command.add_argument("--language-model", help="path of the language model, if it is not the stored one")
     command.set_defaults(action=_ask)
     return parser

@@ -287,6 +287,15 @@ def _ask_for_files(values: Mapping[str, Any]) -> None:
                              "the parameter out.")
 
 
+def _ask_for_data(values: Mapping[str, Any]) -> None:
+    """Open the folder of recordings, where none would be simulated: what it lacks is said before a kernel starts."""
+    if values.get("source") and not values["twin_preset"]:
+        from ..data.sources import open_source, parse_options  # takes seconds to import
+
+        options = parse_options(values["source"], values["source_options"])
+        open_source(values["source"], project_root() / Path(values["data_root"]).expanduser(), **options)
+
+
 # ---------------------------------------------------------------- execution
 
 
@@ -447,6 +456,8 @@ def run_pipeline(
     ------
     ValueError
         If a parameter is refused (:func:`validate`), or the language model has to be fetched first; no kernel starts.
+    SourceError
+        If the recordings cannot be used at all; no kernel starts.
     RunBusy
         If another process runs the pipeline of this run.
     PipelineError
@@ -457,6 +468,7 @@ def run_pipeline(
     wanted = validate(load_profile(profile), overrides, notebooks)
     everything = {key: value for values in wanted.values() for key, value in values.items()}
     _ask_for_files(everything)
+    _ask_for_data(everything)
     for values in wanted.values():
         if "language_model" in values:
             values["language_model"] = from_here(values["language_model"])

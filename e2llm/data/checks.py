@@ -377,6 +377,8 @@ def judge_recording(facts: RecordingFacts) -> list[Flaw]:
         found.append(Flaw("refuse" if severe else "warn", "copied channels", f"channels hold the same signal: "
                           f"{', '.join(facts.copies[:4])}", "check how the channels were written; electrodes that are "
                           "bridged by gel look so too"))
+    found += [Flaw("warn", "table of samples", note, "give sfreq= if the device has another rate")
+              for note in facts.file.get("notes", [])]
     units = facts.file.get("units", [])
     unit = f" (unit in the header: {', '.join(repr(name) for name in units)})" if units else ""
     amplitude = facts.amplitude_uv

@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from ..core.files import checksum, visible_files
-from ..core.montage import eegpt_channels
+from ..core.montage import SEED_CHANNELS, eegpt_channels
 from .checks import RecordingFacts, as_flaw, quality_tables
 from .common_channels import agreed_channels, usable_recordings
 from .gate import admitted_trials, compare
@@ -25,9 +25,11 @@ from .preprocess_params import PreprocessParams
 from .sources import open_source
 from .sources.base import Flaw, Recording, RecordingError, Source, SourceError
 from .sources.folder import LabelledFolder
+from .sources.samples import holds_samples
 from .sources.seed_checks import describe, seed_flaws
 from .sources.seed_vii import SeedVII
 from .sources.tables import saved_as
+from .supplied_features import features_beside_ours
 
 # What lies in the folder of a kind of source, the more special first.
 _MARKS = (("labels.csv", "folder"), ("EEG_preprocessed", "seed-vii"), ("EEG_raw", "seed-vii-raw"),
@@ -139,12 +141,18 @@ def check_folder(root: str | Path, kind: str = "", params: PreprocessParams | No
     extra: dict[str, list[Flaw]] = defaultdict(list)
     for name, flaw in _about_source(source):
         extra[name].append(flaw)
+    beside: list[str] = []
+    if isinstance(source, SeedVII):
+        signals = {one.subject: one.path for one in source.recordings if one.name not in skipped}
+        beside, flaws_of_features = features_beside_ours(root, signals, source.sfreq, SEED_CHANNELS)
+        for name, flaw in flaws_of_features:
+            extra[name].append(flaw)
     for name, flaws in extra.items():
         noted.setdefault(name, RecordingFacts(name)).add(flaws)
     names = [recording.name for recording in source.recordings]
     others = [name for name in extra if name not in names]
     findings, recordings = quality_tables([*others, *names], noted, skipped)
-    return Checkup(root, kind, _well(source, recordings.iloc[len(others) :]), findings,
+    return Checkup(root, kind, [*_well(source, recordings.iloc[len(others) :]), *beside], findings,
                    recordings.iloc[len(others) :].reset_index(drop=True))
 
 
@@ -192,10 +200,11 @@ def _about_source(source: Source) -> Iterator[tuple[str, Flaw]]:
 
 
 def _about_table(source: LabelledFolder) -> Iterator[tuple[str, Flaw]]:
-    name, listed = source.table_path.name, {recording.name for recording in source.recordings}
-    there = [file for file, path in visible_files(source.root) if path.suffix.lower() in _SIGNALS]
-    inside = tuple(f"{one}/" for one in listed)  # of a recording that is a folder
-    if left := [file for file in there if file not in listed and not file.startswith(inside)]:
+    name = source.table_path.name
+    listed = {recording.path.resolve() for recording in source.recordings}  # or folders that are recordings
+    there = [file for file, path in visible_files(source.root)
+             if path.suffix.lower() in _SIGNALS or (path != source.table_path and holds_samples(path))]
+    if left := [file for file in there if not listed & {(path := (source.root / file).resolve()), *path.parents}]:
         yield name, Flaw("warn", "not in the table", f"{len(left)} recordings have no line: {', '.join(left[:5])}",
                          "add a line for each, or leave them out on purpose")
 

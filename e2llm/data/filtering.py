@@ -37,7 +37,8 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
         Microvolts; sliced along time, so it may be read from a file. If it is a stretch of a recording, it is filtered
         with what lies around it (:meth:`e2llm.data.sources.base.Stretch.around`).
     sfreq : float
-        Its rate in Hz. The ratio of the rates is taken to a millionth.
+        Its rate in Hz. Where the ratio of the rates is no simple fraction, the last sample is late or early by half a
+        sample at most, or by a hundred-thousandth of the signal if that is more.
     params : PreprocessParams
         Filter edges and the new rate.
     n_empty : int
@@ -50,12 +51,12 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
     peak_to_peak : ndarray, shape (n_channels,)
         Of the signal that came in.
     """
-    ratio = Fraction(params.sfreq / sfreq).limit_denominator(1000)
+    ratio = _ratio(params.sfreq / sfreq, signal.shape[1])
     up, down, (n_channels, n_samples) = ratio.numerator, ratio.denominator, signal.shape
     band = (sfreq, params.l_freq, min(params.h_freq, sfreq / 2 - params.h_trans), params.h_trans)
     length = len(_kernel(*band))
     margin = down * ceil((length / 2 + _GUARD_S * sfreq) / down)
-    step = down * ceil((_BLOCK * length - 2 * margin) / down)
+    step = down * max(1, ceil((_BLOCK * length - 2 * margin) / down))
     resampled = np.zeros((n_channels + n_empty, round(n_samples * ratio)), dtype=np.float32)
     lowest, highest = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
     before, after = _surroundings(signal, sfreq, margin)
@@ -114,6 +115,15 @@ def _gain(band: tuple[float, ...], n_old: int, n_new: int) -> tuple[np.ndarray, 
     centred[: len(kernel)] = kernel
     gain = fft.rfft(np.roll(centred, -(len(kernel) // 2))).real[: (min(n_old, n_new) + 1) // 2]
     return (gain * n_new / n_old).astype(np.float32), np.float32(kernel.sum())
+
+
+def _ratio(exact: float, n_samples: int) -> Fraction:
+    """Ratio of the rates as a fraction, as coarse as the length of the signal allows: blocks are multiples of it."""
+    for limit in (10**3, 10**4, 10**5):
+        ratio = Fraction(exact).limit_denominator(limit)
+        if abs(float(ratio) - exact) * n_samples < 0.5:
+            break
+    return ratio
 
 
 def parts_of(signal: np.ndarray) -> list[np.ndarray]:

@@ -24,7 +24,8 @@ from .normalization import Equalizer, FeatureStatistics
 from .preprocess_params import PreprocessParams
 from .preprocessing import Windows
 from .protocols import Split
-from .sources.base import RecordingError, Stretch, Trial, bads_of, open_raw, place_channels
+from .sources.base import RecordingError, Stretch, Trial, bads_of, place_channels
+from .sources.samples import TableOptions, open_recording
 
 STATISTICS_NOTES = {
     "subject": "subject statistics: compared with the mean of these files (transductive: the windows in question took "
@@ -127,13 +128,13 @@ class NewSubject(Corpus):
 
 
 def read_windows(files: Sequence[str | Path], ch_names: list[str], params: PreprocessParams,
-                 statistics: str) -> tuple[Windows, list[str]]:
+                 statistics: str, table: TableOptions | None = None) -> tuple[Windows, list[str]]:
     """Files of one subject as windows, cleaned exactly as a run's recordings were.
 
     Parameters
     ----------
     files : sequence of path
-        Anything that MNE reads (EDF, BDF, BrainVision, FIF, …).
+        Anything that MNE reads (EDF, BDF, BrainVision, FIF, …), and tables of samples.
     ch_names : list of str
         Channels that the encoder was trained on, in its order. Up to a quarter may be missing from a file: they are
         interpolated by spherical splines, as bad channels are, and named.
@@ -141,6 +142,8 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
         Of the run.
     statistics : str
         Key of :data:`STATISTICS_NOTES` that the windows will be compared with; its name stands in the index.
+    table : TableOptions, optional
+        What tables of samples do not say themselves.
 
     Returns
     -------
@@ -163,7 +166,7 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     blocks, rows, notes, known = [], [], [], {}
     subject = Path(files[0]).name
     for number, path in enumerate((Path(file).expanduser() for file in files), start=1):
-        trial, missing = _read(path, ch_names, params, subject, number)
+        trial, missing = _read(path, ch_names, subject, number, table)
         facts = known[f"{path.name} (file {number})"] = RecordingFacts(str(path))
         admitted = admit(trial, ch_names, params, facts)
         settle_recording(facts, params)
@@ -188,12 +191,12 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
     return Windows(data, power, shape, index, list(ch_names), params.sfreq), notes
 
 
-def _read(path: Path, ch_names: list[str], params: PreprocessParams, subject: str,
-          number: int) -> tuple[Trial, list[str]]:
+def _read(path: Path, ch_names: list[str], subject: str, number: int,
+          table: TableOptions | None) -> tuple[Trial, list[str]]:
     """One file, and the channels that are needed and that it lacks."""
     if not path.exists():
         raise RecordingError(f"{path} is missing: give the path of a recording.")
-    raw = open_raw(path)
+    raw = open_recording(path, table)
     match = place_channels(raw, path)
     places = list(match.places.values())
     if len(missing := [name for name in ch_names if name not in places]) > len(ch_names) // 4:

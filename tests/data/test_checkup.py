@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from edfio import Bdf, BdfSignal
-from layouts import write_cnt, write_gdf
+from layouts import write_cnt, write_gdf, write_persyst
 from recordings import CAP, SFREQ, brain, four_files, raw_of, write_edf, write_table
+from sample_tables import write_emotiv, write_plain
 from scipy.io import loadmat, savemat
 
 from e2llm.app.cli import main
@@ -114,28 +115,68 @@ def test_fifteen_planted_defects_are_found_and_nothing_else(good, tmp_path):
     assert len(PLANTED) + 6 >= 15
 
 
-def test_ten_files_of_ten_kinds(tmp_path):
-    """A folder as people have it: formats side by side, two of them unreadable, one without a line."""
-    root = tmp_path / "mine"
-    write_edf(root / "a.edf", brain(seed=1))
+def ten_formats(root: Path) -> list[str]:
+    """Ten recordings in ten formats, and a table of labels; the names of the files."""
+    write_edf(root / "a.edf", brain(seed=1), notes=[(3.0, 1.0, "eyes closed")])
     bdf = [BdfSignal(x, SFREQ, label=name, physical_dimension="uV")
            for name, x in zip(CAP, brain(seed=2), strict=True)]
     Bdf(bdf).write(root / "b.bdf")
     for seed, name in ((3, "c.vhdr"), (4, "d.set")):
         mne.export.export_raw(root / name, raw_of(brain(seed=seed)), verbose="error")
-    raw_of(brain(seed=5)).save(root / "e_raw.fif", verbose="error")
+    raw_of(brain(seed=5)).save(root / "e_raw.fif.gz", verbose="error")
     write_gdf(root / "f.gdf", CAP, brain(seed=6), SFREQ)
     write_cnt(root / "g.cnt", CAP, brain(seed=7), SFREQ, [])
+    write_persyst(root / "h.lay", CAP, brain(seed=8), SFREQ)
+    write_plain(root / "i.csv", brain(seed=9), [f"{name} (uV)" for name in CAP], head=f"# sampling rate: {SFREQ} Hz")
+    write_emotiv(root / "j.tsv", brain(seed=10, n=14), SFREQ)
+    names = ["a.edf", "b.bdf", "c.vhdr", "d.set", "e_raw.fif.gz", "f.gdf", "g.cnt", "h.lay", "i.csv", "j.tsv"]
+    write_table(root, names)
+    return names
+
+
+def test_ten_recordings_of_ten_formats_are_read_and_judged(tmp_path):
+    names = ten_formats(tmp_path / "mine")
+    checkup = check_folder(tmp_path / "mine", n_jobs=1)
+    assert checkup.findings.empty, str(checkup)
+    assert checkup.recordings["recording"].tolist() == names and checkup.recordings["used"].all()
+    assert (checkup.recordings["windows"] == 6).all() and checkup.recordings["sfreq"].eq(SFREQ).all()
+    level = checkup.recordings["amplitude_uv"]
+    assert level.between(5, 25).all(), level.tolist()  # every format has its own way to say microvolts
+    assert "10 of 10 recordings of 10 people can be used" in str(checkup)
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_in_every_format_a_signal_in_another_unit_is_found(tmp_path, place, monkeypatch):
+    """Each is judged, not only opened: one of the ten is recorded a thousand times too large."""
+    made = []
+
+    def louder(*args, **kwargs):
+        made.append(1)
+        return brain(*args, **kwargs) * (1e3 if len(made) == place + 1 else 1)
+
+    monkeypatch.setitem(ten_formats.__globals__, "brain", louder)
+    names = ten_formats(tmp_path / "mine")
+    checkup = check_folder(tmp_path / "mine", n_jobs=1)
+    assert set(checkup.findings["recording"]) == {names[place]}, str(checkup)
+    assert checkup.recordings["used"].sum() == 9
+
+
+def test_recordings_that_cannot_be_read_among_others(tmp_path):
+    """A folder as people have it: formats side by side, two of them unreadable, one without a line."""
+    root = tmp_path / "mine"
+    write_edf(root / "a.edf", brain(seed=1))
+    raw_of(brain(seed=5)).save(root / "e_raw.fif", verbose="error")
     (root / "h.mat").write_bytes(b"x" * 200)
     (root / "i.csv").write_text("Fp1,Fp2\n1,2\n")
     write_edf(root / "j.edf", brain(seed=8))
-    write_table(root, ["a.edf", "b.bdf", "c.vhdr", "d.set", "e_raw.fif", "f.gdf", "g.cnt", "h.mat", "i.csv"])
+    write_table(root, ["a.edf", "e_raw.fif", "h.mat", "i.csv"])
     checkup = check_folder(root, n_jobs=1)
     bad = checkup.findings.set_index("recording")
     assert set(bad.index) == {"h.mat", "i.csv", "labels.csv"}, str(checkup)
     assert bad.loc["labels.csv", "fact"] == "1 recordings have no line: j.edf"
     assert "no layout that is known" in bad.loc["h.mat", "fact"] + bad.loc["h.mat", "remedy"]
-    assert checkup.recordings["used"].tolist() == [True] * 7 + [False] * 2
+    assert "does not say the unit" in bad.loc["i.csv", "fact"]
+    assert checkup.recordings["used"].tolist() == [True] * 2 + [False] * 2
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import mne
@@ -73,6 +74,22 @@ def write_cnt(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(header) + bytes(electrodes) + samples.tobytes() + struct.pack("<Bll", 1, len(events), 0)
                      + events)
+
+
+def write_persyst(path: Path, names: Sequence[str], microvolts: np.ndarray, sfreq: int) -> Path:
+    """A Persyst recording: a text ``.lay`` and a ``.dat`` of 32-bit integers, sample by sample."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.round(microvolts.T / 0.01).astype("<i4").tofile(path.with_suffix(".dat"))
+    facts = {"File": f"{path.stem}.dat", "FileType": "Interleaved", "SamplingRate": sfreq, "HeaderLength": 0,
+             "Calibration": 0.01, "WaveformCount": len(names), "DataType": 7}
+    patient = {"First": "", "MI": "", "Last": "", "Sex": "", "Hand": "", "BirthDate": "", "TestDate": "2022.10.01",
+               "TestTime": "14:00:00", "ID": "1"}
+    places = {f"{name}-Ref": number for number, name in enumerate(names, start=1)}
+    sections = {"FileInfo": facts, "Patient": patient, "SampleTimes": {0: 0.0}, "ChannelMap": places}
+    lines = [line for title, section in sections.items()
+             for line in (f"[{title}]", *(f"{key}={value}" for key, value in section.items()))]
+    path.write_text("\n".join([*lines, "[Comments]", ""]), encoding="utf-8")
+    return path
 
 
 def write_seed_raw(twin: Path, bits: int = 32, sfreq: int = 1000) -> dict[str, list[tuple[float, float]]]:

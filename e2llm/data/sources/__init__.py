@@ -17,6 +17,7 @@ from .bids import BIDSFolder
 from .emoeeg_mc import EmoEEGMC
 from .faced import FACED
 from .folder import LabelledFolder
+from .samples import TableOptions
 from .seed_vii import SeedVII, SeedVIIRaw
 
 SOURCES: dict[str, type] = {"seed-vii": SeedVII, "seed-vii-raw": SeedVIIRaw, "folder": LabelledFolder,
@@ -76,6 +77,25 @@ def parse_options(kind: str, text: str) -> dict[str, Any]:
         raise SourceError(f"{wrong[0]!r} in the options of '{kind}' is not option=value: write name=value, and quote a "
                           "value with blanks.")
     return {name: value for name, _, value in pairs}
+
+
+def table_options(text: str) -> TableOptions:
+    """What tables of samples do not say themselves, from one line: ``sfreq=250 unit=uV columns="[2=Fp1, 3=Fp2]"``.
+
+    Parameters
+    ----------
+    text : str
+        As in :func:`parse_options`.
+
+    Raises
+    ------
+    SourceError
+        For another option, or a value that cannot be one.
+    """
+    given, known = parse_options("folder", text), _options_of("folder")
+    if unknown := sorted(set(given) - {"sfreq", "unit", "columns"}):
+        raise SourceError(f"A table of samples has no option {', '.join(unknown)} (known: sfreq, unit, columns).")
+    return TableOptions(**{name: _converted("folder", name, value, known[name]) for name, value in given.items()})
 
 
 def _options_of(kind: str) -> dict[str, inspect.Parameter]:

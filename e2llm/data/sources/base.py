@@ -19,7 +19,7 @@ from ...core.channel_names import foreign_names
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match, match_channels
 from .edf_header import read_edf_header
-from .remedies import remedy_for
+from .remedies import is_ant, remedy_for
 
 
 class RecordingError(Exception):
@@ -162,6 +162,8 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
 
 
 def _read_raw(path: Path) -> mne.io.BaseRaw:
+    if path.suffix.lower() == ".cnt" and not is_ant(path):  # MNE would try two readers and hide why both fail
+        return mne.io.read_raw_cnt(path, preload=False, verbose="error")
     try:
         return mne.io.read_raw(path, preload=False, verbose="error")
     except Exception as error:
@@ -191,6 +193,7 @@ def why_unread(path: Path, error: Exception) -> str:
         What MNE raised.
     """
     fact = " ".join(str(error).split()) or type(error).__name__
+    fact = re.sub(r'^File ".*?\b\w+Error: ', "", fact)  # MNE may put lines of its code before the reason
     remedy = remedy_for(path, fact)
     return f"{path} cannot be read by MNE ({fact.removesuffix('.')}).{f' {remedy}.' if remedy else ''}"
 
@@ -307,11 +310,15 @@ class Stretch:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What the file's header says: lowest ``rate`` of the channels in Hz, their ``units``, records lost (share)."""
+        """What the file's header says: lowest ``rate`` of the channels in Hz, their ``units``, records lost (share).
+
+        A table of samples has ``notes`` instead, on what it does not say.
+        """
         units = {unit for name in self.picks if (unit := self.raw._orig_units.get(name))}
         header = read_edf_header(self.path)
         if header is None:
-            return {"units": units}
+            notes = list(getattr(self.raw, "notes", ()))
+            return {"units": units, "notes": notes} if notes else {"units": units}
         rates = [rate for name in self.picks if (rate := header.rate_of(name))]
         units = {unit for name in self.picks if (unit := header.unit_of(name)) is not None} or units
         lost = 1 - header.found / header.stated if header.stated > 0 else 0.0

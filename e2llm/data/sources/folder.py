@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import mne
 import pandas as pd
 
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match
-from .base import (
-    Flaw,
-    Recording,
-    RecordingError,
-    Source,
-    SourceError,
-    Stretch,
-    Trial,
-    bads_of,
-    open_raw,
-    place_channels,
-)
+from .base import Flaw, Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, place_channels
+from .samples import SUFFIXES, TableOptions, holds_samples, open_recording, read_layout
 from .tables import labels_of, read_table, refuse_look_alikes, remarks_on_labels, saved_as
 
 REQUIRED_COLUMNS = ("file", "subject", "session", "label")
 OPTIONAL_COLUMNS = ("start", "stop", "clip", "context", "valence", "arousal", "noun")
+ROUNDED_S = 0.1  # by which a table's times may exceed the recording: they are rounded, and files end a sample early
 
 
 class LabelledFolder(Source):
@@ -49,16 +41,22 @@ class LabelledFolder(Source):
     within_mm : float
         Channels without a known name but with a measured position are placed at the nearest known site that lies at
         most so far away.
+    sfreq : float, optional
+        Sampling rate in Hz of recordings that are tables of samples (``.csv``, ``.tsv``, ``.txt``) and do not say it.
+    unit, columns
+        Of such tables, as in :class:`~e2llm.data.sources.samples.TableOptions`.
 
     Raises
     ------
     SourceError
         If the table is missing, lacks a column, contradicts itself, names files that are not there, or has people or
-        labels whose names differ only in case or blanks.
+        labels whose names differ only in case or blanks. Also if all recordings are tables of samples and none is
+        understood.
     """
 
     def __init__(self, root: str | Path, table: str | Path | None = None, subjects: int | None = None,
-                 within_mm: float = NEAR_MM) -> None:
+                 within_mm: float = NEAR_MM, sfreq: float | None = None, unit: str = "",
+                 columns: Sequence[str] = ()) -> None:
         self.root, self.within_mm = Path(root), within_mm
         self.table_path = self.root / "labels.csv"
         if table:  # a relative path counts from here, or from the folder
@@ -67,7 +65,10 @@ class LabelledFolder(Source):
             raise SourceError(f"{self.table_path} is missing: write a table with columns "
                               f"{', '.join(REQUIRED_COLUMNS)}.")
         rows = self._read_table()
-        absent = [name for name in dict.fromkeys(rows["file"]) if not (self.root / name).exists()]
+        rows["file"] = rows["file"].map(self._as_there)
+        # A link without its file, as datalad leaves it, is a fault of one recording.
+        absent = [name for name in dict.fromkeys(rows["file"])
+                  if not (self.root / name).exists() and not (self.root / name).is_symlink()]
         if absent:
             raise SourceError(f"{self.table_path} names {absent[:3]}, which are not in {self.root}: correct the table.")
         for what in ("subject", "label"):
@@ -80,6 +81,31 @@ class LabelledFolder(Source):
         files = self.rows.drop_duplicates("file")
         self.recordings = [Recording(row.file, self.root / row.file, row.subject) for row in files.itertuples()]
         self.matches: dict[str, Match] = {}
+        try:
+            self.table_options = TableOptions(sfreq, unit, tuple(columns))
+        except RecordingError as error:
+            raise SourceError(str(error)) from None
+        self._refuse_tables()
+
+    def _as_there(self, name: str) -> str:
+        """A file's name with the slashes that it has here; a table written on Windows has others."""
+        other = name.replace("\\", "/")
+        return other if not (self.root / name).exists() and (self.root / other).exists() else name
+
+    def _refuse_tables(self) -> None:
+        """SourceError, before any signal is read, if there are only tables of samples and none is understood."""
+        reasons = []
+        for recording in self.recordings:
+            if recording.path.suffix.lower() not in SUFFIXES:
+                return
+            try:
+                read_layout(recording.path, self.table_options)
+            except RecordingError as error:
+                reasons.append(str(error))
+            else:
+                return
+        if reasons:
+            raise SourceError(reasons[0])
 
     def inputs(self) -> list[Path]:
         """The whole folder, for a recording may be of several files, and the table wherever it lies."""
@@ -102,6 +128,9 @@ class LabelledFolder(Source):
         """The table as text by the lines of the file; every used cell is filled, and what should be a number is one."""
         rows = read_table(self.table_path, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
         if missing := set(REQUIRED_COLUMNS) - set(rows.columns):
+            if holds_samples(self.table_path):
+                raise SourceError(f"{self.table_path} is a table of samples ({', '.join(rows.columns[:4])}), not of "
+                                  "labels: write a table of labels that names it.")
             raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them (it was read as "
                               f"{saved_as(self.table_path)}, with the columns {', '.join(rows.columns)}).")
         if ("start" in rows) != ("stop" in rows):
@@ -160,21 +189,26 @@ class LabelledFolder(Source):
 
     def check(self, recording: Recording) -> list[str]:
         """EEG channels of one file that have a place on the head; raises RecordingError if it cannot be used."""
-        raw = open_raw(recording.path)
-        match = self.matches[recording.name] = place_channels(raw, recording.path, self.within_mm)
+        self._opened(recording)
+        return list(self.matches[recording.name].places.values())
+
+    def _opened(self, recording: Recording) -> mne.io.BaseRaw:
+        """An open recording whose channels have been placed and whose times have been compared with the table."""
+        raw = open_recording(recording.path, self.table_options)
+        self.matches[recording.name] = place_channels(raw, recording.path, self.within_mm)
         seconds = raw.n_times / raw.info["sfreq"]
         if "start" in self.rows:
             own = self.rows[self.rows["file"] == recording.name]
-            if (late := own[own["stop"] > seconds + 0.5 / raw.info["sfreq"]]).size:
+            if (late := own[(own["stop"] > seconds + ROUNDED_S) | (own["start"] >= seconds)]).size:
                 line = late["line"].iloc[0]
                 raise RecordingError(f"{recording.path} lasts {seconds:g} s, but line {line} of {self.table_path.name} "
                                      f"ends at {late['stop'].iloc[0]:g} s: correct the times.")
-        return list(match.places.values())
+        return raw
 
     def trials(self, recording: Recording) -> Iterator[Trial]:
         """The labelled stretches of a file, one in memory at a time."""
-        self.check(recording)
-        match, raw = self.matches[recording.name], open_raw(recording.path)
+        raw = self._opened(recording)
+        match = self.matches[recording.name]
         ch_names, bads = tuple(match.places.values()), bads_of(raw, match)
         for number, row in self.rows[self.rows["file"] == recording.name].iterrows():
             stretch = (row["start"], min(row["stop"], raw.n_times / raw.info["sfreq"])) if "start" in row else ()

@@ -14,12 +14,22 @@ _REMEDIES = {
     ".lay": "A Persyst recording is a .lay and a .dat file: copy all of them",
     ".mat": "A .mat file has no layout that is known for EEG: read it with scipy.io.loadmat and save it as FIF "
             "(mne.io.RawArray), or use the source of its dataset",
-    ".csv": "A table of samples says neither rate nor unit: make an mne.io.RawArray of it and save it as FIF",
+    ".csv": "A table of samples is read by the source 'folder'; save it as FIF for any other",
     ".npy": "An array has neither names nor rate: make an mne.io.RawArray of it and save it as FIF",
 }
 _SET_IN_TWO = ("An EEGLAB recording may be a .set file with an .fdt file: copy all of them, under the names that the "
                "header file holds")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_POINTERS = (b"git-lfs.github.com/spec", b"annex/objects/")
+_FETCH = "fetch its content (datalad get, git annex get, git lfs pull)"
+
+
+def is_ant(path: Path) -> bool:
+    """Whether a ``.cnt`` is of ANT Neuro; those of Neuroscan have the same suffix and nothing else in common."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"RIFF"
 
 
 def remedy_for(path: Path, fact: str) -> str:
@@ -34,13 +44,22 @@ def remedy_for(path: Path, fact: str) -> str:
     """
     suffix = path.suffix.lower()
     if not path.exists():
-        return "It is not there: correct the path"
+        return f"It is a link to a file that is not there: {_FETCH}" if path.is_symlink() else (
+            "It is not there: correct the path")
     if path.is_dir() and (suffix == ".mff" or not suffix):
         return "Install what MNE asks for" if suffix else "It is a folder: give a file, or a folder that is a format"
     begins = b""
     if path.is_file():
         with path.open("rb") as file:
             begins = file.read(132)
+    if any(mark in begins for mark in _POINTERS):
+        return f"It holds only the address of a recording: {_FETCH}"
+    if "number of trials" in fact or path.stem.endswith(("-epo", "_epo")):
+        return "It holds epochs that were cut already: save the continuous recording, for the filter needs it"
+    if path.suffix != suffix and f"'{path.suffix}'" in fact:
+        return f"MNE wants {suffix} in small letters: rename the file"
+    if suffix == ".cnt" and is_ant(path):
+        return "It is a .cnt of ANT Neuro, not of Neuroscan: install what MNE asks for, or save it as EDF"
     if suffix == ".set" and (begins.startswith(_HDF5) or b"MATLAB 7.3" in begins):
         return "It is saved as MATLAB 7.3: save it in EEGLAB with version 7 or 6, or install what MNE asks for"
     if suffix == ".set":

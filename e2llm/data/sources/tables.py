@@ -95,10 +95,10 @@ def saved_as(path: Path) -> str:
         return "a spreadsheet"
     content = path.read_bytes()
     separator = separator_of(_decoded(content))
-    return f"{_SEPARATORS.get(separator, repr(separator))}, {_encoding(content)}"
+    return f"{_SEPARATORS.get(separator, repr(separator))}, {encoding_of(content)}"
 
 
-def _encoding(content: bytes) -> str:
+def encoding_of(content: bytes) -> str:
     """Encoding by the mark at the beginning; else UTF-8, or what Windows writes in the west if it is not that."""
     for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if content.startswith(mark):
@@ -113,7 +113,7 @@ def _encoding(content: bytes) -> str:
 
 
 def _decoded(content: bytes) -> str:
-    return content.decode(_encoding(content))
+    return content.decode(encoding_of(content))
 
 
 def labels_of(where: Path, name: str, rows: Sequence[Mapping[str, str]]) -> LabelSet:
