@@ -21,6 +21,7 @@ import pandas as pd
 import scipy  # its parts load when they are used
 
 from .sources.base import Flaw, Trial
+from .swapped_channels import correlations_of, exchanged_channels
 
 QUALITY = ("strict", "warn")
 PLAUSIBLE_UV = (0.1, 500.0)  # root mean square of 1-45 Hz, median over channels and windows; outside: another unit
@@ -165,6 +166,13 @@ class RecordingFacts:
         Pairs of channels of which one is a copy ("C3 = C4").
     marks : list of list of float
         Clip of every window that is kept, and some coordinates of its spectrum, by which a copy is known.
+    sites : list of str
+        Channels of the windows.
+    alike : list of float
+        Sum of their correlations over some windows, as from
+        :func:`e2llm.data.swapped_channels.correlations_of`.
+    alike_windows : int
+        How many windows that are.
     windows, dropped : int
         Windows that are kept, and that are left out.
     file : dict
@@ -183,6 +191,9 @@ class RecordingFacts:
     mains: list[float] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
     marks: list[list[float]] = field(default_factory=list)
+    sites: list[str] = field(default_factory=list)
+    alike: list[float] = field(default_factory=list)
+    alike_windows: int = 0
     windows: int = 0
     dropped: int = 0
     file: dict[str, Any] = field(default_factory=dict)
@@ -322,6 +333,9 @@ def add_trial(facts: RecordingFacts, trial: Trial, watch: SignalWatch, windows: 
         found = _copies(windows[[0, len(windows) // 2, -1]], ch_names)
         facts.copies = found if is_first else [pair for pair in facts.copies if pair in found]
     facts.marks += [[trial.clip, *mark] for mark in _marks(power)]
+    total, n = correlations_of(windows)
+    facts.sites, facts.alike_windows = list(ch_names), facts.alike_windows + n
+    facts.alike = (total + (facts.alike or 0.0)).round(4).tolist()
 
 
 def _marks(power: np.ndarray) -> list[list[float]]:
@@ -399,7 +413,7 @@ def judge_recording(facts: RecordingFacts) -> list[Flaw]:
 
 
 def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[Flaw]]:
-    """What is seen only when recordings are compared: the same signal twice, and an amplitude unlike all others.
+    """What is seen only when recordings are compared: the same signal twice, another amplitude, exchanged channels.
 
     Parameters
     ----------
@@ -431,6 +445,12 @@ def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[F
                                     f"its EEG has {facts.amplitude_uv:.3g} µV, {apart:.3g} times "
                                     f"{'more' if ratio > 1 else 'less'} than that of the others",
                                     "check unit and gain of this recording"))
+    known = {name: facts for name, facts in recordings.items() if facts.alike_windows}
+    sites = next((facts.sites for facts in known.values()), [])
+    means = {name: (facts.subject, np.divide(facts.alike, facts.alike_windows)) for name, facts in known.items()
+             if facts.sites == sites}
+    for name, fact in exchanged_channels(means, sites).items():
+        found[name].append(Flaw("warn", "exchanged channels", fact, "compare with the plan of the cap"))
     return dict(found)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from e2llm.data.audit import LeakError
+from e2llm.data.checks import read_quality
 from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.sources import open_source
 from e2llm.data.splits import make_split
@@ -32,7 +33,12 @@ def corpus(tmp_path_factory) -> SimpleNamespace:
     windows = Windows.open(folder)
     labels = np.array([source.label_set.index(label) for label in windows.index["label"]])
     return SimpleNamespace(windows=windows, labels=labels, subjects=windows.index["subject"].to_numpy(dtype=object),
-                           label_set=source.label_set)
+                           label_set=source.label_set, folder=folder)
+
+
+def test_the_gate_finds_nothing(corpus):
+    findings, recordings = read_quality(corpus.folder)
+    assert findings.empty and recordings["used"].all(), findings.to_string()
 
 
 def test_people_left_out_are_told_apart_as_far_as_published(corpus):

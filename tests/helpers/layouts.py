@@ -82,7 +82,8 @@ def write_persyst(path: Path, names: Sequence[str], microvolts: np.ndarray, sfre
     np.round(microvolts.T / 0.01).astype("<i4").tofile(path.with_suffix(".dat"))
     facts = {"File": f"{path.stem}.dat", "FileType": "Interleaved", "SamplingRate": sfreq, "HeaderLength": 0,
              "Calibration": 0.01, "WaveformCount": len(names), "DataType": 7}
-    patient = {"First": "", "MI": "", "Last": "", "Sex": "", "Hand": "", "BirthDate": "", "TestDate": "2022.10.01",
+    patient = {"First": "", "MI": "", "Last": "", "Sex": "", "Hand": "",
+               "BirthDate": "01/02/1990", "TestDate": "10/01/2022",
                "TestTime": "14:00:00", "ID": "1"}
     places = {f"{name}-Ref": number for number, name in enumerate(names, start=1)}
     sections = {"FileInfo": facts, "Patient": patient, "SampleTimes": {0: 0.0}, "ChannelMap": places}

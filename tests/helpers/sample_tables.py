@@ -78,5 +78,5 @@ def write_plain(path: Path, data: np.ndarray, names, separator: str = ",", decim
     columns = ([time_name] if times is not None else []) + list(names)
     rows = np.vstack([times, data]).T if times is not None else data.T
     lines = [*([head] if head else []), *([separator.join(columns)] if columns else [])]
-    lines += [separator.join(f"{value:.6f}".replace(".", decimal) for value in row) for row in rows]
+    lines += [separator.join(f"{value:.8f}".replace(".", decimal) for value in row) for row in rows]
     return _write(path, lines, encoding)

@@ -72,6 +72,8 @@ def remedy_for(path: Path, fact: str) -> str:
             return ("It is a pickle, as DEAP distributes it, which may run code when it is opened: save its arrays as "
                     "FIF (mne.io.RawArray) yourself")
         return "No file beside it says what the .dat holds: copy the header, or save it as FIF"
+    if suffix == ".lay" and path.with_suffix(".dat").exists():
+        return ""
     if suffix == ".eeg" and (header := path.with_suffix(".vhdr")).exists():
         return f"It holds the samples of a BrainVision recording: give its header {header.name}"
     return _REMEDIES.get(suffix, "")

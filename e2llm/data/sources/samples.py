@@ -209,7 +209,7 @@ def read_samples(path: Path, options: TableOptions) -> SampleTable:
         measured = _check_clock(path, layout, times)
         if sfreq is None:
             whole = round(measured)
-            sfreq = float(whole) if abs(measured / whole - 1) < 0.005 else round(measured, 2)
+            sfreq = float(whole) if abs(measured / whole - 1) < 0.002 else round(measured, 2)
             notes.append(f"its rate of {sfreq:g} Hz is measured from the column {layout.clock[1]}")
     assert sfreq is not None  # or the layout was refused
     info = mne.create_info(list(layout.channels.values()), sfreq, "eeg")
