@@ -289,7 +289,7 @@ def _ask_for_files(values: Mapping[str, Any]) -> None:
 
 def _ask_for_data(values: Mapping[str, Any]) -> None:
     """Open the folder of recordings, where none would be simulated: what it lacks is said before a kernel starts."""
-    if values.get("source") and not values["twin_preset"]:
+    if {"source", "source_options", "data_root", "twin_preset"} <= values.keys() and not values["twin_preset"]:
         from ..data.sources import open_source, parse_options  # takes seconds to import
 
         options = parse_options(values["source"], values["source_options"])

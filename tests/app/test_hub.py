@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
+import mne
 import numpy as np
 import pandas as pd
 import pytest
@@ -693,7 +694,15 @@ def test_share_and_ask_on_the_command_line(run, edf, tmp_path, monkeypatch, caps
     assert main(["export", "small", str(tmp_path / "out")]) == 0
     assert main(["ask", str(tmp_path / "out"), str(edf), QUESTION, "--window", "3", "--statistics", "population"]) == 0
     assert f"new.edf, window 3 from 12 s, population statistics\nQ: {QUESTION}" in capsys.readouterr().out
+    raw = mne.io.read_raw(edf, verbose="error")
+    table = pd.DataFrame(raw.get_data(units="uV").T, columns=raw.ch_names)
+    table.to_csv(tmp_path / "new.csv", index=False)
+    asked = ["ask", str(tmp_path / "out"), str(tmp_path / "new.csv"), QUESTION]
+    assert main([*asked, "-o", "unit=uV", "-o", f"sfreq={raw.info['sfreq']:g}"]) == 0
+    assert f"Q: {QUESTION}" in capsys.readouterr().out
     for arguments, fact in ((["export", "nobody", "out"], "no run 'nobody'"),
+                            ([*asked, "-o", "sfreq=100"], "does not say the unit"),
+                            ([*asked, "-o", "speed=100"], "has no option speed"),
                             (["ask", str(tmp_path / "out"), "none.edf", "?"], "none.edf is missing"),
                             (["ask", str(tmp_path), "none.edf", "?"], "is no export"),
                             (["ask", str(tmp_path / "out"), str(edf), "?", "--language-model", "./none"],

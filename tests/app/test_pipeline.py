@@ -37,6 +37,7 @@ from e2llm.app.runs import Run
 from e2llm.app.sweeps import sweep
 from e2llm.core.files import check_name
 from e2llm.data.simulation import TwinParams
+from e2llm.data.sources.base import SourceError
 
 FIRST = """\
 run_name = "tiny"  # folder in runs/
@@ -405,6 +406,27 @@ def test_a_model_that_is_not_there_is_refused_before_any_kernel_starts(project, 
     (name,) = values
     write_notebook(project / "notebooks" / "05_evaluation.ipynb", f"{SECOND}{name} = 0\n")
     with pytest.raises(ValueError, match=fact):
+        run_pipeline("tiny", values)
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize(("labels", "options", "fact"), [
+    (None, "", r"labels\.csv is missing: write a table"),
+    ("file,subject,session,label\na.csv,1,1,rest\nb.csv,2,1,task\n", "", r"a\.csv does not say the unit"),
+    ("file,subject,session,label\na.csv,1,1,rest\nb.csv,2,1,task\n", "unit=uV", "a.csv says no sampling rate"),
+    ("file,subject,session,label\na.csv,1,1,rest\nb.csv,2,1,task\n", "unit=uV rate=128", "has no option rate"),
+])
+def test_recordings_that_are_not_understood_are_refused_before_any_kernel_starts(project, no_kernels, labels, options,
+                                                                                 fact):
+    cell = 'run_name = ""\nsave_steps = 2\nsource = ""\nsource_options = ""\ndata_root = ""\ntwin_preset = ""\n'
+    write_notebook(project / "notebooks" / "01_preprocessing.ipynb", cell)
+    (project / "mine").mkdir()
+    for name in "ab":
+        (project / "mine" / f"{name}.csv").write_text("Fp1,Fp2\n1,2\n3,4\n")
+    if labels:
+        (project / "mine" / "labels.csv").write_text(labels)
+    values = {"source": "folder", "data_root": "mine", "twin_preset": "", "source_options": options}
+    with pytest.raises(SourceError, match=fact):
         run_pipeline("tiny", values)
     assert not (project / "runs").exists()
 
