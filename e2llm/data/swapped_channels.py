@@ -101,13 +101,13 @@ def _found(matrix: np.ndarray, template: np.ndarray, kind: str) -> tuple[int, in
     return (i, j) if alike > ALIKE[kind] else None
 
 
-def exchanged_channels(recordings: Mapping[str, tuple[str, Sequence[float]]],
+def exchanged_channels(recordings: Mapping[str, tuple[str, np.ndarray]],
                        sites: Sequence[str]) -> dict[str, str]:
     """Recordings of which two channels look exchanged.
 
     Parameters
     ----------
-    recordings : mapping of str to (str, sequence of float)
+    recordings : mapping of str to (str, ndarray)
         Recording to its subject and the mean correlations of its channels, as :func:`correlations_of` orders them.
     sites : sequence of str
         The channels.

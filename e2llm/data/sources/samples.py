@@ -363,10 +363,15 @@ def _columns(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         fact = " ".join(str(error).split())
         raise RecordingError(f"{path}, after line {line}: a cell is not what its column is ({fact}); correct the "
                              "table.") from None
-    signal = np.concatenate(blocks).T * UNITS[layout.unit]
-    if signal.shape[1] < 2:
-        raise RecordingError(f"{path} has {signal.shape[1]} lines of samples: give the whole recording.")
-    return np.ascontiguousarray(signal, dtype=np.float64), np.concatenate(times) if times else np.empty(0)
+    if (n := sum(map(len, blocks))) < 2:
+        raise RecordingError(f"{path} has {n} lines of samples: give the whole recording.")
+    signal, at = np.empty((len(channels), n)), 0  # MNE wants double precision
+    while blocks:
+        block = blocks.pop(0)
+        signal[:, at : at + len(block)] = block.T
+        at += len(block)
+    signal *= UNITS[layout.unit]
+    return signal, np.concatenate(times) if times else np.empty(0)
 
 
 def _seconds(texts: pd.Series, decimal: str) -> np.ndarray:
