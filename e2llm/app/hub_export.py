@@ -27,7 +27,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
-from ..core.files import checksum
+from ..core.files import checksum, read_mapping
 from ..data.dataset import Corpus
 from ..data.new_subject import PopulationStatistics
 from ..data.preprocess_params import PreprocessParams
@@ -187,10 +187,10 @@ def _refuse_other_things(folder: Path) -> None:
         raise FileExistsError(f"{folder} is a file: give the name of a folder to make.")
     found = _files(folder)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8")) if FACTS in found else {}
+        facts = read_mapping(folder / FACTS, {"files": dict}) if FACTS in found else {}
     except ValueError:
         facts = {}
-    own = {*facts.get("files", ()), FACTS, *_UNCHECKED} if facts.get("format") == FORMAT else set()
+    own = {*facts.get("files", {}), FACTS, *_UNCHECKED} if facts.get("format") == FORMAT else set()
     if other := [name for name in found if name not in own]:
         raise FileExistsError(f"{folder} holds {other[0]}, which no export wrote: give another folder, or move that "
                               "away.")

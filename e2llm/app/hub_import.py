@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+import os
+from pathlib import Path, PurePath
 
 import huggingface_hub
 import torch
@@ -13,7 +14,7 @@ from huggingface_hub.errors import HTTPError
 from .. import __version__
 from ..core import claims
 from ..core.bands import BANDS
-from ..core.files import checksum
+from ..core.files import checksum, one_line, read_json
 from .model_card import is_path
 
 FORMAT, VERSION, FACTS = "e2llm-export", 3, "e2llm.json"
@@ -21,6 +22,9 @@ FORMAT, VERSION, FACTS = "e2llm-export", 3, "e2llm.json"
 MEANINGS = {"level": claims.LEVEL_THRESHOLD, "cited": claims.CITED, "salient": claims.SALIENT,
             "evidence threshold": claims.EVIDENCE_THRESHOLD, "largest z": claims.MAX_ABS_Z,
             "bands": {name: list(edges) for name, edges in BANDS.items()}}
+_FORM = {"files": dict, "language_model": dict, "label_set": dict, "ch_names": list, "evidence": list, "preprocess": dict,
+         "statistics": str, "run": str, "dataset": str, "protocol": str}  # of e2llm.json
+_OF_LANGUAGE_MODEL = ("kind", "name", "dtype", "weights", "tokenizer")
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "README.md")
 
 
@@ -64,9 +68,9 @@ def open_facts(folder: Path) -> dict:
     if not path.is_file():
         raise ExportError(f"{folder} holds no {FACTS}, so it is no export: give a folder that 'e2llm export' wrote.")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path, "copy the folder again")
     except ValueError as error:
-        raise ExportError(f"{path} is not JSON ({error}): copy the folder again.") from None
+        raise ExportError(str(error)) from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or not facts.get("files"):
         raise ExportError(f"{path} was not written by 'e2llm export': give a folder that it wrote.")
     if facts.get("version") != VERSION:
@@ -76,9 +80,17 @@ def open_facts(folder: Path) -> dict:
         made_by = facts.get("e2llm", "of another version")
         raise ExportError(f"{folder} was written by e2llm {made_by}, whose claims have other definitions than those "
                           f"of {__version__}: install e2llm {made_by}.")
+    wrong = [name for name, kind in _FORM.items() if not isinstance(facts.get(name), kind)]
+    if not wrong:
+        wrong = [f"language_model.{name}" for name in _OF_LANGUAGE_MODEL
+                 if not isinstance(facts["language_model"].get(name), str)]
+    if wrong:
+        raise ExportError(f"{path} is damaged (without a proper {', '.join(wrong)}): copy the folder again.")
     for name, wanted in facts["files"].items():
-        if not (folder / name).is_file():
-            raise ExportError(f"{folder / name} is missing: copy the whole folder again.")
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise ExportError(f"{path} names the file {name!r:.100}, which lies outside the folder: do not use it.")
+        if not os.path.isfile(folder / name):  # False for a name that no disk can hold
+            raise ExportError(f"{one_line(folder / name)} is missing: copy the whole folder again.")
         if checksum(folder / name) != wanted:
             raise ExportError(f"{folder / name} is not as it was exported (its checksum differs): copy it again.")
     return facts

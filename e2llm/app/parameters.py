@@ -9,18 +9,33 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
 CLIP_FOLDS = 4  # of the protocols that hold out clips
 PATCH_S = 0.25  # seconds of a time patch, of which every encoder gives tokens
+LARGEST = 2**53
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class _Group(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        """No path, name or option has a sign that cannot be printed; no count is larger than floats and JSON hold."""
+        for part in value if isinstance(value, tuple) else [value]:
+            if isinstance(part, str) and not part.isprintable():
+                raise ValueError("must have no line break and no other sign that cannot be printed")
+            if isinstance(part, int) and abs(part) > LARGEST:
+                raise ValueError(f"must be at most {LARGEST}")
+        return value
 
 
 class Data(_Group):
@@ -262,10 +277,19 @@ def _sentence(fault: Mapping, values: Mapping[str, Any]) -> str:
         "tuple_type": "must be a list, as [1, 2]",
         "too_short": "must not be empty",
         "string_too_short": "must not be empty",
+        "value_error": str(fault.get("ctx", {}).get("error")),
     }.get(fault["type"], fault["msg"].replace("Input should", "must"))
     number_as_text = fault["type"] == "float_type" and isinstance(given, str)
     hint = " YAML reads 1e-3 as text: write 1.0e-3." if number_as_text else ""
-    return f"{f'{given!r} in {name}' if place else f'{name} = {values[name]!r}'} {wanted}.{hint}"
+    return f"{f'{_short(given)} in {name}' if place else f'{name} = {_short(values[name])}'} {wanted}.{hint}"
+
+
+def _short(value: Any) -> str:
+    """A value as it is written, of a long or deep one the beginning."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an integer of too many digits
+        return f"a {type(value).__name__} of many digits"
 
 
 def table() -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..core.environment import children_end_with_this
-from ..core.files import project_root, replacing
+from ..core.files import parse_yaml, project_root, read_yaml, replacing
 from ..core.space import full_disk, require_space
 from ..models.lookup import ask_for_model, from_here
 from . import parameters, report
@@ -100,11 +100,8 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in _profiles().glob("*.yaml"))) or "none"
         raise ValueError(f"There is no profile {str(name_or_path)!r} ({path}). Known profiles: {known}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        content, written = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML in UTF-8: {error}") from error
+    content, written = read_yaml(path)
+    content = {} if content is None else content
     if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
         raise ValueError(f"{path} must be a flat mapping, one line 'parameter: value' each.")
     return {str(key): _text_kept(key, value,
@@ -125,10 +122,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key.isidentifier():
             raise ValueError(f"{text!r} is no parameter: write key=value.")
-        try:
-            values[key] = _text_kept(key, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
-        except yaml.YAMLError as error:
-            raise ValueError(f"The value in {text!r} is not YAML ({error}): quote it.") from error
+        values[key] = _text_kept(key, *parse_yaml(value, f"The value in {text!r:.100}"))
     return values
 
 
@@ -222,11 +216,12 @@ def _check_twin(prefix: str, parameter: str, root: Path, given: Sequence[str], w
     if not description.is_file():
         raise ValueError(f"{', '.join(names)} given, but {root} is there already and is no finished twin: leave them "
                          f"out, or give another {parameter}.")
-    there = yaml.safe_load(description.read_text(encoding="utf-8"))
+    there, _ = read_yaml(description)
     for name in given:
-        if there[name] != wanted[name]:
+        found = there.get(name) if isinstance(there, dict) else None
+        if found != wanted[name]:
             raise ValueError(f"{prefix}{name} = {wanted[name]!r}, but the twin that is in {root} already has "
-                             f"{there[name]!r}: give another {parameter}, or remove that folder.")
+                             f"{found!r:.40}: give another {parameter}, or remove that folder.")
 
 
 def run_name(profile: str | Path, overrides: Mapping, base: str = "") -> str:
@@ -269,13 +264,18 @@ def _slug(value: Any) -> str:
 
 
 def _ask_for_files(values: Mapping[str, Any]) -> None:
-    """Refuse models and weights that are not there, before any work.
+    """Refuse models and weights that are not there, and options that a source does not have, before any work.
 
     Parameters
     ----------
     values : mapping
         Every parameter that the lessons take.
     """
+    if options := values.get("source_options"):
+        from ..data.sources import parse_options  # here: it loads MNE
+
+        if "subjects" in parse_options(values["source"], options):
+            raise ValueError(f"source_options = {options!r} has subjects, which is a parameter of its own: give it so.")
     named = [values.get("language_model"), *(name for name in values.get("sizes", ()) if "/" in name)]
     for name in filter(None, named):
         ask_for_model(name)

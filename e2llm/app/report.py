@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ..core.files import replacing
+from ..core.files import read_mapping, replacing
 from ..data.checks import read_quality
 from ..viz.report import render
 from .runs import Run, StageMissing
@@ -26,7 +25,7 @@ def build(run: Run) -> Path:
         ``report.html`` in the run's folder.
     """
     run.refresh_manifest()
-    stages = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))["stages"]
+    stages = read_mapping(run.path / "manifest.json", {"stages": dict})["stages"]
     try:
         metrics = run.read_metrics()
     except StageMissing:  # none yet, or of an earlier state of the run: they do not belong to its stages
@@ -36,7 +35,7 @@ def build(run: Run) -> Path:
     html = render(run.name, metrics, stages, figures, _reasoning(run), _quality(run))
     path = run.path / "report.html"
     with replacing(path) as partial:
-        partial.write_text(html, encoding="utf-8")
+        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
     return path
 
 

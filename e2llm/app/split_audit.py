@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(text)
         elif path is not None:
             with replacing(path) as partial:
-                partial.write_text(f"{text}\n", encoding="utf-8")
+                partial.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
     _say(arguments.table, verdict, sys.stderr if Path("-") in (arguments.json, arguments.html) else sys.stdout)
     return REFUSED if verdict.refused else 0
 

@@ -33,7 +33,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """
     for label in labels:
         if fault := _fault(label):
-            raise ValueError(f"The label {label!r} {fault}: give it another name.")
+            raise ValueError(f"The label {label!r:.80} {fault}: give it another name.")
     for label in labels:
         same = [other for other in labels if _plain(other) == _plain(label)]
         if len(same) > 1:
@@ -59,6 +59,8 @@ def _fault(label: str) -> str:
         return f"has {found[0]!r}, which marks special tokens and segments of a prompt"
     if found := _ends.search(label):
         return f"has {found[0]!r}, which ends a sentence or is left out of it"
+    if label.count("$") > 1:
+        return "has two '$', between which figures read a formula"
     if not all(sign.isprintable() for sign in label):
         return "has a sign that cannot be printed"
     if not any(sign.isalnum() for sign in label):

@@ -485,8 +485,8 @@ def write_quality(folder: Path, names: Sequence[str], noted: Mapping[str, Record
         About the tables of the source (:meth:`e2llm.data.sources.base.Source.remarks`).
     """
     findings, recordings = quality_tables(names, noted, skipped, remarks)
-    findings.to_csv(folder / "quality.csv", index=False, lineterminator="\n")
-    recordings.to_csv(folder / "recordings.csv", index=False, lineterminator="\n")
+    for table, name in ((findings, "quality.csv"), (recordings, "recordings.csv")):  # a path may be no Unicode
+        table.to_csv(folder / name, index=False, lineterminator="\n", errors="backslashreplace")
 
 
 def quality_tables(names: Sequence[str], noted: Mapping[str, RecordingFacts], skipped: Mapping[str, str],

@@ -7,12 +7,14 @@ windows of the recording without any label, the window in question included: tra
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..core.labels import LabelSet
@@ -67,7 +69,11 @@ class PopulationStatistics:
     @classmethod
     def open(cls, path: Path) -> PopulationStatistics:
         """Statistics of a file that :meth:`save` wrote; ValueError if it is another file, or holds no numbers."""
-        stored, names = load_file(path), [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls)]
+        try:
+            stored = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}): copy the folder again.") from error
         if set(stored) != set(names):
             raise ValueError(f"{path} holds {sorted(stored)}, not {names}: copy the folder again.")
         if wrong := [name for name in names if not np.isfinite(stored[name]).all()]:
@@ -161,8 +167,10 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
         If a file cannot be read, has no known channel, lacks too many, is too slow or too short, or does not pass the
         gate (:mod:`e2llm.data.checks`); the message names the file.
     """
-    if statistics not in STATISTICS_NOTES:
-        raise ValueError(f"There are no statistics '{statistics}': give one of {', '.join(STATISTICS_NOTES)}.")
+    if not isinstance(statistics, str) or statistics not in STATISTICS_NOTES:
+        raise ValueError(f"There are no statistics {statistics!r:.60}: give one of {', '.join(STATISTICS_NOTES)}.")
+    if not files:
+        raise ValueError("There is no file to read: give at least one.")
     blocks, rows, notes, known = [], [], [], {}
     subject = Path(files[0]).name
     for number, path in enumerate((Path(file).expanduser() for file in files), start=1):
@@ -194,8 +202,9 @@ def read_windows(files: Sequence[str | Path], ch_names: list[str], params: Prepr
 def _read(path: Path, ch_names: list[str], subject: str, number: int,
           table: TableOptions | None) -> tuple[Trial, list[str]]:
     """One file, and the channels that are needed and that it lacks."""
-    if not path.exists():
-        raise RecordingError(f"{path} is missing: give the path of a recording.")
+    if not os.path.exists(path):  # False for a name that no disk can hold
+        name = str(path) if str(path).isprintable() else ascii(str(path))
+        raise RecordingError(f"{name:.300} is missing: give the path of a recording.")
     raw = open_recording(path, table)
     match = place_channels(raw, path)
     places = list(match.places.values())

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..core.arguments import check_number
 from ..core.montage import known_channels
 from .checks import QUALITY
 
 MISSING = ("masked", "interpolated")
+# Hz, seconds, and a factor
+_BOUNDS = {"sfreq": (1, 1e5), "l_freq": (1e-6, 1e5), "h_freq": (1e-6, 1e5), "h_trans": (1e-6, 1e5),
+           "window_s": (1e-3, 3600), "lof_threshold": (1e-6, 1e6)}
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,22 @@ class PreprocessParams:
     quality: str = "strict"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.wanted, (tuple, list)) or not all(isinstance(name, str) for name in self.wanted):
+            raise ValueError(f"wanted = {self.wanted!r:.60}: give a list of channel names.")
         object.__setattr__(self, "wanted", tuple(self.wanted))
-        if not 1 <= self.window_s * self.sfreq < math.inf or self.window_s * self.sfreq % 1:
+        for name, (low, high) in _BOUNDS.items():
+            check_number(name, getattr(self, name), low, high)
+        if self.window_s * self.sfreq < 1 or self.window_s * self.sfreq % 1:
             raise ValueError(f"window_s = {self.window_s:g} is no whole number of samples at {self.sfreq:g} Hz: give "
                              "another length.")
+        if not self.l_freq < self.h_freq < self.sfreq / 2:
+            raise ValueError(f"l_freq = {self.l_freq:g} must be below h_freq = {self.h_freq:g}, and that below half of "
+                             f"sfreq = {self.sfreq:g}, all in Hz.")
         if self.missing not in MISSING:
             raise ValueError(f"missing = '{self.missing}': channels that a recording lacks are {' or '.join(MISSING)}.")
         if self.quality not in QUALITY:
             raise ValueError(f"quality = '{self.quality}': recordings with a fault are judged {' or '.join(QUALITY)}.")
         if len(known_channels(list(self.wanted))) < len(self.wanted):
             lost = sorted(set(self.wanted) - set(known_channels(list(self.wanted))))
-            raise ValueError(f"No scalp position is known for the wanted channels {', '.join(lost)}: give 10-05 names.")
+            raise ValueError(f"No scalp position is known for the wanted channels {', '.join(map(repr, lost))}: give "
+                             "10-05 names.")

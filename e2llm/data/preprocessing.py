@@ -18,9 +18,11 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from ..core.arguments import check_number
 from ..core.bands import BANDS
 from ..core.claims import SHAPE
 from ..core.environment import is_watched
+from ..core.files import one_line, read_mapping
 from ..core.montage import eegpt_channels
 from .checks import RecordingFacts, write_quality
 from .common_channels import agreed_channels, placed_by_position, usable_recordings
@@ -110,17 +112,23 @@ class Windows:
 
     @classmethod
     def open(cls, folder: str | Path) -> Windows:
-        """Open a ``windows/`` folder; FileNotFoundError says which notebook writes it."""
+        """Open a ``windows/`` folder; FileNotFoundError says which notebook writes it, ValueError what is damaged."""
         folder = Path(folder)
         if not (folder / "index.csv").is_file():
             raise FileNotFoundError(f"{folder} holds no finished windows: run notebook 01 for this run name first.")
-        meta = json.loads((folder / "channels.json").read_text(encoding="utf-8"))
+        meta = read_mapping(folder / "channels.json", {"ch_names": list, "sfreq": float})
         if lacking := [name for name in _ARRAYS if not (folder / name).is_file()]:
             raise FileNotFoundError(f"{folder} lacks {', '.join(lacking)}, so another version wrote it: remove the "
                                     "folder and run notebook 01 again.")
-        data, power, shape = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
-        ch_names, sfreq = meta.pop("ch_names"), float(meta.pop("sfreq"))
-        return cls(data, power, shape, read_index(folder / "index.csv"), ch_names, sfreq, meta)
+        try:
+            data, power, shape = (np.load(folder / name, mmap_mode="r") for name in _ARRAYS)
+            index = read_index(folder / "index.csv")
+            if not len(data) == len(power) == len(shape) == len(index):
+                raise ValueError("arrays and index are not of one length")
+        except Exception as error:  # of numpy or pandas
+            raise ValueError(f"{folder} is damaged ({one_line(error)}): remove the folder and run notebook 01 "
+                             "again.") from error
+        return cls(data, power, shape, index, meta.pop("ch_names"), meta.pop("sfreq"), meta)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -161,6 +169,7 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         If no recording could be used.
     """
     params, folder = params or PreprocessParams(), Path(folder)
+    check_number("n_jobs", n_jobs, 1, 1024, whole=True)
     partial = folder.with_name(folder.name + ".part")
     channels, skipped = usable_recordings(source, params.wanted)
     usable, target = agreed_channels(channels, params.wanted, params.missing)

@@ -24,7 +24,9 @@ from joblib import Parallel, delayed
 from scipy import fft
 from scipy.io import savemat
 
+from ..core.arguments import check_number
 from ..core.bands import BANDS
+from ..core.files import read_yaml
 from ..core.labels import SEED_VII
 from ..core.montage import SEED_CHANNELS, make_info
 from .emotion_effects import SOURCES, Person, Preset, draw_intensity, draw_latents, draw_person, get_preset
@@ -86,8 +88,19 @@ class TwinParams:
     seed: int = 2026
 
     def __post_init__(self) -> None:
+        for name, low, high in (("subjects", -1, 9999), ("sessions", -1, 99), ("clips", -1, 99), ("seed", 0, 2**63)):
+            check_number(name, getattr(self, name), low, high, whole=True)
         if not (self.subjects >= 1 and 1 <= self.sessions <= 4 and 1 <= self.clips <= 20):
             raise ValueError(f"A twin has one or more subjects, 1-4 sessions and 1-20 clips a session, got {self}.")
+        if not isinstance(self.seconds, (tuple, list)) or len(self.seconds) != 2:
+            raise ValueError(f"seconds = {self.seconds!r:.60}: give the shortest and the longest clip.")
+        for value in self.seconds:
+            check_number("seconds", value, 0, 3600)
+        if not isinstance(self.changes or {}, dict) or not all(isinstance(name, str) for name in self.changes or {}):
+            raise ValueError(f"changes = {self.changes!r:.60}: give a mapping of values of the preset.")
+        for name, value in (self.changes or {}).items():
+            if isinstance(value, float):
+                check_number(f"changes['{name}']", value, -1e6, 1e6)
         if self.seconds[0] < WINDOW_S or self.seconds[1] < self.seconds[0]:
             raise ValueError(f"Clip seconds must rise from at least {WINDOW_S:g}, got {self.seconds}.")
 
@@ -450,7 +463,7 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     if root.exists():
         if not (truth / "twin.yaml").is_file():
             raise FileExistsError(f"{root} exists and is not a finished twin: give another folder, or remove it first.")
-        if yaml.safe_load((truth / "twin.yaml").read_text()) != yaml.safe_load(description):
+        if read_yaml(truth / "twin.yaml")[0] != yaml.safe_load(description):
             raise FileExistsError(f"{root} is a twin with other parameters, or of another version (see "
                                   f"{truth / 'twin.yaml'}): give another folder, or remove it and its truth first.")
         return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.arguments import check_one_of
+from ..core.files import one_line
 from .protocols import Split
 
 _needed = {"subject": "who was recorded", "clip": "what was shown, or the trial", "label": "the class",
@@ -29,6 +32,7 @@ NORMALIZATIONS = {
     "subject": "each person's own statistics, test windows included",
     "all": "statistics of all windows, test windows included", "unknown": "not stated",
 }  # fmt: skip
+_LARGEST = 1e100  # of a number in a table; the square of a larger one may be none
 LEAST_FEATURES = 8  # columns; fewer tell no copy from a neighbor
 
 
@@ -88,10 +92,10 @@ def read_split_table(path: str | Path, unseen: Sequence[str] = (), normalization
         if row["part"].lower() not in _parts:
             raise ValueError(f"{path}, line {line}: part is {row['part']!r}: write train, val or test, or nothing for "
                              "a window that is not used.")
-    promise = _promises.get(tuple(sorted(set(unseen))))
+    promise = _promises.get(tuple(sorted(set(map(str, unseen)))))
     if promise is None:
-        raise ValueError(f"'unseen' cannot be {', '.join(unseen)}: give subjects, clips, subjects and clips, contexts, "
-                         "or subjects and contexts.")
+        raise ValueError(f"'unseen' cannot be {', '.join(map(str, unseen))}: give subjects, clips, subjects and "
+                         "clips, contexts, or subjects and contexts.")
     index = rows[[name for name in ("subject", "session", "clip", "label", "context") if name in rows]].copy()
     index["clip"] = _numbered(rows["clip"])
     if "session" in index:
@@ -112,6 +116,8 @@ def read_split_table(path: str | Path, unseen: Sequence[str] = (), normalization
 
 def _read(path: Path) -> pd.DataFrame:
     """The table as text, under the names used here."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{one_line(path)} is no file: give a table, one row a window.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,15 +125,17 @@ def _read(path: Path) -> pd.DataFrame:
     header = text.partition("\n")[0]
     sign = max(",;\t", key=header.count)
     try:
-        rows = pd.read_csv(path, sep=sign, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is no table ({' '.join(str(error).split())}): write one row a window.") from None
-    rows = rows.rename(columns=lambda name: _names.get(name.strip().lower(), name.strip().lower()))
+        rows = pd.read_csv(path, sep=sign, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OverflowError) as error:  # of pandas: ParserError, EmptyDataError
+        raise ValueError(f"{path} is no table ({one_line(error)}): write one row a window.") from None
+    # The head is read as a row: pandas would name a second column of one name anew, and shift cells of longer rows.
+    head = [name.strip().lower() or f"unnamed {place}" for place, name in enumerate(rows.iloc[0].fillna(""))]
+    rows = rows.iloc[1:].fillna("").set_axis([_names.get(name, name) for name in head], axis=1).reset_index(drop=True)
     if twice := sorted(set(rows.columns[rows.columns.duplicated()])):
         raise ValueError(f"{path} has several columns for {', '.join(twice)}: leave one of each.")
     if missing := [name for name in _needed if name not in rows]:
         raise ValueError(f"{path} has no column {', '.join(f'{name!r} ({_needed[name]})' for name in missing)}; it has "
-                         f"{', '.join(map(repr, rows.columns)) or 'none'}, separated by {sign!r}.")
+                         f"{', '.join(f'{name!r:.40}' for name in rows.columns[:12])}, separated by {sign!r}.")
     if rows.empty:
         raise ValueError(f"{path} has no rows: write one row a window.")
     return rows.apply(lambda column: column.str.strip())
@@ -142,9 +150,9 @@ def _numbered(column: pd.Series) -> pd.Series:
 
 def _numbers(path: Path, rows: pd.DataFrame, name: str) -> pd.Series:
     values = pd.to_numeric(rows[name], errors="coerce")
-    if (wrong := ~np.isfinite(values.to_numpy(dtype=float))).any():
+    if (wrong := ~(np.abs(values.to_numpy(dtype=float)) < _LARGEST)).any():
         line = int(wrong.argmax())
-        raise ValueError(f"{path}, line {line + 2}: {name} is {rows[name][line]!r}, no finite number: correct it.")
+        raise ValueError(f"{path}, line {line + 2}: {name} is {rows[name][line]!r:.60}, no finite number: correct it.")
     return values.astype(float)
 
 
@@ -157,8 +165,7 @@ def _marked(rows: pd.DataFrame, name: str) -> np.ndarray:
 
 def _fit(path: Path, rows: pd.DataFrame, normalization: str, train: np.ndarray) -> tuple[np.ndarray, str]:
     """Rows that the normalization was fitted on, and what that is called by the rules."""
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"Unknown normalization {normalization!r} (known: {', '.join(NORMALIZATIONS)}).")
+    check_one_of("normalization", normalization, NORMALIZATIONS)
     if normalization == "fit" and "fit" not in rows:
         raise ValueError(f"{path} has no column 'fit' ({_optional['fit']}): add it, or name another normalization.")
     everything = np.arange(len(rows))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..core.arguments import check_number, check_one_of
 from .audit import LeakError, audit
 from .protocols import NORMALIZATIONS, PROTOCOLS, Split, calibration_rows, n_folds
 
@@ -44,10 +46,11 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalization: str 
     LeakError
         If the audit refuses the split.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"Unknown protocol '{protocol}' (known: {', '.join(PROTOCOLS)}).")
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"Unknown normalization '{normalization}' (known: {', '.join(NORMALIZATIONS)}).")
+    check_one_of("protocol", protocol, PROTOCOLS)
+    check_one_of("normalization", normalization, NORMALIZATIONS)
+    for name, value in options.items():
+        check_number(name, value, 0, 10**6, whole=True)
+    _check_index(index)
     try:
         return _audited(index, protocol, normalization, accept_leaks, window_s, options)
     except (LeakError, NoFoldError) as error:
@@ -81,6 +84,20 @@ def _stands(*wanted: Any) -> bool:
     except (LeakError, ValueError):
         return False
     return True
+
+
+def _check_index(index: pd.DataFrame) -> None:
+    """Refuse an index that lacks a column, or a value of one."""
+    for name, kind, what in (("subject", str, "text"), ("label", str, "text"), ("clip", Integral, "a whole number")):
+        if name not in index:
+            raise ValueError(f"The index of windows has no column '{name}' (it has {', '.join(map(str, index))}): add "
+                             "it.")
+        if wrong := [value for value in index[name].tolist() if not isinstance(value, kind)]:
+            raise ValueError(f"The column '{name}' of the index of windows has {wrong[0]!r:.60}, which is not {what}: "
+                             "correct it.")
+    if not len(index):
+        raise ValueError("The index of windows has no rows, so there is no subject, clip or label to split: make "
+                         "windows first.")
 
 
 def accepted_rules(protocol: str, accept_leaks: bool) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from threadpoolctl import threadpool_limits
 
+from ..core.files import one_line, read_yaml, refuse_bomb
 from ..data.dataset import Corpus
 from ..data.emotion_effects import Preset, oracle_probabilities
 from ..data.features import band_power, differential_entropy
@@ -419,15 +419,25 @@ def oracle(truth: Path, index: pd.DataFrame, window_s: float = WINDOW_S) -> np.n
     -------
     ndarray of int
         Most probable class indices.
+
+    Raises
+    ------
+    ValueError
+        If the folder does not hold the truth of these windows.
     """
-    made = yaml.safe_load((truth / "twin.yaml").read_text())
-    effects = dict(made["effects"], intensity=tuple(made["effects"]["intensity"]))
-    with np.load(truth / "truth.npz") as stored:
-        known = {name: stored[name] for name in stored.files}
-    place = {key: i for i, key in enumerate(zip(known["subject"], known["clip"], known["window"], strict=True))}
-    last = dict(zip(zip(known["subject"], known["clip"], strict=True), known["window"], strict=True))
-    trials = list(zip(index["subject"].astype(int), index["clip"], strict=True))
-    simulated = ((index["start_s"] + window_s / 2) // WINDOW_S).astype(int)
-    rows = [place[(*trial, min(window, last[trial]))] for trial, window in zip(trials, simulated, strict=True)]
+    try:
+        effects = dict(read_yaml(truth / "twin.yaml")[0]["effects"])
+        preset = Preset(**dict(effects, intensity=tuple(effects["intensity"])))
+        refuse_bomb(truth / "truth.npz")
+        with np.load(truth / "truth.npz") as stored:
+            known = {name: stored[name] for name in stored.files}
+        place = {key: i for i, key in enumerate(zip(known["subject"], known["clip"], known["window"], strict=True))}
+        last = dict(zip(zip(known["subject"], known["clip"], strict=True), known["window"], strict=True))
+        trials = list(zip(index["subject"].astype(int), index["clip"], strict=True))
+        simulated = ((index["start_s"] + window_s / 2) // WINDOW_S).astype(int)
+        rows = [place[(*trial, min(window, last[trial]))] for trial, window in zip(trials, simulated, strict=True)]
+    except Exception as error:  # of numpy, zipfile or YAML, or another form
+        raise ValueError(f"{truth} does not hold the ground truth of these windows ({type(error).__name__}: "
+                         f"{one_line(error)}): simulate the twin again.") from error
     person = known["person_effects"][known["subject"][rows] - 1]
-    return oracle_probabilities(known["latents"][rows], person, Preset(**effects)).argmax(axis=1)
+    return oracle_probabilities(known["latents"][rows], person, preset).argmax(axis=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.arguments import check_number, check_one_of
 from ..core.chat import Item
 from ..data.audit import RULES, Case, Finding, reached_by_shortcuts
 from ..data.pretraining_overlap import encoder_called, has_seen
@@ -42,6 +43,15 @@ class Statement:
     encoder: str = ""
     dataset: str = ""
     score: float | None = None
+
+    def __post_init__(self) -> None:
+        check_number("window_s", self.window_s, 1e-6, 1e6)
+        if self.score is not None:
+            check_number("score", self.score, 0, 1)
+        check_one_of("selected_on", self.selected_on, ("", "train", "val", "test"))
+        check_one_of("repaired_over", self.repaired_over, ("", "clip", "recording", "corpus"))
+        if not isinstance(self.encoder, str) or not isinstance(self.dataset, str):
+            raise ValueError(f"encoder = {self.encoder!r:.60}, dataset = {self.dataset!r:.60}: give names.")
 
 
 @dataclass(frozen=True)

@@ -111,15 +111,23 @@ class Predictions:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Predictions:
-        """From what :meth:`table` made."""
+        """From what :meth:`table` made; ValueError if it has another form, or shares that are no numbers."""
         columns = list(table.columns)
         labels = tuple(column[2:-1] for column in columns if column.startswith("p(") and column.endswith(")"))
         if "label" not in columns or not labels:
-            raise ValueError(f"A table of predictions needs the columns 'label' and 'p(label)', not {columns}.")
+            raise ValueError(f"A table of predictions needs the columns 'label' and 'p(label)', not {columns[:12]}.")
+        shares = table[columns[-len(labels) :]]
+        if unknown := [label for label in set(table["label"]) if label not in labels]:
+            raise ValueError(f"The table of predictions has no column of shares for the label {unknown[0]!r:.60} of "
+                             "its rows: make it again.")
+        numbers = shares.apply(pd.to_numeric, errors="coerce")
+        if list(shares) != [f"p({label})" for label in labels] or not np.isfinite(numbers).all(None):
+            raise ValueError("The table of predictions has shares that are no numbers, or that are not its last "
+                             "columns: make it again.")
         first, code = columns.index("label") + 1, {label: i for i, label in enumerate(labels)}
         answers = {name: table[name].map(code).fillna(-1).astype(int).to_numpy()
                    for name in columns[first : -len(labels)]}
-        return cls(table[columns[:first]], answers, table[columns[-len(labels) :]].to_numpy(), labels)
+        return cls(table[columns[:first]], answers, shares.to_numpy(), labels)
 
     @property
     def truth(self) -> np.ndarray:

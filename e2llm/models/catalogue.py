@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.files import checksum
+from ..core.files import checksum, read_json, read_mapping
 
 RECORD = "fetched.json"  # in the folder of everything fetched: what it was made from
 CARD = "card.json"  # in the folder of everything that comes with the kit: how it was made, and its checksums
@@ -141,8 +140,8 @@ def fetched(name: str) -> Path | None:
     """Folder of something that was fetched, None if it was not (or from other files than those named here)."""
     folder, asset = cache_folder() / name, CATALOGUE.get(name)
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        record = read_json(folder / RECORD)
+    except (FileNotFoundError, ValueError):
         return None
     return folder if isinstance(asset, Packaged) and record == asset.record() else None
 
@@ -159,9 +158,9 @@ def card(name: str) -> dict:
     assert isinstance(asset, Bundled)
     folder = Path(__file__).parent / asset.folder
     try:
-        facts = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        facts = read_mapping(folder / CARD, {"sha256": dict})
         wrong = [file for file, wanted in facts["sha256"].items() if checksum(folder / file) != wanted]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise FetchError(f"'{name}' in {folder} is not whole ({error}): install the kit again.") from error
     if wrong:
         raise FetchError(f"{', '.join(wrong)} of '{name}' in {folder} is not what {CARD} says: install the kit again, "

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.arguments import check_number
 from ..core.montage import EEGPT_VOCABULARY
 
 SFREQ = 256
@@ -44,6 +45,13 @@ class EEGPTConfig:
     mlp_ratio: int = 4
     patch_dropout: float = 0.0
     channel_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "heads", "summary_tokens", "mlp_ratio"):
+            check_number(name, getattr(self, name), 1, 65536, whole=True)
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width = {self.width} cannot be divided among {self.heads} heads in pairs: give a "
+                             f"multiple of {2 * self.heads}.")
 
     @property
     def token_width(self) -> int:

@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..core.files import project_root
+from ..core.files import one_line, project_root, read_mapping, refuse_bomb
 from ..core.montage import EEGPT_UNTRAINED, EEGPT_VOCABULARY, canonical, make_info
 from .eegpt import EEGPT, EEGPT_SIZES, N_PATCHES, PATCH, SFREQ, Block
 
@@ -82,16 +82,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     facts, config = {}, path.parent / "config.json"
     try:
         if config.is_file() and path.name in ("model.safetensors", "pytorch_model.bin"):
-            facts = json.loads(config.read_text(encoding="utf-8"))
+            facts = read_mapping(config, {})
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
                 facts |= {key: json.loads(text) for key, text in (file.metadata() or {}).items() if text[:1] in "[{\""}
                 facts |= facts.pop("e2llm", {})
         else:
+            refuse_bomb(path, path.stat().st_size)  # torch packs nothing
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as plain weights ({str(error).splitlines()[0]}): files that hold "
+        raise ValueError(f"{path} cannot be read as plain weights ({one_line(error)}): files that hold "
                          "other objects are refused; convert it to safetensors where you trust it.") from error
     for name in ("state_dict", "model"):
         state = state[name] if isinstance(state, Mapping) and isinstance(state.get(name), Mapping) else state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..core.chat import EEG_TOKEN, END_THINK, THINK
+from ..core.files import one_line, read_json
 from .catalogue import CATALOGUE, Elsewhere, FetchError, require
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
@@ -35,6 +37,9 @@ _CHAT_TEMPLATE = (
     "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% "
     "endif %}"
 )
+
+
+_MOST_LAYERS = 10_000
 
 
 class LanguageModelError(Exception):
@@ -247,8 +252,10 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
     options |= {} if device_map is None else {"device_map": device_map}
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(where, **extra)
-            model, found = AutoModelForCausalLM.from_pretrained(where, **options, **extra, output_loading_info=True)
+            # Code that comes with a model is never run, and nobody is asked whether it may.
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **extra)
+            model, found = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=False, **options, **extra,
+                                                                output_loading_info=True)
     except Exception as error:
         raise LanguageModelError(_why_not(name, error)) from error
     if missing := sorted(found["missing_keys"]):
@@ -287,6 +294,7 @@ def _located(name: str) -> tuple[str, dict[str, str]]:
             raise LanguageModelError(f"{name} is missing: give the path of a GGUF file that is there.")
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
+        _refuse_depth(path / "config.json")
         return name, {}
     if name.startswith((".", "/", "~")):
         raise LanguageModelError(f"{name} is no folder: give a folder with config.json, a .gguf file or a hub id.")
@@ -294,6 +302,18 @@ def _located(name: str) -> tuple[str, dict[str, str]]:
     if at and not revision:
         raise LanguageModelError(f"'{name}' names no revision after the @: write  {hub_id}  or  {hub_id}@revision.")
     return hub_id, {"revision": revision} if at else {}
+
+
+def _refuse_depth(config: Path) -> None:
+    """Refuse a configuration with more layers than any model has: transformers would build them one by one."""
+    try:
+        stored = read_json(config, "copy the folder again") if config.is_file() else {}
+    except ValueError as error:
+        raise LanguageModelError(str(error)) from None
+    deep = [name for name, value in (stored.items() if isinstance(stored, dict) else ())
+            if ("layer" in name or "expert" in name) and isinstance(value, int) and value > _MOST_LAYERS]
+    if deep:
+        raise LanguageModelError(f"{config} has sizes that no model has ({', '.join(deep)}): do not use it.")
 
 
 def _number_format(dtype: str) -> dict:
@@ -315,8 +335,8 @@ def _number_format(dtype: str) -> dict:
 
 def _why_not(name: str, error: Exception) -> str:
     """Why a model could not be loaded, and what to do."""
-    fact = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    if Path(name).exists():
+    fact = one_line(str(error).strip().partition("\n")[0][:200] or type(error).__name__)
+    if os.path.exists(name):
         remedy = "Is it a folder that save_pretrained wrote, or a whole GGUF file?"
     elif huggingface_hub.constants.HF_HUB_OFFLINE:
         remedy = ("HF_HUB_OFFLINE is set, so only the local hub cache was asked: load it once with the network, unset "
@@ -324,7 +344,8 @@ def _why_not(name: str, error: Exception) -> str:
     else:
         remedy = (f"Check the name and the network ({huggingface_hub.constants.ENDPOINT} was asked), "
                   "or give a local folder.")
-    return f"The language model '{name}' could not be loaded ({fact}). {remedy} Nothing else is used in its place."
+    return (f"The language model '{one_line(name)}' could not be loaded ({fact}). {remedy} Nothing else is used in its "
+            "place.")
 
 
 def without_date(template: str, name: str) -> str:

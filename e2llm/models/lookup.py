@@ -5,10 +5,10 @@ Needs no torch.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..core.files import read_json
 from .catalogue import CATALOGUE, Elsewhere, FetchError, require
 
 _timeout_s = 10.0  # of one question to the hub; without a network the answer comes at once
@@ -59,10 +59,10 @@ def _ask_folder(folder: Path) -> None:
         raise FetchError(f"{folder} is no language model: it lacks {' and '.join(lacking)}. Give a folder that "
                          "save_pretrained wrote.")
     try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        described = read_json(folder / "config.json", "copy the folder again")
     except ValueError as error:
-        raise FetchError(f"{folder / 'config.json'} is not JSON ({error}): copy the folder again.") from None
-    if not isinstance(described, dict) or not described.get("model_type"):
+        raise FetchError(str(error)) from None
+    if not isinstance(described, dict) or not isinstance(described.get("model_type"), str):
         raise FetchError(f"{folder / 'config.json'} describes no model: it names no model_type. Copy the folder again.")
 
 

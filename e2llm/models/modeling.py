@@ -10,7 +10,6 @@ is a causal language model with one more input.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -27,13 +26,15 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..core.chat import EEG_TOKEN
-from ..core.files import replacing
+from ..core.files import one_line, read_json, replacing
 from .eegpt import N_PATCHES
 from .encoders import Encoder, config_from, config_values, make_encoder
 from .language import LanguageModelError, load_language_model
 from .logits import loss_at_labels
 from .processing import HUB_ARGUMENTS, E2LLMProcessor, refuse_unknown
 from .projector import TOKENS_PER_SLOT, EvidenceProbe, EvidenceTokens, Projector
+
+_LARGEST_SIZE = 1 << 20  # of a width, a depth or a number of tokens; ids of tokens are smaller too
 
 
 class E2LLMConfig(PreTrainedConfig):
@@ -381,12 +382,15 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loaded, tokenizer = load_language_model(source, dtype, device_map=device_map)
         _check_language_model(config, loaded, tokenizer, f"{folder} was trained with another language model than "
                                                          f"'{source}'")
-        model = cls(config, loaded)
         try:
+            with torch.device("meta"):  # shapes without memory: a size that the weights do not have is never allocated
+                cls(config, loaded).load_state_dict(state, strict=False)
+            model = cls(config, loaded)
             report = model.load_state_dict(state, strict=False)
-        except RuntimeError as error:
-            fact = str(error).splitlines()[-1].strip()
-            raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {fact}") from None
+        except Exception as error:  # another shape, or values of another type in the configuration
+            fact = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: "
+                                     f"{fact[0].strip()[:300]}") from None
         lost = [*_own(dict.fromkeys(report.missing_keys)), *report.unexpected_keys]
         if lost:
             raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {lost[:5]}.")
@@ -425,13 +429,19 @@ def _read_config(folder: Path) -> E2LLMConfig:
     if not path.is_file():
         raise LanguageModelError(f"{folder} holds no config.json: give a folder that save_pretrained wrote.")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path, "copy the folder again")
     except ValueError as error:
-        raise LanguageModelError(f"{path} is not JSON ({error}): copy the folder again.") from None
+        raise LanguageModelError(str(error)) from None
     if (not isinstance(stored, dict) or stored.get("model_type") != E2LLMConfig.model_type
-            or not stored.get("text_config")):
+            or not stored.get("text_config") or not isinstance(stored.get("language_model", ""), str)):
         raise LanguageModelError(f"{path} describes no E2-LLM: give a folder that save_pretrained wrote.")
-    return E2LLMConfig.from_dict(stored)
+    sizes = {**(stored["encoder"] if isinstance(stored.get("encoder"), dict) else {}), **stored}
+    if large := [name for name, value in sizes.items() if isinstance(value, int) and value > _LARGEST_SIZE]:
+        raise LanguageModelError(f"{path} has sizes that no model has ({', '.join(large)}): do not use it.")
+    try:
+        return E2LLMConfig.from_dict(stored)
+    except Exception as error:  # of transformers, or a value of another type
+        raise LanguageModelError(f"{path} describes no E2-LLM ({one_line(error)}): copy the folder again.") from error
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -395,7 +395,7 @@ def _draw_spectra(ax: plt.Axes, windows: Windows, rows: Sequence[int],
             if label not in drawn:
                 frequencies, density = plots.welch_density(np.asarray(windows.data[some]), windows.sfreq)
                 ax.plot(frequencies, plots.decibels(density.mean(axis=1)).mean(axis=0), style, color=plots.PALETTE[i],
-                        label=label)
+                        label=plots.as_text(label))
                 drawn.add(label)
     plots.frequency_axis(ax, windows.sfreq)
     ax.set_title("Spectrum, mean of channels", pad=18)

@@ -82,5 +82,5 @@ def write_page(checkup: Checkup, path: str | Path) -> Path:
     html = _PAGE.from_string(_TEMPLATE).render(checkup=checkup, findings=checkup.findings.to_dict("records"),
                                                picture=picture)
     with replacing(Path(path)) as partial:
-        partial.write_text(html, encoding="utf-8")
+        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
     return Path(path)

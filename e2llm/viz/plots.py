@@ -68,6 +68,11 @@ def panels(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[
     return plt.subplots(rows, columns, figsize=size, layout="constrained")
 
 
+def as_text(name: str) -> str:
+    """A name of a file, folder or person for a figure, in which two dollars would stand for a formula."""
+    return str(name).replace("$", r"\$")
+
+
 def plain_axes(i: int) -> dict:
     """Color and marker of category ``i``; the first 70 combinations differ."""
     return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
@@ -197,7 +202,7 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     frequency_axis(ax, sfreq)
     ax.set_title("Spectrum by region", pad=18)
     ax.legend(loc="upper right", ncols=2)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -471,7 +476,7 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(np.asarray(vectors, float))
         for i, name in enumerate(names):
-            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=name, **plain_axes(i))
+            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=as_text(name), **plain_axes(i))
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
     _legend_right(ax)

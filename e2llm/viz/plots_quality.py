@@ -39,5 +39,5 @@ def recordings(table: pd.DataFrame, title: str) -> Figure:
     (handles, names), (bars, of_bars) = left.get_legend_handles_labels(), right.get_legend_handles_labels()
     figure.legend([*handles, *bars], [*names, *(f"windows {name}" for name in of_bars)], loc="outside lower center",
                   ncols=len(names) + len(of_bars))
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure

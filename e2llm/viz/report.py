@@ -162,7 +162,9 @@ def number(value: Any, column: str) -> str:
         return str(value)
     if column.endswith("%"):
         return f"{100 * value:.1f}"
-    if isinstance(value, int) or abs(value) >= 1000:
+    if isinstance(value, int):
+        return str(value)
+    if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:.3g}"
 

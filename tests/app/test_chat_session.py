@@ -18,21 +18,17 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from asked import NAMES, WIDTH, N, made_up_corpus, random_model
 
 from e2llm.app import chat_session
 from e2llm.app.chat_session import E2LLM
-from e2llm.core.bands import BANDS
 from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK
 from e2llm.core.claims import Claim, EvidenceNames
 from e2llm.core.labels import SEED_VII, plain_labels
-from e2llm.core.montage import REGIONS, SEED_CHANNELS, eegpt_channels
 from e2llm.core.verdicts import Verdict
 from e2llm.data.features import differential_entropy
-from e2llm.data.normalization import FeatureStatistics
-from e2llm.data.preprocessing import Windows
 from e2llm.models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
@@ -41,8 +37,7 @@ from e2llm.tasks.thought_parser import Comparison, NoSalientFeature, parse
 from e2llm.viz import widgets
 from e2llm.viz.answer_view import AFTER, BEFORE, Explained, channel_z, check, pieces
 
-NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
-LABELS, WIDTH, N = SEED_VII.labels, 24, 12
+LABELS = SEED_VII.labels
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"
 TRUE = "Occipital alpha low, frontal theta high."
 MIXED = "Occipital alpha low, frontal theta low. The moon may be full. That fits fear."
@@ -61,38 +56,12 @@ def quiet():
 
 @pytest.fixture(scope="module")
 def corpus() -> SimpleNamespace:
-    """Twelve windows of two people; in window 0 occipital alpha is low and frontal theta high.
-
-    Window 1 is typical throughout.
-    """
-    rng = np.random.default_rng(0)
-    channels = eegpt_channels(list(SEED_CHANNELS))
-    index = pd.DataFrame({"id": range(N), "subject": ["1"] * 6 + ["2"] * 6, "session": 1, "clip": 1,
-                          "window": [*range(6)] * 2,
-                          "start_s": 4.0 * np.array([*range(6)] * 2), "label": "fear", "intensity": 0.5})
-    data = rng.normal(0, 5, (N, len(channels), 1024)).astype(np.float32)
-    power = rng.uniform(1, 4, (N, len(channels), 5)).astype(np.float32)
-    windows = Windows(data=data, power=power, shape=np.zeros((N, 3), np.float32), index=index, ch_names=channels,
-                      sfreq=256.0)
-    z = np.zeros((N, len(NAMES.columns)))
-    z[0, NAMES.columns.index("occipital alpha")], z[0, NAMES.columns.index("frontal theta")] = -2.5, 2.25
-    norm_groups = index["subject"].to_numpy(dtype=object)
-    split = SimpleNamespace(fit=np.array([1, 2, 3, 4, 7, 8, 9, 10]), normalization="calibration")
-    channel_statistics = FeatureStatistics.fit(differential_entropy(power).reshape(N, -1), norm_groups, split)
-    return SimpleNamespace(windows=windows, label_set=SEED_VII, split=split, z=z, evidence_names=NAMES,
-                           subjects=norm_groups, norm_groups=norm_groups, channel_statistics=channel_statistics,
-                           equalize=lambda signal, subjects: torch.from_numpy(np.array(signal)) * 1e-3)
+    return made_up_corpus()
 
 
 @pytest.fixture(scope="module")
 def model(corpus) -> E2LLM:
-    """A random model that has tokens of windows 0 to 7."""
-    processor = E2LLMProcessor(make_tokenizer([MIXED, "Which segment is more pleasant? A: B: C:"], 320), 2)
-    size = ScratchParams(320, hidden_size=64, layers=2, heads=4, max_positions=512)
-    language = new_language_model(processor.tokenizer, size, 0)
-    joined = E2LLMForConditionalGeneration.join(language, processor.tokenizer, "none", None, WIDTH, 2, 0).eval()
-    features = np.random.default_rng(0).normal(size=(8, 16, WIDTH)).astype(np.float32)
-    return E2LLM(InferenceEngine(joined, processor, features, {i: i for i in range(8)}), corpus, max_new_tokens=16)
+    return random_model(corpus, [MIXED])
 
 
 # --- what was said, against what was measured

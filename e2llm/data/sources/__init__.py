@@ -7,6 +7,7 @@ problems of its files before any signal is processed. Each lives in a module of 
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,7 +67,7 @@ def parse_options(kind: str, text: str) -> dict[str, Any]:
     Raises
     ------
     SourceError
-        If a word is not ``option=value``; the rest is checked by :func:`open_source`.
+        If a word is not ``option=value``, or the source has no such option; values are checked by :func:`open_source`.
     """
     try:
         words = shlex.split(text)
@@ -76,6 +77,10 @@ def parse_options(kind: str, text: str) -> dict[str, Any]:
     if wrong := [name for name, equals, _ in pairs if not equals or not name.isidentifier()]:
         raise SourceError(f"{wrong[0]!r} in the options of '{kind}' is not option=value: write name=value, and quote a "
                           "value with blanks.")
+    known = {option for one in ([kind] if kind in SOURCES else SOURCES) for option in _options_of(one)}
+    if unknown := sorted({name for name, _, _ in pairs} - known):
+        raise SourceError(f"Data source '{kind}' has no option {', '.join(unknown)} (known: "
+                          f"{', '.join(sorted(known))}).")
     return {name: value for name, _, value in pairs}
 
 
@@ -114,10 +119,13 @@ def _converted(kind: str, name: str, value: Any, declared: inspect.Parameter) ->
         if value is None or value == "":
             return declared.default
         try:
-            number = float(value)
-            return int(value) if wanted.startswith("int") else number
-        except (TypeError, ValueError):
-            raise SourceError(f"Data source '{kind}': {name} = {value!r} is not a number.") from None
+            number = int(value) if wanted.startswith("int") else float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise SourceError(f"Data source '{kind}': {name} = {value!r:.60} is not a number.") from None
+        if not 0 <= number < math.inf or (name == "subjects" and not number):
+            raise SourceError(f"Data source '{kind}': {name} = {value!r:.60} is out of bounds: give a finite number "
+                              "from 0, of subjects from 1.")
+        return number
     if "Path" in wanted:
         return Path(value).expanduser() if value else None
     return str(value)

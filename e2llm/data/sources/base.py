@@ -6,6 +6,7 @@ file concerns that file alone.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import mne
 import numpy as np
 
 from ...core.channel_names import foreign_names
+from ...core.files import one_line
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match, match_channels
 from .edf_header import read_edf_header
@@ -153,6 +155,9 @@ def open_raw(path: Path) -> mne.io.BaseRaw:
         raw = _read_raw(path)
     except Exception as error:
         raise RecordingError(why_unread(path, error)) from None
+    if not 0 < raw.info["sfreq"] < math.inf or raw.n_times < 1:
+        raise RecordingError(f"{path} has {raw.n_times} samples at {raw.info['sfreq']:g} Hz by its header: copy it "
+                             "again.")
     header = read_edf_header(path)
     if header is not None and header.gaps:
         at, length = header.gaps[0]
@@ -192,8 +197,7 @@ def why_unread(path: Path, error: Exception) -> str:
     error : Exception
         What MNE raised.
     """
-    fact = " ".join(str(error).split()) or type(error).__name__
-    fact = re.sub(r'^File ".*?\b\w+Error: ', "", fact)  # MNE may put lines of its code before the reason
+    fact = re.sub(r'^File ".*?\b\w+Error: ', "", one_line(error))  # MNE may put lines of its code before the reason
     remedy = remedy_for(path, fact)
     return f"{path} cannot be read by MNE ({fact.removesuffix('.')}).{f' {remedy}.' if remedy else ''}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import mne
 import mne_bids
 import pandas as pd
 
+from ...core.files import one_line, read_mapping
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match
 from .base import (
@@ -156,8 +157,8 @@ class BIDSFolder(Source):
 
     def _name(self) -> str:
         try:
-            return str(json.loads((self.root / "dataset_description.json").read_text("utf-8"))["Name"])
-        except (OSError, ValueError, KeyError, TypeError):  # of no consequence: a name for reports
+            return str(read_mapping(self.root / "dataset_description.json", {"Name": str})["Name"])
+        except (OSError, ValueError):  # of no consequence: a name for reports
             return self.root.name
 
     def _read_events(self, recording: Recording) -> list[_Event]:
@@ -181,7 +182,8 @@ class BIDSFolder(Source):
         try:
             rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         except Exception as error:
-            raise RecordingError(f"{path} is not a readable table ({error}): it must be tab-separated text.") from None
+            raise RecordingError(f"{path} is not a readable table ({one_line(error)}): it must be tab-separated "
+                                 "text.") from None
         affect = {axis: column for axis, column in self.affect_columns.items() if column}
         wanted = ["onset", "duration", *filter(None, self.columns), *affect.values()]
         self.unread |= {column for column in rows if column not in (*wanted, *_STANDARD)}
@@ -206,6 +208,8 @@ class BIDSFolder(Source):
         try:
             start = float(row["onset"])
             seconds = 0.0 if row["duration"] in _MISSING else float(row["duration"])
+            if not (math.isfinite(start) and math.isfinite(seconds)):
+                raise ValueError
         except ValueError:
             raise RecordingError(f"{where}: onset '{row['onset']}' and duration '{row['duration']}' are no seconds; "
                                  "correct the table.") from None
@@ -224,7 +228,7 @@ class BIDSFolder(Source):
         """Number clips by what was shown, or one after the other; sessions by their sorted names."""
         values = sorted({event.clip for events in self._events.values() for event in events},
                         key=lambda text: (len(text), text))
-        as_they_are = all(value.isdigit() for value in values)
+        as_they_are = all(value.isascii() and value.isdigit() and len(value) < 10 for value in values)
         of_value = {value: int(value) if as_they_are else number for number, value in enumerate(values, start=1)}
         self.clips: dict[str, list[int]] = {}
         number, seen = 0, set()

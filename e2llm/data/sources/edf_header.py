@@ -7,6 +7,7 @@ The layout is that of Kemp & Olivan 2003, Clin. Neurophysiol. 114:1755 (EDF+); B
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -58,25 +59,25 @@ def read_edf_header(path: Path) -> EdfHeader | None:
     if path.suffix.lower() not in (".edf", ".bdf", ".rec") or not path.is_file():
         return None
     facts = path.stat()
-    return _read(path, facts.st_size, facts.st_mtime_ns)
+    try:
+        return _read(path, facts.st_size, facts.st_mtime_ns)
+    except (ValueError, OverflowError):
+        return None  # MNE says what is wrong with it
 
 
 @lru_cache(maxsize=256)
 def _read(path: Path, size: int, _changed: int) -> EdfHeader | None:
     with path.open("rb") as file:
         fixed = file.read(256).decode("latin-1")
-        try:
-            n = int(fixed[252:256])
-            stated, record_s, header_bytes = int(fixed[236:244]), float(fixed[244:252]), int(fixed[184:192])
-            text = file.read(256 * n).decode("latin-1")
-            names, units = ([text[at * n + i * width : at * n + (i + 1) * width].strip() for i in range(n)]
-                            for at, width in ((0, 16), (96, 8)))
-            samples = [int(text[216 * n + 8 * i : 216 * n + 8 * (i + 1)]) for i in range(n)]
-        except ValueError:
-            return None  # MNE says what is wrong with it
+        n = int(fixed[252:256])
+        stated, record_s, header_bytes = int(fixed[236:244]), float(fixed[244:252]), int(fixed[184:192])
+        text = file.read(256 * max(n, 0)).decode("latin-1")
+        names, units = ([text[at * n + i * width : at * n + (i + 1) * width].strip() for i in range(n)]
+                        for at, width in ((0, 16), (96, 8)))
+        samples = [int(text[216 * n + 8 * i : 216 * n + 8 * (i + 1)]) for i in range(n)]
         sample_bytes = 3 if path.suffix.lower() == ".bdf" else 2
         record_bytes = sample_bytes * sum(samples)
-        if record_bytes <= 0 or record_s <= 0:
+        if record_bytes <= 0 or min(samples) < 0 or header_bytes < 0 or not 0 < record_s < math.inf:
             return None
         found = (size - header_bytes) // record_bytes
         starts: list[float] = []
@@ -87,10 +88,6 @@ def _read(path: Path, size: int, _changed: int) -> EdfHeader | None:
             at, length = (sample_bytes * k for k in (sum(samples[:notes]), samples[notes]))
             for record in range(found):
                 file.seek(header_bytes + record * record_bytes + at)
-                onset = file.read(length).split(b"\x14", 1)[0]
-                try:
-                    starts.append(float(onset))
-                except ValueError:
-                    return None
+                starts.append(float(file.read(length).split(b"\x14", 1)[0]))
     rates = [count / record_s for count in samples]
     return EdfHeader(tuple(names), tuple(units), tuple(rates), record_s, stated, found, tuple(starts))

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...core.files import one_line
 from ...core.labels import EMOEEG_MC, LabelSet
 from ...core.montage import NEAR_MM, Match
 from .base import (
@@ -73,24 +74,27 @@ def read_guide(path: Path) -> Guide:
     if not path.is_file():
         raise SourceError(f"{path} is missing: it holds the meaning of triggers, and who saw what; copy it from the "
                           "data set.")
-    text = path.read_text(encoding="utf-8")
-    pair = rf"(?:{'|'.join(_KINDS)})\s*-\s*\d+"
+    text = path.read_text(encoding="utf-8", errors="replace")
+    pair = rf"(?:{'|'.join(_KINDS)})\s*-\s*\d{{1,9}}"
     codes = {}
     for subject, pairs in re.findall(rf"sub-(\d+)\s*:\s*((?:{pair}[\s,]*)+)", text):
-        found = re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d+)", pairs)
+        found = re.findall(rf"({'|'.join(_KINDS)})\s*-\s*(\d{{1,9}})", pairs)
         codes[subject] = {int(code): _KINDS[kind] for kind, code in found}
     orders: dict[tuple[str, str], tuple[str, ...]] = {}
     subject, start = "", 0
-    for listed in re.finditer(r"`(\[.*?\])`", text):
+    for listed in re.finditer(r"`(\[[^`\n]*\])`", text):
         before, start = text[start : listed.start()], listed.end()
-        if number := re.search(r"^(\d+)\.\s*$", before, re.MULTILINE):
+        if number := re.search(r"^(\d{1,9})\.\s*$", before, re.MULTILINE):
             subject, before = f"{int(number[1]):02d}", "imagery video"
         elif named := re.findall(r"\*\*sub-?(\d+)", before):
             subject, before = named[-1], before[before.rindex(f"sub{named[-1]}") :]
-        names = tuple(ast.literal_eval(listed[1]))
+        try:
+            names = tuple(map(str, ast.literal_eval(listed[1])))
+        except Exception:  # no list of Python
+            names = ("",)
         if len(set(names)) != len(names) or not set(names) <= set(STIMULI):
-            raise SourceError(f"{path}: the order {listed[1][:60]}… of subject {subject} names an unknown stimulus, or "
-                              "one twice; copy it again.")
+            raise SourceError(f"{path}: the order {listed[1]!r:.60}… of subject {subject} names an unknown stimulus, "
+                              "or one twice; copy it again.")
         orders |= {(subject, context): names for context in CONTEXTS if context in before.lower()}
     if not codes or not orders:
         raise SourceError(f"{path} lists no trigger codes ('sub-02: vid-33 …') or no orders of stimuli: copy the "
@@ -212,7 +216,7 @@ class EmoEEGMC(Source):
             raise RecordingError(f"{path}: README.md lists no trigger codes for sub-{subject}; use the data set's own "
                                  "README.")
         codes = self.guide.codes[subject]
-        notes = [(float(note["onset"]), re.search(r"(\d+)\s*$", str(note["description"])))
+        notes = [(float(note["onset"]), re.search(r"(\d{1,9})\s*$", str(note["description"])))
                  for note in open_raw(path).annotations]
         triggers = [(onset, int(number[1])) for onset, number in notes if number]
         if not any(codes.get(code) in CONTEXTS for _, code in triggers):
@@ -229,8 +233,8 @@ class EmoEEGMC(Source):
             columns = [f"score_{i}" for i in range(1, len(RATED) + 1)]
             scores = pd.read_csv(paths[0], sep="\t", na_values="n/a")[columns].dropna(how="all")
         except Exception as error:
-            raise RecordingError(f"{paths[0]} is not a readable table of ratings ({error}): copy it again, or remove "
-                                 "it.") from None
+            raise RecordingError(f"{paths[0]} is not a readable table of ratings ({one_line(error)}): copy it "
+                                 "again, or remove it.") from None
         if len(scores) != len(stretches):
             return [None] * len(stretches)
         labels = [EMOTION_OF[stretch.stimulus[:-1]] for stretch in stretches]

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from ...core.files import one_line
 from ...core.labels import FACED as FACED_LABELS
 from ...core.montage import canonical, known_channels
 from .base import Recording, RecordingError, Source, SourceError, Trial
+from .tables import read_excel
 
 # Emotion of clips 1..28 (Stimuli_info.xlsx): three clips an emotion, four for neutral.
 FACED_CLIPS: tuple[str, ...] = tuple(emotion for emotion, n in zip(
@@ -51,7 +52,7 @@ def read_pickled_array(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             content = _ArrayUnpickler(file).load()
     except Exception as error:
-        raise RecordingError(f"{path} is no pickled array of numbers ({error}): copy it again from "
+        raise RecordingError(f"{path} is no pickled array of numbers ({one_line(error)}): copy it again from "
                              "Processed_data.") from None
     if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu":
         raise RecordingError(f"{path} holds {type(content).__name__}, not an array of numbers: use the files of "
@@ -99,9 +100,9 @@ class FACED(Source):
         if not path.is_file():
             return
         try:
-            sheets = pd.read_excel(path, header=None, sheet_name=None, dtype=str)
+            sheets = read_excel(path, sheet_name=None, dtype=str)
         except Exception as error:
-            raise SourceError(f"{path} is not a readable spreadsheet ({error}): copy it again.") from None
+            raise SourceError(f"{path} is not a readable spreadsheet ({one_line(error)}): copy it again.") from None
         scalp = [name for name in FACED_CHANNELS if name not in ("A1", "A2")]
         columns = [[canonical(str(cell)) for cell in sheet[column]] for sheet in sheets.values() for column in sheet]
         orders = [[name for name in column if name in scalp] for column in columns]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import mne
 import pandas as pd
 
+from ...core.files import one_line
 from ...core.labels import LabelSet
 from ...core.montage import NEAR_MM, Match
 from .base import Flaw, Recording, RecordingError, Source, SourceError, Stretch, Trial, bads_of, place_channels
@@ -60,15 +62,19 @@ class LabelledFolder(Source):
         self.root, self.within_mm = Path(root), within_mm
         self.table_path = self.root / "labels.csv"
         if table:  # a relative path counts from here, or from the folder
-            self.table_path = Path(table) if Path(table).exists() else self.root / table
-        if not self.table_path.is_file():
-            raise SourceError(f"{self.table_path} is missing: write a table with columns "
+            self.table_path = Path(table) if os.path.exists(table) else self.root / table
+        if not os.path.isfile(self.table_path):
+            raise SourceError(f"{one_line(self.table_path)} is missing: write a table with columns "
                               f"{', '.join(REQUIRED_COLUMNS)}.")
         rows = self._read_table()
         rows["file"] = rows["file"].map(self._as_there)
-        # A link without its file, as datalad leaves it, is a fault of one recording.
-        absent = [name for name in dict.fromkeys(rows["file"])
-                  if not (self.root / name).exists() and not (self.root / name).is_symlink()]
+        listed = list(dict.fromkeys(rows["file"]))
+        if outside := [name for name in listed if Path(name).is_absolute() or ".." in Path(name).parts]:
+            raise SourceError(f"{self.table_path} names {outside[0]!r:.100}, which lies outside {self.root}: name "
+                              "files by their place in the folder; it may hold links to others.")
+        # A link without its file, as datalad leaves it, is a fault of one recording; lexists is False for a name that
+        # no disk can hold.
+        absent = [f"{name:.80}" for name in listed if not os.path.lexists(self.root / name)]
         if absent:
             raise SourceError(f"{self.table_path} names {absent[:3]}, which are not in {self.root}: correct the table.")
         for what in ("subject", "label"):
@@ -132,7 +138,7 @@ class LabelledFolder(Source):
                 raise SourceError(f"{self.table_path} is a table of samples ({', '.join(rows.columns[:4])}), not of "
                                   "labels: write a table of labels that names it.")
             raise SourceError(f"{self.table_path} lacks the columns {sorted(missing)}: add them (it was read as "
-                              f"{saved_as(self.table_path)}, with the columns {', '.join(rows.columns)}).")
+                              f"{saved_as(self.table_path)}, with the columns {one_line(', '.join(rows.columns))}).")
         if ("start" in rows) != ("stop" in rows):
             raise SourceError(f"{self.table_path} has only one of the columns start and stop: give both, or neither.")
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
@@ -150,8 +156,8 @@ class LabelledFolder(Source):
             if not row[name]:
                 return f"{name} is empty"
         for name in ("session", "clip"):
-            if name in row and not (row[name].isascii() and row[name].isdecimal()):
-                return f"{name} is '{row[name]}', not a number"
+            if name in row and not (row[name].isascii() and row[name].isdecimal() and len(row[name]) < 10):
+                return f"{name} is '{row[name]:.40}', not a number of at most nine digits"
         if "start" in row:
             try:
                 start, stop = _seconds(row["start"]), _seconds(row["stop"])

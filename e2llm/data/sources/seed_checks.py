@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 from scipy.io import whosmat
 
+from ...core.files import one_line
 from ...core.montage import SEED_CHANNELS, canonical
 from .base import Flaw, RecordingError
-from .seed_vii import CLIP_SLACK_S, CLIPS_A_SESSION, SeedVII, read_clock
+from .seed_vii import CLIP_SLACK_S, CLIPS_A_SESSION, SeedVII, is_number, read_clock
+from .tables import read_excel
 
 _PARTS = ("EEG_preprocessed", "EEG_raw", "EEG_features", "continuous_labels", "save_info")
 
@@ -28,7 +29,7 @@ def describe(source: SeedVII) -> list[str]:
 def _lengths(path: Path) -> dict[int, int]:
     """Samples of every clip of a file; none if it is unreadable, which the source itself reports."""
     try:
-        return {int(key): shape[1] for key, shape, _ in whosmat(path) if key.isdigit() and len(shape) == 2}
+        return {int(key): shape[1] for key, shape, _ in whosmat(path) if is_number(key) and len(shape) == 2}
     except Exception:
         return {}
 
@@ -81,9 +82,9 @@ def _channel_order(root: Path) -> Iterator[tuple[str, Flaw]]:
                               "the order is the published one")
         return
     try:
-        names = [canonical(str(cell)) for cell in pd.read_excel(path, header=None, dtype=str).iloc[:, 0]]
+        names = [canonical(str(cell)) for cell in read_excel(path, dtype=str).iloc[:, 0]]
     except Exception as error:
-        yield path.name, Flaw("warn", "channel order", f"it is unreadable ({error})", "copy it again")
+        yield path.name, Flaw("warn", "channel order", f"it is unreadable ({one_line(error)})", "copy it again")
         return
     if tuple(name for name in names if name in SEED_CHANNELS) != SEED_CHANNELS:
         yield path.name, Flaw("refuse", "channel order", f"it begins with {', '.join(names[:6])}, which is not the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy.io import loadmat, whosmat
 
+from ...core.files import one_line
 from ...core.labels import SEED_VII, LabelSet
 from ...core.montage import SEED_CHANNELS, Match, canonical
 from .base import Recording, RecordingError, Source, SourceError, Stretch, Trial, why_unread
+from .tables import read_excel
 
 # Five emotions a session; its 20 clips show them, mirrored, then both again (SEED-VII; Jiang et al. 2024).
 SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
@@ -24,6 +27,13 @@ SEED_SESSION_EMOTIONS: tuple[tuple[str, ...], ...] = (
 _SPELLINGS = {"happiness": "happy", "sadness": "sad", "angry": "anger", "surprised": "surprise", "disgusted": "disgust",
               "scared": "fear", "fearful": "fear"}
 _NUMBERS = ("double", "single", "int16", "int32")  # MATLAB classes that may hold a signal
+_LONGEST_CLIP_S = 7200  # a compressed file of a few MB may hold zeros for hours
+_MOST_INTENSITIES = 100_000  # one per 4 s
+
+
+def is_number(text: str) -> bool:
+    """Whether a name is a number as it is written here: "²" is a digit too, and no number of a clip."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def clip_emotion(clip: int) -> str:
@@ -60,7 +70,7 @@ class SeedVII(Source):
         if not folder.is_dir():
             raise SourceError(f"{folder} is missing: data_root must be a SEED-VII folder, or a twin made by 'e2llm "
                               "simulate'.")
-        found = sorted((int(path.stem), path) for path in folder.glob("*.mat") if path.stem.isdigit())
+        found = sorted((int(path.stem), path) for path in folder.glob("*.mat") if is_number(path.stem))
         if not found:
             raise SourceError(f"{folder} holds no files 1.mat, 2.mat, …: copy the subjects' files there.")
         self.recordings = [Recording(path.name, path, str(number)) for number, path in found[:subjects]]
@@ -77,8 +87,9 @@ class SeedVII(Source):
         except NotImplementedError:
             raise RecordingError(f"{recording.path} is a MATLAB v7.3 file: save it again with '-v7'.") from None
         except Exception as error:
-            raise RecordingError(f"{recording.path} is not a readable .mat file ({error}): copy it again.") from None
-        clips = sorted((key for key in shapes if key.isdigit()), key=int)
+            raise RecordingError(f"{recording.path} is not a readable .mat file ({one_line(error)}): copy it "
+                                 "again.") from None
+        clips = sorted(filter(is_number, shapes), key=int)
         if not clips:
             raise RecordingError(f"{recording.path} has no clips: keys must be '1', '2', …, found "
                                  f"{sorted(shapes)[:5]}.")
@@ -94,6 +105,9 @@ class SeedVII(Source):
             if len(shape) != 2 or shape[0] != len(SEED_CHANNELS) or kind not in _NUMBERS:
                 raise RecordingError(f"{recording.path}, clip {clip}: {kind} of shape {shape}, expected (62, samples) "
                                      "of numbers; use the files of EEG_preprocessed as they were distributed.")
+            if shape[1] > _LONGEST_CLIP_S * self.sfreq:
+                raise RecordingError(f"{recording.path}, clip {clip}: it lasts {shape[1] / self.sfreq:g} s, and no "
+                                     f"clip more than {_LONGEST_CLIP_S} s; use the files as they were distributed.")
         _check_save_info(self.root, recording.subject, self.emotions)
         return clips
 
@@ -104,7 +118,7 @@ class SeedVII(Source):
             for recording in self.recordings:
                 try:
                     for key, _, _ in whosmat(recording.path):
-                        if key.isdigit():
+                        if is_number(key):
                             counts[int(key)] = counts.get(int(key), 0) + 1
                 except Exception:  # reported by check() for the file itself
                     continue
@@ -119,8 +133,8 @@ class SeedVII(Source):
             try:
                 signal = loadmat(recording.path, variable_names=[clip])[clip]
             except Exception as error:
-                raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({error}); copy the file "
-                                     "again.") from None
+                raise RecordingError(f"{recording.path}, clip {clip}: cannot be read ({one_line(error)}); copy the "
+                                     "file again.") from None
             if not np.isfinite(signal).all():
                 raise RecordingError(f"{recording.path}, clip {clip}: {int((~np.isfinite(signal)).sum())} samples are "
                                      "not finite; repair or remove the file.")
@@ -139,19 +153,22 @@ def _read_intensities(root: Path, subject: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        return {key: np.ravel(value).astype(float) for key, value in loadmat(path).items() if key.isdigit()}
+        lengths = {key: math.prod(shape) for key, shape, _ in whosmat(path) if is_number(key)}
+        if sum(lengths.values()) > _MOST_INTENSITIES:
+            raise ValueError(f"it holds {sum(lengths.values())} values, one per 4 s")
+        return {key: np.ravel(value).astype(float) for key, value in loadmat(path, variable_names=list(lengths)).items()
+                if key in lengths}
     except Exception as error:
-        raise RecordingError(f"{path} holds no readable intensities ({error}): copy it again.") from None
+        raise RecordingError(f"{path} holds no readable intensities ({one_line(error)}): copy it again.") from None
 
 
 def _check_save_info(root: Path, subject: str, emotions: dict[int, str]) -> None:
     """Compare the labels of the spreadsheet with the folder names in save_info; RecordingError if they disagree."""
     for path in sorted((root / "save_info").glob(f"{subject}_*_save_info.csv")):
-        session = int(path.name.split("_")[2])
         try:
-            movies = pd.read_csv(path, header=None)[0]
+            session, movies = int(path.name.split("_")[2]), pd.read_csv(path, header=None)[0]
         except Exception as error:
-            raise RecordingError(f"{path} is not a readable table ({error}): copy it again.") from None
+            raise RecordingError(f"{path} is not a readable table ({one_line(error)}): copy it again.") from None
         for place, movie in enumerate(movies):
             clip = (session - 1) * 20 + place + 1
             shown = _emotion_of_movie(str(movie), path)
@@ -180,9 +197,9 @@ def read_stimuli_order(path: Path) -> dict[int, str]:
     if not path.is_file():
         raise SourceError(f"{path} is missing: it holds the labels; copy it from the dataset.")
     try:
-        rows = pd.read_excel(path, header=None).iloc[:, 1:].to_numpy()
+        rows = read_excel(path).iloc[:, 1:].to_numpy()
     except Exception as error:
-        raise SourceError(f"{path} is not a readable spreadsheet ({error}): copy it again.") from None
+        raise SourceError(f"{path} is not a readable spreadsheet ({one_line(error)}): copy it again.") from None
     emotions: dict[int, str] = {}
     for indices, names in itertools.pairwise(rows):
         if not all(isinstance(i, int | float) and not pd.isna(i) for i in indices):
@@ -337,7 +354,7 @@ def read_clock(path: Path) -> list[tuple[pd.Timestamp, pd.Timestamp]] | None:
         rows = pd.read_csv(path, header=None)
         times = pd.to_datetime(rows[1], format="mixed")
     except Exception as error:
-        raise RecordingError(f"{path} is not a readable table of triggers and times ({error}): copy it "
+        raise RecordingError(f"{path} is not a readable table of triggers and times ({one_line(error)}): copy it "
                              "again.") from None
     if not len(rows) or rows[0].tolist() != [1, 2] * (len(rows) // 2) or not times.is_monotonic_increasing:
         raise RecordingError(f"{path} does not list triggers 1 and 2 in turn with rising times: copy it again.")

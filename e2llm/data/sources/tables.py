@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import openpyxl
 import pandas as pd
 
+from ...core.files import one_line, refuse_bomb
 from ...core.label_names import check_labels
 from ...core.labels import LabelSet, emotions_spelled_otherwise
 from .base import Flaw, SourceError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SHEETS = (".xlsx", ".xls")
+_MOST_BYTES, _MOST_CELLS, _MOST_ROWS = 1 << 28, 5_000_000, 1 << 20  # of a spreadsheet, as rectangle
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -42,7 +47,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     try:
         cells = _sheet(path) if path.suffix.lower() in _SHEETS else _text_cells(_decoded(path.read_bytes()))
     except Exception as error:
-        raise SourceError(f"{path} is not a readable table ({error}): write it as comma-separated text in "
+        raise SourceError(f"{path} is not a readable table ({one_line(error)}): write it as comma-separated text in "
                           "UTF-8.") from None
     cells = [(line, row) for line, row in cells if any(row)]
     if len(cells) < 2:
@@ -67,9 +72,35 @@ def _trimmed(row: Sequence[str]) -> list[str]:
     return cells
 
 
+def read_excel(path: Path, **how: Any) -> Any:
+    """:func:`pandas.read_excel`, after size and cells were asked: a few kB may unpack to more than fits into memory.
+
+    Parameters
+    ----------
+    path : Path
+        A spreadsheet.
+    **how
+        As for pandas.
+
+    Raises
+    ------
+    ValueError
+        If it unpacks to too much, or its cells lie too far apart; of pandas and its readers, any error.
+    """
+    refuse_bomb(path, _MOST_BYTES)
+    if zipfile.is_zipfile(path):
+        for sheet in openpyxl.load_workbook(path, read_only=True).worksheets:
+            sheet.reset_dimensions()  # what the file says of itself need not be so
+            width = 1
+            for row, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+                if row > _MOST_ROWS or row * (width := max(width, len(cells))) > _MOST_CELLS:
+                    raise ValueError(f"its sheet has more than {_MOST_CELLS:,} cells, from the first to the last")
+    return pd.read_excel(path, header=None, **how)
+
+
 def _sheet(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and cells of every row of a spreadsheet."""
-    rows = pd.read_excel(path, header=None, dtype=str, keep_default_na=False).fillna("")
+    rows = read_excel(path, dtype=str, keep_default_na=False).fillna("")
     return [(line, _trimmed(list(map(str, row)))) for line, row in enumerate(rows.to_numpy().tolist(), start=1)]
 
 
