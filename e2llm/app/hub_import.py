@@ -22,8 +22,8 @@ FORMAT, VERSION, FACTS = "e2llm-export", 3, "e2llm.json"
 MEANINGS = {"level": claims.LEVEL_THRESHOLD, "cited": claims.CITED, "salient": claims.SALIENT,
             "evidence threshold": claims.EVIDENCE_THRESHOLD, "largest z": claims.MAX_ABS_Z,
             "bands": {name: list(edges) for name, edges in BANDS.items()}}
-_FORM = {"files": dict, "language_model": dict, "label_set": dict, "ch_names": list, "evidence": list, "preprocess": dict,
-         "statistics": str, "run": str, "dataset": str, "protocol": str}  # of e2llm.json
+_FORM = {"files": dict, "language_model": dict, "label_set": dict, "ch_names": list, "evidence": list,
+         "preprocess": dict, "statistics": str, "run": str, "dataset": str, "protocol": str}  # of e2llm.json
 _OF_LANGUAGE_MODEL = ("kind", "name", "dtype", "weights", "tokenizer")
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "README.md")
 

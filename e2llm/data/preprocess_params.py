@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..core.arguments import check_number
+from ..core.files import one_line
 from ..core.montage import known_channels
 from .checks import QUALITY
 
@@ -72,5 +73,5 @@ class PreprocessParams:
             raise ValueError(f"quality = '{self.quality}': recordings with a fault are judged {' or '.join(QUALITY)}.")
         if len(known_channels(list(self.wanted))) < len(self.wanted):
             lost = sorted(set(self.wanted) - set(known_channels(list(self.wanted))))
-            raise ValueError(f"No scalp position is known for the wanted channels {', '.join(map(repr, lost))}: give "
+            raise ValueError(f"No scalp position is known for the wanted channels {one_line(', '.join(lost))}: give "
                              "10-05 names.")

@@ -49,7 +49,7 @@ def make_split(index: pd.DataFrame, protocol: str = "joint", normalization: str 
     check_one_of("protocol", protocol, PROTOCOLS)
     check_one_of("normalization", normalization, NORMALIZATIONS)
     for name, value in options.items():
-        check_number(name, value, 0, 10**6, whole=True)
+        check_number(name, value, -(10**6), 10**6, whole=True)
     _check_index(index)
     try:
         return _audited(index, protocol, normalization, accept_leaks, window_s, options)

@@ -1,4 +1,4 @@
-"""Input that wants to do harm, and what every test of it asserts: one sentence of the kit, nothing run, nothing lost."""
+"""Input that wants to do harm, and what tests of it assert: one sentence of the kit, nothing run, nothing lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def place_in(content: bytes, place: str, seed: int) -> int:
     """A byte in the first 5 % (at most 600 bytes), in the middle half, or in the last 2 %."""
     n, rng = len(content), random.Random(f"{place} {seed}")
-    low, high = {"header": (0, min(600, max(n // 20, 8))), "middle": (n // 4, 3 * n // 4), "end": (n - max(n // 50, 8), n)}[place]
+    low, high = {"header": (0, min(600, max(n // 20, 8))), "middle": (n // 4, 3 * n // 4),
+                 "end": (n - max(n // 50, 8), n)}[place]
     return rng.randrange(low, high)
 
 
@@ -77,9 +78,8 @@ class Payload:
 
 def write_bomb(path: Path, member: str, size: int) -> Path:
     """A zip archive of a few kB with one member of zeros that unpacks to a size."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w", force_zip64=True) as file:
-        for _ in range(size >> 20):
-            file.write(bytes(1 << 20))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, bytes(size))
     return path
 
 

@@ -188,14 +188,16 @@ def packaged(monkeypatch, tmp_path) -> Path:
     return tmp_path / "small.whl"
 
 
-@pytest.mark.parametrize("what", ["says so", "cut off", "flipped", "encrypted", "another member", "no zip", "empty", "folder"])
+@pytest.mark.parametrize("what", ["says so", "cut off", "flipped", "encrypted", "another member", "no zip", "empty",
+                                  "folder"])
 def test_a_wheel_that_is_none_is_named_and_nothing_is_kept(packaged, what):
     with zipfile.ZipFile(packaged, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/b.bin" if what != "another member" else "../../b.bin", bytes(1000) + b"x" * 1000)
     content = packaged.read_bytes()
     changed = {"cut off": content[:40], "no zip": b"no zip", "empty": b"",
                "flipped": content.replace(content[45:49], b"\xff\xff\xff\xff", 1),
-               "encrypted": content[:6] + b"\x01" + content[7:].replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")}
+               "encrypted": content[:6] + b"\x01" + content[7:].replace(b"PK\x01\x02\x14\x03\x14\x00\x00",
+                                                                        b"PK\x01\x02\x14\x03\x14\x00\x01")}
     packaged.write_bytes(changed.get(what, content))
     if what == "says so":
         says_so(packaged, 3 * GB)

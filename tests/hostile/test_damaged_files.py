@@ -177,7 +177,8 @@ def test_absurd_numbers_of_a_signal_of_an_edf(edf_folder, field, text):
 def test_a_discontinuous_edf_whose_header_lies(tmp_path, at):
     root = four_files(tmp_path / "mine", notes=[(1.0, 1.0, "x")])
     content = (root / "a.edf").read_bytes()
-    content = content[:192] + b"EDF+D" + content[197:at] + b"-768    "[: 4 if at == 252 else 8] + content[at + (4 if at == 252 else 8) :]
+    width = 4 if at == 252 else 8
+    content = content[:192] + b"EDF+D" + content[197:at] + b"-768".ljust(width) + content[at + width :]
     with_damaged_edf(root, content)
 
 
@@ -331,7 +332,8 @@ def test_one_damaged_file_of_each_kind_among_good_ones(tmp_path):
     root = tmp_path / "mine"
     whole = write_edf(root / "a.edf", brain(8.0)).read_bytes()
     bad = {"b.edf": truncated(whole, "header", 2), "c.npy": b"\x93NUMPY\x01\x00", "d.mat": b"MATLAB 5.0 MAT-file",
-           "e.json": b"[" * 5000, "f.safetensors": b"\xff" * 40, "g.xlsx": b"PK\x03\x04", "h.set": flipped(whole, "header", 1),
+           "e.json": b"[" * 5000, "f.safetensors": b"\xff" * 40, "g.xlsx": b"PK\x03\x04",
+           "h.set": flipped(whole, "header", 1),
            "i.fif": b"\x00" * 40, "j.gdf": b"GDF 2.20" + bytes(10), "k.vhdr": b"\xff\xfe", "l.bdf": b"\xffBIOSEMI"}
     for name, content in bad.items():
         (root / name).write_bytes(content)

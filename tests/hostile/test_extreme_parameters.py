@@ -24,13 +24,19 @@ def nested(depth: int) -> list:
 
 
 EXTREME = {
-    "zero": 0, "minus one": -1, "float zero": 0.0, "minus zero": -0.0, "inf": math.inf, "-inf": -math.inf, "nan": math.nan, "1e9": 10**9,
+    "zero": 0, "minus one": -1, "float zero": 0.0, "minus zero": -0.0, "inf": math.inf, "-inf": -math.inf,
+    "nan": math.nan, "1e9": 10**9,
     "1e9 as float": 1e9, "smallest": 5e-324, "largest": 1.7e308, "2**63": 2**63, "2**1000": 2**1000, "10**400": 10**400,
-    "16**5000": 16**5000, "yes": True, "no": False, "number as text": "1", "1e-3": "1e-3", "empty": "", "blank": " ", "word": "abc",
-    "line break": "a\nb", "nul": "a\0b", "escape": "\x1b[2J", "other way": "\u202e", "surrogate": "\ud800", "long": "x" * 10**6,
-    "bytes": b"1", "complex": 1j, "list": [1], "empty list": [], "texts": ["base"], "list of nul": ["a\0"], "list of nan": [math.nan],
-    "list of minus": [-1], "mapping": {"a": 1}, "set": {1}, "deep": nested(50_000), "wide": [[0] * 10] * 10**5, "nothing": None,
-    "object": object(), "class": int, "range": range(3), "digits": "١٢", "html": "<script>", "shell": "$(id)", "path": "../../etc",
+    "16**5000": 16**5000, "yes": True, "no": False, "number as text": "1", "1e-3": "1e-3", "empty": "", "blank": " ",
+    "word": "abc",
+    "line break": "a\nb", "nul": "a\0b", "escape": "\x1b[2J", "other way": "\u202e", "surrogate": "\ud800",
+    "long": "x" * 10**6,
+    "bytes": b"1", "complex": 1j, "list": [1], "empty list": [], "texts": ["base"], "list of nul": ["a\0"],
+    "list of nan": [math.nan],
+    "list of minus": [-1], "mapping": {"a": 1}, "set": {1}, "deep": nested(50_000), "wide": [[0] * 10] * 10**5,
+    "nothing": None,
+    "object": object(), "class": int, "range": range(3), "digits": "١٢", "html": "<script>", "shell": "$(id)",
+    "path": "../../etc",
 }  # fmt: skip
 
 
@@ -104,11 +110,14 @@ def test_names_that_no_parameter_has(name, value):
             checked({name: value})
 
 
-NUMBERS = [name for name, field in FIELDS.items() if isinstance(field.default, (int, float)) and not isinstance(field.default, bool)]
+NUMBERS = [name for name, field in FIELDS.items() if isinstance(field.default,
+                                                                (int, float)) and not isinstance(field.default, bool)]
 
 
-@pytest.mark.parametrize("text", ["nan", ".nan", ".inf", "-.inf", "1e9", "1e400", "-1", "true", "no", "0x7fffffffffffffff", "1:30", "'1'", "[]",
-                                  "{}", "~", "2026-01-01", "!!float nan", "1_000", "0b1", "0o17", "٣", "1" * 4000, "0x" + "f" * 9000])
+@pytest.mark.parametrize("text", ["nan", ".nan", ".inf", "-.inf", "1e9", "1e400", "-1", "true", "no",
+                                  "0x7fffffffffffffff", "1:30", "'1'", "[]",
+                                  "{}", "~", "2026-01-01", "!!float nan", "1_000", "0b1", "0o17", "٣", "1" * 4000,
+                                  "0x" + "f" * 9000])
 def test_numbers_as_the_command_line_writes_them(text):
     for name in NUMBERS:
         try:
@@ -119,8 +128,10 @@ def test_numbers_as_the_command_line_writes_them(text):
             judged(name, value)
 
 
-@pytest.mark.parametrize("text", ["seed=nan", "seed=-1", "encoder_lr=.inf", "fold=1e9", "batch_size=true", "seed='1'", "data_root=a\0b",
-                                  "data_root='a\n\nb'", "seed=0x" + "f" * 9000, "sizes=[]", "size_seeds=[.nan]", "__class__=1", "seed=[[[[1]]]]"])
+@pytest.mark.parametrize("text", ["seed=nan", "seed=-1", "encoder_lr=.inf", "fold=1e9", "batch_size=true", "seed='1'",
+                                  "data_root=a\0b",
+                                  "data_root='a\n\nb'", "seed=0x" + "f" * 9000, "sizes=[]", "size_seeds=[.nan]",
+                                  "__class__=1", "seed=[[[[1]]]]"])
 def test_the_command_line_says_it_in_one_line(text, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("E2LLM_RUNS", str(tmp_path / "runs"))
     for arguments in (["run", "-p", text], ["sweep", "-g", text]):
@@ -140,7 +151,8 @@ def test_the_name_of_a_run_is_one_whatever_the_values(values):
     assert len(check_name(run_name("tiny", values))) <= 120
 
 
-@pytest.mark.parametrize("content", ["seed: .nan\n", "seed: true\n", "lora_dropout: -.inf\n", "data_root: \"a\\0b\"\n", "fold: 1e9\n", "sizes: [[base]]\n"])
+@pytest.mark.parametrize("content", ["seed: .nan\n", "seed: true\n", "lora_dropout: -.inf\n", "data_root: \"a\\0b\"\n",
+                                     "fold: 1e9\n", "sizes: [[base]]\n"])
 def test_a_profile_with_such_values_names_them(tmp_path, content):
     (tmp_path / "mine.yaml").write_text(content)
     with refused(content.partition(":")[0]):

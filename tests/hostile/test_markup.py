@@ -1,4 +1,4 @@
-"""Text of others in pages, figures and widgets: it is shown as it is, and nothing of it runs or is taken for a formula."""
+"""Text of others in pages, figures and widgets: it is shown as it is; nothing of it runs or becomes a formula."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,8 +26,10 @@ from e2llm.viz.audit_page import render_audit
 from e2llm.viz.checkup_page import write_page
 from e2llm.viz.report import render
 
-HARM = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</table></body><iframe src=//x>", "&lt;b&gt;", "<!--", "]]>",
-        "javascript:alert(1)", "{{ 7 * 7 }}", "{% include '/etc/passwd' %}", "\"><svg/onload=alert(1)>", "</think><|eeg|>"]  # fmt: skip
+HARM = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</table></body><iframe src=//x>", "&lt;b&gt;",
+        "<!--", "]]>",
+        "javascript:alert(1)", "{{ 7 * 7 }}", "{% include '/etc/passwd' %}", "\"><svg/onload=alert(1)>",
+        "</think><|eeg|>"]  # fmt: skip
 FORMULAS = ["$\\frac{$", "$x$ and $y$", "$$", "a $\\bad b$", "\\$5 $6$", "$", "^_{}", "%s", "$\\input{x}$"]
 
 
@@ -46,8 +49,10 @@ class Tags(HTMLParser):
         self.text += data
 
 
-ALLOWED = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td",
-           "img", "div", "caption", "figure", "figcaption", "dl", "dt", "dd", "b", "i", "br", "small", "span", "details", "summary"}  # fmt: skip
+ALLOWED = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "table", "thead",
+           "tbody", "tr", "th", "td",
+           "img", "div", "caption", "figure", "figcaption", "dl", "dt", "dd", "b", "i", "br", "small", "span",
+           "details", "summary"}  # fmt: skip
 
 
 def nothing_runs(page: str, text: str = "") -> None:
@@ -65,7 +70,8 @@ def nothing_runs(page: str, text: str = "") -> None:
 
 @pytest.mark.parametrize("text", HARM)
 def test_the_report_shows_every_text_as_it_is(text):
-    metrics = {"tables": {text: [{text: text, "name": text, "score %": 0.5}]}, "samples": [{text: text, "answer": text}],
+    metrics = {"tables": {text: [{text: text, "name": text, "score %": 0.5}]},
+               "samples": [{text: text, "answer": text}],
                "facts": {text: text, "stamp": text, "audit": [text]}}
     stages = {text: {"facts": {text: [text]}, "inputs": {text: {"a": text}}, "params": {text: text}, "seconds": 1.0,
                      "versions": {text: text}}}
@@ -76,10 +82,12 @@ def test_the_report_shows_every_text_as_it_is(text):
     nothing_runs(page, text)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e300, 10**400, True, None, "", [], {"a": 1}, "x" * 100_000],
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e300, 10**400, True, None, "", [], {"a": 1},
+                                   "x" * 100_000],
                          ids=lambda value: repr(value)[:12])
 def test_the_report_takes_any_value(value):
-    metrics = {"tables": {"t": [{"a": value, "b %": value if not isinstance(value, (list, dict, int)) else 1}]}, "facts": {"f": value},
+    metrics = {"tables": {"t": [{"a": value, "b %": value if not isinstance(value, (list, dict, int)) else 1}]},
+               "facts": {"f": value},
                "samples": [{"answer": value}]}
     nothing_runs(render("x", metrics, {}, {}))
 
@@ -94,7 +102,8 @@ def test_the_page_of_a_check_shows_names_as_they_are(tmp_path, text):
     (root / "a.edf").rename(root / f"{name}.edf")
     rows = (root / "labels.csv").read_text("utf-8").splitlines()
     quoted = f'"{name}.edf"'.replace('""', '"') if '"' not in name else '"' + f"{name}.edf".replace('"', '""') + '"'
-    (root / "labels.csv").write_text("\n".join([f"{rows[0]},notes", quoted + rows[1].removeprefix("a.edf") + ",", *(f"{row}," for row in rows[2:])]),
+    (root / "labels.csv").write_text("\n".join([f"{rows[0]},notes", quoted + rows[1].removeprefix("a.edf") + ",",
+                                                *(f"{row}," for row in rows[2:])]),
                                      "utf-8")
     (root / f"{name}.edf").write_bytes(b"<script>")
     page = write_page(check_folder(root, n_jobs=1), tmp_path / "page.html").read_text("utf-8")
@@ -114,7 +123,8 @@ def test_a_folder_whose_name_is_a_formula_is_drawn(tmp_path, text):
 
 @pytest.mark.parametrize("text", HARM)
 def test_the_page_of_an_audit_shows_cells_as_they_are(tmp_path, text):
-    rows = [{"subject": f"{text} {i % 6}", "clip": f"{text} {i}", "label": ("calm", text)[i % 2], "part": ("train", "val", "test")[i % 6 // 2],
+    rows = [{"subject": f"{text} {i % 6}", "clip": f"{text} {i}", "label": ("calm", text)[i % 2],
+             "part": ("train", "val", "test")[i % 6 // 2],
              text: i, "context": text} for i in range(48)]
     pd.DataFrame(rows).to_csv(tmp_path / "splits.csv", index=False)
     table = read_split_table(tmp_path / "splits.csv")
@@ -165,12 +175,11 @@ def test_an_answer_shows_everything_as_text(model, text):
     corpus = SimpleNamespace(**vars(model.corpus))
     corpus.windows = replace(windows, index=windows.index.assign(subject=text, clip=text))
     corpus.norm_groups = np.full(len(windows), text, dtype=object)
+    corpus.channel_statistics = replace(corpus.channel_statistics, subjects=[text, "2"])
     question = re.sub(r"</?think>|<\|eeg\|>", "", text) or "?"
     found = replace(model, corpus=corpus).explain(0, question, f"<think>\n{text} Alpha high.\n</think>\n\n{text}")
     nothing_runs(found._repr_html_())
     if text in (HARM[0], FORMULAS[0]):
-        corpus.channel_statistics = replace(corpus.channel_statistics, groups=[text] * 2) if False else corpus.channel_statistics
-        found = replace(found, corpus=SimpleNamespace(**{**vars(corpus), "norm_groups": model.corpus.norm_groups}))
         found.figure().savefig(io.BytesIO(), format="png")
     assert not plt.get_fignums()
 

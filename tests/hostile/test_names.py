@@ -43,7 +43,8 @@ def with_first(root: Path, **cells: str) -> Path:
 # --- the column file
 
 
-@pytest.mark.parametrize("name", ["../a.edf", "../../etc/passwd", "x/../../a.edf", "./../mine/a.edf", "..", "/etc/passwd",
+@pytest.mark.parametrize("name", ["../a.edf", "../../etc/passwd", "x/../../a.edf", "./../mine/a.edf", "..",
+                                  "/etc/passwd",
                                   "{root}/a.edf", "{root}/../a.edf", "b/..", "../mine/a.edf"])
 def test_files_outside_the_folder_are_refused_though_they_are_there(root, name):
     write_edf(root.parent / "a.edf", brain(4.0))
@@ -66,7 +67,8 @@ def test_a_link_may_stand_for_a_file_elsewhere(root):
 @pytest.mark.parametrize("name", [
     "a\0b.edf", "a.edf\0", "line\nbreak.edf", "cr\rhere.edf", "n" * 300 + ".edf", "d/" * 2000 + "a.edf", "名" * 300,
     "🧠.edf", "CON", "nul.edf", "aux", "$(touch x).edf", "`id`.edf", "%s%n", "~/a.edf", "C:\\a.edf", "\\\\host\\a.edf",
-    "file:///etc/passwd", "*", "a?.edf", "[a].edf", ".", "\u202eedf.a", "\ufeffa.edf", "-rf", "|x", "a.edf;b.edf", "{0}"])
+    "file:///etc/passwd", "*", "a?.edf", "[a].edf", ".", "\u202eedf.a", "\ufeffa.edf", "-rf", "|x", "a.edf;b.edf",
+    "{0}"])
 def test_files_that_are_not_there_are_named_in_one_sentence(root, name):
     before = contents(root)
     with_first(root, file=name)
@@ -82,7 +84,8 @@ def test_files_that_are_not_there_are_named_in_one_sentence(root, name):
         key: value for key, value in before.items() if key != "labels.csv"}
 
 
-@pytest.mark.parametrize("name", ["🧠 sub.edf", "被験者/録音 1.edf", "-rf.edf", "$HOME.edf", "%s%n.edf", "a'b\"c.edf", "{0}.edf", "con.edf",
+@pytest.mark.parametrize("name", ["🧠 sub.edf", "被験者/録音 1.edf", "-rf.edf", "$HOME.edf", "%s%n.edf", "a'b\"c.edf",
+                                  "{0}.edf", "con.edf",
                                   "a;b.edf", "<b>x</b>.edf", "e\u0301.edf", "\u202eabc.edf"])
 def test_odd_names_of_files_that_are_there_become_windows(root, name):
     (root / name).parent.mkdir(exist_ok=True)
@@ -117,7 +120,8 @@ def test_clips_that_are_no_numbers(root, clip):
         LabelledFolder(root)
 
 
-@pytest.mark.parametrize("times", ["nan,1", "0,nan", "-inf,1", "0,inf", "0,1e400", "5,5", "9,1", "-1,3", "0x1,2", "١,٢ "])
+@pytest.mark.parametrize("times", ["nan,1", "0,nan", "-inf,1", "0,inf", "0,1e400", "5,5", "9,1", "-1,3", "0x1,2",
+                                   "١,٢ "])
 def test_times_that_are_none(root, times):
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join([f"{lines[0]},start,stop", f'{lines[1]},{times}',
@@ -154,7 +158,8 @@ def test_a_folder_whose_name_is_no_unicode(tmp_path):
 # --- BIDS, EmoEEG-MC
 
 
-@pytest.mark.parametrize("row", ["nan\t4\trest", "0\tnan\trest", "inf\t4\trest", "0\tinf\trest", "-1\t4\trest", "0\t-4\trest", "1e400\t4\trest",
+@pytest.mark.parametrize("row", ["nan\t4\trest", "0\tnan\trest", "inf\t4\trest", "0\tinf\trest", "-1\t4\trest",
+                                 "0\t-4\trest", "1e400\t4\trest",
                                  "x\t4\trest", "0\t4", "\t\t"])
 def test_events_at_no_time_concern_their_recording_alone(tmp_path, row):
     from layouts import write_bids
@@ -188,7 +193,8 @@ def test_a_readme_that_lists_something_else_is_named(tmp_path, order, monkeypatc
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\xfd", b"sub-02: vid-" + b"9" * 6000, b"sub-1: " + b"vid - " * 50_000, b"`[" * 50_000])
+@pytest.mark.parametrize("content", [b"\xff\xfe\xfd", b"sub-02: vid-" + b"9" * 6000, b"sub-1: " + b"vid - " * 50_000,
+                                     b"`[" * 50_000])
 def test_a_readme_of_garbage_is_named(tmp_path, content):
     (tmp_path / "README.md").write_bytes(content)
     with refused("README.md"):
@@ -211,7 +217,8 @@ def test_numbers_of_subjects_that_cannot_be(root, value):
         open_source("folder", root, subjects=value)
 
 
-@pytest.mark.parametrize("text", ["=", "a=1 =2", "'", "subjects", "sub jects=1", "__init__=1", "root=/etc", "self=1", "x\0y=1", "\n=1"])
+@pytest.mark.parametrize("text", ["=", "a=1 =2", "'", "subjects", "sub jects=1", "__init__=1", "root=/etc", "self=1",
+                                  "x\0y=1", "\n=1"])
 def test_options_that_are_none(root, text):
     with refused("folder" if text != "'" else "options"):
         open_source("folder", root, **parse_options("folder", text))
@@ -226,7 +233,8 @@ def test_a_table_that_is_not_there_or_none(root, table):
 # --- runs, stages, figures
 
 
-BAD = ["", ".", "..", "../x", "a/b", "/etc", "a\\b", "a b", "a\nb", "a\0b", "-a", ".hidden", "名", "🧠", "a" * 151, "a" * 100_000, "CON",
+BAD = ["", ".", "..", "../x", "a/b", "/etc", "a\\b", "a b", "a\nb", "a\0b", "-a", ".hidden", "名", "🧠", "a" * 151,
+       "a" * 100_000, "CON",
        "con", "nul.txt", "COM1", "lpt9.log", "aux", "a.", "prn", "x\u202e", "$(id)", "*", "~", "a\n"]  # fmt: skip
 
 
@@ -265,8 +273,10 @@ def test_any_text_as_the_name_of_a_run_stays_in_its_folder(name):
 
 @pytest.mark.parametrize("arguments", [["check", "{long}"], ["check", "{file}"], ["report", "x/y"], ["publish", "../x"],
                                        ["audit", "{folder}"], ["audit", "{long}"], ["simulate", "{file}"],
-                                       ["simulate", "{long}"], ["run", "--name", "../x"], ["run", "--profile", "{folder}.yaml"],
-                                       ["run", "--profile", "{long}.yaml"], ["fetch", "../x"], ["check", "{folder}", "--html", "{folder}"],
+                                       ["simulate", "{long}"], ["run", "--name", "../x"],
+                                       ["run", "--profile", "{folder}.yaml"],
+                                       ["run", "--profile", "{long}.yaml"], ["fetch", "../x"],
+                                       ["check", "{folder}", "--html", "{folder}"],
                                        ["export", "../x", "y"]])
 def test_the_command_line_says_in_one_line_what_it_cannot_use(root, monkeypatch, capsys, arguments):
     monkeypatch.setenv("E2LLM_RUNS", str(root.parent / "runs"))

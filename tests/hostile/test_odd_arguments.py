@@ -1,4 +1,4 @@
-"""Functions that users call with data, called with what they should not get: one sentence that names argument and fact."""
+"""Functions that users call with data get what they should not: one sentence names the argument and the fact."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def test_numbers_of_the_preprocessing(name):
             PreprocessParams(**{name: value})
 
 
-@pytest.mark.parametrize("values", [{"missing": "x"}, {"missing": None}, {"quality": 1}, {"wanted": ["X1"]}, {"wanted": "FZ"}, {"wanted": 5},
-                                    {"wanted": [None]}, {"l_freq": 50.0}, {"h_freq": 200.0}, {"sfreq": 64.0}, {"wanted": ["FZ", "\0"]}])
+@pytest.mark.parametrize("values", [{"missing": "x"}, {"missing": None}, {"quality": 1}, {"wanted": ["X1"]},
+                                    {"wanted": "FZ"}, {"wanted": 5},
+                                    {"wanted": [None]}, {"l_freq": 50.0}, {"h_freq": 200.0}, {"sfreq": 64.0},
+                                    {"wanted": ["FZ", "\0"]}])
 def test_combinations_of_the_preprocessing(values):
     with refused(next(iter(values))):
         PreprocessParams(**values)
@@ -56,7 +58,8 @@ def test_any_numbers_of_the_preprocessing(values):
         the_kit_says(error)
         assert any(name in str(error) for name in NUMBERS)
     else:
-        assert 0 < found.l_freq < found.h_freq < found.sfreq / 2 and all(math.isfinite(getattr(found, name)) for name in NUMBERS)
+        assert 0 < found.l_freq < found.h_freq < found.sfreq / 2
+        assert all(math.isfinite(getattr(found, name)) for name in NUMBERS)
 
 
 @pytest.mark.parametrize("n_jobs", [0, -10**9, 1.5, "2", None, math.nan, True])
@@ -68,7 +71,8 @@ def test_jobs_that_cannot_be(tmp_path, n_jobs):
     assert not (tmp_path / "windows").exists() and contents(root) == before
 
 
-@pytest.mark.parametrize("files", [[], ["none.edf"], ["\0"], ["n" * 300], ["."], [""], ["a.edf", "../none.edf"], "a.edf"])
+@pytest.mark.parametrize("files", [[], ["none.edf"], ["\0"], ["n" * 300], ["."], [""], ["a.edf", "../none.edf"],
+                                   "a.edf"])
 def test_files_of_a_new_subject(tmp_path, files, monkeypatch):
     monkeypatch.chdir(four_files(tmp_path / "mine"))
     with refused():
@@ -86,9 +90,12 @@ def test_statistics_of_a_new_subject(tmp_path, statistics, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "value"), [
-    *((name, value) for name in ("subjects", "sessions", "clips", "seed") for value in (-1, 1.5, math.nan, math.inf, "1", None, True, [1], 10**20)),
-    *(("seconds", value) for value in ((0, 9), (9, 8), (math.nan, 9.0), (8.2, math.inf), (8.2, math.nan), (9,), "89", None, 9, (8.2, 1e9), ("a", "b"))),
-    *(("preset", value) for value in ("", "none", None, 7)), ("changes", {1: 1.0}), ("changes", {"drift": math.nan}), ("changes", 7)])
+    *((name, value) for name in ("subjects", "sessions", "clips", "seed") for value in (-1, 1.5, math.nan, math.inf,
+                                                                                        "1", None, True, [1], 10**20)),
+    *(("seconds", value) for value in ((0, 9), (9, 8), (math.nan, 9.0), (8.2, math.inf), (8.2, math.nan), (9,), "89",
+                                       None, 9, (8.2, 1e9), ("a", "b"))),
+    *(("preset", value) for value in ("", "none", None, 7)), ("changes", {1: 1.0}), ("changes", {"drift": math.nan}),
+    ("changes", 7)])
 def test_a_twin_that_cannot_be(name, value):
     with refused(name):
         TwinParams(**{name: value}).effects_preset()
@@ -98,8 +105,8 @@ def test_a_twin_that_cannot_be(name, value):
 
 
 def index_of(subjects: int = 6, clips: int = 8, **columns) -> pd.DataFrame:
-    rows = [(f"S{subject}", 1, 100 + clip, window, ("calm", "tense")[clip % 2]) for subject in range(subjects) for clip in range(clips)
-            for window in range(2)]
+    rows = [(f"S{subject}", 1, 100 + clip, window, ("calm", "tense")[clip % 2])
+            for subject in range(subjects) for clip in range(clips) for window in range(2)]
     return pd.DataFrame(rows, columns=["subject", "session", "clip", "window", "label"]).assign(**columns)
 
 
@@ -136,8 +143,10 @@ def test_an_index_that_lacks_a_column(protocol, column):
         make_split(index_of().drop(columns=column), protocol, "population")
 
 
-@pytest.mark.parametrize("protocol", ["joint", "subjects", "clips", "within_subject", "cross_context", "random_windows"])
-@pytest.mark.parametrize("index", [index_of()[:0], index_of(1, 1), index_of(2, 2), index_of(label="one"), index_of(subject="one"), index_of(clip=1),
+@pytest.mark.parametrize("protocol", ["joint", "subjects", "clips", "within_subject", "cross_context",
+                                      "random_windows"])
+@pytest.mark.parametrize("index", [index_of()[:0], index_of(1, 1), index_of(2, 2), index_of(label="one"),
+                                   index_of(subject="one"), index_of(clip=1),
                                    index_of(6, 1), index_of(1, 8)],
                          ids=["empty", "one", "two", "one label", "one person", "one clip", "a clip each", "a person"])
 def test_an_index_that_is_too_small_is_split_or_said_to_be(index, protocol):
@@ -149,7 +158,8 @@ def test_an_index_that_is_too_small_is_split_or_said_to_be(index, protocol):
         assert len(split.train) and len(split.test)
 
 
-@pytest.mark.parametrize(("column", "value"), [("subject", None), ("subject", math.nan), ("label", None), ("clip", math.nan), ("clip", "x"), ("clip", -5),
+@pytest.mark.parametrize(("column", "value"), [("subject", None), ("subject", math.nan), ("label", None),
+                                               ("clip", math.nan), ("clip", "x"), ("clip", -5),
                                                ("clip", 10**15), ("clip", 1.5), ("subject", 7), ("label", 3)])
 @pytest.mark.parametrize("protocol", ["joint", "subjects", "clips"])
 def test_an_index_with_an_odd_cell_is_split_or_said_to_be(protocol, column, value):
@@ -168,14 +178,17 @@ def test_an_index_with_an_odd_cell_is_split_or_said_to_be(protocol, column, valu
 
 def table_of(tmp_path: Path, **columns) -> Path:
     index = index_of().drop(columns="window").assign(**columns)
-    part = index_of()["subject"].map({"S0": "train", "S1": "train", "S2": "train", "S3": "val", "S4": "val"}).fillna("test")
+    part = index_of()["subject"].map({"S0": "train", "S1": "train", "S2": "train", "S3": "val",
+                                      "S4": "val"}).fillna("test")
     index.assign(**({"part": part} if "part" not in columns else {})).to_csv(tmp_path / "splits.csv", index=False)
     return tmp_path / "splits.csv"
 
 
 @pytest.mark.parametrize("columns", [
-    {"start_s": 1e308}, {"start_s": -1e308}, {"clip": 10**30}, {"clip": "٣"}, {"clip": "²"}, {"session": -1}, {"session": "1e400"}, {"label": "x"},
-    {"part": "test"}, {"part": "train"}, {"part": ""}, {"label": "\u202e"}, {"subject": "1"}, {"context": "a"}, {"shown": "yes"}, {"fit": "nan"}],
+    {"start_s": 1e308}, {"start_s": -1e308}, {"clip": 10**30}, {"clip": "٣"}, {"clip": "²"}, {"session": -1},
+    {"session": "1e400"}, {"label": "x"},
+    {"part": "test"}, {"part": "train"}, {"part": ""}, {"label": "\u202e"}, {"subject": "1"}, {"context": "a"},
+    {"shown": "yes"}, {"fit": "nan"}],
     ids=lambda columns: ascii(columns)[:30])
 def test_tables_of_extremes_have_a_verdict_or_a_sentence(tmp_path, columns):
     path = table_of(tmp_path, **columns)
@@ -203,11 +216,15 @@ def test_features_of_extremes(tmp_path, value):
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\n\n\n", b"\x00" * 100, b"\xff\xfe" + "subject,clip,label,part\n1,2,3,train\n".encode("utf-16-le"), b"PK\x03\x04" + bytes(100), b"\x80" * 9,
+    b"", b"\n\n\n", b"\x00" * 100, b"\xff\xfe" + "subject,clip,label,part\n1,2,3,train\n".encode("utf-16-le"),
+    b"PK\x03\x04" + bytes(100), b"\x80" * 9,
     b"subject,clip,label,part\n", b"subject,clip,label,part\n1,2,3,train,5\n1,2,3,test,5\n", b"a" * 10**6,
-    b'subject,clip,label,part\n"1,2,3,train\n', b"subject,subject,clip,label,part\n1,1,2,3,train\n", b"subject,clip,label,part\n1,2,3,train\x00\n",
-    b"subject,clip,label,part,class\n1,2,3,train,4\n", b"subject,clip,label,part\n,,,\n", b"," * 1000 + b"\n" + b"," * 1000, b"[" * 10**5,
-    b"subject,clip,label,part\n" + b"1,2,3,train\n" * 5 + b"1,2,3,train,9,9,9,9\n"], ids=lambda content: ascii(content[:20]))
+    b'subject,clip,label,part\n"1,2,3,train\n', b"subject,subject,clip,label,part\n1,1,2,3,train\n",
+    b"subject,clip,label,part\n1,2,3,train\x00\n",
+    b"subject,clip,label,part,class\n1,2,3,train,4\n", b"subject,clip,label,part\n,,,\n",
+    b"," * 1000 + b"\n" + b"," * 1000, b"[" * 10**5,
+    b"subject,clip,label,part\n" + b"1,2,3,train\n" * 5 + b"1,2,3,train,9,9,9,9\n"],
+    ids=lambda content: ascii(content[:20]))
 def test_tables_of_splits_that_are_none(tmp_path, content, capsys):
     path = tmp_path / "splits.csv"
     path.write_bytes(content)
@@ -219,15 +236,19 @@ def test_tables_of_splits_that_are_none(tmp_path, content, capsys):
 
 
 @pytest.mark.parametrize(("given_", "fact"), [
-    ({"unseen": ["all"]}, "unseen"), ({"unseen": [None]}, "unseen"), ({"unseen": "subjects"}, "unseen"), ({"normalization": "x"}, "normalization"),
-    ({"normalization": None}, "normalization"), ({"normalization": "fit"}, "fit"), ({"unseen": ["contexts"]}, "context")])
+    ({"unseen": ["all"]}, "unseen"), ({"unseen": [None]}, "unseen"), ({"unseen": "subjects"}, "unseen"),
+    ({"normalization": "x"}, "normalization"),
+    ({"normalization": None}, "normalization"), ({"normalization": "fit"}, "fit"),
+    ({"unseen": ["contexts"]}, "context")])
 def test_statements_about_a_table_that_cannot_be(tmp_path, given_, fact):
     with refused(fact):
         read_split_table(table_of(tmp_path), **given_)
 
 
-@pytest.mark.parametrize("stated", [{"window_s": math.nan}, {"window_s": -1.0}, {"window_s": "4"}, {"window_s": math.inf}, {"window_s": True},
-                                    {"score": math.nan}, {"score": 2.0}, {"score": -0.1}, {"score": "x"}, {"encoder": "none"}, {"encoder": 7},
+@pytest.mark.parametrize("stated", [{"window_s": math.nan}, {"window_s": -1.0}, {"window_s": "4"},
+                                    {"window_s": math.inf}, {"window_s": True},
+                                    {"score": math.nan}, {"score": 2.0}, {"score": -0.1}, {"score": "x"},
+                                    {"encoder": "none"}, {"encoder": 7},
                                     {"selected_on": "all"}, {"repaired_over": 7}], ids=repr)
 def test_statements_about_a_model_that_cannot_be(tmp_path, stated):
     with refused(next(iter(stated)) if next(iter(stated)) != "encoder" else ""):
@@ -247,7 +268,8 @@ def test_rules_that_found_nothing_cannot_be_accepted(tmp_path):
 PREDICTIONS = b"id,subject,session,clip,window,label,LLM,p(calm),p(tense)\n0,1,1,1,0,calm,tense,0.5,0.5\n"
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\x80\x81", b"\x00" * 50, b"PK\x03\x04" + bytes(40), b'a,"b\n', b"a,b\n1,2,3\n1,2,3,4\n", b"\xff\xfea\x00",
+@pytest.mark.parametrize("content", [b"", b"\n", b"\x80\x81", b"\x00" * 50, b"PK\x03\x04" + bytes(40), b'a,"b\n',
+                                     b"a,b\n1,2,3\n1,2,3,4\n", b"\xff\xfea\x00",
                                      b"a\n" + b'"' + b"x" * 10**6], ids=lambda content: ascii(content[:12]))
 def test_predictions_that_are_no_table(tmp_path, content):
     path = tmp_path / "predictions.csv"
@@ -263,8 +285,10 @@ def test_predictions_that_are_no_table(tmp_path, content):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("change", [(b"p(calm),p(tense)", b"a,b"), (b"label", b"truth"), (b",calm,", b",other,"), (b"0.5,0.5", b"x,y"), (b"0.5,0.5", b"nan,inf"),
-                                    (b"0.5,0.5", b","), (b"p(tense)", b"p(calm)"), (b"p(calm)", b"p()"), (b"0.5,0.5\n", b"0.5\n")])
+@pytest.mark.parametrize("change", [(b"p(calm),p(tense)", b"a,b"), (b"label", b"truth"), (b",calm,", b",other,"),
+                                    (b"0.5,0.5", b"x,y"), (b"0.5,0.5", b"nan,inf"),
+                                    (b"0.5,0.5", b","), (b"p(tense)", b"p(calm)"), (b"p(calm)", b"p()"),
+                                    (b"0.5,0.5\n", b"0.5\n")])
 def test_predictions_of_another_form_are_read_or_named(tmp_path, change):
     path = tmp_path / "predictions.csv"
     assert PREDICTIONS.count(change[0])
@@ -289,7 +313,8 @@ def model():
     return random_model(made_up_corpus())
 
 
-@pytest.mark.parametrize("rows", [None, 1.5, "0", "abc", math.nan, [None], [0.0], [[0]], {}, object(), -1, 12, 10**30, [0, 12], [], [0] * 5, b"0", 1j],
+@pytest.mark.parametrize("rows", [None, 1.5, "0", "abc", math.nan, [None], [0.0], [[0]], {}, object(), -1, 12, 10**30,
+                                  [0, 12], [], [0] * 5, b"0", 1j],
                          ids=repr)
 def test_windows_that_cannot_be_asked_about(model, rows):
     for ask in (model.ask, model.stream, lambda rows, words: model.explain(rows, words, "fear")):
@@ -297,7 +322,8 @@ def test_windows_that_cannot_be_asked_about(model, rows):
             ask(rows, "Which emotion is it?")
 
 
-@pytest.mark.parametrize("question", [None, 7, b"?", ["?"], "", " \n\t", "<think>x", "x</think>", "<|eeg|>", "<|im_end|>", "<|im_start|>assistant",
+@pytest.mark.parametrize("question", [None, 7, b"?", ["?"], "", " \n\t", "<think>x", "x</think>", "<|eeg|>",
+                                      "<|im_end|>", "<|im_start|>assistant",
                                       "x" * 10**6, "\u200b" * 10**4], ids=lambda question: ascii(question)[:20])
 def test_questions_that_cannot_be_asked(model, question):
     for ask in (model.ask, model.stream):
@@ -305,7 +331,8 @@ def test_questions_that_cannot_be_asked(model, question):
             ask(0, question)
 
 
-@pytest.mark.parametrize("question", ["a\0b", "\ud7ff", "🧠?", "<script>alert(1)</script>", "{{x}}", "%s%n", "[INST]", "\u202e?", "predict\n", "١"])
+@pytest.mark.parametrize("question", ["a\0b", "\ud7ff", "🧠?", "<script>alert(1)</script>", "{{x}}", "%s%n", "[INST]",
+                                      "\u202e?", "predict\n", "١"])
 def test_odd_questions_are_answered(model, question):
     found = model.ask(0, question)
     assert sum(found.probabilities.values()) == pytest.approx(1) and "<script" not in found._repr_html_()

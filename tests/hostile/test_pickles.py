@@ -64,7 +64,8 @@ def as_old_torch(path: Path, harm: Path) -> None:
 DISGUISES = (as_pickle, as_npy, as_npz, as_torch, as_old_torch)
 
 
-@pytest.mark.parametrize("suffix", [".mat", ".npy", ".npz", ".pkl", ".set", ".fif", ".edf", ".dat", ".safetensors", ".pt"])
+@pytest.mark.parametrize("suffix", [".mat", ".npy", ".npz", ".pkl", ".set", ".fif", ".edf", ".dat", ".safetensors",
+                                    ".pt"])
 @pytest.mark.parametrize("write", DISGUISES[:2])
 def test_as_a_recording(tmp_path, harm, write, suffix):
     root = tmp_path / "mine"
@@ -98,8 +99,10 @@ def test_as_a_subject_of_faced(tmp_path, harm, write):
         read_pickled_array(tmp_path / "sub000.pkl")
 
 
-@pytest.mark.parametrize("code", [b"cbuiltins\neval\n(S'1'\ntR.", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x04\x8c\x05numpy\x8c\x04load\x93.",
-                                  b"cnumpy\nfromfile\n(S'x'\ntR.", b"cnumpy.core.multiarray\nexec\n.", b"cnumpy\ndtype.__class__\n."])
+@pytest.mark.parametrize("code", [b"cbuiltins\neval\n(S'1'\ntR.", b"cos\nsystem\n(S'true'\ntR.",
+                                  b"\x80\x04\x8c\x05numpy\x8c\x04load\x93.",
+                                  b"cnumpy\nfromfile\n(S'x'\ntR.", b"cnumpy.core.multiarray\nexec\n.",
+                                  b"cnumpy\ndtype.__class__\n."])
 def test_a_pickle_of_faced_calls_nothing_that_an_array_does_not_need(tmp_path, code):
     (tmp_path / "sub000.pkl").write_bytes(code)
     with refused("sub000.pkl", "is no pickled array of numbers"):
@@ -153,7 +156,8 @@ def test_as_a_table_of_labels(tmp_path, harm, write, name):
         assert name == "labels.csv"
 
 
-def test_code_that_comes_with_a_language_model_is_neither_run_nor_asked_about(micro_language, tmp_path, harm, monkeypatch):
+def test_code_that_comes_with_a_language_model_is_neither_run_nor_asked_about(micro_language, tmp_path, harm,
+                                                                              monkeypatch):
     """``auto_map`` names classes in files beside the weights; transformers would ask on a terminal."""
     asked = []
     monkeypatch.setattr("builtins.input", lambda *_: asked.append(1) or "y")

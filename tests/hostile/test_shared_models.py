@@ -75,14 +75,16 @@ def test_members_with_odd_names_are_named(own_export, name):
 
 
 @pytest.mark.parametrize("value", [[], 7, None, "text", {"a": 1}, DELETE], ids=repr)
-@pytest.mark.parametrize("key", ["files", "language_model", "label_set", "ch_names", "preprocess", "statistics", "evidence"])
+@pytest.mark.parametrize("key", ["files", "language_model", "label_set", "ch_names", "preprocess", "statistics",
+                                 "evidence"])
 def test_facts_of_another_form_are_named(own_export, key, value):
     change(own_export, FACTS, key, to=value)
     with refused("export" if (key, value) == ("files", {"a": 1}) else FACTS):
         ExportedModel.from_pretrained(own_export)
 
 
-@pytest.mark.parametrize("label", ["</think>", "<|eeg|>", "<|im_end|>", "<script>alert(1)</script>", "$a$ $b$", "x" * 500,
+@pytest.mark.parametrize("label", ["</think>", "<|eeg|>", "<|im_end|>", "<script>alert(1)</script>", "$a$ $b$",
+                                   "x" * 500,
                                    "a\nb", 7, None])
 def test_labels_that_a_prompt_or_a_page_would_take_for_something_else(own_export, label):
     change(own_export, FACTS, "label_set", to={"name": "x", "labels": ["calm", label]})
@@ -138,7 +140,8 @@ def test_a_configuration_with_absurd_sizes(own_export, key, value):
         ExportedModel.from_pretrained(own_export)
 
 
-@pytest.mark.parametrize(("key", "value"), [("width", 2**30), ("width", 10**6), ("depth", 2**40), ("heads", 0), ("heads", 3),
+@pytest.mark.parametrize(("key", "value"), [("width", 2**30), ("width", 10**6), ("depth", 2**40), ("heads", 0),
+                                            ("heads", 3),
                                             ("summary_tokens", 10**6), ("mlp_ratio", -1), ("ch_names", ["<b>"]),
                                             ("ch_names", 7), ("new", 1)])
 def test_an_encoder_with_absurd_sizes(own_export, key, value):
@@ -180,9 +183,12 @@ def test_a_configuration_that_sends_for_another_language_model(own_export, name,
 
 
 @pytest.mark.parametrize(("key", "value"), [
-    ("base_model_name_or_path", "somebody/else"), ("peft_type", "PROMPT_TUNING"), ("peft_type", "X"), ("r", 10**9), ("r", 0),
-    ("r", True), ("r", "2"), ("target_modules", ["lm_head"]), ("target_modules", "(a+)+$"), ("modules_to_save", ["encoder"]),
-    ("megatron_config", {"a": 1}), ("megatron_core", "antigravity"), ("auto_mapping", {"parent_library": "antigravity"}),
+    ("base_model_name_or_path", "somebody/else"), ("peft_type", "PROMPT_TUNING"), ("peft_type", "X"), ("r", 10**9),
+    ("r", 0),
+    ("r", True), ("r", "2"), ("target_modules", ["lm_head"]), ("target_modules", "(a+)+$"),
+    ("modules_to_save", ["encoder"]),
+    ("megatron_config", {"a": 1}), ("megatron_core", "antigravity"), ("auto_mapping",
+                                                                      {"parent_library": "antigravity"}),
     ("init_lora_weights", "pissa"), ("loftq_config", {"a": 1}), ("layer_replication", [[0, 10**9]]), ("use_dora", True),
     ("trainable_token_indices", [1]), ("rank_pattern", {"q_proj": 10**9}), ("something_new", {"run": "me"}),
     ("revision", "main"), ("lora_alpha", "x"), ("r", DELETE), ("target_modules", DELETE)])
@@ -250,7 +256,8 @@ def test_weights_that_do_not_belong(own_export, what):
         ExportedModel.from_pretrained(own_export)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("log_power", (3, 4)), ("log_power", (0, 5)), ("evidence", (1, 25)), ("evidence", (2, 3)),
+@pytest.mark.parametrize(("name", "shape"), [("log_power", (3, 4)), ("log_power", (0, 5)), ("evidence", (1, 25)),
+                                             ("evidence", (2, 3)),
                                              ("entropy", (2, 14)), ("entropy", (15,))])
 def test_statistics_of_another_shape(own_export, name, shape):
     state = load_file(own_export / STATISTICS)

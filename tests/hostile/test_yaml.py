@@ -20,14 +20,17 @@ LAUGHS = "\n".join(["l0: &l0 [lol, lol]", *(f"l{i}: &l{i} [{', '.join([f'*l{i - 
 NO_CODE = {
     "apply": "!!python/object/apply:os.mkdir [harm]", "new": "!!python/object/new:os.mkdir [harm]",
     "name": "!!python/name:os.mkdir", "module": "!!python/module:os", "object": "!!python/object:os.mkdir {}",
-    "tuple": "!!python/tuple [1]", "own": "!mkdir harm", "uri": "!<tag:yaml.org,2002:python/object/apply:os.mkdir> [harm]",
+    "tuple": "!!python/tuple [1]", "own": "!mkdir harm",
+    "uri": "!<tag:yaml.org,2002:python/object/apply:os.mkdir> [harm]",
 }  # fmt: skip
 NO_YAML = {
     "deep list": "[" * 5000, "deep closed list": "[" * 3000 + "]" * 3000, "deep mapping": "{a: " * 2000,
     "deep lines": "\n".join(" " * i + "a:" for i in range(1500)), "laughs": f"[{'&a [x], ' + '*a, ' * 9}]",
     "itself": "&a [*a]", "unknown alias": "*a", "no end": "'x", "tab": "\ta", "nul": "a\0b", "int": "!!int ''",
-    "float": "!!float x", "bool": "!!bool maybe", "date": "!!timestamp x", "no day": "2026-99-99", "binary": "!!binary x",
-    "many digits": "1" * 5000, "two": "--- 1\n--- 2", "set of lists": "{[a]: 1}", "surrogate": "\"\\ud800\"" + "\ud7ff: :",
+    "float": "!!float x", "bool": "!!bool maybe", "date": "!!timestamp x", "no day": "2026-99-99",
+    "binary": "!!binary x",
+    "many digits": "1" * 5000, "two": "--- 1\n--- 2", "set of lists": "{[a]: 1}",
+    "surrogate": "\"\\ud800\"" + "\ud7ff: :",
     "merge": "<<: 1", "bell": "\a", "omap": "!!omap [1]", "pairs": "!!pairs 1",
 }  # fmt: skip
 
@@ -69,7 +72,8 @@ def test_a_value_of_the_command_line(text):
         assert isinstance(values["seed"], dict) and text == NO_YAML["merge"]
 
 
-@pytest.mark.parametrize("text", ["!!python/name:os.mkdir", "1],[2", "*a", "[" * 3000, "1" * 5000, "2026-99-99", "", "{", "a: b: c"])
+@pytest.mark.parametrize("text", ["!!python/name:os.mkdir", "1],[2", "*a", "[" * 3000, "1" * 5000, "2026-99-99", "",
+                                  "{", "a: b: c"])
 def test_a_grid(text, capsys):
     assert main(["sweep", "-g", f"seed={text}"]) == 2
     said = capsys.readouterr().err
@@ -90,7 +94,8 @@ def test_a_profile_of_another_form(tmp_path, content):
         load_profile(tmp_path / "mine.yaml")
 
 
-@pytest.mark.parametrize("text", [*NO_CODE.values(), LAUGHS, "[" * 3000, "", "7", "[1]", "seed: 2026-99-99", "preset: [1]"])
+@pytest.mark.parametrize("text", [*NO_CODE.values(), LAUGHS, "[" * 3000, "", "7", "[1]", "seed: 2026-99-99",
+                                  "preset: [1]"])
 def test_the_description_of_a_twin(tmp_path, text):
     root, truth = tmp_path / "twin", tmp_path / "twin-truth"
     for folder in (root, truth):
@@ -122,7 +127,8 @@ def test_any_text_is_read_or_named(text):
 
 
 @QUICK
-@given(st.lists(st.sampled_from(["[", "]", "{", "}", ": ", "- ", "&a ", "*a", "!!int ", "!!python/name:os ", "\n", "  ", "'", '"', "|", ">",
+@given(st.lists(st.sampled_from(["[", "]", "{", "}", ": ", "- ", "&a ", "*a", "!!int ", "!!python/name:os ", "\n", "  ",
+                                 "'", '"', "|", ">",
                                  "1", "x", ",", "#", "%", "---", "<<", "? "]), max_size=12))
 def test_any_pieces_of_yaml_are_read_or_named(parts):
     try:
