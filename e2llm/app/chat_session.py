@@ -371,7 +371,9 @@ def _with_adapter(model: E2LLMForConditionalGeneration, folder: Path) -> E2LLMFo
     try:
         settings = read_mapping(folder / "adapter_config.json", {"r": int, "target_modules": str}, "copy it again")
         usual = {**LoraConfig().to_dict(), "target_modules": LORA_TARGETS}
-        odd = [name for name, value in settings.items() if name not in _OF_ADAPTER and value != usual.get(name)]
+        own_class = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+        odd = [name for name, value in settings.items() if name not in _OF_ADAPTER and value != usual.get(name)
+               and (name, value) != ("auto_mapping", own_class)]
         if odd or not 1 <= settings["r"] <= 4096:
             raise ValueError(f"its configuration asks for {', '.join(odd) or 'r'} as no export does")
         stored = load_file(folder / "adapter_model.safetensors")

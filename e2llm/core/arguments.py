@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from numbers import Integral, Real
+from typing import cast
 
 
 def check_number(name: str, value: object, low: float, high: float, whole: bool = False) -> None:
@@ -25,7 +26,8 @@ def check_number(name: str, value: object, low: float, high: float, whole: bool 
     ValueError
         Naming the argument, the value and the bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not low <= value <= high:
+    is_one = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_one or not low <= cast(float, value) <= high:
         raise ValueError(f"{name} = {value!r:.60}: it must be a {'whole ' * whole}number from {low:g} to {high:g}.")
 
 

@@ -54,7 +54,7 @@ def make_export(folder: Path, language_model: Path) -> Path:
                                                encoder.config.token_width, 2, 0)
     model.save_pretrained(folder)
     shutil.copytree(language_model, folder / "language_model")
-    adapter = LoraConfig(r=2, lora_alpha=4, target_modules=LORA_TARGETS, task_type="CAUSAL_LM", inference_mode=True)
+    adapter = LoraConfig(r=2, lora_alpha=4, target_modules=LORA_TARGETS, inference_mode=True)
     get_peft_model(model, adapter).save_pretrained(folder / "adapter", save_embedding_layers=False)
     settings = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     settings |= {"modules_to_save": None, "base_model_name_or_path": None}

@@ -53,6 +53,12 @@ def shared_twin(tiny_twin, tmp_path_factory) -> Path:
     return Path(shutil.copytree(tiny_twin, tmp_path_factory.mktemp("mat") / "SEED-VII"))
 
 
+@pytest.fixture(scope="module")
+def source_of_twin(shared_twin) -> SeedVII:
+    """Opened while all of its files are whole."""
+    return SeedVII(shared_twin)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -74,13 +80,12 @@ def test_a_damaged_mat_concerns_its_subject_alone(shared_twin, name, damage, pla
 
 @QUICK
 @given(st.integers(0, 2**20), st.integers(0, 7))
-def test_any_bit_of_the_header_of_a_mat(shared_twin, at, bit):
-    path = shared_twin / "EEG_preprocessed" / "1.mat"
+def test_any_bit_of_the_header_of_a_mat(shared_twin, source_of_twin, at, bit):
+    path, source = shared_twin / "EEG_preprocessed" / "1.mat", source_of_twin
     whole = path.read_bytes()
     at %= 400
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
     try:
-        source = SeedVII(shared_twin)
         read_all(source, source.recordings[0])
         assert not read_all(source, source.recordings[1])
     finally:
