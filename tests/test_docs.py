@@ -134,6 +134,7 @@ def test_example_control(known):
     assert abs(table.loc["equal power", "score"] - 0.5) < 0.1
 
 
+@pytest.mark.full
 def test_documentation_builds_without_a_warning(tmp_path):
     for package in ("sphinx", "myst_nb", "numpydoc", "pydata_sphinx_theme"):
         pytest.importorskip(package, reason='the documentation is not built: pip install -e ".[docs]"')
