@@ -445,7 +445,8 @@ def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[F
                                     f"its EEG has {facts.amplitude_uv:.3g} µV, {apart:.3g} times "
                                     f"{'more' if ratio > 1 else 'less'} than that of the others",
                                     "check unit and gain of this recording"))
-    known = {name: facts for name, facts in recordings.items() if facts.alike_windows}
+    # A copied channel lies where it should not for a reason that is found already.
+    known = {name: facts for name, facts in recordings.items() if facts.alike_windows and not facts.copies}
     sites = next((facts.sites for facts in known.values()), [])
     means = {name: (facts.subject, np.divide(facts.alike, facts.alike_windows)) for name, facts in known.items()
              if facts.sites == sites}
