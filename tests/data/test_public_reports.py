@@ -88,10 +88,10 @@ def test_slashes_of_another_system(tmp_path, written):
     assert checkup.ok and checkup.findings.empty, str(checkup)
 
 
-def test_full_paths_are_in_the_table(tmp_path):
+def test_another_way_to_write_a_path_is_in_the_table(tmp_path):
     write_edf(tmp_path / "a.edf", brain(seed=1))
     write_edf(tmp_path / "b.edf", brain(seed=2))
-    write_table(tmp_path, [str(tmp_path / "a.edf"), "./b.edf"])
+    write_table(tmp_path, ["a.edf", "./b.edf"])
     assert check_folder(tmp_path, n_jobs=1).findings.empty
 
 
