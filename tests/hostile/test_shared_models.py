@@ -74,7 +74,8 @@ def test_members_with_odd_names_are_named(own_export, name):
         ExportedModel.from_pretrained(own_export)
 
 
-@pytest.mark.parametrize("value", [[], 7, None, "text", {"a": 1}, DELETE], ids=repr)
+@pytest.mark.parametrize("value", [[], 7, None, "text", {"a": 1}, DELETE],
+                         ids=["list", "number", "null", "text", "mapping", "missing"])
 @pytest.mark.parametrize("key", ["files", "language_model", "label_set", "ch_names", "preprocess", "statistics",
                                  "evidence"])
 def test_facts_of_another_form_are_named(own_export, key, value):
