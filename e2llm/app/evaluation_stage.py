@@ -290,8 +290,8 @@ def publish(run: Run, corpus: Corpus) -> dict[str, pd.DataFrame]:
              "test windows": len(split.test), "test subjects": len(np.unique(corpus.subjects[split.test]))}
     if left_out := record["facts"].get("left_out"):
         facts["tasks left out"] = "; ".join(f"{kind}: {reason}" for kind, reason in left_out.items())
-    if not crossed(corpus.subjects, corpus.windows.index["clip"].to_numpy()):
-        facts["clips"] = "no two people share a clip, so no score has an interval over people and clips"
+    if not crossed(corpus.subjects[split.test], corpus.windows.index["clip"].to_numpy()[split.test]):
+        facts["clips"] = "no two test people share a clip, so no score has an interval over people and clips"
     run.write_predictions(read_predictions(folder / "predictions.csv"))
     run.write_metrics({"facts": facts, **{key: record["metrics"][key]
                                           for key in ("parse_rate", "calibration", "samples")},
