@@ -8,6 +8,7 @@ mean of a clip is alike in all files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -18,12 +19,15 @@ from scipy.io import loadmat, whosmat
 from scipy.optimize import linear_sum_assignment
 
 from ..core.bands import BANDS
+from ..core.files import one_line
 from .features import band_power, differential_entropy
 from .sources.base import Flaw
+from .sources.seed_vii import is_number
 
 FEATURE_S = 4.0  # length of a window of the supplied features
 KINDS = ("de", "de_LDS", "psd")
 MOST_WINDOWS = 400  # of a person that are compared
+_MOST_VALUES = 50_000_000  # of one kind in a file; 80 clips of 5 min have 2 million
 LEAST_WINDOWS = 4  # of a clip, for a course over time
 FITS, MARGIN = 0.4, 0.15  # correlation of what belongs together, and by how much another order has to fit better
 SMOOTH = 0.5  # roughness of a smoothed course over that of the kit's
@@ -174,17 +178,21 @@ def formula_of(factor: float) -> str:
     return FORMULAS[nearest] if abs(np.log(max(factor, 1e-12) / nearest)) < 0.15 else "no formula that is known"
 
 
-def _read(path: Path, kind: str) -> dict[int, np.ndarray]:
+def _read(path: Path, kind: str, n_channels: int) -> dict[int, np.ndarray]:
     """Features of one kind by clip; ValueError if the file is unreadable or has another shape."""
     try:
-        stored = loadmat(path)
+        shapes = {key: math.prod(shape) for key, shape, _ in whosmat(path)
+                  if key.startswith(f"{kind}_") and is_number(key.removeprefix(f"{kind}_"))}
+        if sum(shapes.values()) > _MOST_VALUES:  # asked before a compressed file is unpacked
+            raise ValueError(f"{sum(shapes.values()):,} values of {kind}")
+        stored = loadmat(path, variable_names=list(shapes))
+        named = {int(key.removeprefix(f"{kind}_")): np.asarray(stored[key], dtype=float) for key in shapes}
     except Exception as error:
-        raise ValueError(f"it is unreadable ({' '.join(str(error).split())})") from None
-    named = {int(number): np.asarray(value, dtype=float) for key, value in stored.items()
-             if (number := key.removeprefix(f"{kind}_")) != key and number.isdecimal()}
+        raise ValueError(f"it is unreadable ({one_line(error)})") from None
     for clip, value in named.items():
-        if value.ndim != 3 or value.shape[1] != len(BANDS):
-            raise ValueError(f"{kind}_{clip} has the shape {value.shape}, not windows x {len(BANDS)} bands x channels")
+        if value.ndim != 3 or value.shape[1:] != (len(BANDS), n_channels):
+            raise ValueError(f"{kind}_{clip} has the shape {value.shape}, not windows x {len(BANDS)} bands x "
+                             f"{n_channels} channels")
         if not np.isfinite(value).all():
             raise ValueError(f"{kind}_{clip} holds values that are not finite")
     return named
@@ -219,10 +227,10 @@ def features_beside_ours(root: Path, signals: Mapping[str, Path], sfreq: float,
     for subject, path in signals.items():
         name = f"EEG_features/{subject}.mat"
         try:
-            supplied[subject] = {kind: _read(folder / f"{subject}.mat", kind) for kind in KINDS}
+            supplied[subject] = {kind: _read(folder / f"{subject}.mat", kind, len(ch_names)) for kind in KINDS}
             own[subject] = own_entropy(_some_clips(path, sfreq), sfreq)
-        except (ValueError, OSError) as error:
-            found.append((name, _flaw(str(error), "copy the file again")))
+        except Exception as error:  # of the file of features, or of that of the signal
+            found.append((name, _flaw(one_line(error), "copy the file again")))
     fits: dict[str, list[FeatureFit]] = {kind: [] for kind in KINDS}
     for subject, kinds in supplied.items():
         if subject not in own:
@@ -248,7 +256,7 @@ def _flaw(fact: str, remedy: str) -> Flaw:
 
 def _some_clips(path: Path, sfreq: float) -> dict[int, np.ndarray]:
     """Clips of a file, as many as are compared, spread over all of them."""
-    lengths = {int(key): shape[1] for key, shape, _ in whosmat(path) if key.isdecimal() and len(shape) == 2}
+    lengths = {int(key): shape[1] for key, shape, _ in whosmat(path) if is_number(key) and len(shape) == 2}
     chosen, n = [], 0
     for clip in sorted(lengths, key=lambda one: (one * 7) % 20):
         if n >= MOST_WINDOWS:

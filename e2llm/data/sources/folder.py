@@ -96,7 +96,7 @@ class LabelledFolder(Source):
     def _as_there(self, name: str) -> str:
         """A file's name with the slashes that it has here; a table written on Windows has others."""
         other = name.replace("\\", "/")
-        return other if not (self.root / name).exists() and (self.root / other).exists() else name
+        return other if not os.path.exists(self.root / name) and os.path.exists(self.root / other) else name
 
     def _refuse_tables(self) -> None:
         """SourceError, before any signal is read, if there are only tables of samples and none is understood."""

@@ -16,6 +16,7 @@ import mne
 import numpy as np
 import pandas as pd
 
+from ...core.files import one_line
 from ...core.montage import known_channels
 from .base import RecordingError, open_raw
 from .tables import encoding_of
@@ -25,6 +26,7 @@ UNITS = {"nV": 1e-9, "uV": 1e-6, "mV": 1e-3, "V": 1.0}  # volts
 GAP_S = 0.5  # a clock that runs ahead of the samples by so much, and stays ahead, shows lost samples
 RATE_SHARE = 0.02  # by which the rate of a clock may differ from the one that is stated
 _HEAD_BYTES, _MOST_BYTES, _LINES = 2**16, 2**30, 2**16  # read to understand a file; of a file; read at a time
+_MOST_HZ = 1e6
 _WAY_OUT = "or save it as FIF as 'Tables of samples' in docs/own_data.md shows"
 # Columns that name their program, which writes microvolts: Emotiv, Mind Monitor (Muse), OpenBCI.
 _PROGRAMS = ("EEG.", "RAW_", "EXG Channel ")
@@ -180,6 +182,8 @@ def read_layout(path: Path, options: TableOptions) -> Layout:
                              "wrong.")
     clock = next((found for place, name in enumerate(names) if (found := _clock_column(place, name))), None)
     sfreq = stated or options.sfreq
+    if sfreq is not None and not 1 <= sfreq <= _MOST_HZ:
+        raise RecordingError(f"{path} has {sfreq:g} samples a second by its header or sfreq=: correct the rate.")
     if sfreq is None and clock is None:
         raise RecordingError(f"{path} says no sampling rate and has no column of times: give sfreq=, {_WAY_OUT}.")
     comma = separator != "," and re.search(r"\d,\d", lines[first])
@@ -288,18 +292,18 @@ def _chosen(path: Path, names: list[str], n: int, options: TableOptions) -> dict
     if not options.columns:
         if found := _sites(names):
             return dict.fromkeys(found, "")
-        seen = ", ".join(name for name in names if name)[:120] or f"{n} columns without names"
+        seen = one_line(", ".join(name for name in names if name)[:120]) if any(names) else f"{n} columns without names"
         raise RecordingError(f"{path} has no column with a known 10-05 name (has {seen}): name them, as in "
                              f'columns="{names[1] if len(names) > 1 and names[1] else "2"}=Fp1,…", {_WAY_OUT}.')
     chosen: dict[int, str] = {}
     for item in options.columns:
         column, _, site = (part.strip() for part in item.partition("="))
         places = [place for place, name in enumerate(names) if column in (name, _plain(name))]
-        if not places and column.isdecimal() and 1 <= int(column) <= n:
+        if not places and re.fullmatch("[0-9]{1,6}", column) and 1 <= int(column) <= n:
             places = [int(column) - 1]
         if len(places) != 1:
-            raise RecordingError(f"{path} has {len(places) or 'no'} columns '{column}' (has {n}: "
-                                 f"{', '.join(names)[:120]}): correct columns=.")
+            raise RecordingError(f"{path} has {len(places) or 'no'} columns {column!r:.60} (has {n}: "
+                                 f"{one_line(', '.join(names)[:120])}): correct columns=.")
         if not site and not names:
             raise RecordingError(f"{path} does not name its columns: write columns={column}=Fp1,….")
         chosen[places[0]] = site
@@ -360,9 +364,8 @@ def _columns(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
             blocks.append(part[channels].to_numpy(dtype=np.float32))
             line += _LINES
     except Exception as error:
-        fact = " ".join(str(error).split())
-        raise RecordingError(f"{path}, after line {line}: a cell is not what its column is ({fact}); correct the "
-                             "table.") from None
+        raise RecordingError(f"{path}, after line {line}: a cell is not what its column is ({one_line(error)}); "
+                             "correct the table.") from None
     if (n := sum(map(len, blocks))) < 2:
         raise RecordingError(f"{path} has {n} lines of samples: give the whole recording.")
     signal, at = np.empty((len(channels), n)), 0  # MNE wants double precision
@@ -392,6 +395,8 @@ def _check_clock(path: Path, layout: Layout, times: np.ndarray) -> float:
         raise RecordingError(f"{path}: the times in its column {name} do not rise; correct the table.")
     unit = unit or next((one for one in (1.0, 1e-3, 1e-6, 1e-9) if 1 / (step * one) >= 4), 1.0)
     measured = 1 / (step * unit)
+    if not 1 <= measured <= _MOST_HZ:
+        raise RecordingError(f"{path}: its column {name} shows {measured:.4g} samples a second; correct the times.")
     if layout.sfreq and abs(measured / layout.sfreq - 1) > RATE_SHARE:
         raise RecordingError(f"{path}: its column {name} shows {measured:.4g} samples a second, but {layout.rate_from} "
                              f"says {layout.sfreq:g} Hz; correct the one that is wrong.")
