@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 MAX_IGNORED = 2
 TOLERANCE = 0.08  # of accuracies between machines
 TOLERANCE_OF_ITEMS = 0.15  # of tiers 2 and 3: 300 items a kind; which skill a small model learns varies with rounding
-SMOKE_MINUTES = 15
+SMOKE_MINUTES = 45  # of a slow machine
 # Checks of a trained model or of many items and subjects, which the profile "smoke" does not have; every other check
 # must hold there too.
 NEEDS_TRAINING: dict[str, set[str]] = {

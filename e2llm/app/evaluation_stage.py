@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -316,17 +317,21 @@ RECIPES = (*(Recipe(model, alignment) for model in (LOGISTIC, SVM) for alignment
            Recipe(EEGNET, "z-score"))
 
 
-def baselines(run: Run, corpus: Corpus, on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+def baselines(run: Run, corpus: Corpus, eegnet_steps: int = DEFAULTS.eegnet_steps,
+              on_step: Callable[..., None] | None = None) -> pd.DataFrame:
     """Baselines (:data:`RECIPES`) under the split of a run; rows of the tier-1 table.
 
     Parameters
     ----------
     run, corpus : Run, Corpus
         Of a run whose stage 1 is finished: the probed encoder is the one it started from.
+    eegnet_steps : int
+        Optimizer steps of EEGNet.
     on_step : callable, optional
         ``on_step(step)`` after each.
     """
-    return baseline_table(corpus, first_tokens(run, corpus), RECIPES, on_step)
+    recipes = [replace(recipe, steps=eegnet_steps) for recipe in RECIPES]
+    return baseline_table(corpus, first_tokens(run, corpus), recipes, on_step)
 
 
 def control_battery(run: Run, corpus: Corpus, seed: int = 0) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -313,10 +313,13 @@ class Recipe:
     alignment : str
         One of :data:`e2llm.data.normalization.ALIGNMENTS`, fitted on the rows that the split allows. A frozen encoder's
         input is equalized as in stage 1, and knows no other alignment.
+    steps : int
+        Optimizer steps of EEGNet; the other models have none.
     """
 
     model: str
     alignment: str = "none"
+    steps: int = EEGNET_FIT.steps
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -384,7 +387,7 @@ def fit_baseline(recipe: Recipe, corpus: Corpus, split: Split,
         If the recipe needs an encoder and none is given, or its tokens were made under another split.
     """
     if recipe.model == EEGNET:
-        return Convolutional.fit(corpus, split, recipe.alignment)
+        return Convolutional.fit(corpus, split, recipe.alignment, replace(EEGNET_FIT, steps=recipe.steps))
     if recipe.model == PROBE:
         if encoder is None:
             raise ValueError(f"'{PROBE}' needs an encoder: give one that has seen no label "
