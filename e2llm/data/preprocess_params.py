@@ -12,7 +12,7 @@ from .checks import QUALITY
 MISSING = ("masked", "interpolated")
 # Hz, seconds, and a factor
 _BOUNDS = {"sfreq": (1, 1e5), "l_freq": (1e-6, 1e5), "h_freq": (1e-6, 1e5), "h_trans": (1e-6, 1e5),
-           "window_s": (1e-3, 3600), "lof_threshold": (1e-6, 1e6)}
+           "window_s": (1e-3, 3600), "lof_threshold": (1e-6, 1e12)}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class PreprocessParams:
         object.__setattr__(self, "wanted", tuple(self.wanted))
         for name, (low, high) in _BOUNDS.items():
             check_number(name, getattr(self, name), low, high)
+            object.__setattr__(self, name, float(getattr(self, name)))  # 200 and 200.0 are one setting
         if self.window_s * self.sfreq < 1 or self.window_s * self.sfreq % 1:
             raise ValueError(f"window_s = {self.window_s:g} is no whole number of samples at {self.sfreq:g} Hz: give "
                              "another length.")
