@@ -120,7 +120,8 @@ def _asked(call) -> tuple:
 def test_a_stage_without_arguments_is_the_stage_of_its_lesson(name):
     (path,) = [path for path in LESSONS if any(f"e2llm.{name}(" in cell for cell in _cells(path))]
     label_set = SimpleNamespace(labels=("happy", "sad"), has_affect=True)
-    known = {"e2llm": e2llm, "run": Stub(), "corpus": SimpleNamespace(label_set=label_set)}
+    corpus = SimpleNamespace(label_set=label_set, windows=SimpleNamespace(window_s=4.0))
+    known = {"e2llm": e2llm, "run": Stub(), "corpus": corpus}
     parameters, *others = _cells(path)
     exec(parameters, known)
     for node in ast.parse("\n".join(others)).body:

@@ -456,9 +456,11 @@ class ExportedModel:
         population = PopulationStatistics.open(folder / "population_statistics.safetensors")
         shapes = [(n, len(BANDS)), (2, len(facts["evidence"])), (2, n * len(BANDS))]
         found = [value.shape for value in vars(population).values()]
-        if model.encoder is None or facts["ch_names"] != list(model.encoder.ch_names) or found != shapes:
-            raise ExportError(f"{folder / FACTS} is damaged (its channels, weights and statistics do not belong "
-                              "together): copy the folder again.")
+        params = PreprocessParams(**facts["preprocess"])
+        if (model.encoder is None or facts["ch_names"] != list(model.encoder.ch_names) or found != shapes
+                or round(params.window_s * params.sfreq) // PATCH % model.config.eeg_tokens):
+            raise ExportError(f"{folder / FACTS} is damaged (its channels, windows, weights and statistics do not "
+                              "belong together): copy the folder again.")
         return cls(model, processor, facts, population)
 
     @property

@@ -7,7 +7,6 @@ command line reads only the names there: an edited lesson does not change what `
 from __future__ import annotations
 
 import difflib
-import itertools
 import math
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
 CLIP_FOLDS = 4  # of the protocols that hold out clips
+MOST_GROUPS = 9999
 PATCH_S = 0.25  # seconds of a time patch, of which every encoder gives tokens
 LARGEST = 2**53
 _SHORT = reprlib.Repr()
@@ -83,7 +83,7 @@ class Split(_Group):
                       "random_windows"] = Field(
         "joint", description='"joint", "subjects", "clips", "within_subject", "cross_context", "cross_context_joint"')
     fold: int = Field(0, ge=0, description="which part is the test part")
-    n_groups: int = Field(3, ge=0, le=9999, description="groups of subjects; one is the test group")
+    n_groups: int = Field(3, ge=0, le=MOST_GROUPS, description="groups of subjects; one is the test group")
     normalization: Literal["calibration", "session", "population", "transductive"] = Field(
         "calibration", description='subject statistics: "calibration", "session", "population" or "transductive"')
     accept_leaks: bool = Field(
@@ -97,7 +97,8 @@ class Split(_Group):
         clip_folds = {"subjects": 1, "random_windows": 1, "joint": CLIP_FOLDS}.get(self.protocol)
         folds = math.lcm(self.n_groups, clip_folds) or math.inf if clip_folds else math.inf
         if self.fold >= (CLIP_FOLDS if self.protocol == "clips" else folds):  # others: as the recordings allow
-            would_do = clip_folds and next(n for n in itertools.count(3) if math.lcm(n, clip_folds) > self.fold)
+            groups = range(3, MOST_GROUPS + 1) if clip_folds else ()
+            would_do = next((n for n in groups if math.lcm(n, clip_folds) > self.fold), None)
             raise ValueError(f"fold = {self.fold} is not there: the protocol {self.protocol!r} has the folds 0 to "
                              f"{(folds if clip_folds else CLIP_FOLDS) - 1}."
                              f"{f' n_groups = {would_do} would do.' if would_do else ''}")

@@ -384,7 +384,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                                                          f"'{source}'")
         try:
             with torch.device("meta"):  # shapes without memory: a size that the weights do not have is never allocated
-                cls(config, loaded).load_state_dict(state, strict=False)
+                cls(config, loaded).load_state_dict(state, strict=False, assign=True)
             model = cls(config, loaded)
             report = model.load_state_dict(state, strict=False)
         except Exception as error:  # another shape, or values of another type in the configuration

@@ -178,7 +178,7 @@ def test_the_truth_of_a_twin(twin, tmp_path):
     truth = Path(shutil.copytree(twin.with_name(f"{twin.name}-truth"), tmp_path / "truth"))
     says_so(truth / "truth.npz", 4 * GB - 1)
     with refused(str(truth), "unpacks to"):
-        oracle(truth, np.array(["1"]), np.array([1]), np.array([0]))
+        oracle(truth, pd.DataFrame({"subject": ["1"], "clip": [1], "start_s": [0.0]}))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hostile import Payload, contents, refused, the_kit_says
@@ -141,7 +142,7 @@ def test_as_the_truth_of_a_twin(twin, tmp_path, harm):
         known = dict(stored)
     np.savez(truth / "truth.npz", **{**known, "latents": np.array([Payload(harm)], dtype=object)})
     with refused(str(truth), "simulate the twin again"):
-        oracle(truth, np.array(["1"]), np.array([1]), np.array([0]))
+        oracle(truth, pd.DataFrame({"subject": ["1"], "clip": [1], "start_s": [0.0]}))
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.xlsx"])

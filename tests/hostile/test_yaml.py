@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hostile import QUICK, contents, refused, the_kit_says
 from hypothesis import given
@@ -108,7 +109,7 @@ def test_the_description_of_a_twin(tmp_path, text):
     with refused("twin"):
         _check_twin("twin_", "data_root", root, ["seed", "preset"], {"seed": 1, "preset": "teaching"})
     with refused("twin-truth", "simulate the twin again"):
-        oracle(truth, [], [], [])
+        oracle(truth, pd.DataFrame({"subject": [], "clip": [], "start_s": []}))
     assert contents(tmp_path) == before
 
 
