@@ -96,6 +96,21 @@ def head_answers(run: Run, rows: np.ndarray) -> np.ndarray:
     return head_logits(run, rows).argmax(axis=1)
 
 
+def oracle_answers(truth: Path | None, corpus: Corpus) -> np.ndarray | None:
+    """Class indices that the oracle gives to the test windows; None where it knows nothing.
+
+    Parameters
+    ----------
+    truth : Path, optional
+        Ground-truth folder of a twin. It tells nothing of windows that are longer than the twin keeps one state.
+    corpus : Corpus
+        Dataset.
+    """
+    if truth is None or corpus.windows.window_s > WINDOW_S:
+        return None
+    return oracle(truth, corpus.windows.index.iloc[corpus.split.test], corpus.windows.window_s)
+
+
 def first_tokens(run: Run, corpus: Corpus) -> FrozenTokens:
     """Mean tokens by the encoder as it was before stage 1; those that stage 1 made already are read, not made again.
 
@@ -242,10 +257,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     if not stage.done:
         stage.begin()
         findings = _examine(run, corpus)
-        test, answers = corpus.split.test, None
-        if truth is not None and corpus.windows.window_s <= WINDOW_S:  # longer ones are of several emotional states
-            answers = oracle(truth, corpus.windows.index.iloc[test], corpus.windows.window_s)
-        first, others = _three_tiers(run, corpus, recipes, answers, n_items, item_seeds, seed,
+        first, others = _three_tiers(run, corpus, recipes, oracle_answers(truth, corpus), n_items, item_seeds, seed,
                                      n_jobs or (1 if torch.cuda.is_available() else 2))
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
@@ -259,8 +271,9 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
+        truths = corpus.labels[corpus.split.test]
         found = {"parse_rate": first.answers.parse_rate, "samples": samples(first, others.examples),
-                 "calibration": calibration(first.predictions.probabilities, corpus.labels[test])}
+                 "calibration": calibration(first.predictions.probabilities, truths)}
         asked, more = set(others.scores["name"]), {}
         if lacking := [kind for kind in (*TIER_2, *TIER_3) if kind not in asked]:
             reasons = OneSubjectBuilder.of_test(corpus, seed).left_out()

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from ..evaluation.split_audit import Verdict, sentence
-from .report import PAGE, ROWS_OF, STYLE, table_cells
+from .pages import render_page, table_cells
 
-_TEMPLATE = ROWS_OF + """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Audit of {{ name }}</title>
-<style>
-""" + STYLE + """</style>
-</head>
-<body>
-<h1>Audit of {{ name }}: {{ word }}</h1>
+_BODY = """<h1>Audit of {{ name }}: {{ word }}</h1>
 {% for text in refused %}
 <p class="stamp" role="alert">{{ text }}</p>
 {% endfor %}
@@ -37,8 +27,6 @@ _TEMPLATE = ROWS_OF + """<!DOCTYPE html>
 <h2>What can be answered without any EEG</h2>
 {{ rows_of(probes) }}
 {% endif %}
-</body>
-</html>
 """
 
 
@@ -56,7 +44,7 @@ def render_audit(name: str, verdict: Verdict) -> str:
     columns = ["name", "score", "low", "high", "chance", "n", "what"]
     shown = verdict.probes[columns].rename(columns=lambda column: f"{column} %" if column in columns[1:5] else column) \
         if len(verdict.probes) else verdict.probes
-    return PAGE.from_string(_TEMPLATE).render(
-        name=name, word=verdict.word, refused=[sentence(found) for found in refused],
+    return render_page(
+        f"Audit of {name}", _BODY, name=name, word=verdict.word, refused=[sentence(found) for found in refused],
         others=[sentence(found) for found in verdict.findings if found not in refused], facts=verdict.facts.items(),
         probes=table_cells("balanced accuracy on the test part", shown.to_dict("records")) if len(shown) else None)

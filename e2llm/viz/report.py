@@ -7,53 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from ..data.audit import NOTHING_FOUND
+from .pages import caption, render_page, table_cells
 
-# Generated text is inserted here: autoescape stays on, and nothing below is marked safe.
-PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-ROWS_OF = """{% macro rows_of(table) %}
-<div class="wide"><table>
-<caption>{{ table.caption }}</caption>
-<thead><tr>
-{% for cell in table.head %}
-<th scope="col"{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr>{% for cell in row %}<td{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-{% endmacro %}
-"""
-STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; }
-.sample { border-left: 4px solid #0072b2; margin: 1rem 0; padding: .2rem 1rem; background: #f5f8fa; }
-.stamp { background: #d55e00; color: #fff; font-weight: 700; padding: .5rem 1rem; }
-.warning { border-left: 6px solid #d55e00; background: #fdf0e8; padding: .5rem 1rem; }
-.sample dd { margin: 0 0 .5rem; white-space: pre-wrap; } dt { font-weight: 600; }
-"""
-_TEMPLATE = ROWS_OF + """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>E²-LLM run {{ name }}</title>
-<style>
-""" + STYLE + """</style>
-</head>
-<body>
-<h1>E²-LLM run “{{ name }}”</h1>
+_BODY = """<h1>E²-LLM run “{{ name }}”</h1>
 
 {% if stamp %}
 <p class="stamp" role="alert">{{ stamp }}. Do not use these scores.</p>
@@ -141,53 +98,7 @@ _TEMPLATE = ROWS_OF + """<!DOCTYPE html>
 <h2>Versions</h2>
 <p>{% for package, version in versions %}{{ package }} {{ version }}{{ "" if loop.last else " · " }}{% endfor %}</p>
 {% endif %}
-</body>
-</html>
 """
-
-
-def number(value: Any, column: str) -> str:
-    """A cell of a table as text.
-
-    Parameters
-    ----------
-    value : object
-        A number is written with three significant digits, None as a dash.
-    column : str
-        If its name ends in ``%``, a share is written in percent with one decimal (0.5 is 50.0).
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if column.endswith("%"):
-        return f"{100 * value:.1f}"
-    if isinstance(value, int):
-        return str(value)
-    if abs(value) >= 1000:
-        return f"{value:.0f}"
-    return f"{value:.3g}"
-
-
-def _caption(name: str) -> str:
-    """``02_confusion-matrix`` to ``Confusion matrix``."""
-    words = name.lstrip("0123456789_-. ").replace("_", " ").replace("-", " ") or name
-    return words[0].upper() + words[1:]
-
-
-def table_cells(name: str, rows: list[Mapping]) -> dict:
-    """A list of rows as cells; a column is numeric if all its values are numbers."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    numeric = {column: all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns}
-
-    def cell(text: str, column: str) -> dict:
-        return {"text": text, "numeric": numeric[column]}
-
-    return {
-        "caption": _caption(name),
-        "head": [cell(column, column) for column in columns],
-        "rows": [[cell(number(row.get(column), column), column) for column in columns] for row in rows],
-    }
 
 
 def _text(value: Any) -> str:
@@ -201,7 +112,7 @@ def _stage(name: str, record: Mapping) -> dict:
     """Facts, inputs and parameters of a stage as text."""
     pairs = [pair for part in ("facts", "inputs", "params") for pair in record[part].items()]
     rows = [(key, _text(value)) for key, value in pairs]
-    return {"caption": f"{_caption(name)} ({record['seconds']:.0f} s)", "rows": rows}
+    return {"caption": f"{caption(name)} ({record['seconds']:.0f} s)", "rows": rows}
 
 
 def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, bytes],
@@ -226,8 +137,8 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
     found = {(package, version) for record in stages.values() for package, version in record["versions"].items()}
     if reasoning is not None:
         reasoning = {**reasoning, "tables": [table_cells(title, rows) for title, rows in reasoning["tables"].items()]}
-    return PAGE.from_string(_TEMPLATE).render(
-        name=name,
+    return render_page(
+        f"E²-LLM run {name}", _BODY, name=name,
         tables=[table_cells(title, rows) for title, rows in metrics.get("tables", {}).items() if rows],
         facts=[(key, _text(value)) for key, value in metrics.get("facts", {}).items() if key != "stamp"],
         stamp=metrics.get("facts", {}).get("stamp", ""),
@@ -235,7 +146,7 @@ def render(name: str, metrics: Mapping, stages: Mapping, figures: Mapping[str, b
         samples=metrics.get("samples", []),
         reasoning=reasoning,
         quality=table_cells("findings", quality) if quality else None,
-        figures=[{"caption": _caption(title),
+        figures=[{"caption": caption(title),
                   "data": base64.b64encode(png).decode()} for title, png in figures.items()],
         stages=[_stage(title, record) for title, record in stages.items()],
         versions=sorted(found),
