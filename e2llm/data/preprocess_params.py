@@ -12,7 +12,7 @@ from .checks import QUALITY
 MISSING = ("masked", "interpolated")
 # Hz, seconds, and a factor
 _BOUNDS = {"sfreq": (1, 1e5), "l_freq": (1e-6, 1e5), "h_freq": (1e-6, 1e5), "h_trans": (1e-6, 1e5),
-           "window_s": (1e-3, 3600), "lof_threshold": (1e-6, 1e12)}
+           "window_s": (1e-3, 3600), "lof_threshold": (1e-6, 1e10)}
 
 
 @dataclass(frozen=True)

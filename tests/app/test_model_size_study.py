@@ -238,9 +238,11 @@ def test_costs_are_measured(measured):
     assert cost["tokens_a_second"] > 0 and cost["generated_tokens_a_second"] > 0
 
 
-def test_a_measured_run_is_not_measured_again(base, measured, monkeypatch):
+def test_a_measured_run_is_not_measured_again(base, monkeypatch):
+    corpus = stages.open_dataset(base)
+    measure(base, corpus, 6)
     monkeypatch.setattr(model_size_study, "open_engine", lambda run: pytest.fail("measured again"))
-    assert measure(base, stages.open_dataset(base), 6).done
+    assert measure(base, corpus, 6).done
 
 
 def test_wordings_change_the_words_and_nothing_else(base):
