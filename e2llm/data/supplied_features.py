@@ -243,6 +243,9 @@ def features_beside_ours(root: Path, signals: Mapping[str, Path], sfreq: float,
             if (fit := compare_features(values, own[subject])) is not None:
                 of_subject[kind] = fit
         faults = [*_counts(kinds, own[subject]), *_faults(of_subject, kinds, own, subject, ch_names)]
+        if not of_subject and not faults:
+            fact = f"no clip has more than {LEAST_WINDOWS} windows of {FEATURE_S:g} s, so nothing was compared"
+            faults = [_flaw(fact, "compare the features with the kit's yourself, or do not use them")]
         found += [(f"EEG_features/{subject}.mat", flaw) for flaw in faults]
         if not faults:
             for kind, fit in of_subject.items():

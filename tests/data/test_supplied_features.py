@@ -97,6 +97,12 @@ def test_good_features_are_described(twin):
     assert "psd beside" in lines[2] and "not causal" in lines[3]
 
 
+def test_clips_too_short_to_compare_are_named(tiny_twin, tmp_path):
+    root = shutil.copytree(tiny_twin, tmp_path / "SEED-VII")
+    write_features(root)
+    assert {fact for _, fact in found_in(root)} == {"no clip has more than 4 windows of 4 s, so nothing was compared"}
+
+
 def moved(order):
     return lambda key, value, _: value[:, :, order]
 
