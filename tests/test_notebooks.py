@@ -214,7 +214,7 @@ def test_the_default_run_gives_what_the_readme_shows(finished_run):
 
 
 def _compare_with_committed_outputs(path: Path) -> None:
-    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=1200", "-q", "-n", "0"]
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=3600", "-q", "-n", "0"]
     # Cells are run in their order: pytest-randomly would shuffle them, xdist would spread them.
     options += ["-p", "no:randomly", "-p", "no:cacheprovider", "-o", "addopts="]
     command = [sys.executable, "-m", "pytest", *options, str(path)]
