@@ -1,4 +1,4 @@
-"""How a training step fares with each way of waiting and number of threads, quiet and beside a busy process.
+"""How a training step fares with each way of waiting, number of threads and way to free memory, quiet or busy.
 
 Every setting needs a process of its own, for OpenMP reads it when torch is loaded. Rounds alternate between the
 settings. ``--busy`` starts one process that computes without end beside them.
@@ -21,6 +21,8 @@ SETTINGS: dict[str, dict[str, str]] = {
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
     "spin 100000": {"GOMP_SPINCOUNT": "100000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
+    "spin 1000, memory kept": {"GOMP_SPINCOUNT": "1000", "MALLOC_MMAP_THRESHOLD_": "33554432",
+                               "MALLOC_TRIM_THRESHOLD_": "1073741824"},
 }
 
 
@@ -73,7 +75,8 @@ def main() -> int:
     if given.one:
         print(json.dumps(measured(given.repeats)))
         return 0
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "MKL_"))}
+    read = ("OMP_", "GOMP_", "MKL_", "MALLOC_")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(read)}
     beside = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if given.busy else None
     found: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     try:

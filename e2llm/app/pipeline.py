@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..core.environment import children_end_with_this
+from ..core.environment import children_end_with_this, keep_freed_memory
 from ..core.files import parse_yaml, project_root, read_yaml, replacing
 from ..core.space import full_disk, require_space
 from ..models.lookup import ask_for_model, from_here
@@ -304,6 +304,7 @@ def _batch_environment() -> Iterator[None]:
     """Environment of the kernels: no live widgets, and one folder of runs whatever their working directory."""
     before = dict(os.environ)
     os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()))
+    keep_freed_memory()
     try:
         with children_end_with_this():
             yield

@@ -31,6 +31,22 @@ def wait_politely(environment: MutableMapping[str, str] = os.environ) -> None:
         environment["GOMP_SPINCOUNT"] = str(SPINS)
 
 
+def keep_freed_memory(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let processes that are started later keep memory that they free; a user's own choice stays.
+
+    glibc gives large blocks back to the system at once. A training step frees and asks again for the same blocks, and
+    the system fills each page with zeros every time: a twentieth of the time of stage 3 (``benchmarks/threads.py``).
+    Other systems ignore these variables.
+
+    Parameters
+    ----------
+    environment : mutable mapping
+        Environment variables, which a process reads when it starts.
+    """
+    if not any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment):
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+
+
 def in_kernel() -> bool:
     """True in a notebook's kernel, whoever drives it."""
     ipython = sys.modules.get("IPython")

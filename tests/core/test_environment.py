@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from e2llm.core.environment import SPINS, wait_politely
+from e2llm.core.environment import SPINS, keep_freed_memory, wait_politely
 
 
 @pytest.mark.parametrize(("own", "wanted"), [
@@ -29,3 +29,26 @@ def test_it_is_set_before_torch_reads_it():
     done = subprocess.run([sys.executable, "-c", "import e2llm, torch"], text=True, check=True, capture_output=True,
                           env={**clean, "OMP_DISPLAY_ENV": "verbose"})
     assert f"GOMP_SPINCOUNT = '{SPINS}'" in done.stderr
+
+
+@pytest.mark.parametrize("own", [{"MALLOC_ARENA_MAX": "2"}, {"MALLOC_TRIM_THRESHOLD_": "0"}, {"GLIBC_TUNABLES": "x"}])
+def test_a_user_s_own_choice_of_memory_stays(own):
+    environment = dict(own)
+    keep_freed_memory(environment)
+    assert environment == own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not glibc")
+def test_freed_blocks_are_kept():
+    """A process that makes and frees one large array many times asks the system for its pages once, not each time."""
+    made = ("import resource, numpy as np\n"
+            "count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+            "np.ones(2**20); first = count()\n"
+            "for _ in range(50): np.ones(2**20)\n"
+            "print(count() - first)")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    kept = dict(clean)
+    keep_freed_memory(kept)
+    usual, ours = (int(subprocess.run([sys.executable, "-c", made], env=environment, check=True, text=True,
+                                      capture_output=True).stdout) for environment in (clean, kept))
+    assert ours < usual / 10
