@@ -63,8 +63,9 @@ class Scale:
 
 
 LOW_HIGH = Scale("low_high", ("",), (LEVEL_THRESHOLD,), CITED, MAX_CLAIMS)
-# A claim may be one level off: neighboring degrees have no clear border in a signal of four seconds.
-GRADED = Scale("graded", ("rather", "clearly", "very"), (0.5, 1.25, 2.0), 0.5, 15, tolerance=1)
+# Degrees begin where LOW_HIGH has low and high, so both scales agree on the side of a feature. A claim may be one level
+# off: neighboring degrees have no clear border in a signal of four seconds.
+GRADED = Scale("graded", ("rather", "clearly", "very"), (LEVEL_THRESHOLD, 1.5, 2.5), LEVEL_THRESHOLD, 20, tolerance=1)
 SCALES = {scale.name: scale for scale in (LOW_HIGH, GRADED)}
 LEVELS = LOW_HIGH.words
 

@@ -132,8 +132,9 @@ class NewSubject(Corpus):
         return cls(
             windows=windows, label_set=label_set, split=split,
             equalize=Equalizer(gain[None], [subject], windows.sfreq), z=fitted.z(values, subjects),
-            evidence_names=replace(names, scale=scale), spectral=np.zeros((n, 0), dtype=np.float32), labels=np.full(n, -1), subjects=subjects,
-            norm_groups=subjects, statistics=fitted, channel_statistics=channels,
+            evidence_names=replace(names, scale=scale), spectral=np.zeros((n, 0), dtype=np.float32),
+            labels=np.full(n, -1), subjects=subjects, norm_groups=subjects, statistics=fitted,
+            channel_statistics=channels,
         )
 
 

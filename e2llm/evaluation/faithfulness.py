@@ -93,8 +93,8 @@ def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names:
     claims_per_window, z_rows, names, subjects, seed
         As in :func:`claim_precision`.
     limit : int, optional
-        How many salient claims a window has at most; default that of the scale. Salient is what reaches :data:`e2llm.core.claims.SALIENT`, two
-        standard deviations of the person's own windows.
+        How many salient claims a window has at most; default that of the scale. Salient is what reaches
+        :data:`e2llm.core.claims.SALIENT`, two standard deviations of the person's own windows.
 
     Returns
     -------

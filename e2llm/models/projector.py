@@ -155,7 +155,7 @@ class EvidenceTokens(nn.Module):
         return torch.where(is_used[:, :, None, None], words, self.no_evidence).flatten(1, 2)
 
     def _level(self, z: Tensor) -> Tensor:
-        """Row of ``levels`` for z-scores beyond the threshold: from the lowest level to the highest, without typical."""
+        """Row of ``levels`` for z-scores beyond the threshold: from the lowest level to the highest."""
         limits = self.scale.thresholds
         degree = sum((z.abs() >= limit).long() for limit in limits[1:]) + 1
         return torch.where(z > 0, len(limits) + degree - 1, len(limits) - degree)

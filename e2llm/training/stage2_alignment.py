@@ -20,7 +20,8 @@ from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_or
 def train_projector(language, tokenizer, source: str, items: list[Item], tokens: np.ndarray, position: dict[int, int],
                     eeg_tokens: int, noise: float, params: FitParams, folder: Path,
                     on_step: Callable[..., None] | None = None, evidence_probe: EvidenceProbe | None = None,
-                    evidence_slots: int = 0, levels: str = "low_high") -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
+                    evidence_slots: int = 0, levels: str = "low_high"
+                    ) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
     """Cross-modal alignment: only the projector is trained.
 
     Parameters

@@ -35,9 +35,8 @@ def test_a_level_begins_at_its_threshold_on_both_sides(scale, dtype):
         at, below = np.array([limit, np.nextafter(dtype(limit), dtype(0))], dtype=dtype)
         assert [scale.level(z) for z in (at, -at)] == [words[middle + i], words[middle - i]]
         assert [scale.level(z) for z in (below, -below)] == [words[middle + i - 1], words[middle - i + 1]]
-    z = np.linspace(-4, 4, 801)
-    assert np.array_equal(scale.index(z), np.digitize(z, [-x + 1e-12 for x in reversed(scale.thresholds)]
-                                                      + [x - 1e-12 for x in scale.thresholds]))
+    z, edges = np.linspace(-4, 4, 997), [*(-x for x in reversed(scale.thresholds)), *scale.thresholds]
+    assert np.array_equal(scale.index(z), np.searchsorted(edges, z))  # none of these is exactly at an edge
 
 
 def test_low_and_high_are_as_ever():
@@ -48,7 +47,7 @@ def test_low_and_high_are_as_ever():
 
 def test_a_graded_claim_may_be_one_level_off_and_no_more():
     names = EvidenceNames(PAIRS, GRADED)
-    for measured, z in enumerate((-3, -1.5, -0.7, 0, 0.7, 1.5, 3)):
+    for measured, z in enumerate((-3, -1.5, -0.8, 0, 0.8, 1.5, 3)):
         evidence = np.array([z, 0, 0, 0, 0, 0], dtype=float)
         found = verdicts([Claim("occipital alpha", word) for word in GRADED.words], evidence, names)
         assert [verdict == "true" for verdict in found] == [abs(i - measured) <= 1 for i in range(7)]
@@ -56,10 +55,10 @@ def test_a_graded_claim_may_be_one_level_off_and_no_more():
 
 
 def test_a_scale_decides_what_is_stated():
-    z = np.array([0.6, -1.4, 2.5, 0.4, -0.7, 1.6])
+    z = np.array([0.9, -1.4, 2.5, 0.6, -0.7, 1.6])
     assert list(map(str, salient_claims(z, EvidenceNames(PAIRS)))) == ["frontal asymmetry high", "artefact level high"]
     assert list(map(str, salient_claims(z, EvidenceNames(PAIRS, GRADED)))) == [
-        "occipital alpha rather high", "frontal beta clearly low", "frontal asymmetry very high",
+        "occipital alpha rather high", "frontal beta rather low", "frontal asymmetry very high",
         "alpha frequency rather low", "artefact level clearly high"]
     assert [str(claim) for claim in salient_claims(z, EvidenceNames(PAIRS, GRADED), limit=1)] == [
         "frontal asymmetry very high"]

@@ -306,8 +306,8 @@ def test_graded_evidence_becomes_the_words_of_its_level():
 
     evidence = EvidenceTokens(WIDTH, len(words), len(NAMES), 6, GRADED)
     evidence.set_from_probe(PROBE, embed)
-    z = planted(frontal_delta=0.45, frontal_beta=0.55, frontal_gamma=-0.55, temporal_gamma=1.3, occipital_theta=-1.3,
-                occipital_alpha=-2.1, spectral_slope=2.1)
+    z = planted(frontal_delta=0.65, frontal_beta=0.75, frontal_gamma=-0.75, temporal_gamma=1.6, occipital_theta=-1.6,
+                occipital_alpha=-2.6, spectral_slope=2.6)
     said = [" ".join(word for word, part in zip(words, token, strict=True) if part > 0.1)
             for token in evidence(sounding(z))[0]]
     wanted = {"frontal beta": "high rather", "frontal gamma": "low rather", "temporal gamma": "clearly high",

@@ -65,7 +65,6 @@ def test_every_thought_of_the_kit_is_read(label_set):
     assert {item.kind for item in items} >= {"predict", "describe", "select"} | about_affect
 
 
-@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 GRADED_CLAIMS = [Claim(feature, level) for feature in FEATURES for level in GRADED.words]
 
 
@@ -106,6 +105,7 @@ def test_bands_of_one_region_share_its_name():
                                                                       Claim("frontal gamma", "high"))
 
 
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 def test_what_the_kit_says_of_a_segment_comes_back(scale):
     for segment in imagined_segments(SEED_VII, 300, np.random.default_rng(3), scale):
         parsed = parse(describe(segment, SEED_VII), LABELS, scale)
