@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.bands import BANDS
 from ..core.chat import EEG_TOKEN, END_THINK, LETTERS, THINK, Item
+from ..core.claims import SCALES
 from ..core.files import one_line, read_mapping
 from ..core.labels import LabelSet
 from ..core.montage import known_channels
@@ -500,7 +501,8 @@ class ExportedModel:
         statistics = statistics or self.facts["statistics"]
         windows, notes = read_windows(files, self.facts["ch_names"], PreprocessParams(**self.facts["preprocess"]),
                                       statistics, table)
-        corpus = NewSubject.of(windows, self.label_set, self.population, statistics)
+        corpus = NewSubject.of(windows, self.label_set, self.population, statistics,
+                               SCALES[self.model.config.levels])
         # features are computed for the windows of a question
         features = np.empty((0, windows.data.shape[-1] // PATCH, self.model.config.eeg_width), dtype=np.float32)
         engine = InferenceEngine(self.model, self.processor, features, {})

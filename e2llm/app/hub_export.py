@@ -27,6 +27,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
+from ..core.claims import LOW_HIGH
 from ..core.files import checksum, read_mapping
 from ..data.dataset import Corpus
 from ..data.new_subject import PopulationStatistics
@@ -131,7 +132,8 @@ def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
     settings, encoder = run.require("projector")["params"], load_encoder(run, corpus).encoder
     model = E2LLMForConditionalGeneration.join(language, tokenizer, name, encoder, encoder.config.token_width,
                                                settings["eeg_tokens"], 0,
-                                               load_evidence_probe(run), settings["evidence_slots"])
+                                               load_evidence_probe(run), settings["evidence_slots"],
+                                               settings.get("levels", LOW_HIGH.name))
     model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
     trained = load_file(run.path / "adapter" / "lora" / "adapter_model.safetensors")
     model.projector.load_state_dict({key.removeprefix(_PROJECTOR): value for key, value in trained.items()

@@ -117,7 +117,7 @@ def train_size(base: Run, name: str, seed: int = 0, schedule: Schedule | None = 
         width_of_schedule = ScratchParams().hidden_size
     run = Run.open(schedule.name(base.name, name, seed))
     share_stages(base, run)
-    corpus = open_dataset(run)
+    corpus = open_dataset(run, levels=projector.get("levels"))
     if name in SIZES:
         drills = max(1, round(schedule.steps_share * language["drill_steps"]))
         fit = schedule.fit(language["fit"], seed, width_of_schedule / SIZES[name].hidden_size)

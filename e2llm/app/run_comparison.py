@@ -104,7 +104,7 @@ def _answers(run: Run) -> list[dict]:
 def _claims(run: Run, corpus: Corpus, texts: pd.DataFrame, seed: int) -> list[dict]:
     """Precision and recall of the claims about test windows."""
     labels = list(corpus.label_set.labels)
-    claims = [parse(thought, labels).claims for thought in texts["thought"]]
+    claims = [parse(thought, labels, corpus.evidence_names.scale).claims for thought in texts["thought"]]
     found = claims_table(corpus, texts["window"].to_numpy(), {"claims": claims}, seed)
     return [row | {"run": run.name, "name": f"claim {row['group']}", "group": "claims"}
             for row in found.to_dict("records")]

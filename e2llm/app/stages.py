@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ..core.claims import MAX_CLAIMS
+from ..core.claims import LOW_HIGH, SCALES
 from ..core.files import data_fingerprint
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
@@ -96,7 +96,7 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
     return stage
 
 
-def open_dataset(run: Run, split_settings: dict | None = None) -> Corpus:
+def open_dataset(run: Run, split_settings: dict | None = None, levels: str | None = None) -> Corpus:
     """Windows of a run under a protocol.
 
     Parameters
@@ -105,6 +105,9 @@ def open_dataset(run: Run, split_settings: dict | None = None) -> Corpus:
         With a finished ``windows`` stage.
     split_settings : dict, optional
         Arguments of :func:`e2llm.data.splits.make_split`; default those that the encoder stage was trained with.
+    levels : str, optional
+        Words for evidence, a key of :data:`e2llm.core.claims.SCALES`; default those that stage 2 was trained with, and
+        before it "low_high".
     """
     if split_settings is None:
         split_settings = run.require("encoder")["params"]["protocol"]
@@ -115,7 +118,10 @@ def open_dataset(run: Run, split_settings: dict | None = None) -> Corpus:
     predicted_evidence = None
     if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == split_settings:
         predicted_evidence = np.load(run.path / "encoder" / "predicted_evidence.npy")
-    return Corpus.build(windows, LabelSet.from_dict(stored), split_settings, predicted_evidence)
+    if levels is None and (projector := run.finished("projector")) is not None:
+        levels = projector["params"].get("levels")  # runs of older versions have none
+    return Corpus.build(windows, LabelSet.from_dict(stored), split_settings, predicted_evidence,
+                        SCALES[levels or LOW_HIGH.name])
 
 
 def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
@@ -251,7 +257,7 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     run : Run
         Where the stage is kept.
     corpus : Corpus
-        Gives the labels.
+        Gives the labels, and the scale of the claims.
     name : str
         What :func:`e2llm.models.language.load_language_model` loads, or ``scratch``.
     dtype : str
@@ -273,14 +279,14 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     from ..models.language import ScratchParams, load_language_model
     from ..training.language_pretraining import train_language_model
 
-    scratch = scratch or ScratchParams()
+    scratch, scale = scratch or ScratchParams(), corpus.evidence_names.scale
     params = params or _fit_params(DEFAULTS.language_steps, DEFAULTS.batch_size, DEFAULTS.language_lr)
     is_scratch = name == "scratch"
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
     chosen = {} if attention == "auto" else {"attention": attention}
     wanted |= chosen
     if is_scratch:
-        wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps,
+        wanted |= {"scratch": asdict(scratch), "levels": scale.name, "n_items": n_items, "drill_steps": drill_steps,
                    "fit": asdict(params)}
     own = [Path(name)] if not is_scratch and name not in CATALOGUE and Path(name).exists() else []  # may be edited
     inputs = {"files": data_fingerprint(own[0].parent, own, run.path / ".model-digests.json")} if own else {}
@@ -293,7 +299,7 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     if is_scratch:
         with Progress(run, params.steps, "language") as progress:
             model, tokenizer, history = train_language_model(corpus.label_set, scratch, n_items, drill_steps, params,
-                                                             stage.path / "checkpoints", progress.update)
+                                                             stage.path / "checkpoints", progress.update, scale)
         model.save_pretrained(stage.path / "model")
         tokenizer.save_pretrained(stage.path / "model")
         history.to_csv(stage.path / "history.csv", index=False)
@@ -349,8 +355,9 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
 
     params = params or _fit_params(DEFAULTS.alignment_steps, DEFAULTS.batch_size, DEFAULTS.alignment_lr,
                                    accumulate=DEFAULTS.accumulate, weight_decay=0.1)
-    settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "n_items": n_items, "noise": noise,
-                "fit": asdict(params)}
+    levels = corpus.evidence_names.scale.name
+    settings = {"eeg_tokens": eeg_tokens, "evidence_slots": evidence_slots, "levels": levels, "n_items": n_items,
+                "noise": noise, "fit": asdict(params)}
     stage = run.stage("projector", settings, needs=("encoder", "language_model"))
     if stage.done:
         return stage
@@ -365,7 +372,7 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     with Progress(run, params.steps, "stage 2") as progress:
         model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise,
                                          params, stage.path / "checkpoints", progress.update, load_evidence_probe(run),
-                                         evidence_slots)
+                                         evidence_slots, levels)
     save_file(model.own_state(), stage.path / "projector.safetensors")
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1])})
@@ -382,7 +389,8 @@ def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcesso
     tokens, _ = load_tokens(run)
     model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1],
                                                stored["eeg_tokens"], 0,
-                                               load_evidence_probe(run), stored["evidence_slots"])
+                                               load_evidence_probe(run), stored["evidence_slots"],
+                                               stored.get("levels", LOW_HIGH.name))
     model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
     return model.eval(), E2LLMProcessor(tokenizer, stored["eeg_tokens"], stored["evidence_slots"])
 

@@ -7,27 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVELS = ("low", "typical", "high")
 LEVEL_THRESHOLD = 0.7  # |z| from which a level counts as low or high
 SHAPE = ("spectral slope", "alpha frequency", "artefact level")  # columns of spectral_shape
 WHOLE = ("frontal asymmetry", *SHAPE)  # evidence about the whole scalp
-
-
-@dataclass(frozen=True)
-class EvidenceNames:
-    """Columns of the evidence table: (band, region) pairs, then :data:`WHOLE`."""
-
-    pairs: tuple[tuple[str, str], ...]
-
-    @property
-    def columns(self) -> list[str]:
-        """Readable names, in order."""
-        return [f"{region} {band}" for band, region in self.pairs] + list(WHOLE)
-
-
-def level(z: float) -> str:
-    """Word for a z-score: low, typical or high, by :data:`LEVEL_THRESHOLD`."""
-    return LEVELS[1 + int(z >= LEVEL_THRESHOLD) - int(z <= -LEVEL_THRESHOLD)]
 
 
 MAX_ABS_Z = 6.0  # larger |z| are clipped to this
@@ -35,6 +17,80 @@ EVIDENCE_THRESHOLD = 1.5  # |z| of predicted evidence from which a feature enter
 MAX_CLAIMS = 10  # of a text
 CITED = 1.5  # |z| from which measured evidence is worth citing: well beyond LEVEL_THRESHOLD, so that the claim is clear
 SALIENT = 2.0  # |z| from which it should not be missing
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How finely a text states how far a feature is from its baseline.
+
+    Parameters
+    ----------
+    name : str
+        Key of :data:`SCALES`.
+    degrees : tuple of str
+        Words before "low" and "high", from the smallest degree to the largest; "" for none.
+    thresholds : tuple of float
+        ``|z|`` from which each degree begins, rising.
+    cited : float
+        ``|z|`` from which evidence is stated.
+    most : int
+        Features that a text states at the most.
+    tolerance : int
+        Levels by which a true claim may differ from the measured one.
+    """
+
+    name: str
+    degrees: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    cited: float
+    most: int
+    tolerance: int = 0
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Levels from the lowest to the highest; the middle one is typical."""
+        low, high = ([f"{degree} {side}".strip() for degree in self.degrees] for side in ("low", "high"))
+        return (*reversed(low), "typical", *high)
+
+    def index(self, z: np.ndarray | float) -> np.ndarray:
+        """Place in :attr:`words` of every z-score, an array of int of the same shape."""
+        z = np.asarray(z)
+        return len(self.thresholds) + sum((z >= limit).astype(int) - (z <= -limit) for limit in self.thresholds)
+
+    def level(self, z: float) -> str:
+        """Word for a z-score."""
+        return self.words[int(self.index(z))]
+
+
+LOW_HIGH = Scale("low_high", ("",), (LEVEL_THRESHOLD,), CITED, MAX_CLAIMS)
+# Degrees begin where LOW_HIGH has low and high, so both scales agree on the side of a feature. A claim may be one level
+# off: neighboring degrees have no clear border in a signal of four seconds.
+GRADED = Scale("graded", ("rather", "clearly", "very"), (LEVEL_THRESHOLD, 1.5, 2.5), LEVEL_THRESHOLD, 20, tolerance=1)
+SCALES = {scale.name: scale for scale in (LOW_HIGH, GRADED)}
+LEVELS = LOW_HIGH.words
+
+
+def level(z: float) -> str:
+    """Low, typical or high: the side of a z-score, by :data:`LEVEL_THRESHOLD`."""
+    return LOW_HIGH.level(z)
+
+
+def side(stated: str) -> str:
+    """Low, typical or high: the side of a level of any scale."""
+    return stated.rpartition(" ")[2]
+
+
+@dataclass(frozen=True)
+class EvidenceNames:
+    """Columns of the evidence table: (band, region) pairs, then :data:`WHOLE`; and the words for their values."""
+
+    pairs: tuple[tuple[str, str], ...]
+    scale: Scale = LOW_HIGH
+
+    @property
+    def columns(self) -> list[str]:
+        """Readable names, in order."""
+        return [f"{region} {band}" for band, region in self.pairs] + list(WHOLE)
 
 
 @dataclass(frozen=True)
@@ -48,8 +104,8 @@ class Claim:
         return f"{self.feature} {self.level}"
 
 
-def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS, beyond: float = CITED) -> tuple[Claim,
-                                                                                                                 ...]:
+def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int | None = None,
+                   beyond: float | None = None) -> tuple[Claim, ...]:
     """Claims that a window supports.
 
     Parameters
@@ -58,18 +114,20 @@ def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int = MAX_CLAIMS,
         Evidence of the window relative to its baseline, standard deviations.
     names : EvidenceNames
         Its columns.
-    limit : int
-        Number of claims at the most: those of the largest ``|z|``.
-    beyond : float
-        Smallest ``|z|`` of a claim.
+    limit : int, optional
+        Number of claims at the most: those of the largest ``|z|``. Default: as the scale of the names has it.
+    beyond : float, optional
+        Smallest ``|z|`` of a claim. Default: likewise.
 
     Returns
     -------
     tuple of Claim
         In the order of the columns.
     """
+    scale = names.scale
+    limit, beyond = scale.most if limit is None else limit, scale.cited if beyond is None else beyond
     order = np.sort(np.argsort(-np.abs(z), kind="stable")[:limit])
-    return tuple(Claim(names.columns[i], level(z[i])) for i in order if abs(z[i]) >= beyond)
+    return tuple(Claim(names.columns[i], scale.level(z[i])) for i in order if abs(z[i]) >= beyond)
 
 
 Claims = Sequence[Claim]

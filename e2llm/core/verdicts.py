@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from .claims import LEVEL_THRESHOLD, LEVELS, SALIENT, Claims, EvidenceNames
+from .claims import LEVEL_THRESHOLD, SALIENT, Claims, EvidenceNames, Scale
 
 
 class Verdict(StrEnum):
@@ -34,7 +34,7 @@ def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
     ValueError
         For another shape or values that are not finite.
     """
-    z = np.asarray(z)  # in its own precision: at the threshold a level must come out as in level()
+    z = np.asarray(z)  # in its own precision: at the threshold a level must come out as in Scale.level()
     wanted = "(n_evidence,)" if n_dims == 1 else "(n_windows, n_evidence)"
     if z.ndim != n_dims or z.shape[-1] != len(names.columns):
         raise ValueError(f"z has shape {z.shape}, expected {wanted} with {len(names.columns)} columns: pass Corpus.z "
@@ -42,26 +42,6 @@ def checked_z(z: np.ndarray, names: EvidenceNames, n_dims: int) -> np.ndarray:
     if not np.isfinite(z).all():
         raise ValueError("z holds values that are not finite: leave these windows out.")
     return z
-
-
-def level_index(z: np.ndarray, threshold: float) -> np.ndarray:
-    """Index in :data:`LEVELS` of every z-score.
-
-    Parameters
-    ----------
-    z : ndarray
-        Z-scores, any shape.
-    threshold : float
-        ``|z|`` from which a level is low or high.
-
-    Raises
-    ------
-    ValueError
-        If the threshold is not above zero.
-    """
-    if not threshold > 0:
-        raise ValueError(f"The threshold must be above zero, not {threshold}: it is a distance from the level in z.")
-    return 1 + (z >= threshold).astype(int) - (z <= -threshold)
 
 
 def claim_index(claims: Claims, names: EvidenceNames) -> list[tuple[int, int]]:
@@ -77,20 +57,34 @@ def claim_index(claims: Claims, names: EvidenceNames) -> list[tuple[int, int]]:
     Returns
     -------
     list of (int, int)
-        Column (-1 for an unknown feature) and index in :data:`LEVELS`.
+        Column (-1 for an unknown feature) and index in the words of the scale.
 
     Raises
     ------
     ValueError
-        For a level that is none of :data:`LEVELS`.
+        For a level that is none of the scale.
     """
-    columns = {name: i for i, name in enumerate(names.columns)}
-    if wrong := [claim for claim in claims if claim.level not in LEVELS]:
-        raise ValueError(f"'{wrong[0]}' has no level that is measured: say one of {', '.join(LEVELS)}.")
-    return [(columns.get(claim.feature, -1), LEVELS.index(claim.level)) for claim in claims]
+    columns, words = {name: i for i, name in enumerate(names.columns)}, names.scale.words
+    if wrong := [claim for claim in claims if claim.level not in words]:
+        raise ValueError(f"'{wrong[0]}' has no level that is measured: say one of {', '.join(words)}.")
+    return [(columns.get(claim.feature, -1), words.index(claim.level)) for claim in claims]
 
 
-def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames, threshold: float = LEVEL_THRESHOLD) -> list[Verdict]:
+def agrees(stated: np.ndarray | int, measured: np.ndarray | int, scale: Scale) -> np.ndarray:
+    """Whether stated levels are true of measured ones: equal, or as near as the scale tolerates.
+
+    Parameters
+    ----------
+    stated, measured : int or ndarray of int
+        Places in ``scale.words``; a place below zero states nothing, and is never true.
+    scale : Scale
+        Where they are from.
+    """
+    stated = np.asarray(stated)
+    return (stated >= 0) & (np.abs(stated - measured) <= scale.tolerance)
+
+
+def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames) -> list[Verdict]:
     """Which claims are true of a window.
 
     Parameters
@@ -100,12 +94,11 @@ def verdicts(claims: Claims, z: np.ndarray, names: EvidenceNames, threshold: flo
     z : ndarray, shape (n_evidence,)
         Evidence of the window relative to its baseline, standard deviations.
     names : EvidenceNames
-        Columns of ``z``.
-    threshold : float
-        ``|z|`` from which a level is low or high, as in :func:`e2llm.core.claims.level`.
+        Columns of ``z``, and the scale of the claims.
     """
-    measured = level_index(checked_z(z, names, 1), threshold)
-    return [Verdict.UNKNOWN if column < 0 else Verdict.TRUE if measured[column] == claimed else Verdict.FALSE
+    measured = names.scale.index(checked_z(z, names, 1))
+    return [Verdict.UNKNOWN if column < 0
+            else Verdict.TRUE if agrees(claimed, measured[column], names.scale) else Verdict.FALSE
             for column, claimed in claim_index(claims, names)]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..core.claims import MAX_ABS_Z, EvidenceNames
+from ..core.claims import LOW_HIGH, MAX_ABS_Z, EvidenceNames, Scale
 from ..core.labels import LabelSet
 from .features import differential_entropy, evidence, group_entropy, scalp_groups
 from .normalization import Equalizer, FeatureStatistics
@@ -66,7 +66,7 @@ class Corpus:
 
     @classmethod
     def build(cls, windows: Windows, label_set: LabelSet, split_settings: Mapping[str, Any],
-              predicted_evidence: np.ndarray | None = None) -> Corpus:
+              predicted_evidence: np.ndarray | None = None, scale: Scale = LOW_HIGH) -> Corpus:
         """Split windows, and fit all normalization on the rows that the split allows.
 
         Parameters
@@ -79,6 +79,8 @@ class Corpus:
             Arguments of :func:`e2llm.data.splits.make_split`.
         predicted_evidence : ndarray, shape (n_used, n_evidence), optional
             Predictions of the evidence probe for the rows ``split.used``.
+        scale : Scale
+            Words for evidence.
 
         Raises
         ------
@@ -99,7 +101,8 @@ class Corpus:
             predicted_evidence[split.used] = predicted
         return cls(
             windows=windows, label_set=label_set, split=split,
-            equalize=Equalizer.fit(power, norm_groups, split, windows.sfreq), z=z, evidence_names=names,
+            equalize=Equalizer.fit(power, norm_groups, split, windows.sfreq), z=z,
+            evidence_names=replace(names, scale=scale),
             spectral=np.clip(both, -MAX_ABS_Z, MAX_ABS_Z).astype(np.float32),
             labels=np.array([label_set.index(label) for label in windows.index["label"]]),
             subjects=windows.index["subject"].to_numpy(dtype=object), norm_groups=norm_groups, statistics=statistics,

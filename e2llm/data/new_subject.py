@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..core.claims import LOW_HIGH, Scale
 from ..core.labels import LabelSet
 from .checks import RecordingFacts, judge_together, settle
 from .dataset import Corpus
@@ -90,7 +91,8 @@ class NewSubject(Corpus):
     """Windows of a new subject: a dataset without labels, in which every window is a test window."""
 
     @classmethod
-    def of(cls, windows: Windows, label_set: LabelSet, population: PopulationStatistics, statistics: str) -> NewSubject:
+    def of(cls, windows: Windows, label_set: LabelSet, population: PopulationStatistics, statistics: str,
+           scale: Scale = LOW_HIGH) -> NewSubject:
         """Compare windows with the statistics of the subject or of the population.
 
         Parameters
@@ -103,6 +105,8 @@ class NewSubject(Corpus):
             Of the training run.
         statistics : str
             Key of :data:`STATISTICS_NOTES`.
+        scale : Scale
+            The model's words for evidence.
 
         Raises
         ------
@@ -128,8 +132,9 @@ class NewSubject(Corpus):
         return cls(
             windows=windows, label_set=label_set, split=split,
             equalize=Equalizer(gain[None], [subject], windows.sfreq), z=fitted.z(values, subjects),
-            evidence_names=names, spectral=np.zeros((n, 0), dtype=np.float32), labels=np.full(n, -1), subjects=subjects,
-            norm_groups=subjects, statistics=fitted, channel_statistics=channels,
+            evidence_names=replace(names, scale=scale), spectral=np.zeros((n, 0), dtype=np.float32),
+            labels=np.full(n, -1), subjects=subjects, norm_groups=subjects, statistics=fitted,
+            channel_statistics=channels,
         )
 
 

@@ -92,10 +92,12 @@ def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: S
         corpus = replace(corpus, predicted_evidence=predicted_evidence)
         items = alignment_items(corpus, "train", schedule.n_items, schedule.fit_2.seed)
         model, _ = train_projector(*parts.language, items, tokens, parts.position, schedule.eeg_tokens, schedule.noise,
-                                   schedule.fit_2, folder / "projector", None, evidence_probe, slots)
+                                   schedule.fit_2, folder / "projector", None, evidence_probe, slots,
+                                   corpus.evidence_names.scale.name)
     elif ablation is Ablation.STAGE_2:
         model = E2LLMForConditionalGeneration.join(*parts.language, None, tokens.shape[-1], schedule.eeg_tokens,
-                                                   schedule.fit_2.seed, evidence_probe, slots)
+                                                   schedule.fit_2.seed, evidence_probe, slots,
+                                                   corpus.evidence_names.scale.name)
     if ablation is not Ablation.STAGE_3:
         seed_3 = schedule.fit_3.seed
         items = instruction_items(corpus, "train", dict(schedule.per_kind), seed_3)

@@ -237,7 +237,7 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
     seed : int
         Of donors, orders and intervals.
     levels : sequence of str
-        Levels of claims, from lowest to highest.
+        Levels of claims, from lowest to highest: the words of their scale.
 
     Returns
     -------

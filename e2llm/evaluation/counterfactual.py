@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..core.claims import SALIENT, EvidenceNames, salient_claims
+from ..core.claims import SALIENT, EvidenceNames, salient_claims, side
 from ..data.band_edits import Edit, moved_features, nonempty
 from ..tasks.thought_parser import Parsed
 from .metrics import Score, accuracy
@@ -36,13 +36,13 @@ def truthful(z: np.ndarray, names: EvidenceNames) -> list[Parsed]:
 _OUTCOMES = ("followed", "newly_stated", "kept", "kept_salient", "not_contradicted", "answer_changed")
 # Counts of claims, and of how many
 _OF_CLAIMS = {"kept": "n_untouched", "kept_salient": "n_salient", "not_contradicted": "n_untouched"}
-_Levels = dict[str, set[str]]  # that a text states of each feature
+_Levels = dict[str, set[str]]  # low, typical, high: that a text states of each feature
 
 
 def _levels(parsed: Parsed) -> _Levels:
     levels: _Levels = {}
     for claim in parsed.claims:
-        levels.setdefault(claim.feature, set()).add(claim.level)
+        levels.setdefault(claim.feature, set()).add(side(claim.level))
     return levels
 
 

@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 import scipy  # its parts load when they are used
 
-from ..core.claims import LEVEL_THRESHOLD, LEVELS, MAX_CLAIMS, SALIENT, Claim, Claims, EvidenceNames, salient_claims
+from ..core.claims import LOW_HIGH, SALIENT, Claim, Claims, EvidenceNames, Scale, salient_claims
 from ..core.labels import LabelSet
-from ..core.verdicts import checked_z, claim_index, level_index, nothing_salient
+from ..core.verdicts import agrees, checked_z, claim_index, nothing_salient
 from ..tasks.items import affect_words
 from ..tasks.thought_parser import Affect, Parsed, negated, parse, sentences
 from .metrics import Score, accuracy, ratio_over_subjects
@@ -41,15 +41,15 @@ def _per_window(z: np.ndarray, names: EvidenceNames, subjects: np.ndarray,
 
 
 def _hit_score(asked: list[tuple[int, int, int]], present: np.ndarray, codes: np.ndarray, n_own: np.ndarray,
-               seed: int) -> Score:
-    """How often (window, column, level) is ``present`` (n_windows, n_evidence); chance: in other windows."""
+               scale: Scale, seed: int) -> Score:
+    """How often (window, column, level) agrees with ``present`` (n_windows, n_evidence); chance: in other windows."""
     if not asked:
         return Score.undefined()
-    counts = np.zeros((codes.max() + 1, present.shape[1], len(LEVELS)))
-    for i in range(len(LEVELS)):
-        np.add.at(counts[:, :, i], codes, present == i)
+    counts = np.zeros((codes.max() + 1, present.shape[1], len(scale.words)))
+    for i in range(len(scale.words)):
+        np.add.at(counts[:, :, i], codes, agrees(present, i, scale))
     window, column, level = np.array(asked).T
-    hits = (present[window, column] == level) & (column >= 0)
+    hits = agrees(present[window, column], level, scale) & (column >= 0)
     total = np.where(column >= 0, counts[codes[window], column, level], 0)
     return accuracy(hits, (total - hits) / (n_own[window] - 1), codes[window], seed)
 
@@ -78,11 +78,11 @@ def claim_precision(claims_per_window: Sequence[Claims], z_rows: np.ndarray, nam
     """
     z, codes, n_own = _per_window(z_rows, names, subjects, claims=claims_per_window)
     asked = [(row, *found) for row, claims in enumerate(claims_per_window) for found in claim_index(claims, names)]
-    return _hit_score(asked, level_index(z, LEVEL_THRESHOLD), codes, n_own, seed)
+    return _hit_score(asked, names.scale.index(z), codes, n_own, names.scale, seed)
 
 
 def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names: EvidenceNames, subjects: np.ndarray,
-                 seed: int = 0, limit: int = MAX_CLAIMS) -> Score:
+                 seed: int = 0, limit: int | None = None) -> Score:
     """Share of the salient evidence that is mentioned with its right level.
 
     A feature that is stated at two levels is not mentioned: otherwise a text that states everything would recall
@@ -92,9 +92,9 @@ def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names:
     ----------
     claims_per_window, z_rows, names, subjects, seed
         As in :func:`claim_precision`.
-    limit : int
-        How many salient claims a window has at most. Salient is what reaches :data:`e2llm.core.claims.SALIENT`, two
-        standard deviations of the person's own windows.
+    limit : int, optional
+        How many salient claims a window has at most; default that of the scale. Salient is what reaches
+        :data:`e2llm.core.claims.SALIENT`, two standard deviations of the person's own windows.
 
     Returns
     -------
@@ -110,10 +110,11 @@ def claim_recall(claims_per_window: Sequence[Claims], z_rows: np.ndarray, names:
                 mentioned[row, column] = level if mentioned[row, column] == -1 else -2  # -2: at two levels
     asked = [(row, *known) for row in range(len(z))
              for known in claim_index(salient_claims(z[row], names, limit, SALIENT), names)]
-    return _hit_score(asked, mentioned, codes, n_own, seed)
+    return _hit_score(asked, mentioned, codes, n_own, names.scale, seed)
 
 
-def prior_claims(train_z: np.ndarray, names: EvidenceNames, n: int, limit: int = MAX_CLAIMS) -> list[tuple[Claim, ...]]:
+def prior_claims(train_z: np.ndarray, names: EvidenceNames, n: int,
+                 limit: int | None = None) -> list[tuple[Claim, ...]]:
     """The most frequent salient claims of the training windows, about different features, for each of ``n`` windows.
 
     Parameters
@@ -124,8 +125,8 @@ def prior_claims(train_z: np.ndarray, names: EvidenceNames, n: int, limit: int =
         Its columns.
     n : int
         Number of windows.
-    limit : int
-        Claims about a window.
+    limit : int, optional
+        Claims about a window; default that of the scale.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def prior_claims(train_z: np.ndarray, names: EvidenceNames, n: int, limit: int =
     chosen: dict[str, Claim] = {}
     for claim, _ in sorted(counts.items(), key=lambda counted: (-counted[1], str(counted[0]))):
         chosen.setdefault(claim.feature, claim)
-    return [tuple(chosen.values())[:limit]] * n
+    return [tuple(chosen.values())[: names.scale.most if limit is None else limit]] * n
 
 
 def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.ndarray,
@@ -159,10 +160,32 @@ def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.n
     return [salient_claims(z[row], names) for row in others]
 
 
-class EvidenceRule:
-    """Labels from claims alone: logistic regression on a vector of features, -1 low, 0 typical or not stated, +1 high.
+def claim_values(claims: Claims, names: EvidenceNames) -> np.ndarray:
+    """Claims as numbers, shape (n_evidence,): -1 for the lowest level of the scale, 1 for the highest.
 
-    Features that were not measured in training, and features at contradicting levels, count as not stated.
+    0 for what is typical, not stated, or stated at contradicting levels.
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        About one window. Features that are no columns are passed over.
+    names : EvidenceNames
+        Columns, and the scale of the claims.
+    """
+    middle, stated = len(names.scale.words) // 2, np.zeros(len(names.columns))
+    levels: dict[int, set[int]] = {}
+    for column, level in claim_index(claims, names):
+        levels.setdefault(column, set()).add(level - middle)
+    for column, found in levels.items():
+        if column >= 0 and len(found - {0}) == 1:
+            stated[column] = (found - {0}).pop() / middle
+    return stated
+
+
+class EvidenceRule:
+    """Labels from claims alone: logistic regression on the levels of features, from -1 (lowest) to 1 (highest).
+
+    Typical is 0, and so is what is not stated, was not measured in training, or is stated at contradicting levels.
     """
 
     def __init__(self) -> None:
@@ -172,11 +195,7 @@ class EvidenceRule:
         self.model = LogisticRegression(class_weight="balanced", max_iter=1000)
 
     def _vector(self, claims: Claims) -> np.ndarray:
-        stated = np.zeros((len(self.names.columns), len(LEVELS)))
-        for column, level in claim_index(claims, self.names):
-            if column >= 0:
-                stated[column, level] = 1
-        return stated[:, LEVELS.index("high")] - stated[:, LEVELS.index("low")]
+        return claim_values(claims, self.names)
 
     def fit(self, claims: Sequence[Claims], labels: Sequence[str], names: EvidenceNames) -> EvidenceRule:
         """Fit on the salient claims and the labels of training windows.
@@ -294,9 +313,9 @@ def _judged(n_claims: int, n_false: int) -> Flag:
 
 def _false_counts(parsed: Parsed, z: np.ndarray, names: EvidenceNames) -> tuple[int, np.ndarray]:
     """Number of statements that can be checked, and how many are false in each row of ``z`` (n_windows, n_evidence)."""
-    false, measured = np.zeros(len(z), dtype=int), level_index(z, LEVEL_THRESHOLD)
+    false, measured = np.zeros(len(z), dtype=int), names.scale.index(z)
     for column, level in claim_index(parsed.claims, names):
-        false += 1 if column < 0 else measured[:, column] != level
+        false += 1 if column < 0 else ~agrees(level, measured[:, column], names.scale)
     if parsed.no_salient_feature:
         false += ~nothing_salient(z)
     return len(parsed.claims) + parsed.no_salient_feature, false
@@ -418,7 +437,7 @@ def truncated(thought: str) -> str:
     return " ".join(parts[: len(parts) // 2])
 
 
-def corrupted(thought: str, rng: np.random.Generator, labels: Sequence[str] = ()) -> str:
+def corrupted(thought: str, rng: np.random.Generator, labels: Sequence[str] = (), scale: Scale = LOW_HIGH) -> str:
     """A thought with its levels exchanged, low and high, in its own wording; everything else stays.
 
     A typical level becomes low or high at random. Sentences that the grammar does not read stay.
@@ -431,13 +450,15 @@ def corrupted(thought: str, rng: np.random.Generator, labels: Sequence[str] = ()
         Of random levels.
     labels : sequence of str
         Needed to read sentences that hold a claim and a conclusion.
+    scale : Scale
+        Of the claims.
 
     Raises
     ------
     ValueError
         If there is no claim: an unchanged thought would pass for a corrupted one.
     """
-    changed = [(sentence, negated(sentence, labels, rng)) for sentence in _some_sentences(thought)]
+    changed = [(sentence, negated(sentence, labels, rng, scale)) for sentence in _some_sentences(thought)]
     if all(new is None for _, new in changed):
         raise ValueError(f"No claim to exchange in '{thought[:80]}': leave the item out of both interventions.")
     return " ".join(sentence if new is None else new for sentence, new in changed)

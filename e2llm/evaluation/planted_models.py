@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..core.claims import Claims
+from ..core.claims import LEVELS, Claims
 from .causal_measures import Answer, CausalTables, causal_measures, from_claims
 from .faithfulness import EvidenceRule
 
@@ -69,7 +69,8 @@ def startled(probabilities: np.ndarray, claims: Sequence[Claims]) -> Answer:
 
 def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects: np.ndarray,
                    probabilities: np.ndarray, rule: EvidenceRule, labels: Sequence[str],
-                   variants: Mapping[str, Answer] | None = None, seed: int = 0) -> dict[str, CausalTables]:
+                   variants: Mapping[str, Answer] | None = None, seed: int = 0,
+                   levels: Sequence[str] = LEVELS) -> dict[str, CausalTables]:
     """The measures of a model, and those of planted models with the same claims about the same windows.
 
     "decorative", "computed", their mean "half", and "upset": by any change (:func:`startled`).
@@ -78,7 +79,7 @@ def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects
     ----------
     name : str
         Of the model; the first key of the result.
-    answer, claims, subjects, variants, seed
+    answer, claims, subjects, variants, seed, levels
         As for :func:`e2llm.evaluation.causal_measures.causal_measures`.
     probabilities : ndarray, shape (n, n_labels)
         Answers from the EEG, for the planted models that give them.
@@ -90,5 +91,5 @@ def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects
     beside, derived = decorative(probabilities), computed(rule, labels)
     planted = {"decorative": beside, "half": mixed(beside, derived, 0.5), "computed": derived,
                "upset": startled(probabilities, claims)}
-    return {name: causal_measures(answer, claims, subjects, variants, seed),
-            **{kind: causal_measures(model, claims, subjects, seed=seed) for kind, model in planted.items()}}
+    return {name: causal_measures(answer, claims, subjects, variants, seed, levels),
+            **{kind: causal_measures(model, claims, subjects, None, seed, levels) for kind, model in planted.items()}}

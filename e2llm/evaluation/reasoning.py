@@ -79,9 +79,9 @@ def generate_explanations(engine: InferenceEngine, corpus: Corpus, items: list[I
     items : list of Item
         One a window.
     """
-    texts, labels = generate(engine, items), list(corpus.label_set.labels)
+    texts, labels, scale = generate(engine, items), list(corpus.label_set.labels), corpus.evidence_names.scale
     thoughts = [thought_of(text) for text in texts]
-    return GeneratedExplanations(items, texts, thoughts, [parse(thought, labels) for thought in thoughts],
+    return GeneratedExplanations(items, texts, thoughts, [parse(thought, labels, scale) for thought in thoughts],
                                  [parse_answer(text, labels) for text in texts])
 
 
@@ -279,16 +279,16 @@ def interventions(engine: InferenceEngine, corpus: Corpus, explanations: Generat
     ValueError
         If no thought holds a claim.
     """
-    labels, rng = corpus.label_set.labels, np.random.default_rng(seed)
+    labels, scale, rng = corpus.label_set.labels, corpus.evidence_names.scale, np.random.default_rng(seed)
     bare = [without_conclusion(thought, labels) if sentences(thought) else "" for thought in explanations.thoughts]
-    usable = [i for i, thought in enumerate(bare) if parse(thought, labels).claims]
+    usable = [i for i, thought in enumerate(bare) if parse(thought, labels, scale).claims]
     if not usable:
         raise ValueError("No thought about these windows holds a claim, so none can be corrupted: train the model "
                          "longer.")
     items, bare = [explanations.items[i] for i in usable], [bare[i] for i in usable]
     subjects = np.array([item.subject for item in items])
     before = _answers_after(engine, items, bare)
-    interventions = {"claims turned round": [corrupted(thought, rng, labels) for thought in bare],
+    interventions = {"claims turned round": [corrupted(thought, rng, labels, scale) for thought in bare],
                      "cut in half": [truncated(thought) for thought in bare],
                      "unrelated sentence": [with_unrelated_sentence(thought, rng) for thought in bare]}
     changed = {name: np.array([a != b for a, b in zip(before, _answers_after(engine, items, thoughts), strict=True)])
@@ -336,7 +336,8 @@ def causes(engine: InferenceEngine, corpus: Corpus, explanations: GeneratedExpla
     unrelated = answer_after_claims(engine, items, lambda stated: f"{UNRELATED[0]} {evidence_sentence(stated)}")
     return beside_planted("LLM", answer_after_claims(engine, items, evidence_sentence), claims,
                           np.array([item.subject for item in items]), closed_set(engine, items), _evidence_rule(corpus),
-                          corpus.label_set.labels, {"unrelated sentence": unrelated}, seed)
+                          corpus.label_set.labels, {"unrelated sentence": unrelated}, seed,
+                          corpus.evidence_names.scale.words)
 
 
 def counterfactuals(engine: InferenceEngine, corpus: Corpus, explanations: GeneratedExplanations, rows: np.ndarray,

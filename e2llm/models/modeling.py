@@ -26,6 +26,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..core.chat import EEG_TOKEN
+from ..core.claims import SCALES
 from ..core.files import one_line, read_json, replacing
 from .eegpt import N_PATCHES
 from .encoders import Encoder, config_from, config_values, make_encoder
@@ -58,6 +59,8 @@ class E2LLMConfig(PreTrainedConfig):
         Largest number of them in the prompt of a segment, three tokens each.
     projector_hidden : int
         Hidden width of the projector; 0 means that of the language model.
+    levels : str
+        Words for evidence, a key of :data:`e2llm.core.claims.SCALES`.
     eeg_token_id : int
         Id of the placeholder.
     """
@@ -66,12 +69,14 @@ class E2LLMConfig(PreTrainedConfig):
 
     def __init__(self, text_config=None, language_model: str = "", encoder: dict | None = None, eeg_width: int = 2048,
                  eeg_tokens: int = N_PATCHES, evidence: list[str] | None = None, evidence_slots: int = 0,
-                 projector_hidden: int = 0, eeg_token_id: int = 0, **kwargs) -> None:
+                 projector_hidden: int = 0, eeg_token_id: int = 0, levels: str = "low_high", **kwargs) -> None:
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
         if eeg_tokens < 1:
             raise ValueError(f"eeg_tokens must be 1 or more, got {eeg_tokens}.")
-        self.evidence, self.evidence_slots = list(evidence or ()), evidence_slots
+        if levels not in SCALES:
+            raise ValueError(f"levels must be one of {', '.join(SCALES)}, got {levels!r:.60}.")
+        self.evidence, self.evidence_slots, self.levels = list(evidence or ()), evidence_slots, levels
         if evidence_slots > len(self.evidence):
             raise ValueError(f"evidence_slots must be at most the {len(self.evidence)} features that are predicted, "
                              f"got {evidence_slots}.")
@@ -124,7 +129,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         text = config.text_config
         self.language_model = language_model if language_model is not None else AutoModelForCausalLM.from_config(text)
         self.projector = Projector(config.eeg_width, text.hidden_size, config.projector_hidden or text.hidden_size,
-                                   config.eeg_tokens, len(config.evidence), config.evidence_slots)
+                                   config.eeg_tokens, len(config.evidence), config.evidence_slots,
+                                   SCALES[config.levels])
         self.encoder: nn.Module | None = None
         if config.encoder:
             fields = dict(config.encoder)
@@ -135,7 +141,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     @classmethod
     def join(cls, language_model: PreTrainedModel, tokenizer: Tokenizer, source: str, encoder: Encoder | None,
              eeg_width: int, eeg_tokens: int, seed: int, evidence_probe: EvidenceProbe | None = None,
-             evidence_slots: int = 0) -> E2LLMForConditionalGeneration:
+             evidence_slots: int = 0, levels: str = "low_high") -> E2LLMForConditionalGeneration:
         """Join a loaded language model and an encoder by a fresh projector.
 
         Parameters
@@ -152,7 +158,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             Of the projector's weights.
         evidence_probe : EvidenceProbe, optional
             Fitted on the encoder's tokens; needed for ``evidence_slots``.
-        evidence_slots : int
+        evidence_slots, levels : int, str
             See :class:`E2LLMConfig`.
 
         Raises
@@ -166,7 +172,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         fields = None if encoder is None else {**config_values(encoder.config), "ch_names": encoder.ch_names}
         names = evidence_probe.names if evidence_slots and evidence_probe is not None else None
         config = E2LLMConfig(language_model.config, source, fields, eeg_width, eeg_tokens, names, evidence_slots,
-                             eeg_token_id=tokenizer.convert_tokens_to_ids(EEG_TOKEN))
+                             eeg_token_id=tokenizer.convert_tokens_to_ids(EEG_TOKEN), levels=levels)
         torch.manual_seed(seed)
         model = cls(config, language_model)
         model._follow_language_model()

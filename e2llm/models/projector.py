@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.claims import EVIDENCE_THRESHOLD, MAX_ABS_Z
+from ..core.claims import EVIDENCE_THRESHOLD, LOW_HIGH, MAX_ABS_Z, Scale
 from .eegpt import moments
 
 TOKENS_PER_SLOT = 3  # "occipital", "alpha", "low"
@@ -78,10 +78,9 @@ def _moments_of(tokens: np.ndarray) -> Tensor:
     return torch.cat([moments(torch.from_numpy(part.reshape(len(part), part.shape[1], -1))) for part in parts])
 
 
-def top_evidence(predicted_evidence: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+def top_evidence(predicted_evidence: Tensor, slots: int,
+                 threshold: float = EVIDENCE_THRESHOLD) -> tuple[Tensor, Tensor]:
     """Top-k evidence of a segment: the ``slots`` largest features beyond the threshold, in the order of the table.
-
-    The threshold is :data:`e2llm.core.claims.EVIDENCE_THRESHOLD`.
 
     Parameters
     ----------
@@ -89,6 +88,8 @@ def top_evidence(predicted_evidence: Tensor, slots: int) -> tuple[Tensor, Tensor
         Predicted z-scores.
     slots : int
         k.
+    threshold : float
+        Smallest ``|z|`` of a slot that is used.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def top_evidence(predicted_evidence: Tensor, slots: int) -> tuple[Tensor, Tensor
     """
     size = predicted_evidence.abs()
     which = size.topk(slots, dim=1).indices
-    below = size.gather(1, which) < EVIDENCE_THRESHOLD
+    below = size.gather(1, which) < threshold
     which = (which + predicted_evidence.shape[1] * below).sort(dim=1).values  # those below the threshold come last
     return which % predicted_evidence.shape[1], which < predicted_evidence.shape[1]
 
@@ -116,6 +117,8 @@ class EvidenceTokens(nn.Module):
         Widths of the tokens of a time patch and of the language model.
     n_features, slots : int
         Features that the probe predicts, and the largest number of them that are given to the language model.
+    scale : Scale
+        Levels in words, and from which ``|z|`` a feature is given.
 
     References
     ----------
@@ -129,12 +132,13 @@ class EvidenceTokens(nn.Module):
     levels: Tensor
     no_evidence: Tensor
 
-    def __init__(self, eeg_width: int, text_width: int, n_features: int, slots: int) -> None:
+    def __init__(self, eeg_width: int, text_width: int, n_features: int, slots: int, scale: Scale = LOW_HIGH) -> None:
         super().__init__()
-        self.slots = slots
+        self.slots, self.scale = slots, scale
         # Buffers, no parameters: instruction tuning must change neither the probe nor the words.
         shapes = {"weight": (n_features, 2 * eeg_width), "bias": (n_features,), "first": (n_features, text_width),
-                  "second": (n_features, text_width), "levels": (2, text_width), "no_evidence": (text_width,)}
+                  "second": (n_features, text_width), "levels": (2 * len(scale.degrees), text_width),
+                  "no_evidence": (text_width,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
@@ -145,10 +149,16 @@ class EvidenceTokens(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Evidence tokens, (segments, n_times, eeg_width) to (segments, 3 * slots, text_width)."""
         z = self.predicted_evidence(features)
-        which, is_used = top_evidence(z, self.slots)
-        level = self.levels[(z.gather(1, which) > 0).long()]
+        which, is_used = top_evidence(z, self.slots, self.scale.cited)
+        level = self.levels[self._level(z.gather(1, which))]
         words = torch.stack([self.first[which], self.second[which], level], dim=2)
         return torch.where(is_used[:, :, None, None], words, self.no_evidence).flatten(1, 2)
+
+    def _level(self, z: Tensor) -> Tensor:
+        """Row of ``levels`` for z-scores beyond the threshold: from the lowest level to the highest."""
+        limits = self.scale.thresholds
+        degree = sum((z.abs() >= limit).long() for limit in limits[1:]) + 1
+        return torch.where(z > 0, len(limits) + degree - 1, len(limits) - degree)
 
     @torch.no_grad()
     def set_from_probe(self, evidence_probe: EvidenceProbe, embed: Callable[[str], Tensor]) -> None:
@@ -159,14 +169,16 @@ class EvidenceTokens(nn.Module):
         evidence_probe : EvidenceProbe
             Its names are two words each.
         embed : callable
-            ``embed(text)`` gives the language model's embedding of a word, shape (text_width,).
+            ``embed(text)`` gives the language model's embedding of a word, or the mean of several, shape
+            (text_width,).
         """
         self.weight.copy_(evidence_probe.weight)
         self.bias.copy_(evidence_probe.bias)
         for row, name in enumerate(evidence_probe.names):
             first, second = name.split(" ", 1)
             self.first[row], self.second[row] = embed(f" {first}"), embed(f" {second}")
-        self.levels[0], self.levels[1] = embed(" low"), embed(" high")
+        for row, word in enumerate(word for word in self.scale.words if word != "typical"):
+            self.levels[row] = embed(f" {word}")
         self.no_evidence.copy_(embed(" ]"))  # the end of a segment that exists only in words
 
 
@@ -190,18 +202,18 @@ class Projector(nn.Module):
         Widths of the tokens of a time patch, of the language model, and of the MLP.
     eeg_tokens : int
         State tokens: tokens of a segment that the MLP makes, each of neighboring time patches.
-    n_features, slots : int
+    n_features, slots, scale : int, int, Scale
         See :class:`EvidenceTokens`; without slots there are no evidence tokens.
     """
 
     def __init__(self, eeg_width: int, text_width: int, hidden: int, eeg_tokens: int, n_features: int = 0,
-                 slots: int = 0) -> None:
+                 slots: int = 0, scale: Scale = LOW_HIGH) -> None:
         super().__init__()
         self.eeg_tokens = eeg_tokens
         self.norm = nn.LayerNorm(eeg_width)
         self.fc1 = nn.Linear(eeg_width, hidden)
         self.fc2 = nn.Linear(hidden, text_width)
-        self.evidence = EvidenceTokens(eeg_width, text_width, n_features, slots) if slots else None
+        self.evidence = EvidenceTokens(eeg_width, text_width, n_features, slots, scale) if slots else None
 
     def state_tokens(self, features: Tensor) -> Tensor:
         """MLP of the mean of neighboring time patches.

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.bands import BANDS
 from ..core.chat import END_THINK, LETTERS, Item
-from ..core.claims import Claim
+from ..core.claims import LOW_HIGH, WHOLE, Claim, Scale
 from ..core.labels import LabelSet
 from ..core.montage import REGIONS
 from ..data.dataset import Corpus
@@ -96,8 +96,28 @@ def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None =
         Draws one of several wordings; the first without it.
     """
     evidence, none = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _NO_SALIENT_FEATURE))
-    said = ", ".join(map(str, claims))
+    said = claims_in_words(claims)
     return evidence.format(claims=said) if said else none
+
+
+def claims_in_words(claims: Sequence[Claim]) -> str:
+    """Claims side by side; where levels take several words, bands of one region share its name.
+
+    "occipital alpha low, frontal beta high", or "frontal: beta very low, gamma rather high; occipital: alpha very low".
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        In the order in which they are written.
+    """
+    if not any(" " in claim.level for claim in claims):
+        return ", ".join(map(str, claims))
+    parts = []
+    for region, group in itertools.groupby(claims, lambda claim: claim.feature.split()[0]
+                                           if claim.feature not in WHOLE else claim.feature):
+        said = ", ".join(str(claim).removeprefix(f"{region} ") if region in REGIONS else str(claim) for claim in group)
+        parts.append(f"{region}: {said}" if region in REGIONS else said)
+    return "; ".join(parts)
 
 
 def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
@@ -569,7 +589,7 @@ def drill_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
     return [_drill(label_set, rng) for _ in range(n)]
 
 
-def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
+def text_items(label_set: LabelSet, n: int, seed: int, scale: Scale = LOW_HIGH) -> list[Item]:
     """Items in words alone, from which a fresh language model learns the tasks and which emotion fits which scenario.
 
     No zero-shot scenario and no zero-shot question form is among them.
@@ -580,9 +600,11 @@ def text_items(label_set: LabelSet, n: int, seed: int) -> list[Item]:
         Labels that the items are about.
     n, seed : int
         Number of items, and seed of the draws.
+    scale : Scale
+        Levels of the claims in them.
     """
     rng = np.random.default_rng(seed)
-    builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng), label_set, seed)
+    builder = ItemBuilder(imagined_segments(label_set, max(64, n // 2), rng, scale), label_set, seed)
     makers, served = [builder.predict, builder.describe], builder.kinds()
     if builder.has_scenarios:
         makers += [builder.scenario] * 3

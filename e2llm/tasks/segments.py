@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 
 from ..core.bands import BANDS
-from ..core.claims import MAX_CLAIMS, WHOLE, Claim, EvidenceNames, level, salient_claims
+from ..core.claims import LOW_HIGH, WHOLE, Claim, EvidenceNames, Scale, salient_claims
 from ..core.labels import LabelSet
 from ..core.montage import REGIONS
+from ..core.verdicts import agrees
 from ..data.dataset import Corpus
 from ..models.projector import top_evidence
 
@@ -60,8 +61,7 @@ class Segment:
         return getattr(label_set, axis)[self.label]
 
 
-def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: EvidenceNames,
-                     limit: int = MAX_CLAIMS) -> tuple[Claim, ...]:
+def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: EvidenceNames) -> tuple[Claim, ...]:
     """Claims that a model can learn to make of a window: top-k predicted evidence that is also true of the signal.
 
     Training it to cite measured evidence that its tokens do not hold would train it to invent claims.
@@ -71,9 +71,7 @@ def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: Evide
     z, predicted_evidence : ndarray, shape (n_evidence,)
         Measured evidence, and what the evidence probe predicts.
     names : EvidenceNames
-        Their columns.
-    limit : int
-        Largest number of claims.
+        Their columns, and the scale of the claims.
 
     Raises
     ------
@@ -87,10 +85,12 @@ def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: Evide
     if not np.isfinite(predicted_evidence).all():
         raise ValueError("There is no predicted evidence for this window: it lies outside the split that the encoder "
                          "was trained with.")
-    found = top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], limit)
+    scale = names.scale
+    found = top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], scale.most, scale.cited)
     which, is_used = (part[0].numpy() for part in found)
-    return tuple(Claim(names.columns[i], level(z[i])) for i in which[is_used]
-                 if level(z[i]) == level(predicted_evidence[i]))
+    stated, measured = scale.index(predicted_evidence), scale.index(z)
+    return tuple(Claim(names.columns[i], scale.words[stated[i]]) for i in which[is_used]
+                 if agrees(stated[i], measured[i], scale))
 
 
 def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: EvidenceNames,
@@ -116,7 +116,8 @@ def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: E
             in zip(rows, claims, table["label"], table["intensity"], table["subject"], table["clip"], strict=True)]
 
 
-def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator) -> list[Segment]:
+def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator,
+                      scale: Scale = LOW_HIGH) -> list[Segment]:
     """Segments that exist only in words, to train a new language model on the language of the tasks.
 
     Their claims are independent of their label: the words hold no link between evidence and emotion. That link can be
@@ -130,12 +131,15 @@ def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator) -> 
         Number of segments.
     rng : Generator
         Source of the draws.
+    scale : Scale
+        Of the claims.
     """
+    levels = [word for word in scale.words if word != "typical"]
     features = [f"{region} {band}" for region in REGIONS for band in BANDS] + list(WHOLE)
     segments = []
     for _ in range(n):
-        chosen = np.sort(rng.choice(len(features), size=rng.integers(0, MAX_CLAIMS + 1), replace=False))
-        claims = tuple(Claim(features[i], str(rng.choice(["low", "high"]))) for i in chosen)
+        chosen = np.sort(rng.choice(len(features), size=rng.integers(0, scale.most + 1), replace=False))
+        claims = tuple(Claim(features[i], str(rng.choice(levels))) for i in chosen)
         intensity = float(rng.uniform()) if label_set.has_affect else float("nan")
         segments.append(Segment(None, label_set.labels[rng.integers(len(label_set))], intensity, claims))
     return segments

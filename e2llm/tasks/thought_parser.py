@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.bands import BANDS
 from ..core.chat import END_THINK, THINK
-from ..core.claims import LEVELS, WHOLE, Claim
+from ..core.claims import LOW_HIGH, WHOLE, Claim, Scale, side
 from ..core.montage import REGIONS
 from .segments import INTENSITIES
 
@@ -209,10 +209,23 @@ _ENTRIES = (*((symbol, meaning, _bounded(words)) for symbol, meanings in LEXICON
 _SPACE, _UNKNOWN = re.compile(r"\s*"), re.compile(r"\w[\w'-]*|\S|$")
 
 
+# Words for the degrees of a scale that tells them apart; without one of them a level has the degree "clearly".
+_DEGREES = {"rather": "rather|slightly|somewhat|mildly|a (?:bit|little)", "clearly": "clearly|notably",
+            "very": "very|strongly|markedly|extremely|much|far"}
+
+
 @lru_cache(maxsize=64)
-def _entries(labels: tuple[str, ...], labels_first: bool) -> tuple:
+def _entries(labels: tuple[str, ...], labels_first: bool, scale: Scale) -> tuple:
     own = tuple(("E", label, _bounded(re.escape(label))) for label in labels)
-    return own + _ENTRIES if labels_first else _ENTRIES + own
+    known = own + _ENTRIES if labels_first else _ENTRIES + own
+    if len(scale.degrees) == 1:
+        return known
+    sides = LEXICON["L"]
+    graded = [(f"{degree} {towards}", f"(?:{_DEGREES[degree]}) (?:{sides[towards]})") for degree in scale.degrees
+              for towards in ("low", "high")]
+    graded += [(f"clearly {towards}", sides[towards]) for towards in ("low", "high")]
+    plain = [entry for entry in known if entry[0] != "L" or entry[1] == "typical"]
+    return (*plain, *(("L", meaning, _bounded(words)) for meaning, words in graded))
 
 
 def _tokens(sentence: str, entries: tuple) -> list[Token]:
@@ -296,6 +309,12 @@ def _affect(groups: Groups) -> set[tuple[Statement, ...]]:
                   for symbol, word, *_ in groups["words"] if symbol in "WQ")}
 
 
+def _regional_claims(groups: Groups) -> set[tuple[Statement, ...]]:
+    (region,) = _meanings(groups["region"], "R")
+    said = zip(_meanings(groups["listed"], "B"), _meanings(groups["listed"], "L"), strict=True)
+    return {tuple(Claim(f"{region} {band}", level) for band, level in said)}
+
+
 def _conclusion(groups: Groups) -> set[tuple[Statement, ...]]:
     said = groups["said"]
     label, letter, intensity = ("".join(_meanings(said, symbol)) for symbol in "EKI")
@@ -313,6 +332,7 @@ RULES: tuple[tuple[re.Pattern, Reader], ...] = tuple((re.compile(pattern), read)
     (f"(?:Z?Y)?(?P<level>L)P?{_FEATURES}", _level_claims),
     (f"{_SPLIT_BANDS}[VY:]?(?P<level>L)P?{_SPLIT_REGIONS}", _level_claims),  # alpha is low at occipital sites
     (f"P{_SPLIT_REGIONS}J?{_SPLIT_BANDS}[VY:]?(?P<level>L)", _level_claims),  # over the occipital region, alpha is low
+    ("(?P<region>R):(?P<listed>B[V:]?L(?:JB[V:]?L)*)", _regional_claims),  # frontal: beta low, gamma high
     (f"{_FEATURES}[VY:]?{_PAIR}", _order_claims),  # occipital alpha is higher in A than in B
     (f"{_SPLIT_BANDS}[VY:]?{_PAIR}P?{_SPLIT_REGIONS}", _order_claims),  # alpha is higher in A than in B over occipital
     (f"P?{_FIRST}J?[VY]?{_DIRECTION}{_FEATURES}TP?{_SECOND}", _order_claims),  # A has higher occipital alpha than B
@@ -354,10 +374,11 @@ def _readings(tokens: list[Token]) -> set[tuple[Statement, ...]]:
     return known[1] if symbols.startswith("J") else known[0]
 
 
-def _read(sentence: str, labels: tuple[str, ...]) -> tuple[list[Token], tuple[Statement, ...]] | None:
+def _read(sentence: str, labels: tuple[str, ...],
+          scale: Scale) -> tuple[list[Token], tuple[Statement, ...]] | None:
     """Words and statements of a sentence with exactly one reading, else None."""
     for labels_first in (True, False):  # a label such as "calm" may also be a word of the grammar
-        tokens = _tokens(sentence, _entries(labels, labels_first))
+        tokens = _tokens(sentence, _entries(labels, labels_first, scale))
         if len(found := _readings(tokens)) == 1:
             return tokens, found.pop()
     return None
@@ -374,7 +395,7 @@ def sentences(thought: str) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def parse(thought: str, labels: Sequence[str]) -> Parsed:
+def parse(thought: str, labels: Sequence[str], scale: Scale = LOW_HIGH) -> Parsed:
     """Statements of a thought.
 
     Parameters
@@ -383,6 +404,8 @@ def parse(thought: str, labels: Sequence[str]) -> Parsed:
         Text of any author; of a whole response, what stands before the end of the thought.
     labels : sequence of str
         Labels that a conclusion or a note may name.
+    scale : Scale
+        Levels of claims. One that knows low and high alone passes over degrees: "very low" is low.
 
     Returns
     -------
@@ -395,7 +418,7 @@ def parse(thought: str, labels: Sequence[str]) -> Parsed:
     if isinstance(labels, str) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(f"'labels' must be a sequence of labels that are words, not {labels!r}: "
                          "pass label_set.labels.")
-    read = [(sentence, _read(sentence, tuple(labels))) for sentence in sentences(thought)]
+    read = [(sentence, _read(sentence, tuple(labels), scale)) for sentence in sentences(thought)]
     return Parsed(tuple(statement for _, found in read if found for statement in found[1]),
                   tuple(sentence for sentence, found in read if found is None))
 
@@ -404,20 +427,29 @@ _WRITTEN = {"low": (("low", "reduced", "decreased"), "below"), "high": (("high",
             "typical": (("typical", "unremarkable"), "near")}
 
 
-def wordings(claim: Claim) -> list[str]:
+def wordings(claim: Claim, scale: Scale = LOW_HIGH) -> list[str]:
     """What the kit may write for a level claim, without end mark; the first is the plain form.
 
     Each parses back to exactly this claim.
 
+    Parameters
+    ----------
+    claim : Claim
+        At a level of the scale.
+    scale : Scale
+        Levels of claims.
+
     Raises
     ------
     ValueError
-        For a feature or a level that the grammar does not know.
+        For a feature that the grammar does not know, or a level that the scale does not have.
     """
-    if claim.feature not in FEATURES or claim.level not in LEVELS:
+    if claim.feature not in FEATURES or claim.level not in scale.words:
         raise ValueError(f"No wording for '{claim}': the feature must be one of {', '.join(FEATURES)}, the level one "
-                         f"of {', '.join(LEVELS)}.")
-    words, place = _WRITTEN[claim.level]
+                         f"of {', '.join(scale.words)}.")
+    words, place = _WRITTEN[side(claim.level)]
+    degree = claim.level.removesuffix(side(claim.level))
+    words, place = tuple(degree + word for word in words), degree + place
     texts = [str(claim), f"{claim.feature} {place} this person's own level",
              f"{claim.feature} is {place} their own level"]
     if claim.feature in WHOLE:
@@ -430,7 +462,7 @@ def wordings(claim: Claim) -> list[str]:
     return texts
 
 
-def negated(sentence: str, labels: Sequence[str], rng: np.random.Generator) -> str | None:
+def negated(sentence: str, labels: Sequence[str], rng: np.random.Generator, scale: Scale = LOW_HIGH) -> str | None:
     """A sentence with the levels of its claims negated in place: low and high, higher and lower change sides.
 
     Parameters
@@ -441,13 +473,15 @@ def negated(sentence: str, labels: Sequence[str], rng: np.random.Generator) -> s
         As for :func:`parse`.
     rng : Generator
         A typical level becomes low or high at random.
+    scale : Scale
+        As for :func:`parse`. Degrees stay.
 
     Returns
     -------
     str or None
         None for a sentence that is unread, or claims no level and no comparison.
     """
-    found = _read(sentence, tuple(labels))
+    found = _read(sentence, tuple(labels), scale)
     if found is None or not any(isinstance(statement, Claim | Comparison) for statement in found[1]):
         return None
     for symbol, meaning, start, end in reversed(found[0]):

@@ -69,7 +69,8 @@ def judged(corpus: Corpus, items: Sequence[Item], chains: Sequence[Sequence[str]
     for place, (item, texts) in enumerate(zip(items, chains, strict=True)):
         z = corpus.z[item.windows[0]]
         for text in dict.fromkeys(texts):
-            parsed = parse(text.split(END_THINK, 1)[0], corpus.label_set.labels)
+            parsed = parse(text.split(END_THINK, 1)[0], corpus.label_set.labels,
+                           corpus.evidence_names.scale)
             true = [verdict is Verdict.TRUE for verdict in verdicts(parsed.claims, z, corpus.evidence_names)]
             right = parse_answer(text, item.options) == item.answer
             concluded = {found.label for found in parsed.statements if isinstance(found, Conclusion)}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from ..core.claims import LOW_HIGH, Scale
 from ..core.labels import LabelSet
 from ..models.device import current_device
 from ..models.language import ScratchParams, make_tokenizer, new_language_model
@@ -22,7 +23,7 @@ THINKING_SHARE = 0.5  # of the items that can do without a thought: how many hav
 
 
 def train_language_model(label_set: LabelSet, size: ScratchParams, n_items: int, drill_steps: int, params: FitParams,
-                         folder: Path, on_step: Callable[..., None] | None = None
+                         folder: Path, on_step: Callable[..., None] | None = None, scale: Scale = LOW_HIGH
                          ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast, pd.DataFrame]:
     """Tokenizer and a small Qwen3, trained on text: first copying drills, then items of all tasks in words.
 
@@ -44,9 +45,11 @@ def train_language_model(label_set: LabelSet, size: ScratchParams, n_items: int,
         Checkpoints; the caller removes it.
     on_step : callable, optional
         As for :func:`e2llm.training.trainer.fit`.
+    scale : Scale
+        Levels of the claims in the text.
     """
     drills = drill_items(label_set, drill_steps * params.batch_size, params.seed)
-    items = [*drills, *text_items(label_set, n_items, params.seed)]
+    items = [*drills, *text_items(label_set, n_items, params.seed, scale)]
     tokenizer = make_tokenizer([item_text(item) for item in items], size.vocab_size)
     model = new_language_model(tokenizer, size, params.seed).to(current_device())
     processor = E2LLMProcessor(tokenizer)

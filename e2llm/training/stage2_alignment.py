@@ -20,12 +20,13 @@ from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_or
 def train_projector(language, tokenizer, source: str, items: list[Item], tokens: np.ndarray, position: dict[int, int],
                     eeg_tokens: int, noise: float, params: FitParams, folder: Path,
                     on_step: Callable[..., None] | None = None, evidence_probe: EvidenceProbe | None = None,
-                    evidence_slots: int = 0) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
+                    evidence_slots: int = 0, levels: str = "low_high"
+                    ) -> tuple[E2LLMForConditionalGeneration, pd.DataFrame]:
     """Cross-modal alignment: only the projector is trained.
 
     Parameters
     ----------
-    language, tokenizer, source, eeg_tokens, evidence_probe, evidence_slots
+    language, tokenizer, source, eeg_tokens, evidence_probe, evidence_slots, levels
         See :meth:`e2llm.models.modeling.E2LLMForConditionalGeneration.join`.
     items : list of Item
         From :func:`alignment_items`.
@@ -46,7 +47,7 @@ def train_projector(language, tokenizer, source: str, items: list[Item], tokens:
         Loss by step.
     """
     model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens,
-                                               params.seed, evidence_probe, evidence_slots)
+                                               params.seed, evidence_probe, evidence_slots, levels)
     processor = E2LLMProcessor(tokenizer, eeg_tokens, evidence_slots)
     train_only(model, "projector.")
     examples = examples_of(items, processor, 0.0, params.seed)

@@ -153,13 +153,13 @@ def replay_items(corpus: Corpus, n: int, seed: int) -> list[Item]:
     Parameters
     ----------
     corpus : Corpus
-        Dataset; only its label set is used.
+        Dataset; only its label set and the scale of its evidence are used.
     n, seed : int
         Number of items, and seed of the draws.
     """
     if not n:
         return []
-    segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1))
+    segments = imagined_segments(corpus.label_set, 256, np.random.default_rng(seed + 1), corpus.evidence_names.scale)
     builder = ItemBuilder(segments, corpus.label_set, seed + 1)
     scenarios = [builder.scenario() for _ in range(n // 2 if builder.has_scenarios else 0)]
     return [*scenarios, *builder.draw("describe", n - n // 2)]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from ..core.bands import BANDS
 from ..core.chat import LETTERS
-from ..core.claims import Claim, EvidenceNames, level
+from ..core.claims import Claim, EvidenceNames
 from ..core.verdicts import Verdict, checked_z, comparison_verdict, nothing_salient, verdicts
 from ..data.dataset import Corpus
 from ..data.features import differential_entropy
@@ -180,7 +180,7 @@ def check(statement: Claim | Comparison | NoSalientFeature, z: np.ndarray, names
     if (verdict := verdicts([statement], z[0], names)[0]) is Verdict.UNKNOWN:
         return Checked(statement, verdict, "not measured here")
     value = float(z[0, columns.index(statement.feature)])
-    return Checked(statement, verdict, f"z = {value:+.2f}, {level(value)}")
+    return Checked(statement, verdict, f"z = {value:+.2f}, {names.scale.level(value)}")
 
 
 def _can_be_checked(parsed: Parsed) -> list[Statement]:
@@ -205,9 +205,9 @@ def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNa
     """
     found = []
     for sentence in sentences(thought):
-        whole = parse(sentence, labels)
+        whole = parse(sentence, labels, names.scale)
         parts = re.split(r"(?<=,)\s+", sentence) if len(_can_be_checked(whole)) > 1 else [sentence]
-        alone = [parse(part.rstrip(","), labels) for part in parts]
+        alone = [parse(part.rstrip(",;"), labels, names.scale) for part in parts]
         said = tuple(itertools.chain.from_iterable(part.statements for part in alone))
         if said != whole.statements or any(part.unread or len(_can_be_checked(part)) > 1 for part in alone):
             parts, alone = [sentence], [whole]

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, norm, zscore
 
 from e2llm.core.bands import BANDS
-from e2llm.core.claims import MAX_CLAIMS, Claim, EvidenceNames, level, salient_claims
+from e2llm.core.claims import GRADED, MAX_CLAIMS, Claim, EvidenceNames, level, salient_claims
 from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS, SEED_CHANNELS
 from e2llm.core.verdicts import Verdict, verdicts
@@ -21,6 +21,7 @@ from e2llm.evaluation.faithfulness import (
     EvidenceRule,
     claim_precision,
     claim_recall,
+    claim_values,
     claims_of_another_window,
     consistency,
     corrupted,
@@ -112,7 +113,6 @@ def test_verdicts_by_hand():
                                                                                   "high"), ("left ear alpha", "low")
     claims = [Claim(*words) for words in stated]
     assert verdicts(claims, z, NAMES) == ["true", "true", "true", "false", "unknown feature"]
-    assert verdicts(claims, z, NAMES, threshold=0.5)[2:4] == ["false", "true"]
     assert verdicts([], z, NAMES) == [] and verdicts(claims[:1], z, NAMES)[0] is Verdict.TRUE
 
 
@@ -124,14 +124,38 @@ def test_levels_at_the_threshold_are_those_that_segments_cite(dtype):
     assert level(z[0]) == "low" and level(z[-1]) == "high"
 
 
-@pytest.mark.parametrize(("claims", "z", "threshold", "message"), [
-    ([], np.zeros(N_EVIDENCE - 3), 0.7, "expected .n_evidence,. with 29"),
-    ([], np.zeros((2, N_EVIDENCE)), 0.7, "pass Corpus.z"),
-    ([], np.zeros(N_EVIDENCE), 0.0, "above zero"), ([], np.full(N_EVIDENCE, np.nan), 0.7, "not finite"),
-    ([Claim("frontal theta", "huge")], np.zeros(N_EVIDENCE), 0.7, "low, typical, high")])
-def test_evidence_that_does_not_fit_is_refused(claims, z, threshold, message):
+@pytest.mark.parametrize(("claims", "z", "message"), [
+    ([], np.zeros(N_EVIDENCE - 3), "expected .n_evidence,. with 29"), ([], np.zeros((2, N_EVIDENCE)), "pass Corpus.z"),
+    ([], np.full(N_EVIDENCE, np.nan), "not finite"),
+    ([Claim("frontal theta", "huge")], np.zeros(N_EVIDENCE), "low, typical, high")])
+def test_evidence_that_does_not_fit_is_refused(claims, z, message):
     with pytest.raises(ValueError, match=message):
-        verdicts(claims, z, NAMES, threshold)
+        verdicts(claims, z, NAMES)
+
+
+def test_graded_claims_are_true_within_one_level_and_their_chance_counts_the_same():
+    names, rng = EvidenceNames(NAMES.pairs, GRADED), np.random.default_rng(0)
+    z, words = rng.normal(size=(40, N_EVIDENCE)) * 1.5, GRADED.words
+    subjects = np.repeat(["a", "b"], 20)
+    claims = [[Claim(COLUMNS[j], words[rng.integers(7)]) for j in range(5)] for _ in range(40)]
+    measured = np.array([[words.index(GRADED.level(value)) for value in row] for row in z])
+    hits = np.array([[[abs(words.index(claim.level) - measured[other, j]) <= 1 for j, claim in enumerate(row)]
+                      for other in range(40)] for row in claims])  # (window, measured in, claim)
+    score = claim_precision(claims, z, names, subjects)
+    own = [hits[i, i] for i in range(40)]
+    others = [hits[i, [j for j in range(40) if subjects[j] == subjects[i] and j != i]].mean(axis=0) for i in range(40)]
+    assert score.value == pytest.approx(np.mean(own)) and score.chance == pytest.approx(np.mean(others))
+    told = [salient_claims(row, names) for row in z]
+    assert claim_precision(told, z, names, subjects).value == claim_recall(told, z, names, subjects).value == 1
+    assert claim_recall(told, -z, names, subjects).value == 0
+
+
+def test_claims_as_numbers_keep_their_degree():
+    names = EvidenceNames(NAMES.pairs, GRADED)
+    said = [Claim(COLUMNS[0], "very low"), Claim(COLUMNS[1], "rather high"), Claim(COLUMNS[2], "typical"),
+            Claim(COLUMNS[3], "clearly high"), Claim(COLUMNS[3], "clearly low"), Claim("left ear alpha", "very low")]
+    assert claim_values(said, names)[:4].tolist() == [-1, pytest.approx(1 / 3), 0, 0]
+    assert claim_values([Claim(COLUMNS[0], "low"), Claim(COLUMNS[1], "high")], NAMES)[:2].tolist() == [-1, 1]
 
 
 # --- precision and recall

@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from e2llm.core.bands import BANDS
 from e2llm.core.chat import EEG_TOKEN, IGNORE
-from e2llm.core.claims import EVIDENCE_THRESHOLD, MAX_ABS_Z, EvidenceNames
+from e2llm.core.claims import EVIDENCE_THRESHOLD, GRADED, MAX_ABS_Z, EvidenceNames
 from e2llm.core.montage import REGIONS
 from e2llm.models.eegpt import N_PATCHES
 from e2llm.models.language import ScratchParams, load_language_model, make_tokenizer, new_language_model
@@ -298,6 +298,24 @@ def test_predicted_evidence_becomes_words_and_the_rest_no_evidence(join, tokeniz
 
 
 @torch.no_grad()
+def test_graded_evidence_becomes_the_words_of_its_level():
+    words = sorted({word for text in (*NAMES, *GRADED.words, "]") for word in text.split()})
+
+    def embed(text: str) -> torch.Tensor:
+        return torch.stack([torch.eye(len(words))[words.index(word)] for word in text.split()]).mean(dim=0)
+
+    evidence = EvidenceTokens(WIDTH, len(words), len(NAMES), 6, GRADED)
+    evidence.set_from_probe(PROBE, embed)
+    z = planted(frontal_delta=0.65, frontal_beta=0.75, frontal_gamma=-0.75, temporal_gamma=1.6, occipital_theta=-1.6,
+                occipital_alpha=-2.6, spectral_slope=2.6)
+    said = [" ".join(word for word, part in zip(words, token, strict=True) if part > 0.1)
+            for token in evidence(sounding(z))[0]]
+    wanted = {"frontal beta": "high rather", "frontal gamma": "low rather", "temporal gamma": "clearly high",
+              "occipital theta": "clearly low", "occipital alpha": "low very", "spectral slope": "high very"}
+    assert {f"{said[i]} {said[i + 1]}": said[i + 2] for i in range(0, 18, 3)} == wanted
+    assert list(evidence(sounding(planted()))[0].argmax(dim=1)) == [words.index("]")] * 18
+
+
 def test_every_feature_of_a_batch_is_said_at_its_own_place(join, tokenizer):
     model, z = join(), 1.3 * np.random.default_rng(11).normal(size=(40, len(NAMES)))
     spoken = model.projector(sounding(z))[:, EEG_TOKENS:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,15 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from e2llm.core.bands import BANDS
-from e2llm.core.claims import EVIDENCE_THRESHOLD, MAX_CLAIMS, Claim, EvidenceNames, salient_claims
+from e2llm.core.claims import (
+    EVIDENCE_THRESHOLD,
+    GRADED,
+    LOW_HIGH,
+    MAX_CLAIMS,
+    Claim,
+    EvidenceNames,
+    salient_claims,
+)
 from e2llm.core.labels import SEED_VII, LabelSet, plain_labels
 from e2llm.core.montage import REGIONS
 from e2llm.data.dataset import Corpus
@@ -334,7 +343,8 @@ def test_predicted_claims_are_the_largest_predictions_that_are_true():
     predicted_evidence = (0.8 * Z + 0.8 * rng.normal(size=Z.shape)).astype(np.float32)
     for row in range(N):
         for limit in (1, 3, MAX_CLAIMS):
-            found = [str(claim) for claim in predicted_claims(Z[row], predicted_evidence[row], NAMES, limit)]
+            names = replace(NAMES, scale=replace(LOW_HIGH, most=limit))
+            found = [str(claim) for claim in predicted_claims(Z[row], predicted_evidence[row], names)]
             assert found == claims_by_numpy(Z[row], predicted_evidence[row], limit)
     segments = real_segments(INDEX, ROWS, Z, NAMES, predicted_evidence)
     expected = [claims_by_numpy(Z[row], predicted_evidence[row]) for row in ROWS]
@@ -343,6 +353,14 @@ def test_predicted_claims_are_the_largest_predictions_that_are_true():
     assert min(counts) == 0 and max(counts) == MAX_CLAIMS
     # A wrong prediction makes no claim.
     assert sum(map(len, expected)) < (np.abs(predicted_evidence[ROWS]) >= EVIDENCE_THRESHOLD).sum()
+
+
+def test_graded_claims_state_the_predicted_level_where_it_is_true():
+    names, z, predicted_evidence = replace(NAMES, scale=GRADED), *np.zeros((2, len(NAMES.columns)))
+    # Exactly right; one level off; likewise; two off; too small to state; on the other side.
+    predicted_evidence[:6], z[:6] = (0.8, 1.6, -2.6, -2.6, 0.6, 0.8), (0.9, 2.6, -1.6, -0.8, 3.0, -0.8)
+    assert list(map(str, predicted_claims(z, predicted_evidence, names))) == [
+        f"{NAMES.columns[0]} rather high", f"{NAMES.columns[1]} clearly high", f"{NAMES.columns[2]} very low"]
 
 
 def test_predictions_and_measurements_both_count():

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2llm.core.bands import BANDS
-from e2llm.core.claims import LEVELS, WHOLE, Claim, EvidenceNames
+from e2llm.core.claims import GRADED, LEVELS, SCALES, WHOLE, Claim, EvidenceNames
 from e2llm.core.labels import SEED_VII, plain_labels
 from e2llm.core.montage import REGIONS
-from e2llm.tasks.items import ItemBuilder, describe, text_items
+from e2llm.tasks.items import ItemBuilder, describe, evidence_sentence, text_items
 from e2llm.tasks.segments import imagined_segments
 from e2llm.tasks.thought_parser import (
     FEATURES,
@@ -65,9 +65,50 @@ def test_every_thought_of_the_kit_is_read(label_set):
     assert {item.kind for item in items} >= {"predict", "describe", "select"} | about_affect
 
 
-def test_what_the_kit_says_of_a_segment_comes_back():
-    for segment in imagined_segments(SEED_VII, 300, np.random.default_rng(3)):
-        parsed = parse(describe(segment, SEED_VII), LABELS)
+GRADED_CLAIMS = [Claim(feature, level) for feature in FEATURES for level in GRADED.words]
+
+
+@pytest.mark.parametrize("claim", GRADED_CLAIMS, ids=str)
+def test_every_wording_of_a_graded_claim_is_read_as_it(claim):
+    for text in wordings(claim, GRADED):
+        parsed = parse(f"{text}.", LABELS, GRADED)
+        assert parsed.claims == (claim,) and parsed.readable, text
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("Occipital alpha is slightly low.", "rather low"), ("Strongly reduced occipital alpha.", "very low"),
+    ("Occipital alpha is low.", "clearly low"), ("A marked drop in occipital alpha.", None),
+    ("Occipital alpha is much higher than their own average.", "very high"),
+    ("Occipital alpha is not very low.", None), ("Occipital alpha may be very low.", None),
+    ("Occipital alpha is typical.", "typical"), ("Occipital: alpha a bit low.", "rather low")])
+def test_degrees_in_the_words_of_others(text, said):
+    parsed = parse(text, LABELS, GRADED)
+    assert [claim.level for claim in parsed.claims] == ([] if said is None else [said])
+    assert parsed.readable == (said is not None)
+
+
+def test_a_scale_without_degrees_passes_over_them_and_reads_no_hedge():
+    assert parse("Occipital alpha is very low.", LABELS).claims == (ALPHA_LOW,)
+    assert parse("Occipital alpha is rather low.", LABELS).unread
+
+
+def test_bands_of_one_region_share_its_name():
+    claims = (Claim("frontal beta", "very low"), Claim("frontal gamma", "rather high"),
+              Claim("occipital alpha", "clearly low"), Claim("spectral slope", "very high"))
+    text = evidence_sentence(claims)
+    assert text == ("Evidence: frontal: beta very low, gamma rather high; occipital: alpha clearly low; "
+                    "spectral slope very high.")
+    assert parse(text, LABELS, GRADED).claims == claims
+    turned = parse(negated(text, LABELS, np.random.default_rng(0), GRADED), LABELS, GRADED).claims
+    assert [claim.level for claim in turned] == ["very high", "rather low", "clearly high", "very low"]
+    assert parse("Frontal: beta low, gamma high.", LABELS).claims == (Claim("frontal beta", "low"),
+                                                                      Claim("frontal gamma", "high"))
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_what_the_kit_says_of_a_segment_comes_back(scale):
+    for segment in imagined_segments(SEED_VII, 300, np.random.default_rng(3), scale):
+        parsed = parse(describe(segment, SEED_VII), LABELS, scale)
         assert set(parsed.claims) == set(segment.claims) and parsed.no_salient_feature == (not segment.claims)
         assert parsed.conclusion == segment.label and parsed.statements[0].intensity == segment.state.split()[1]
         assert len(parsed.affect) == 2
