@@ -1,4 +1,4 @@
-"""The command line: check, run, sweep, audit, simulate, fetch, report, publish, export, ask and others."""
+"""The command line: check, plan, run, sweep, audit, simulate, fetch, report, publish, export, ask and others."""
 
 from __future__ import annotations
 
@@ -52,6 +52,23 @@ def _sweep(arguments: argparse.Namespace) -> int:
     print(*(f"{run}: {error}" for run, error in zip(failed["run"], failed["error"], strict=True)), sep="\n",
           file=sys.stderr)
     print(f"{len(failed)} runs failed. The same command makes only what is missing.", file=sys.stderr)
+    return 1
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from ..core.space import free_above
+    from .pipeline import load_profile, parse_assignments
+    from .plan import in_words, plan, remedy
+    from .runs import runs_folder
+
+    values = {**load_profile(arguments.profile), **parse_assignments(arguments.parameter)}
+    size = {"people": arguments.people, "clips": arguments.clips, "seconds": arguments.seconds}
+    found = plan(values, arguments.gpus, share=arguments.share, disk_free=free_above(runs_folder()),
+                 host_memory=arguments.memory and arguments.memory * 1e9, title=str(arguments.profile), **size)
+    print(in_words(found))
+    if not found.faults:
+        return 0
+    print(*found.faults, remedy(values, found, **size), sep="\n", file=sys.stderr)
     return 1
 
 
@@ -217,6 +234,21 @@ def command_parser() -> argparse.ArgumentParser:
     who.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="make the runs on a Dask cluster")
     who.add_argument("--scheduler-file", type=Path, metavar="FILE", help="as --scheduler, of the file that it wrote")
     command.set_defaults(action=_sweep)
+
+    command = commands.add_parser("plan", help="what a run would need: hours, memory, disk",
+                                  description="From the parameters alone, before any work. Exit code: 0 it fits, 1 it "
+                                  "does not, and what would; 2 the request cannot be served.")
+    command.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
+    command.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
+                         help="repeatable; 'e2llm run --help' lists them")
+    command.add_argument("--gpus", default="", metavar="8xA100-80",
+                         help="graphics cards (the processor of this machine)")
+    command.add_argument("--people", type=int, help="in the recordings (those of the data set)")
+    command.add_argument("--clips", type=int, help="of each person (those of the data set)")
+    command.add_argument("--seconds", type=float, help="mean length of a clip (that of the data set)")
+    command.add_argument("--share", type=float, help="of the device's rate that training reaches, 0 to 1 (0.4)")
+    command.add_argument("--memory", type=float, metavar="GB", help="of the machine (that of this one)")
+    command.set_defaults(action=_plan)
 
     command = commands.add_parser("audit", help="judge the split of any project, given as a table",
                                   description="Exit code: 0 usable, 1 refused, 2 no usable table.")
