@@ -1,4 +1,4 @@
-"""The command line: check, run, sweep, audit, simulate, fetch, report, publish, export, ask, make-language-model."""
+"""The command line: check, plan, run, sweep, audit, simulate, fetch, report, publish, export, ask and others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from .. import __version__
 _SIMULATE_HELP = "Write a simulated twin of SEED-VII: the same files, known effects. An equal one is not rewritten."
 
 
+class _Default(str):
+    """A value that nobody gave."""
+
+    __slots__ = ()
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from .pipeline import find_notebooks, parse_assignments, run_pipeline
 
@@ -26,16 +32,44 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from .pipeline import parse_assignments
     from .runs import runs_folder
-    from .sweeps import sweep, table_name
+    from .sweeps import SweepFile, Workers, read_sweep, sweep, table_name
 
-    overrides = parse_assignments(arguments.parameter)
-    grid = parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in map(_halves, arguments.grid))
-    table = sweep(arguments.profile, grid, arguments.name, overrides)
+    stated = read_sweep(arguments.file) if arguments.file else SweepFile()
+    profile = stated.profile if isinstance(arguments.profile, _Default) else arguments.profile
+    name = arguments.name or stated.name
+    overrides = {**stated.parameters, **parse_assignments(arguments.parameter)}
+    grid = {**stated.grid, **parse_assignments(f"{key}{equals}[{values}]" for key, equals, values in
+                                               map(_halves, arguments.grid))}
+    table = sweep(profile, grid, name, overrides,
+                  Workers(arguments.workers, arguments.scheduler, arguments.scheduler_file))
     print(table.to_string(index=False))
     if "fold" in grid:
-        name = table_name(arguments.profile, overrides, arguments.name)
-        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{name}-pooled.csv'}")
-    return 1 if "error" in table else 0
+        tables = table_name(profile, overrides, name)
+        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{tables}-pooled.csv'}")
+    if "error" not in table:
+        return 0
+    failed = table.dropna(subset="error")
+    print(*(f"{run}: {error}" for run, error in zip(failed["run"], failed["error"], strict=True)), sep="\n",
+          file=sys.stderr)
+    print(f"{len(failed)} runs failed. The same command makes only what is missing.", file=sys.stderr)
+    return 1
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from ..core.space import free_above
+    from .pipeline import load_profile, parse_assignments
+    from .plan import in_words, plan, remedy
+    from .runs import runs_folder
+
+    values = {**load_profile(arguments.profile), **parse_assignments(arguments.parameter)}
+    size = {"people": arguments.people, "clips": arguments.clips, "seconds": arguments.seconds}
+    found = plan(values, arguments.gpus, share=arguments.share, disk_free=free_above(runs_folder()),
+                 host_memory=arguments.memory and arguments.memory * 1e9, title=str(arguments.profile), **size)
+    print(in_words(found))
+    if not found.faults:
+        return 0
+    print(*found.faults, remedy(values, found, **size), sep="\n", file=sys.stderr)
+    return 1
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -167,7 +201,8 @@ def command_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     pipeline = argparse.ArgumentParser(add_help=False)
-    pipeline.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
+    pipeline.add_argument("--profile", default=_Default("tiny"),
+                          help="name in notebooks/profiles, or a YAML file (tiny)")
     pipeline.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
                           help="repeatable; 'e2llm run --help' lists them")
     pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
@@ -191,9 +226,32 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", type=int, default=2, help="recordings read at a time (2)")
     command.set_defaults(action=_check)
 
-    command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values")
-    command.add_argument("-g", "--grid", action="append", required=True, metavar="KEY=V1,V2", help="values of a key")
+    command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values",
+                                  description="Stages that runs have in common are made once. Without --workers and "
+                                  "--scheduler the runs are made one after the other.")
+    command.add_argument("file", nargs="?", type=Path, metavar="sweep.yaml",
+                         help="grid, and if wanted profile, name and parameters; options replace its values")
+    command.add_argument("-g", "--grid", action="append", default=[], metavar="KEY=V1,V2", help="values of a key")
+    who = command.add_mutually_exclusive_group()
+    who.add_argument("--workers", type=int, metavar="N", help="make N runs at a time here, each with one thread")
+    who.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="make the runs on a Dask cluster")
+    who.add_argument("--scheduler-file", type=Path, metavar="FILE", help="as --scheduler, of the file that it wrote")
     command.set_defaults(action=_sweep)
+
+    command = commands.add_parser("plan", help="what a run would need: hours, memory, disk",
+                                  description="From the parameters alone, before any work. Exit code: 0 it fits, 1 it "
+                                  "does not, and what would; 2 the request cannot be served.")
+    command.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
+    command.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
+                         help="repeatable; 'e2llm run --help' lists them")
+    command.add_argument("--gpus", default="", metavar="8xA100-80",
+                         help="graphics cards (the processor of this machine)")
+    command.add_argument("--people", type=int, help="in the recordings (those of the data set)")
+    command.add_argument("--clips", type=int, help="of each person (those of the data set)")
+    command.add_argument("--seconds", type=float, help="mean length of a clip (that of the data set)")
+    command.add_argument("--share", type=float, help="of the device's rate that training reaches, 0 to 1 (0.4)")
+    command.add_argument("--memory", type=float, metavar="GB", help="of the machine (that of this one)")
+    command.set_defaults(action=_plan)
 
     command = commands.add_parser("audit", help="judge the split of any project, given as a table",
                                   description="Exit code: 0 usable, 1 refused, 2 no usable table.")

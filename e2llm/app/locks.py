@@ -27,6 +27,10 @@ class Locked(Protocol):
     name: str
     path: Path
 
+    @property
+    def described(self) -> str:
+        """What is in use, as the beginning of a sentence."""
+
 
 class RunBusy(Exception):
     """Another process works in the run; the message names it and says what to do."""
@@ -85,7 +89,7 @@ def hold(run: Locked, what: str, lock: str = "stage", wait: bool = False) -> Non
         try:
             file.acquire(timeout=0)
         except Timeout:
-            busy = f"The run {run.name!r} ({run.path}) is in use by {_holder(facts)}"
+            busy = f"{run.described} is in use by {_holder(facts)}"
             if not wait:
                 remedy = "wait until it has ended (--wait), stop it, or give another run name."
                 raise RunBusy(f"{busy}: {remedy}") from None

@@ -31,6 +31,7 @@ from ..models.lookup import ask_for_model, from_here
 from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
+from .sharing import SHARE
 
 if TYPE_CHECKING:
     from jupyter_client import KernelManager
@@ -105,7 +106,7 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
     content = {} if content is None else content
     if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
         raise ValueError(f"{path} must be a flat mapping, one line 'parameter: value' each.")
-    return {str(key): _text_kept(key, value,
+    return {str(key): text_kept(key, value,
                                  written.get(key)) for key, value in content.items() if key != "description"}
 
 
@@ -123,11 +124,11 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key.isidentifier():
             raise ValueError(f"{text!r} is no parameter: write key=value.")
-        values[key] = _text_kept(key, *parse_yaml(value, f"The value in {text!r:.100}"))
+        values[key] = text_kept(key, *parse_yaml(value, f"The value in {text!r:.100}"))
     return values
 
 
-def _text_kept(name: str, value: Any, written: Any) -> Any:
+def text_kept(name: str, value: Any, written: Any) -> Any:
     """The value that YAML read, or for a text parameter the text itself: ``01`` stays "01"."""
     if not parameters.is_text(name):
         return value
@@ -302,10 +303,10 @@ def _ask_for_data(values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _batch_environment() -> Iterator[None]:
+def _batch_environment(share: bool) -> Iterator[None]:
     """Environment of the kernels: no live widgets, and one folder of runs whatever their working directory."""
     before = dict(os.environ)
-    os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()))
+    os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()), **({SHARE: "1"} if share else {}))
     keep_freed_memory()
     try:
         with children_end_with_this():
@@ -437,6 +438,7 @@ def run_pipeline(
     notebooks: Sequence[Path] | None = None,
     cell_timeout: float = CELL_TIMEOUT_S,
     wait: bool = False,
+    share: bool = False,
 ) -> Run:
     """Run the notebooks one after the other into ``runs/<name>/notebooks/``, then write the report.
 
@@ -454,6 +456,8 @@ def run_pipeline(
         Seconds that one cell may take.
     wait : bool
         Wait for another process that runs the pipeline of this run; otherwise that is an error.
+    share : bool
+        Take stages that other runs have made from the same parameters and inputs (:mod:`e2llm.app.sharing`).
 
     Raises
     ------
@@ -478,7 +482,8 @@ def run_pipeline(
     run = Run.open(name or run_name(profile, overrides))
     require_space(run.path, LEAST_SPACE, f"the run {run.name!r}")
     # A separate lock: the kernels take the one of stages.
-    with held(run, "the pipeline", "pipeline", wait), _batch_environment(), _terminal_bar(run, len(wanted)) as bar:
+    with held(run, "the pipeline", "pipeline", wait), _batch_environment(share), \
+            _terminal_bar(run, len(wanted)) as bar:  # fmt: skip
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)
         with closing(_kernels(list(wanted))) as kernels:

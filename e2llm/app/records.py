@@ -16,6 +16,7 @@ from .. import __version__
 from ..core.files import cached_digests, checksum, digest, read_mapping, stat_mark, write_json
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "mne", "torch", "transformers", "peft", "accelerate")
+DIGESTS = ".stage-digests.json"  # file of a run with the digests of its large files
 LARGE = 1 << 26  # bytes; a larger file is read again only if it was touched since, whatever the process
 _FORM = {"stage": str, "key": str, "params": dict, "inputs": dict, "needs": dict, "files": dict, "metrics": dict,
          "facts": dict, "versions": dict}

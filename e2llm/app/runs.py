@@ -39,8 +39,9 @@ from ..core.files import (
     visible_files,
     write_json,
 )
+from . import sharing
 from .locks import RunBusy, held, hold, release
-from .records import fingerprint, is_whole, read_record, remember, versions
+from .records import DIGESTS, fingerprint, is_whole, read_record, remember, versions
 from .stage_code import code_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class Run:
         run = cls(name, path, root)
         run._recover()
         return run
+
+    def beside(self, name: str) -> Run:
+        """Another run in the same folder, to be read only: nothing is made or recovered there."""
+        return Run(name, self.path.parent / name, self.root)
 
     def stage(self, name: str, params: Mapping, needs: tuple[str, ...] = (), inputs: Mapping | None = None) -> Stage:
         """One step of the run, identified by everything that it is made from.
@@ -262,6 +267,11 @@ class Run:
         return read_json(path)
 
     @property
+    def described(self) -> str:
+        """The run in a sentence about its lock."""
+        return f"The run {self.name!r} ({self.path})"
+
+    @property
     def _metrics_source(self) -> Path:
         """File that names the evaluation of ``metrics.json``, whose bytes depend on the results only."""
         return self.path / ".metrics-source.json"
@@ -269,7 +279,7 @@ class Run:
     @property
     def _digests(self) -> Path:
         """Digests of large files, so that each is read once; see :func:`e2llm.app.records.is_whole`."""
-        return self.path / ".stage-digests.json"
+        return self.path / DIGESTS
 
     def _evaluated(self) -> str | None:
         record = self.finished("evaluation")
@@ -353,14 +363,21 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Whether the stage was finished with exactly these parameters and inputs, and has all its files."""
+        """Whether the stage was finished with exactly these parameters and inputs, and has all its files.
+
+        In a sweep a stage of another run with the same key counts, and is linked here (:mod:`e2llm.app.sharing`).
+        """
+        return self._finished_here or (sharing.is_shared(self) and sharing.take(self))
+
+    @property
+    def _finished_here(self) -> bool:
         record = self.run.finished(self.name)
         return record is not None and record["key"] == self.key
 
     @property
     def metrics(self) -> dict:
         """Unrounded metrics of the finished stage."""
-        if not self.done:
+        if not self._finished_here:
             raise StageMissing(f"The stage {self.name!r} in {self.path} is not finished: it has no metrics yet.")
         return self.run.require(self.name)["metrics"]
 
@@ -376,7 +393,7 @@ class Stage:
         """
         hold(self.run, self.name)
         self.run._recover()
-        if self.done:
+        if self._finished_here:
             release(self.run, self.name)
             raise RuntimeError(f"{self.path} is finished: use it, or remove the folder to make it again.")
         self._begun = time.perf_counter()
@@ -428,6 +445,7 @@ class Stage:
         self._begun = None
         self.run.refresh_manifest()
         release(self.run, self.name)
+        sharing.give(self)
         return self
 
     def figure(self, figure: Figure, name: str) -> Path:

@@ -1,25 +1,118 @@
-"""Sweeps: one run for every combination of a grid of parameters, and tables over all of them."""
+"""Sweeps: one run for every combination of a grid of parameters, and tables over all of them.
+
+The runs are made one after the other, or at the same time by the workers of a Dask cluster. Stages that they have in
+common are made once (:mod:`e2llm.app.sharing`).
+"""
 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..core.files import check_name, replacing
+from ..core.arguments import check_number
+from ..core.files import check_name, one_line, project_root, read_yaml, replacing
 from ..core.tables import read_predictions
 from ..evaluation.tiers import pooled, spread
 from .locks import RunBusy
-from .pipeline import PipelineError, find_notebooks, load_profile, run_name, run_pipeline, validate
+from .pipeline import (
+    PipelineError,
+    find_notebooks,
+    load_profile,
+    profile_path,
+    run_name,
+    run_pipeline,
+    text_kept,
+    validate,
+)
 from .runs import Run, StageMissing, runs_folder
 
 REPEATS = ("seed", "fold")  # swept parameters that mean and SD are taken over
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who makes the runs of a sweep: at most one of these; none makes them one after the other, here.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes to start on this machine, of one thread each.
+    scheduler : str
+        Address of a Dask scheduler, ``tcp://host:port``.
+    scheduler_file : path, optional
+        File that a Dask scheduler wrote.
+    """
+
+    workers: int | None = None
+    scheduler: str = ""
+    scheduler_file: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.workers is not None) + bool(self.scheduler) + (self.scheduler_file is not None) > 1:
+            raise ValueError("Give one of workers, scheduler and scheduler_file.")
+        if self.workers is not None:
+            check_number("workers", self.workers, 1, 1024, whole=True)
+
+    @property
+    def asked(self) -> bool:
+        """Whether Dask is asked for."""
+        return self != Workers()
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a file of a sweep says; see :func:`read_sweep`."""
+
+    profile: str = "tiny"
+    name: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, list] = field(default_factory=dict)
+
+
+def read_sweep(path: str | Path) -> SweepFile:
+    """Read a sweep out of a YAML file.
+
+    Parameters
+    ----------
+    path : path
+        It has ``grid`` (parameter: list of values) and may have ``profile``, ``name`` and ``parameters``.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, or is not of this form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: give a YAML file with a grid, or the grid by -g.")
+    content, written = read_yaml(path)
+    known = {"profile": str, "name": str, "parameters": dict, "grid": dict, "description": str}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a mapping with the entries {', '.join(known)}.")
+    for key, value in content.items():
+        if key not in known:
+            raise ValueError(f"{path} has the entry {key!r:.100}: known are {', '.join(known)}.")
+        if not isinstance(value, known[key]):
+            kind = "a mapping" if known[key] is dict else "text"
+            raise ValueError(f"{path}: {key} must be {kind}.")
+    grid = {str(key): text_kept(str(key), values, written["grid"][key]) for key, values in
+            content.get("grid", {}).items()}
+    for key, values in grid.items():
+        if not isinstance(values, list):
+            raise ValueError(f"{path}: {key} in the grid must be a list of values, as [1, 2].")
+    fixed = {str(key): text_kept(str(key), value, written["parameters"][key]) for key, value in
+             content.get("parameters", {}).items()}
+    return SweepFile(content.get("profile", "tiny"), content.get("name"), fixed, grid)
+
+
 def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = None,
-          overrides: Mapping | None = None) -> pd.DataFrame:
+          overrides: Mapping | None = None, workers: Workers | None = None) -> pd.DataFrame:
     """Run every combination of a grid and write the numbers of their ``metrics.json`` into one table.
 
     Parameters
@@ -31,6 +124,8 @@ def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = 
     name : str, optional
         Runs are called ``<name>-<key><value>…``, the table ``<name>-sweep.csv``. Default: the name of a run with the
         profile and the overrides (:func:`table_name`).
+    workers : Workers, optional
+        Who makes the runs; default: one after the other, here.
 
     Returns
     -------
@@ -41,12 +136,15 @@ def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = 
     Raises
     ------
     ValueError
-        If the grid is empty or repeats a value, or a parameter is refused; before any run starts.
+        If the grid is empty or repeats a value, a parameter is refused, or Dask is asked for and not installed;
+        before any run starts.
+    OSError
+        If the cluster cannot be used (:class:`e2llm.app.cluster.ClusterError`).
     """
     empty = [key for key, values in grid.items() if len(values) == 0]
     if not grid or empty:
         raise ValueError(f"A sweep needs at least one value for each of its keys, got {dict(grid)}.")
-    notebooks = find_notebooks()
+    notebooks = [path.resolve() for path in find_notebooks()]
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for combination in combinations:  # all of them, before the first one starts
         validate(load_profile(profile), {**(overrides or {}), **combination}, notebooks)
@@ -56,15 +154,12 @@ def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = 
     if len(set(names)) < len(names):
         raise ValueError(f"Two runs of the sweep are the same in {names}: give each value once.")
     name = table_name(profile, overrides, name)
-    rows = []
-    for run_id, combination in zip(names, combinations, strict=True):
-        row = {"run": run_id, **combination}
-        try:
-            run = run_pipeline(profile, {**(overrides or {}), **combination}, run_id, notebooks)
-            row |= scalars(run.read_metrics())
-        except (PipelineError, StageMissing, RunBusy) as error:
-            row["error"] = str(error)
-        rows.append(row)
+    wanted = {run: {**(overrides or {}), **combination} for run, combination in zip(names, combinations, strict=True)}
+    if workers is not None and workers.asked:
+        ended = _on_workers(workers, profile, wanted, notebooks)
+    else:
+        ended = _one_after_the_other(profile, wanted, notebooks)
+    rows = [{"run": run, **combination, **ended[run]} for run, combination in zip(names, combinations, strict=True)]
     table = _with_mean_and_sd(pd.DataFrame(rows), list(grid))
     with replacing(runs_folder() / f"{name}-sweep.csv") as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
@@ -73,6 +168,56 @@ def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = 
     if "fold" in grid:
         _pool_folds(rows, list(grid), name)
     return table
+
+
+def _one_after_the_other(profile: str | Path, wanted: Mapping[str, Mapping],
+                         notebooks: Sequence[Path]) -> dict[str, dict]:
+    """The numbers of every run, or the reason why it failed."""
+    ended = {}
+    for run, parameters in wanted.items():
+        try:
+            ended[run] = scalars(run_pipeline(profile, parameters, run, notebooks, share=True).read_metrics())
+        except (PipelineError, StageMissing, RunBusy) as error:
+            ended[run] = {"error": str(error)}
+    return ended
+
+
+def _on_workers(workers: Workers, profile: str | Path, wanted: Mapping[str, Mapping],
+                notebooks: Sequence[Path]) -> dict[str, dict]:
+    """As :func:`_one_after_the_other`, by the workers of a cluster."""
+    try:
+        from . import cluster
+    except ImportError as error:
+        raise ValueError(f"Workers need Dask, which is not installed ({error}): pip install -c constraints.txt -e "
+                         '".[cluster]", or leave the option out to make one run after the other.') from error
+    import tqdm
+
+    folder, root, file = runs_folder(), project_root(), profile_path(profile).resolve()
+    here = Path.cwd() if Path.cwd().is_relative_to(root) else root  # paths in parameters may be relative to it
+    jobs = {run: {"profile": str(file), "parameters": dict(parameters), "name": run, "here": str(here),
+                  "runs": str(folder), "notebooks": [str(path) for path in notebooks]}
+            for run, parameters in wanted.items()}  # fmt: skip
+    ended: dict[str, dict] = {}
+    with cluster.connected(workers.workers, workers.scheduler, workers.scheduler_file) as client:
+        if faults := cluster.check_workers(client, folder, [*notebooks, file]):
+            raise cluster.ClusterError(" ".join([*faults.values(), "Nothing was started."]))
+        print(f"{len(jobs)} runs on {len(client.nthreads())} workers; Dask's dashboard: {cluster.dashboard(client)}",
+              file=sys.stderr, flush=True)
+        bar = tqdm.tqdm(total=len(jobs), unit="run", disable=None, file=sys.stderr)
+
+        def done(run: str, result: Any) -> None:
+            ended[run] = {"error": one_line(result)} if isinstance(result, BaseException) else scalars(result)
+            bar.update()
+            failed = sum("error" in facts for facts in ended.values())
+            bar.set_postfix_str(f"{failed} failed" if failed else "")
+            if bar.disable or "error" in ended[run]:
+                said = f"failed: {ended[run]['error']}" if "error" in ended[run] else "finished"
+                bar.write(f"{run}: {said} ({len(ended)} of {len(jobs)})", file=sys.stderr)
+
+        with bar:
+            cluster.run_jobs(client, cluster.make_run, jobs, done,
+                             lambda new: cluster.check_workers(client, folder, [*notebooks, file], new))
+    return ended
 
 
 def table_name(profile: str | Path, overrides: Mapping | None = None, name: str | None = None) -> str:

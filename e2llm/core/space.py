@@ -31,6 +31,11 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def free_above(folder: Path) -> int:
+    """Bytes that may be written in a folder that need not be there yet."""
+    return free_bytes(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
+
+
 def require_space(folder: Path, n_bytes: int, what: str) -> None:
     """Ask for room before work begins.
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts load when they are used
 import yaml
+from filelock import FileLock
 from joblib import Parallel, delayed
 from scipy import fft
 from scipy.io import savemat
@@ -460,13 +461,21 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     truth = truth_folder(root)
     made = {**asdict(params), "effects": asdict(params.effects_preset()), "version": _VERSION}
     description = yaml.safe_dump(made, sort_keys=False)
-    if root.exists():
-        if not (truth / "twin.yaml").is_file():
-            raise FileExistsError(f"{root} exists and is not a finished twin: give another folder, or remove it first.")
-        if read_yaml(truth / "twin.yaml")[0] != yaml.safe_load(description):
-            raise FileExistsError(f"{root} is a twin with other parameters, or of another version (see "
-                                  f"{truth / 'twin.yaml'}): give another folder, or remove it and its truth first.")
-        return root
+    if not root.exists():
+        truth.mkdir(parents=True, exist_ok=True)
+        with FileLock(truth / ".lock"):  # runs of one sweep may want it at one time
+            if not root.exists():
+                return _write(root, truth, params, description, n_jobs)
+    if not (truth / "twin.yaml").is_file():
+        raise FileExistsError(f"{root} exists and is not a finished twin: give another folder, or remove it first.")
+    if read_yaml(truth / "twin.yaml")[0] != yaml.safe_load(description):
+        raise FileExistsError(f"{root} is a twin with other parameters, or of another version (see "
+                              f"{truth / 'twin.yaml'}): give another folder, or remove it and its truth first.")
+    return root
+
+
+def _write(root: Path, truth: Path, params: TwinParams, description: str, n_jobs: int) -> Path:
+    """Write a twin that is not there yet."""
     partial = root.with_name(root.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     for folder in ("EEG_preprocessed", "continuous_labels", "save_info"):
@@ -474,7 +483,6 @@ def simulate(root: str | Path, params: TwinParams | None = None, n_jobs: int = 2
     _write_tables(partial)
     subjects = range(1, params.subjects + 1)
     parts = Parallel(n_jobs=n_jobs)(delayed(_write_subject)(partial, params, subject) for subject in subjects)
-    truth.mkdir(parents=True, exist_ok=True)
     effects = np.stack([part.pop("effects") for part in parts])
     joined: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     np.savez_compressed(truth / "truth.npz", person_effects=effects, **joined)
