@@ -316,6 +316,13 @@ def test_text_without_end_is_read_in_time():
     assert time.perf_counter() - start < 5
 
 
+def test_a_clause_has_forty_words_at_most():
+    forty = "low in occipital alpha" + ", alpha" * 18  # a comma is a word too
+    assert set(read(forty)) == {ALPHA_LOW}
+    assert parse("low occipital alpha" + ", alpha" * 19, LABELS).unread  # forty-one
+    assert set(read(f"{forty}, occipital theta low")) == {ALPHA_LOW, Claim("occipital theta", "low")}
+
+
 @pytest.mark.parametrize(("thought", "labels", "message"), [
     (None, LABELS, "must be text"), (["low"], LABELS, "must be text"), ("low", "fear", "sequence of labels"),
     ("low", ("fear", ""), "are words")])
