@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -259,6 +259,19 @@ def test_neighbors_in_time_are_of_one_person_and_one_session():
     apart = INDEX.assign(session=(INDEX["clip"] - 1) // 5)
     assert findings_of("time_neighbors", make_split(INDEX, "clips", fold=1))
     assert not findings_of("time_neighbors", make_split(apart, "clips", fold=1), apart)
+
+
+def test_a_clip_before_a_training_clip_is_its_neighbor_too():
+    split = make_split(INDEX, "clips", fold=1)
+    (found,) = findings_of("time_neighbors", replace(split, val=split.test, test=split.val))
+    assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(found.rows)]} == {14}  # clips 16-20 train
+    assert len(found.rows) == 20 * 4 and found.reason.startswith("80 test clips")
+
+
+def test_what_was_found_and_of_what_cannot_be_changed():
+    for one, field in ((Finding("leak", "refuse", "it leaks"), "severity"), (Case(JOINT, INDEX), "selected_on")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(one, field, "warn")
 
 
 def test_people_who_were_not_trained_on_are_named_with_their_rows():

@@ -215,6 +215,17 @@ def test_people_without_clips_to_calibrate_on_are_named_by_their_numbers_five_at
         make_split(index, "subjects", "calibration")
 
 
+@pytest.mark.parametrize(("broken", "message"), [
+    (lambda index: index.drop(columns="clip"), r"no column 'clip' \(it has subject, session, window, label\): add it"),
+    (lambda index: index.assign(subject=1), "'subject' of the index of windows has 1, which is not text: correct it"),
+    (lambda index: index.assign(label=np.nan), "'label' of the index of windows has nan, which is not text"),
+    (lambda index: index.assign(clip=index["clip"] / 2), "'clip' of the index of windows has 0.5, which is not a"),
+    (lambda index: index[:0], "has no rows")])
+def test_an_index_that_cannot_be_split_is_refused_by_its_column(index, broken, message):
+    with pytest.raises(ValueError, match=message):
+        make_split(broken(index), "clips")
+
+
 def test_windows_last_four_seconds_if_nothing_else_is_said(index):
     for step, refused in ((3.9, True), (4.0, False)):
         timed = index.assign(start_s=index["window"] * step)

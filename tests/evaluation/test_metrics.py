@@ -241,6 +241,7 @@ def test_a_difference_of_two_models_by_hand():
     assert paired_difference(truth, worse, better, alone, 2) == (-0.25, -1.0, 1.0)
     uneven = np.where(np.arange(12) < 4, worse, truth)
     assert paired_difference(truth, truth, uneven, subjects, 2) == pytest.approx((1 / 12, 0.0, 0.25))
+    assert paired_difference(truth[:4], truth[:4], uneven[:4], alone[:4], 2) == (0.25, -1.0, 1.0)
 
 
 def test_plain_scores_are_those_with_an_interval():

@@ -297,6 +297,7 @@ def test_a_true_effect_is_found_and_p_never_zero():
     assert found["p"] == 1 / 200 and found["value"] == score(labels) > found["null_mean"] + 3 * found["null_sd"]
     assert found == label_permutation(score, labels, subjects, clips, n=199)
     assert found != label_permutation(score, labels, subjects, clips, n=199, seed=1)
+    assert label_permutation(score, labels, subjects, clips)["p"] == 1 / 1001  # a thousand, if nothing else is said
 
 
 def test_labels_move_as_clips_and_stay_with_their_subject():
@@ -329,7 +330,7 @@ def test_labels_that_cannot_be_permuted_are_refused():
     with pytest.raises(ValueError, match="finite"):
         label_permutation(lambda given: np.nan, labels, subjects, clips, n=2)
     with pytest.raises(ValueError, match="Two or more"):
-        label_permutation(score, labels, subjects, clips, n=0)
+        label_permutation(score, labels, subjects, clips, n=1)
 
 
 def test_the_null_of_two_clips_by_hand():
@@ -338,7 +339,7 @@ def test_the_null_of_two_clips_by_hand():
     found = label_permutation(lambda given: float(given[0] == "joy"), labels, np.full(3, "a"), clips, n=400, seed=3)
     share = found["null_mean"]
     assert share == pytest.approx(0.5, abs=0.1) and found["value"] == 1
-    assert found["null_sd"] == pytest.approx(np.sqrt(share * (1 - share) * 400 / 399))
+    assert found["null_sd"] == pytest.approx(np.sqrt(share * (1 - share) * 400 / 399), rel=1e-9)
     assert found["p"] == pytest.approx((1 + 400 * share) / 401)
     assert label_permutation(lambda given: 0.5, np.array([0, 1]), np.full(2, "a"), np.arange(2), n=2)["p"] == 1.0
 
@@ -378,6 +379,8 @@ def test_confidence_has_ten_bins_and_probabilities_may_be_off_by_rounding():
     nearly = np.array([[0.5, 0.500004], [0.2, 0.8]])
     assert len(reliability(nearly, np.array([0, 1]))) == 10
     assert reliability(nearly, np.array([0, 1]))["n"].sum() == 2
+    found = metrics.Confidence.of(nearly, np.array([1, 1]))
+    assert found.sure == pytest.approx([0.500004 / 1.000004, 0.8], rel=1e-9) and found.right.all()
     with pytest.raises(ValueError, match=r"^1 rows, the first of them 1, are negative somewhere"):
         reliability(np.array([[0.5, 0.5], [0.5, 0.50003]]), np.array([0, 1]))
     with pytest.raises(ValueError, match=r"shape \(n, k\) with k of two or more, not \(2, 1\)"):

@@ -216,6 +216,19 @@ def test_orders(text):
         Comparison("occipital alpha", "A", "lower", "B"),)
 
 
+def test_statements_of_a_thought_are_gathered_by_kind():
+    """What is said twice counts once; a kind that is not there is empty."""
+    said = parse("Occipital alpha: A > B. Notes: happy A, fear B. More pleasant: happy A > fear B. Occipital alpha is "
+                 "higher in A than in B. Low frontal theta.", LABELS)
+    assert said.comparisons == (Comparison("occipital alpha", "A", "higher", "B"),)
+    assert said.notes == (Note("A", "happy"), Note("B", "fear")) and said.claims == (Claim("frontal theta", "low"),)
+    assert said.rankings == (Ranking("valence", ("A", "B"), ("happy", "fear")),)
+    assert said.affect == () and said.conclusion is None and not said.no_salient_feature and said.readable
+    nothing = parse("This is calm and pleasant. Nothing stands out.", LABELS)
+    assert nothing.affect == (Affect("arousal", "calm"), Affect("valence", "pleasant")) and nothing.no_salient_feature
+    assert nothing.comparisons == nothing.notes == nothing.claims == nothing.rankings == ()
+
+
 def test_notes_affect_and_conclusions():
     assert read("Notes: happy A, fear B.") == (Note("A", "happy"), Note("B", "fear")) == read("A: happy, B is fear")
     assert read("Notes: weak A, strong B. Stronger: strong B.")[-1] == Ranking("intensity", ("B",), ("strong",))
