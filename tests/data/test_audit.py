@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2llm.data.audit import NEAR, Case, LeakError, audit, duplicated_signal, reached_by_shortcuts, stamp
+from e2llm.data.audit import (
+    NEAR,
+    RULES,
+    Case,
+    Finding,
+    LeakError,
+    audit,
+    duplicated_signal,
+    reached_by_shortcuts,
+    stamp,
+)
 from e2llm.data.protocols import PROTOCOLS, Split, n_folds
 from e2llm.data.sources.seed_vii import clip_emotion
 from e2llm.data.splits import accepted_rules, make_split
@@ -151,6 +161,126 @@ def test_an_unknown_scope_of_repair_is_a_mistake_not_a_pass():
     with pytest.raises(ValueError,
                        match=r"Unknown scope of channel repair 'person' \(known: clip, recording, corpus\)"):
         audit(JOINT, INDEX, repaired_over="person")
+
+
+# --- what a finding says: rule, reason and rows
+
+
+def findings_of(rule: str, split: Split, index: pd.DataFrame = INDEX, **known) -> list[Finding]:
+    case = Case(split, index, **known)
+    return [finding for check in RULES for finding in check(case) if finding.rule == rule]
+
+
+@pytest.mark.parametrize(("rows", "said"), [((), "leak: it leaks."), ((7,), "leak: it leaks (rows [7])."),
+                                            (range(5), "leak: it leaks (rows [0, 1, 2, 3, 4])."),
+                                            (range(6), "leak: it leaks (rows [0, 1, 2, 3, 4], …).")])
+def test_a_finding_shows_five_rows(rows, said):
+    assert str(Finding("leak", "refuse", "it leaks", tuple(rows))) == said
+
+
+def test_three_values_are_shown_of_those_on_two_sides():
+    split = make_split(INDEX, "subjects", "population")
+    for n, shown in ((3, "['1', '11', '16']"), (4, "['1', '11', '16'] …")):
+        people = ["1", "11", "16", "6"][:n]
+        rows = np.flatnonzero(INDEX["subject"].isin(people) & (INDEX["clip"] == 1))
+        (found,) = findings_of("subject_on_both_sides", replace(split, train=np.append(split.train, rows),
+                                                                test=np.setdiff1d(split.test, rows)))
+        assert found.reason == f"same subjects in train and test: {shown}"
+        assert found.rows == tuple(row for row in split.test if INDEX["subject"][row] in people and row not in rows)
+
+
+def test_windows_in_two_parts_or_twice_in_one_are_named():
+    twice = replace(JOINT, val=np.append(JOINT.val, [JOINT.val[2], JOINT.test[4]]))
+    assert [(found.reason, found.rows) for found in findings_of("same_window", twice)] == [
+        ("windows stand in val and in test", (JOINT.test[4],)), ("windows stand twice in val", (JOINT.val[2],))]
+    assert findings_of("same_window", JOINT) == []
+
+
+@pytest.mark.parametrize("overlap_s", [0.01, 0.5, 3.9])
+def test_the_later_of_two_overlapping_windows_is_named(overlap_s):
+    first, second = trial_rows(TEST_PERSON, INDEX["clip"][JOINT.test[0]])
+    split = replace(JOINT, train=np.append(JOINT.train, first), test=np.setdiff1d(JOINT.test, [first]))
+    (found,) = findings_of("overlapping_windows", split, overlapping(overlap_s))
+    assert found.rows == (second,) and found.reason == "windows of train and test share samples"
+    assert not findings_of("overlapping_windows", split, overlapping(overlap_s), window_s=4.0 - overlap_s)
+    assert not findings_of("overlapping_windows", JOINT, overlapping(overlap_s))  # on one side they may
+    assert not findings_of("overlapping_windows", split, overlapping(overlap_s).drop(columns="start_s"))
+
+
+def test_windows_of_other_clips_do_not_overlap_whatever_their_times():
+    apart = INDEX.assign(start_s=0.1 * np.arange(len(INDEX)))
+    assert not findings_of("overlapping_windows", moved(JOINT, trial_rows(TEST_PERSON, 1), "train"), apart)
+
+
+def test_rows_of_leaks_through_items_weights_and_repair():
+    items = [item(JOINT.train[0]), item(JOINT.test[5], JOINT.test[2]), item(JOINT.val[1])]
+    assert [(found.reason.split()[-2], found.rows)
+            for found in findings_of("items_reuse_test", JOINT, items=items)] == [
+        ("test", (JOINT.test[2], JOINT.test[5])), ("val", (JOINT.val[1],))]
+    (found,) = findings_of("pretrained_on_test", JOINT, pretrained_on=[int(TEST_PERSON), "nobody"])
+    assert found.rows == tuple(row for row in JOINT.test if INDEX["subject"][row] == TEST_PERSON)
+    assert found.reason.endswith(f"test subjects ['{TEST_PERSON}']")
+    (found,) = findings_of("repair_on_test", JOINT, repaired_over="corpus")
+    assert found.rows == tuple(JOINT.test) and "over a whole corpus" in found.reason
+    assert not findings_of("repair_on_test", JOINT, repaired_over="recording")  # people of joint stand on one side
+
+
+def test_rows_of_levels_fitted_on_what_is_held_out():
+    seen = replace(JOINT, fit=np.append(JOINT.fit, JOINT.test[:2]))
+    assert [found.rows for found in findings_of("normalization_on_test", seen)] == [tuple(JOINT.test[:2])]
+    beside = replace(JOINT, fit=np.append(JOINT.fit, JOINT.val[0]), val=JOINT.val[1:])
+    (found,) = findings_of("normalization_on_test", beside)
+    assert found.rows == (JOINT.val[1],) and "other windows of val clips" in found.reason
+    outside = make_split(INDEX, "joint", "population")
+    unused = np.setdiff1d(np.arange(len(INDEX)), outside.used)[:2]
+    (found,) = findings_of("normalization_on_test", replace(outside, fit=np.append(outside.fit, unused)))
+    assert found.rows == tuple(unused) and "outside the training part" in found.reason
+
+
+def test_rows_of_a_clip_with_two_labels_and_names_of_one_sided_labels():
+    (found,) = findings_of("clip_with_several_labels", JOINT, other_label())
+    assert found.rows == tuple(trial_rows("5", 33))
+    (found,) = findings_of("missing_class", without(without(JOINT, "train", "fear"), "test", "sad"))
+    assert "['fear', 'sad']" in found.reason
+    empty = replace(JOINT, test=np.array([], dtype=int))  # which has a refusal of its own
+    assert not findings_of("missing_class", empty) and len(findings_of("empty_part", empty)) == 1
+
+
+def test_what_is_not_measured_is_said_to_be_so():
+    for rule in ("time_neighbors", "session_fingerprint"):
+        (found,) = findings_of(rule, make_split(INDEX, "clips", fold=1))
+        assert "not measured" in found.reason
+    (found,) = findings_of("session_fingerprint", make_split(INDEX, "clips", fold=1))
+    assert found.rows == tuple(make_split(INDEX, "clips", fold=1).test)
+
+
+def test_neighbors_in_time_are_of_one_person_and_one_session():
+    """Sessions of five clips, which is one official fold: what precedes or follows is of another session."""
+    apart = INDEX.assign(session=(INDEX["clip"] - 1) // 5)
+    assert findings_of("time_neighbors", make_split(INDEX, "clips", fold=1))
+    assert not findings_of("time_neighbors", make_split(apart, "clips", fold=1), apart)
+
+
+def test_a_clip_before_a_training_clip_is_its_neighbor_too():
+    split = make_split(INDEX, "clips", fold=1)
+    (found,) = findings_of("time_neighbors", replace(split, val=split.test, test=split.val))
+    assert {(clip - 1) % 20 for clip in INDEX["clip"].iloc[list(found.rows)]} == {14}  # clips 16-20 train
+    assert len(found.rows) == 20 * 4 and found.reason.startswith("80 test clips")
+
+
+def test_what_was_found_and_of_what_cannot_be_changed():
+    for one, field in ((Finding("leak", "refuse", "it leaks"), "severity"), (Case(JOINT, INDEX), "selected_on")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(one, field, "warn")
+
+
+def test_people_who_were_not_trained_on_are_named_with_their_rows():
+    split = make_split(INDEX, "clips")
+    lost = replace(split, train=split.train[~INDEX["subject"].iloc[split.train].isin(["2", "5"]).to_numpy()])
+    (found,) = findings_of("people_not_seen", lost)
+    assert "but ['2', '5'] were not trained on" in found.reason
+    assert found.rows == tuple(row for row in split.test if INDEX["subject"][row] in ("2", "5"))
+    assert not findings_of("people_not_seen", JOINT)  # which states that they are unseen
 
 
 # --- duplicates: every pair is covered, at any size

@@ -108,6 +108,17 @@ def test_other_columns_say_label_clip_and_context(own, tmp_path):
     assert {event.label for event in events} == set(BIDS_LABELS)
 
 
+@pytest.mark.parametrize(("what", "column"), [("clip", "film"), ("context", "way")])
+def test_an_event_without_a_clip_or_context_names_the_column_to_fill(own, what, column):
+    for path in own.glob("sub-*/ses-*/eeg/*_events.tsv"):
+        edit(path, lambda table: table.assign(film=[f"f{i}" for i in range(6)], way="seen"))
+    edit(first_events(own), lambda table: table.assign(**{column: ["n/a", *table[column][1:]]}))
+    source = BIDSFolder(own, session="01", clip_column="film", context_column="way")
+    with pytest.raises(RecordingError, match=rf"the event '\w+' at 1 s has no {what}; fill column '{column}'\.$"):
+        consume(source)
+    assert consume(source, 1)
+
+
 def test_bad_channels_and_types_are_those_of_the_sidecar(own, tmp_path):
     table = own / "sub-01/ses-01/eeg/sub-01_ses-01_task-films_channels.tsv"
 

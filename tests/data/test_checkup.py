@@ -115,6 +115,25 @@ def test_fifteen_planted_defects_are_found_and_nothing_else(good, tmp_path):
     assert len(PLANTED) + 6 >= 15
 
 
+def test_tables_that_are_missing_unreadable_or_of_no_session_are_named(own_twin):
+    clean = check_folder(own_twin, n_jobs=1).findings
+    assert not set(clean["rule"]) & {"channel order", "log"}
+    (own_twin / ORDER).unlink()
+    tables = [next((own_twin / "save_info").glob(f"{subject}_*_trigger_info.csv")) for subject in (1, 2)]
+    tables[0].rename(tables[0].with_name("1_20221001_trigger_info.csv"))
+    tables[1].write_text("2,1\n")
+    found = check_folder(own_twin, n_jobs=1).findings
+    rows = found[found["rule"].isin(["channel order", "log"])]
+    facts = dict(zip(zip(rows["recording"], rows["rule"], strict=True), rows["fact"], strict=True))
+    assert facts[ORDER, "channel order"] == "the table of channels is missing"
+    assert facts["1.mat", "log"] == "1_20221001_trigger_info.csv names no session"
+    assert len(facts) == len(rows) >= 2 and (rows["remedy"] != "").all()
+    (own_twin / ORDER).write_bytes(b"no table")
+    again = check_folder(own_twin, n_jobs=1).findings
+    (fact,) = again.loc[again["rule"] == "channel order", "fact"]
+    assert fact.startswith("it is unreadable (")
+
+
 def ten_formats(root: Path, too_loud: int = -1) -> list[str]:
     """Ten recordings in ten formats, one perhaps a thousand times too large, and a table of labels; the file names."""
     x = [brain(seed=seed) * (1e3 if seed == too_loud else 1) for seed in range(10)]

@@ -171,7 +171,7 @@ def test_one_person_or_two_are_told_which_protocol_takes_them(index, people):
 
 
 def test_a_refused_fold_names_the_numbers_of_groups_that_would_do(index):
-    with pytest.raises(ValueError, match=r"no fold 6: choose .* This fold would do with n_groups = 7 or 8 or 9"):
+    with pytest.raises(ValueError, match=r"no fold 6: choose .* This fold would do with n_groups = 7 or 8 or 9\.$"):
         make_split(index, "subjects", "population", fold=6, n_groups=5)
     assert len(make_split(index, "subjects", "population", fold=6, n_groups=7).test)
     sick = index[index["subject"].astype(int) <= 6].reset_index(drop=True)
@@ -191,6 +191,130 @@ def test_windows_overlap_by_their_own_length(index, window_s, share):
     with pytest.raises(LeakError) as refused:
         make_split(timed, "random_windows", "population", window_s=window_s)
     assert ("share samples" in str(refused.value)) == share
+
+
+@pytest.mark.parametrize(("people", "fold", "named"), [(25, 19, "20"), (4, 3, "4"), (25, 20, None)])
+def test_numbers_of_groups_are_tried_up_to_the_people_and_twenty(people, fold, named):
+    index = pd.DataFrame([(str(who), 1, clip, "ab"[clip % 2]) for who in range(people) for clip in range(6)],
+                         columns=["subject", "session", "clip", "label"])
+    with pytest.raises(ValueError, match=rf"no fold {fold}: choose one of them\.( This fold would do with "
+                                         rf"n_groups = {named}\.)?$") as refused:
+        make_split(index, "subjects", "population", fold=fold, n_groups=3)
+    assert ("would do" in str(refused.value)) == (named is not None)
+
+
+@pytest.mark.parametrize("name", ["fold", "n_groups"])
+@pytest.mark.parametrize("value", [10**6 + 1, -(10**6) - 1, 1.0])
+def test_numbers_that_no_split_can_have_are_refused_by_their_bounds(index, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} = .*a whole number from -1e\+06 to 1e\+06\.$"):
+        make_split(index, "subjects", "population", **{name: value})
+
+
+def test_people_without_clips_to_calibrate_on_are_named_by_their_numbers_five_at_most(index):
+    with pytest.raises(ValueError, match=r"leaves subjects \['1', '2', '6', '7', '11'\] no clips to calibrate on"):
+        make_split(index, "subjects", "calibration")
+
+
+@pytest.mark.parametrize(("broken", "message"), [
+    (lambda index: index.drop(columns="clip"), r"no column 'clip' \(it has subject, session, window, label\): add it"),
+    (lambda index: index.assign(subject=1), "'subject' of the index of windows has 1, which is not text: correct it"),
+    (lambda index: index.assign(label=np.nan), "'label' of the index of windows has nan, which is not text"),
+    (lambda index: index.assign(clip=index["clip"] / 2), "'clip' of the index of windows has 0.5, which is not a"),
+    (lambda index: index[:0], "has no rows")])
+def test_an_index_that_cannot_be_split_is_refused_by_its_column(index, broken, message):
+    with pytest.raises(ValueError, match=message):
+        make_split(broken(index), "clips")
+
+
+def test_windows_last_four_seconds_if_nothing_else_is_said(index):
+    for step, refused in ((3.9, True), (4.0, False)):
+        timed = index.assign(start_s=index["window"] * step)
+        if refused:
+            with pytest.raises(LeakError, match="share samples"):
+                make_split(timed, "random_windows", "population", accept_leaks=True)
+        else:
+            assert len(make_split(timed, "random_windows", "population", accept_leaks=True).test)
+
+
+# --- exactly which rows
+
+
+def assert_rows(split: Split, **wanted: np.ndarray) -> None:
+    for part, mask in wanted.items():
+        np.testing.assert_array_equal(getattr(split, part), np.flatnonzero(mask), err_msg=part)
+
+
+@pytest.mark.parametrize("fold", [0, 3, 7, 11])
+@pytest.mark.parametrize("people", [6, 20])
+def test_joint_holds_out_every_third_person_and_one_official_fold(index, people, fold):
+    """Of the people between test and training a third validates, one at least; the others train."""
+    names = [str(number) for number in range(1, people + 1)]
+    few = index[index["subject"].isin(names)].reset_index(drop=True)
+    who, clip = few["subject"], official_fold(few["clip"])
+    tested, next_group = names[fold % 3 :: 3], names[(fold + 1) % 3 :: 3]
+    validating = next_group[: 2 if people == 20 else 1]
+    kept = ~np.isin(clip, [fold % 4, (fold + 1) % 4])
+    assert_rows(make_split(few, "joint", fold=fold), test=who.isin(tested) & (clip == fold % 4),
+                val=who.isin(validating) & (clip == (fold + 1) % 4), fit=kept,
+                train=~who.isin([*tested, *validating]) & kept)
+
+
+@pytest.mark.parametrize("fold", [0, 4])
+def test_subjects_holds_out_every_fifth_person(index, fold):
+    names = [str(number) for number in range(1, 21)]
+    tested, validating = index["subject"].isin(names[fold::5]), index["subject"].isin(names[(fold + 1) % 5 :: 5])
+    assert_rows(make_split(index, "subjects", "population", fold=fold), test=tested, val=validating,
+                train=~tested & ~validating, fit=~tested & ~validating)
+
+
+@pytest.mark.parametrize("fold", [0, 3])
+def test_clips_holds_out_one_official_fold_and_validates_on_the_next(index, fold):
+    clip = official_fold(index["clip"])
+    train = ~np.isin(clip, [fold, (fold + 1) % 4])
+    assert_rows(make_split(index, "clips", fold=fold), test=clip == fold, val=clip == (fold + 1) % 4, train=train,
+                fit=train)
+    own = (index["subject"] == "3").to_numpy()  # the third person's folds come after eight others
+    assert_rows(make_split(index, "within_subject", fold=8 + fold), test=own & (clip == fold),
+                val=own & (clip == (fold + 1) % 4), train=own & train, fit=own & train)
+
+
+def test_random_windows_are_fifths_and_the_next_fifth_validates(index):
+    splits = [make_split(index, "random_windows", "population", accept_leaks=True, fold=fold) for fold in range(5)]
+    assert [len(split.test) for split in splits] == [len(index) // 5] * 5
+    for split, following in zip(splits, splits[1:] + splits[:1], strict=True):
+        np.testing.assert_array_equal(split.val, following.test)
+        assert len(split.train) == 3 * len(index) // 5
+
+
+@pytest.mark.parametrize("fold", range(6))
+def test_people_and_context_by_hand(two_ways, fold):
+    """Groups of every third person; the clips of the other context are dealt by label, and its first fold validates."""
+    names = [str(number) for number in range(1, 8)]
+    group, tested_way = fold // 2, ("imagery", "video")[fold % 2]
+    tested, validating = (two_ways["subject"].isin(names[(group + more) % 3 :: 3]) for more in (0, 1))
+    other = two_ways["context"] != tested_way
+    first = other & (two_ways["clip"] % 3 == 1)  # three clips a label: three folds
+    assert_rows(make_split(two_ways, "cross_context_joint", fold=fold), test=~other & tested,
+                val=first & validating, train=other & ~first & ~tested & ~validating, fit=other & ~first)
+    if group == 0:
+        assert_rows(make_split(two_ways, "cross_context", fold=fold), test=~other, val=first, train=other & ~first,
+                    fit=other & ~first)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_first_fold_is_meant_if_none_is_named(index, two_ways, protocol):
+    table = two_ways if "context" in protocol else index
+    one, other = (make_split(table, protocol, "population", accept_leaks=True, **fold) for fold in ({}, {"fold": 0}))
+    for part in (*PARTS, "fit"):
+        np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+
+
+def test_normalization_groups_are_people_or_their_sessions(index):
+    people, sessions = (make_split(index, "clips", normalization).norm_groups(index)
+                        for normalization in ("calibration", "session"))
+    assert people.tolist() == index["subject"].tolist()
+    assert sessions.tolist() == [f"{who}/{session}" for who, session in zip(index["subject"], index["session"],
+                                                                            strict=True)]
 
 
 # --- planted leaks
@@ -321,8 +445,11 @@ def test_a_context_on_two_sides(two_ways):
 def test_one_context_is_none_to_cross(index, two_ways):
     with pytest.raises(ValueError, match=r"evoked in one context .*needs two or more"):
         make_split(index, "cross_context")
-    with pytest.raises(ValueError, match="needs two or more"):
+    with pytest.raises(ValueError, match=r"evoked in 1 context \(\['video'\]\): .*needs two or more"):
         make_split(two_ways[two_ways["context"] == "video"].reset_index(drop=True), "cross_context_joint")
+    nameless = two_ways.assign(context=two_ways["context"].where(two_ways["clip"] != 9, ""))
+    with pytest.raises(ValueError, match=r"evoked in 3 contexts \(\['', 'imagery', 'video'\]\)"):
+        make_split(nameless, "cross_context")
 
 
 @pytest.mark.parametrize("protocol", ["joint", "clips", "within_subject"])
@@ -350,6 +477,29 @@ def test_labels_of_seed_vii_in_another_order_have_no_official_folds(index):
     assert (clip_fold(index)[0] == official_fold(index["clip"])).all() and clip_fold(index)[1] == 4
     assert (clip_fold(other)[0] != official_fold(other["clip"])).any()
     assert other.groupby(clip_fold(other)[0])["label"].nunique().tolist() == [7, 7, 7, 7]
+
+
+@pytest.mark.parametrize(("clips_of", "folds", "of_clip"), [
+    ({"a": 4, "b": 5}, 4, [0, 1, 2, 3, 0, 1, 2, 3, 0]),
+    ({"a": 3, "b": 5}, 3, [0, 1, 2, 0, 1, 2, 0, 1]),
+    ({"a": 2, "b": 3}, 4, [0, 1, 0, 1, 2]),
+    ({"a": 2, "b": 2}, 4, [0, 0, 0, 0]),  # too few to deal: five clips in a row are one official fold
+    ({"a": 4, "b": 1}, 4, [0, 1, 2, 3, 0])])
+def test_clips_are_dealt_label_by_label(clips_of, folds, of_clip):
+    labels = [label for label, n in clips_of.items() for _ in range(n)]
+    index = pd.DataFrame([(who, clip, label) for who in "xyz" for clip, label in enumerate(labels, 1)],
+                         columns=["subject", "clip", "label"])
+    found, n = clip_fold(index)
+    assert n == folds and found.tolist() == of_clip * 3
+
+
+def test_the_last_clip_of_seed_vii_has_an_official_fold_and_a_clip_beyond_it_has_none(index):
+    whole = clip_fold(index)[0]
+    assert whole[(index["clip"] == 80).to_numpy()].tolist() == [3] * 40
+    beyond = index.assign(clip=index["clip"].replace({80: 81}))
+    assert not np.array_equal(clip_fold(beyond)[0], official_fold(beyond["clip"]))
+    before = index.assign(clip=index["clip"].replace({1: 0}))
+    assert not np.array_equal(clip_fold(before)[0], official_fold(before["clip"]))
 
 
 # --- the number of folds

@@ -297,6 +297,7 @@ def test_a_true_effect_is_found_and_p_never_zero():
     assert found["p"] == 1 / 200 and found["value"] == score(labels) > found["null_mean"] + 3 * found["null_sd"]
     assert found == label_permutation(score, labels, subjects, clips, n=199)
     assert found != label_permutation(score, labels, subjects, clips, n=199, seed=1)
+    assert label_permutation(score, labels, subjects, clips)["p"] == 1 / 1001  # a thousand, if nothing else is said
 
 
 def test_labels_move_as_clips_and_stay_with_their_subject():
@@ -329,7 +330,61 @@ def test_labels_that_cannot_be_permuted_are_refused():
     with pytest.raises(ValueError, match="finite"):
         label_permutation(lambda given: np.nan, labels, subjects, clips, n=2)
     with pytest.raises(ValueError, match="Two or more"):
-        label_permutation(score, labels, subjects, clips, n=0)
+        label_permutation(score, labels, subjects, clips, n=1)
+
+
+def test_the_null_of_two_clips_by_hand():
+    """One person, two clips, two labels: half of the orders give 1, the others 0."""
+    labels, clips = np.array(["joy", "calm", "calm"]), np.array([7, 3, 3])
+    found = label_permutation(lambda given: float(given[0] == "joy"), labels, np.full(3, "a"), clips, n=400, seed=3)
+    share = found["null_mean"]
+    assert share == pytest.approx(0.5, abs=0.1) and found["value"] == 1
+    assert found["null_sd"] == pytest.approx(np.sqrt(share * (1 - share) * 400 / 399), rel=1e-9)
+    assert found["p"] == pytest.approx((1 + 400 * share) / 401)
+    assert label_permutation(lambda given: 0.5, np.array([0, 1]), np.full(2, "a"), np.arange(2), n=2)["p"] == 1.0
+
+
+def test_a_null_that_equals_the_score_but_for_rounding_counts():
+    wobble = iter([1e-12, -1e-12] * 100)
+    assert label_permutation(lambda given: 0.3 + next(wobble), np.array([0, 1]), np.full(2, "a"), np.arange(2),
+                             n=50)["p"] == 1.0
+
+
+def test_the_table_of_compared_models_names_its_rows_and_columns():
+    table = compare_models(scores_of_models(), "like")
+    assert table.index.name == "model" and list(table) == ["median_difference", "n", "p", "p_holm"]
+    assert list(table.index) == ["linear", "better", "same"]
+    bad = scores_of_models()
+    bad.loc[["s2", "s9"], "better"] = np.inf
+    with pytest.raises(ValueError, match=r"^Subject s2 has no finite score of model better; 2 such in all\.$"):
+        compare_models(bad, "linear")
+    named_twice = scores_of_models().set_axis(["linear", "like", "like", "same"], axis=1)
+    with pytest.raises(ValueError, match="different columns"):
+        compare_models(named_twice, "linear")
+
+
+@pytest.mark.parametrize(("truth", "predicted", "message"), [
+    ([0, 3], [0, 1], "'truth' must hold whole numbers from 0 to 2"),
+    ([0, -1], [0, 1], "'truth' must hold whole numbers from 0 to 2"),
+    ([0, 1], [0, 3], "'predicted' must hold whole numbers from -1 to 2"),
+    ([0, 1], [0, -2], "'predicted' must hold whole numbers from -1 to 2"),
+    ([0, 1], [0, 1, 2], r"one length above zero, not \[2, 3, 2\]"), ([], [], r"not \[0, 0, 2\]")])
+def test_class_numbers_that_do_not_exist_are_refused(truth, predicted, message):
+    with pytest.raises(ValueError, match=message):
+        per_subject(np.array(truth, dtype=int), np.array(predicted), np.array(["a", "b"]), 3)
+    assert per_subject(np.array([0, 2]), np.array([-1, 2]), np.array(["a", "b"]), 3)["n"].tolist() == [1, 1]
+
+
+def test_confidence_has_ten_bins_and_probabilities_may_be_off_by_rounding():
+    nearly = np.array([[0.5, 0.500004], [0.2, 0.8]])
+    assert len(reliability(nearly, np.array([0, 1]))) == 10
+    assert reliability(nearly, np.array([0, 1]))["n"].sum() == 2
+    found = metrics.Confidence.of(nearly, np.array([1, 1]))
+    assert found.sure == pytest.approx([0.500004 / 1.000004, 0.8], rel=1e-9) and found.right.all()
+    with pytest.raises(ValueError, match=r"^1 rows, the first of them 1, are negative somewhere"):
+        reliability(np.array([[0.5, 0.5], [0.5, 0.50003]]), np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"shape \(n, k\) with k of two or more, not \(2, 1\)"):
+        reliability(np.ones((2, 1)), np.array([0, 0]))
 
 
 def test_seeds():

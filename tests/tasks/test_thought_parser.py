@@ -257,6 +257,19 @@ def test_orders(text):
         Comparison("occipital alpha", "A", "lower", "B"),)
 
 
+def test_statements_of_a_thought_are_gathered_by_kind():
+    """What is said twice counts once; a kind that is not there is empty."""
+    said = parse("Occipital alpha: A > B. Notes: happy A, fear B. More pleasant: happy A > fear B. Occipital alpha is "
+                 "higher in A than in B. Low frontal theta.", LABELS)
+    assert said.comparisons == (Comparison("occipital alpha", "A", "higher", "B"),)
+    assert said.notes == (Note("A", "happy"), Note("B", "fear")) and said.claims == (Claim("frontal theta", "low"),)
+    assert said.rankings == (Ranking("valence", ("A", "B"), ("happy", "fear")),)
+    assert said.affect == () and said.conclusion is None and not said.no_salient_feature and said.readable
+    nothing = parse("This is calm and pleasant. Nothing stands out.", LABELS)
+    assert nothing.affect == (Affect("arousal", "calm"), Affect("valence", "pleasant")) and nothing.no_salient_feature
+    assert nothing.comparisons == nothing.notes == nothing.claims == nothing.rankings == ()
+
+
 def test_notes_affect_and_conclusions():
     assert read("Notes: happy A, fear B.") == (Note("A", "happy"), Note("B", "fear")) == read("A: happy, B is fear")
     assert read("Notes: weak A, strong B. Stronger: strong B.")[-1] == Ranking("intensity", ("B",), ("strong",))
@@ -355,6 +368,13 @@ def test_text_without_end_is_read_in_time():
     assert len(parse(", ".join(["occipital alpha low"] * 120), LABELS).statements) == 120
     parse("alpha and " * 300, LABELS), parse("occipital " * 500, LABELS), parse("low " * 800, LABELS)
     assert time.perf_counter() - start < 5
+
+
+def test_a_clause_has_forty_words_at_most():
+    forty = "low in occipital alpha" + ", alpha" * 18  # a comma is a word too
+    assert set(read(forty)) == {ALPHA_LOW}
+    assert parse("low occipital alpha" + ", alpha" * 19, LABELS).unread  # forty-one
+    assert set(read(f"{forty}, occipital theta low")) == {ALPHA_LOW, Claim("occipital theta", "low")}
 
 
 @pytest.mark.parametrize(("thought", "labels", "message"), [

@@ -335,3 +335,13 @@ def test_deletion_curves_draw_each_model_against_random_order():
             assert one.get_color() == other.get_color() and one.get_linestyle() != other.get_linestyle()
         assert drawn["LLM, at random"].get_color() != drawn["head, at random"].get_color()
     assert set(legend(figure.axes[1])) == {line.get_label() for line in figure.axes[1].lines}
+
+
+def test_reliability_shows_bins_that_hold_windows():
+    table = pd.DataFrame({"confidence": [np.nan, 0.5, 0.9], "accuracy": [np.nan, 0.25, 1.0], "n": [0, 30, 10]})
+    ax = plots.reliability(table, "Model").axes[0]
+    (dots,) = ax.collections
+    assert np.asarray(dots.get_offsets()).tolist() == [[50.0, 25.0], [90.0, 100.0]]
+    large, small = dots.get_sizes()
+    assert large > small and ax.get_title() == "Model"
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [100, 100]]  # where both are equal

@@ -217,10 +217,10 @@ class BIDSFolder(Source):
         if not seconds > 0:
             raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no duration; give "
                                  "'event_seconds'.")
-        if empty := [name for name, column in zip(("clip", "context"), self.columns[1:], strict=True)
-                     if column and row[name] in _MISSING]:
-            raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {empty[0]}; fill column "
-                                 f"'{self.columns[1]}'.")
+        for name, column in zip(("clip", "context"), self.columns[1:], strict=True):
+            if column and row[name] in _MISSING:
+                raise RecordingError(f"{where}: the event '{row['label']}' at {start:g} s has no {name}; fill column "
+                                     f"'{column}'.")
         return _Event(start, start + seconds, row["label"], row["clip"], row["context"], row.get("valence", ""),
                       row.get("arousal", ""))
 

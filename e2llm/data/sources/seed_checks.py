@@ -62,9 +62,13 @@ def seed_flaws(source: SeedVII) -> Iterator[tuple[str, Flaw]]:
 
 def _against_clock(path: Path, lengths: dict[int, int], sfreq: float) -> Iterator[Flaw]:
     """Lengths of clips against the times of the triggers."""
+    named = path.name.split("_")[2]
+    if not is_number(named):
+        yield Flaw("warn", "log", f"{path.name} names no session", "give it the name of the original again")
+        return
     try:
-        clock, session = read_clock(path) or [], int(path.name.split("_")[2])
-    except (RecordingError, ValueError, IndexError) as error:
+        clock, session = read_clock(path) or [], int(named)
+    except RecordingError as error:
         yield Flaw("warn", "log", str(error), "copy the table again")
         return
     for place, (start, stop) in enumerate(clock, start=1):
