@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 import e2llm
+from e2llm.core.claims import EvidenceNames
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
@@ -120,7 +121,8 @@ def _asked(call) -> tuple:
 def test_a_stage_without_arguments_is_the_stage_of_its_lesson(name):
     (path,) = [path for path in LESSONS if any(f"e2llm.{name}(" in cell for cell in _cells(path))]
     label_set = SimpleNamespace(labels=("happy", "sad"), has_affect=True)
-    corpus = SimpleNamespace(label_set=label_set, windows=SimpleNamespace(window_s=4.0))
+    corpus = SimpleNamespace(label_set=label_set, windows=SimpleNamespace(window_s=4.0),
+                             evidence_names=EvidenceNames(()))
     known = {"e2llm": e2llm, "run": Stub(), "corpus": corpus}
     parameters, *others = _cells(path)
     exec(parameters, known)

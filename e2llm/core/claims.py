@@ -55,7 +55,10 @@ class Scale:
     def index(self, z: np.ndarray | float) -> np.ndarray:
         """Place in :attr:`words` of every z-score, an array of int of the same shape."""
         z = np.asarray(z)
-        return len(self.thresholds) + sum((z >= limit).astype(int) - (z <= -limit) for limit in self.thresholds)
+        found = np.full(z.shape, len(self.thresholds))
+        for limit in self.thresholds:
+            found += (z >= limit).astype(int) - (z <= -limit)
+        return found
 
     def level(self, z: float) -> str:
         """Word for a z-score."""

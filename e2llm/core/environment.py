@@ -44,7 +44,7 @@ def keep_freed_memory(environment: MutableMapping[str, str] = os.environ) -> Non
         Environment variables, which a process reads when it starts.
     """
     if not any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment):
-        environment |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+        environment.update(MALLOC_MMAP_THRESHOLD_=str(32 << 20), MALLOC_TRIM_THRESHOLD_=str(1 << 30))
 
 
 def in_kernel() -> bool:

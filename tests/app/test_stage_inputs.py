@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ import e2llm
 from e2llm.app import runs, stage_code, stages
 from e2llm.app.runs import Run
 from e2llm.core import files
+from e2llm.core.claims import EvidenceNames
 from e2llm.core.files import data_fingerprint
 from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources import SOURCES, open_source
@@ -212,11 +214,12 @@ def test_files_of_a_language_model_of_ones_own_count(project, monkeypatch):
     (model / "config.json").write_text("{}")
     found = []
 
-    def stop(*_):
+    def stop(*_, **__):
         raise SourceError
 
     monkeypatch.setattr(language, "load_language_model", stop)
-    run, corpus = Run.open("own"), type("Corpus", (), {"label_set": type("Set", (), {"labels": ("a", "b")})})
+    run = Run.open("own")
+    corpus = SimpleNamespace(label_set=SimpleNamespace(labels=("a", "b")), evidence_names=EvidenceNames(()))
     for content in ("{}", '{"a": 1}', "{}"):
         (model / "config.json").write_text(content)
         with pytest.raises(SourceError):

@@ -196,7 +196,7 @@ def test_which_edits_of_texts_tell_planted_models_apart(world, monkeypatch):
     for name, listener in listeners.items():
         monkeypatch.setattr(reasoning, "_answers_after", lambda engine, items, thoughts, listener=listener: [
             listener(item, parse(thought, LABELS)) for item, thought in zip(items, thoughts, strict=True)])
-        table, _ = reasoning.interventions(None, SimpleNamespace(label_set=labels), spoken, 0)
+        table, _ = reasoning.interventions(None, SimpleNamespace(label_set=labels, evidence_names=NAMES), spoken, 0)
         found[name] = table.set_index("name")
     for arm in ("claims turned round", "cut in half"):
         assert found["computed"].loc[arm, "low"] > 0.1
@@ -366,7 +366,8 @@ def test_an_answer_from_the_eeg_alone_is_found_in_a_part_of_the_explanations(wor
     monkeypatch.setattr(reasoning, "closed_set", lambda engine, items: eeg[[item.windows[0] for item in items]])
     monkeypatch.setattr(reasoning, "_evidence_rule", lambda corpus: world.rule)
     engine = InferenceEngine(None, None, np.zeros(2), {i: i for i in range(n)})
-    found = reasoning.causes(engine, SimpleNamespace(label_set=SimpleNamespace(labels=LABELS)), said, 0)
+    corpus = SimpleNamespace(label_set=SimpleNamespace(labels=LABELS), evidence_names=NAMES)
+    found = reasoning.causes(engine, corpus, said, 0)
     assert next(iter(found)) == "LLM" and (found["LLM"].measures["n"].max() == reasoning.CAUSAL_WINDOWS)
     llm, beside = (found[name].measures.set_index("name")["score"] for name in ("LLM", "decorative"))
     assert llm["directed success"] == 0 == llm["indirect effect"]
