@@ -257,6 +257,11 @@ def test_orders(text):
         Comparison("occipital alpha", "A", "lower", "B"),)
 
 
+def test_the_later_letter_may_stand_first():
+    assert read("Occipital alpha is higher in B than in A") == (Comparison("occipital alpha", "B", "higher", "A"),)
+    assert read("Occipital alpha: D < C") == (Comparison("occipital alpha", "D", "lower", "C"),)
+
+
 def test_statements_of_a_thought_are_gathered_by_kind():
     """What is said twice counts once; a kind that is not there is empty."""
     said = parse("Occipital alpha: A > B. Notes: happy A, fear B. More pleasant: happy A > fear B. Occipital alpha is "
