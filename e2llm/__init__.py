@@ -67,6 +67,7 @@ _NAMES = {  # module: what stands at the front door
     "data.sources": "open_source parse_options",
     "data.splits": "make_split",
     "evaluation.tiers": "readable score_of",
+    "models.device": "use_device",
     "models.inference": "InferenceEngine",
     "models.language": "ScratchParams",
     "tasks.items": "ItemBuilder",

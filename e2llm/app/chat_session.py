@@ -149,7 +149,7 @@ class E2LLM:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, language_model: str | None = None,
-                        revision: str | None = None) -> ExportedModel:
+                        revision: str | None = None, device_map: str | None = None) -> ExportedModel:
         """An exported model; :meth:`ExportedModel.from_pretrained` says more, and names the errors.
 
         Parameters
@@ -160,8 +160,10 @@ class E2LLM:
             Folder or hub id of the language model, where the export does not hold it.
         revision : str, optional
             Of the hub: a branch, tag or commit.
+        device_map : str, optional
+            ``auto`` lays the language model over all GPUs; default the device of the policy.
         """
-        return ExportedModel.from_pretrained(folder, language_model, revision)
+        return ExportedModel.from_pretrained(folder, language_model, revision, device_map=device_map)
 
     def ask(self, windows: int | Sequence[int], question: str, said: str = "", task: str | None = None) -> Explained:
         """Generate an explanation and an answer; greedy, so the same question has the same answer.
@@ -354,9 +356,10 @@ class E2LLM:
         if not (missing := sorted({row for row in rows if row not in self.engine.position})):
             return self.engine
         corpus, known = self.corpus, sorted(set(rows) - set(missing))
+        device = next(self._encoder.parameters(), torch.empty(0)).device
         with torch.no_grad():
             made = [self._encoder(corpus.equalize(corpus.windows.data[some],
-                                                  corpus.norm_groups[some])).flatten(2).cpu().numpy()
+                                                  corpus.norm_groups[some]).to(device)).flatten(2).cpu().numpy()
                     for some in np.array_split(missing, -(-len(missing) // ENCODE_BATCH))]
         stored = [self.engine.features[self.engine.position[row]][None] for row in known]
         return replace(self.engine, features=np.concatenate([*stored, *made]),
@@ -378,7 +381,7 @@ def _with_adapter(model: E2LLMForConditionalGeneration, folder: Path) -> E2LLMFo
             raise ValueError(f"its configuration asks for {', '.join(odd) or 'r'} as no export does")
         stored = load_file(folder / "adapter_model.safetensors")
         with quiet_peft():
-            peft = PeftModel.from_pretrained(model, str(folder))
+            peft = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
         wanted = get_peft_model_state_dict(peft, save_embedding_layers=False)
         if set(stored) != set(wanted) or not all(value.isfinite().all() for value in stored.values()):
             raise ValueError("its weights are not those of its configuration, or not finite")
@@ -411,7 +414,7 @@ class ExportedModel:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, language_model: str | None = None, revision: str | None = None,
-                        dtype: str | None = None) -> ExportedModel:
+                        dtype: str | None = None, device_map: str | None = None) -> ExportedModel:
         """Load an export.
 
         Parameters
@@ -424,6 +427,9 @@ class ExportedModel:
             Of a hub id.
         dtype : str, optional
             Of the language model; only the default, that of the training, gives the same bits.
+        device_map : str, optional
+            ``auto`` lays the language model over all GPUs; default the device of the policy
+            (:func:`e2llm.models.device.use_device`).
 
         Raises
         ------
@@ -443,7 +449,7 @@ class ExportedModel:
             raise ExportError(f"{folder} was trained with a local language model ({language['name']}): give "
                               "language_model='its path here'.")
         model, tokenizer = E2LLMForConditionalGeneration.with_tokenizer(folder, language_model,
-                                                                        dtype or language["dtype"])
+                                                                        dtype or language["dtype"], device_map)
         found = (weights_mark(model.language_model), tokenizer_mark(tokenizer))
         for what, mark in zip(("weights", "tokenizer"), found, strict=True):
             if mark and language[what] and mark != language[what]:

@@ -86,9 +86,12 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _make_language_model(arguments: argparse.Namespace) -> int:
+    from ..models.device import use_device
+
+    use_device(arguments.device)  # before the rest loads for seconds
     from .language_model_making import make_language_model
 
-    folder = make_language_model(arguments.out, arguments.seed, arguments.steps, use_cpu=arguments.device == "cpu")
+    folder = make_language_model(arguments.out, arguments.seed, arguments.steps)
     print((folder / "README.md").read_text(encoding="utf-8").partition("# e2llm-tiny")[2].strip())
     print(f"{folder}: take it with  e2llm run -p language_model={folder}")
     return 0
@@ -250,7 +253,7 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
     command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
     command.add_argument("--steps", type=int, default=1300, help="optimizer steps (1300)")
-    command.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where it is taught (auto)")
+    command.add_argument("--device", default="auto", help="where it is taught: auto, cpu, cuda, cuda:1 or mps (auto)")
     command.set_defaults(action=_make_language_model)
 
     command = commands.add_parser("report", help="write report.html of a run again")

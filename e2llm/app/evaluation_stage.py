@@ -47,6 +47,7 @@ from ..evaluation.tiers import (
     samples,
     tier_1,
 )
+from ..models.device import DevicePolicy, current_device, device_policy, set_policy
 from ..models.inference import InferenceEngine
 from ..tasks.items import OneSubjectBuilder, read_items
 from ..training.trainer import FitParams
@@ -61,7 +62,6 @@ from .stages import (
     open_aligned,
     open_dataset,
     open_instructed,
-    open_language,
 )
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def open_engine(run: Run, stage: str = "adapter") -> InferenceEngine:
 def in_processes(work: Iterable, n_jobs: int) -> list:
     """Results of ``joblib.delayed`` calls, made one at a time in processes that do not outlive this one.
 
+    They compute where this one does (:func:`e2llm.models.device.use_device`).
+
     Parameters
     ----------
     work : iterable
@@ -148,8 +150,18 @@ def in_processes(work: Iterable, n_jobs: int) -> list:
     n_jobs : int
         Number of processes; 1 makes them here.
     """
-    with parallel_config("loky", n_jobs=n_jobs, initializer=partial(end_with_parent, os.getpid())):
+    with parallel_config("loky", n_jobs=n_jobs, initializer=partial(_begin_process, os.getpid(), device_policy())):
         return Parallel(batch_size=1)(work)
+
+
+def _begin_process(parent: int, policy: DevicePolicy) -> None:
+    end_with_parent(parent)
+    set_policy(policy)
+
+
+def _usual_processes() -> int:
+    """Two, and one where there is a graphics card, whose memory the models would share."""
+    return 2 if current_device().type == "cpu" else 1
 
 
 @lru_cache(maxsize=1)
@@ -175,6 +187,7 @@ def _three_tiers(run: Run, corpus: Corpus, recipes: tuple[Recipe, ...], best: np
     work: list[Any] = [delayed(_tier_1)(run, key, recipes, seed, best),
                        *(delayed(_answered)(run, key, asked[kind], source, seed) for kind, source in pieces)]
     first, *given = in_processes(work, n_jobs)
+    _opened.cache_clear()  # what comes next loads a model of its own
     return first, examination(corpus, asked, dict(zip(pieces, given, strict=True)), seed)
 
 
@@ -191,20 +204,20 @@ def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds:
     schedule = Schedule(stage_2["eeg_tokens"], stage_2["evidence_slots"], stage_2["n_items"], stage_2["noise"],
                         FitParams(**stage_2["fit"]), items_per_kind(run), stage_3["replay"],
                         AdapterParams(**stage_3["adapter"]), FitParams(**stage_3["fit"]))
-    parts = Parts(initial_encoder(run, corpus), *load_tokens(run), load_evidence_probe(run), *open_aligned(run),
-                  open_language(run))
+    aligned, processor = open_aligned(run)
+    parts = Parts(initial_encoder(run, corpus), *load_tokens(run), load_evidence_probe(run), aligned, processor,
+                  (aligned.language_model, processor.tokenizer, aligned.config.language_model))
     return train_ablation(ablation, corpus, parts, schedule, n_items, item_seeds, seed,
                           folder / ablation.replace(" ", "_"))
 
 
-def _ablation_table(run: Run, corpus: Corpus, engine: InferenceEngine, n_items: int, item_seeds: int, seed: int,
-                    folder: Path) -> pd.DataFrame:
+def _ablation_table(run: Run, corpus: Corpus, n_items: int, item_seeds: int, seed: int, folder: Path) -> pd.DataFrame:
     """The full model and the same model without one of its stages, everything else equal."""
     from ..evaluation.ablation import ALL_STAGES, Ablation
 
     work = (delayed(_train_ablation)(run.name, ablation, n_items, item_seeds, seed, folder) for ablation in Ablation)
-    rows = ablation_rows(ALL_STAGES, corpus, engine, n_items, item_seeds, seed)
-    return pd.DataFrame([*rows, *(row for found in in_processes(work, 2) for row in found)])
+    rows = ablation_rows(ALL_STAGES, corpus, open_engine(run), n_items, item_seeds, seed)
+    return pd.DataFrame([*rows, *(row for found in in_processes(work, _usual_processes()) for row in found)])
 
 
 def _examine(run: Run, corpus: Corpus) -> list[Finding]:
@@ -258,7 +271,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         stage.begin()
         findings = _examine(run, corpus)
         first, others = _three_tiers(run, corpus, recipes, oracle_answers(truth, corpus), n_items, item_seeds, seed,
-                                     n_jobs or (1 if torch.cuda.is_available() else 2))
+                                     n_jobs or _usual_processes())
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
         tables = {"tier_1": first.table.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": first.tests,
@@ -266,8 +279,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         if len(others.strata):
             tables["strata"] = others.strata
         if with_ablation:
-            tables["ablation"] = _ablation_table(run, corpus, open_engine(run), n_items, item_seeds, seed,
-                                                 stage.path / "checkpoints")
+            tables["ablation"] = _ablation_table(run, corpus, n_items, item_seeds, seed, stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)

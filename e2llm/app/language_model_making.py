@@ -19,6 +19,7 @@ from .. import __version__
 from ..core.files import checksum
 from ..evaluation.in_words import scores_in_words
 from ..models.catalogue import CARD, require
+from ..models.device import current_device
 from ..models.language import load_language_model
 from ..tasks import corpus_statistics, scenarios
 from ..training.tiny_language_model import Lesson, TinyRecipe, Words, lesson, teach
@@ -40,7 +41,7 @@ Wolf Garbe).
 
 
 def make_language_model(out: Path, seed: int = 0, steps: int = STEPS, recipe: TinyRecipe | None = None,
-                        held_out: frozenset[str] = frozenset(), use_cpu: bool = False) -> Path:
+                        held_out: frozenset[str] = frozenset()) -> Path:
     """Make the small language model; a second call with the same arguments goes on where the first was cut off.
 
     Parameters
@@ -55,8 +56,6 @@ def make_language_model(out: Path, seed: int = 0, steps: int = STEPS, recipe: Ti
         Sizes; default those of the packaged model.
     held_out : frozenset of str
         Identities of situations that are left out, for development.
-    use_cpu : bool
-        Teach on the CPU even where there is another device.
 
     Returns
     -------
@@ -83,8 +82,8 @@ def make_language_model(out: Path, seed: int = 0, steps: int = STEPS, recipe: Ti
             bar.set_postfix(said, refresh=False)
             bar.update(step - bar.n)
 
-        model, history = teach(recipe, taught, params, work / "checkpoints", on_step, use_cpu)
-    finished = work / "finished"
+        model, history = teach(recipe, taught, params, work / "checkpoints", on_step)
+    finished, device = work / "finished", current_device()
     shutil.rmtree(finished, ignore_errors=True)
     model.cpu().half().save_pretrained(finished)
     taught.words.tokenizer.save_pretrained(finished)
@@ -92,7 +91,7 @@ def make_language_model(out: Path, seed: int = 0, steps: int = STEPS, recipe: Ti
         "final_loss": float(history["loss"].iloc[-1]), "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": len(taught.words.tokenizer),
         "made_with": {"torch": torch.__version__, "transformers": transformers.__version__,
-                      "device": "CPU" if use_cpu or not torch.cuda.is_available() else torch.cuda.get_device_name()}})
+                      "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()}})
     finished.rename(out)
     shutil.rmtree(work)
     return out

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..models.device import is_device_name
+
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
 CLIP_FOLDS = 4  # of the protocols that hold out clips
 MOST_GROUPS = 9999
@@ -131,6 +133,8 @@ class LanguageModel(_Group):
         description='"e2llm-tiny", "scratch", "smollm2-135m", a hub id, a local folder, or a .gguf file')
     dtype: Literal["float32", "bfloat16", "float16", "4bit", "auto"] = Field(
         "float32", description='"float32", "bfloat16", "4bit", or "auto": bfloat16 where the processor has it')
+    attention: Literal["auto", "flash"] = Field(
+        "auto", description='"auto" (SDPA of PyTorch), or "flash": FlashAttention, where it is installed')
     language_steps: int = Field(1000, ge=1, description="steps of a new model; unused for a loaded one")
     drill_steps: int = Field(40, ge=0, description="of these, copying drills at the start")
     language_items: int = Field(12000, ge=1, description="text items that it learns from")
@@ -178,6 +182,18 @@ class Training(_Group):
     batch_size: int = Field(16, ge=1, le=65536, description="items in a batch")
     accumulate: int = Field(1, ge=1, le=65536, description="batches that make one optimizer step")
     save_steps: int = Field(200, ge=1, description="a cut-off training resumes from the last multiple")
+    device: str = Field(
+        "auto", description='where models compute: "auto" (a GPU of NVIDIA, else the CPU), "cpu", "cuda", "cuda:1", '
+        '"mps"')
+    gradient_checkpointing: bool = Field(
+        False, description="less memory, a third more time: activations of the language model are computed twice")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not is_device_name(value):
+            raise ValueError("must be auto, cpu, cuda, cuda:1 or mps")
+        return value
 
 
 class Evaluation(_Group):

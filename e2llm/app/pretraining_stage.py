@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from ..data.dataset import Corpus
+from ..models.device import current_device
 from ..models.eegpt import EEGPT, EEGPTConfig, eegpt_config
 from ..models.encoders import initialization_key
 from ..training.pretraining import (
@@ -79,6 +80,7 @@ def pretrain(run: Run, corpus: Corpus, split_settings: dict, size: str, params: 
     save_encoder(model.target_encoder, stage.path / "encoder.safetensors")
     rest = {key: value for key, value in model.state_dict().items() if not key.startswith("target_encoder.")}
     save_file(rest, stage.path / "rest.safetensors")
+    model.to(current_device())
     found = {part: explained(model, corpus, getattr(corpus.split, part), params.seed) for part in ("train", "val")}
     people = sorted(set(corpus.subjects[rows]))
     stage.finish({"final_loss": float(history["loss"].iloc[-1]), "explained": found}, windows=len(rows), people=people,
@@ -99,4 +101,4 @@ def load_model(run: Run, corpus: Corpus) -> MaskedPretraining:
                               PretrainParams(**kept["mask"]))
     target = {f"target_encoder.{key}": value for key, value in load_file(folder / "encoder.safetensors").items()}
     model.load_state_dict(load_file(folder / "rest.safetensors") | target)
-    return model.eval()
+    return model.to(current_device()).eval()

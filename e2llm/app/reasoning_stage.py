@@ -19,7 +19,7 @@ from ..evaluation import counterfactual, reasoning
 from ..evaluation.attribution import Scorer, attribution_tables, head_score, language_score
 from ..evaluation.controls import EEGInput, shuffled
 from ..evaluation.reasoning import generate_explanations
-from ..models.inference import sample
+from ..models.inference import InferenceEngine, sample
 from ..tasks.items import prediction_items, read_items, write_items
 from ..training.feedback import FeedbackParams, judged, kept_items
 from ..training.stage3_instruction import AdapterParams, fit_adapter, quiet_peft
@@ -55,6 +55,7 @@ def reinforce(run: Run, corpus: Corpus, feedback: FeedbackParams, params: FitPar
     if not kept:
         raise ValueError(f"None of {len(table)} sampled chains is true and ends in the true label: train stage 3 "
                          "longer first.")
+    del engine  # one language model in memory: the training loads it anew
     write_items(kept, stage.path / "items.jsonl")
     old = read_items(run.path / "adapter" / "items.jsonl")
     chosen = np.random.default_rng(params.seed).permutation(len(old))[: feedback.replay]
@@ -78,12 +79,13 @@ def _train_on(run: Run, examples: list[dict], params: FitParams, stage: Stage, o
     stored = AdapterParams(**run.require("adapter")["params"]["adapter"])
     torch.manual_seed(params.seed)
     with quiet_peft():
-        peft = PeftModel.from_pretrained(model, str(run.path / "adapter" / "lora"), is_trainable=True)
+        peft = PeftModel.from_pretrained(model, str(run.path / "adapter" / "lora"), is_trainable=True,
+                                         torch_device=str(model.device))
     return peft, fit_adapter(peft, processor, examples, *load_tokens(run), stored, params, stage.path / "checkpoints",
                              on_step)
 
 
-def scorers_of(run: Run, corpus: Corpus, seed: int = 0) -> dict[str, Scorer]:
+def scorers_of(run: Run, corpus: Corpus, seed: int = 0, engine: InferenceEngine | None = None) -> dict[str, Scorer]:
     """Stage-1 head and language model of a finished run, both normalized over the labels, in the label set's order.
 
     Parameters
@@ -92,8 +94,11 @@ def scorers_of(run: Run, corpus: Corpus, seed: int = 0) -> dict[str, Scorer]:
         With all stages up to ``adapter`` finished. The scorers take ``corpus.equalize(signals, normalization groups)``.
     seed : int
         Draws the wording of the tier-1 question.
+    engine : InferenceEngine, optional
+        Its language model, if it is open already.
     """
-    model, (language, processor) = load_encoder(run, corpus), open_instructed(run)
+    model = load_encoder(run, corpus)
+    language, processor = (engine.model, engine.processor) if engine is not None else open_instructed(run)
     question = prediction_items(corpus, corpus.split.test[:1], seed)[0]
     return {"stage-1 head": head_score(model),
             "LLM": language_score(language, processor, model.encoder, question, closed=True)}
@@ -161,18 +166,19 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     items = prediction_items(corpus, rows, seed)
     explanations = generate_explanations(engine, corpus, items)
     control = generate_explanations(shuffled(engine, corpus.windows.index, rows, seed + 1), corpus, items)
-    after = generate_explanations(open_engine(run, "feedback"), corpus, items)
-    claims = {"LLM": explanations.claims, "LLM after feedback": after.claims,
-              f"LLM, {EEGInput.SHUFFLED}": control.claims, **reasoning.baseline_claims(corpus, rows, seed)}
     changed, meaning = reasoning.interventions(engine, corpus, explanations, seed)
     causes = reasoning.causes(engine, corpus, explanations, seed)
     encoder = load_encoder(run, corpus).encoder
     edits = {target: reasoning.counterfactuals(engine, corpus, explanations, rows, encoder, seed, target)
              for target in TARGETS}
+    attributions = attribution_tables(corpus, scorers_of(run, corpus, seed, engine), params.is_twin,
+                                      params.windows_a_label, seed)
+    del engine  # one language model in memory: that after feedback is another one
+    after = generate_explanations(open_engine(run, "feedback"), corpus, items)
+    claims = {"LLM": explanations.claims, "LLM after feedback": after.claims,
+              f"LLM, {EEGInput.SHUFFLED}": control.claims, **reasoning.baseline_claims(corpus, rows, seed)}
     responses = [counterfactual.summary(found, seed).assign(group=f"{who}, z {target:g}")
                  for target, both in edits.items() for who, found in zip(("LLM", "always right"), both, strict=True)]
-    attributions = attribution_tables(corpus, scorers_of(run, corpus, seed), params.is_twin, params.windows_a_label,
-                                      seed)
     tables = {"claims": reasoning.claims_table(corpus, rows, claims, seed),
               "features": reasoning.precision_by_feature(corpus, rows, explanations, seed),
               "explanations": reasoning.explanations_table(corpus, rows, explanations, seed), "interventions": changed,

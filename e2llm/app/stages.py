@@ -22,6 +22,7 @@ from ..data.preprocess_params import PreprocessParams
 from ..data.preprocessing import Windows, write_windows
 from ..data.sources import open_source
 from ..models.catalogue import CATALOGUE, Bundled, card
+from ..models.device import best_dtype, current_device
 from ..models.eegpt import EEGPT
 from ..models.encoders import check_length, config_from, config_values, encoder_config, initialization_key, make_encoder
 from ..models.projector import EvidenceProbe
@@ -206,7 +207,7 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
 
 
 def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
-    """The trained encoder of a run with its head.
+    """The trained encoder of a run with its head, on the device of the policy.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
     encoder = make_encoder(config_from(kept["encoder"]), corpus.windows.ch_names)
     model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], HeadParams(**kept["head"]))
     model.load_state_dict(load_file(run.path / "encoder" / "encoder.safetensors"))
-    return model.eval()
+    return model.to(current_device()).eval()
 
 
 def load_evidence_probe(run: Run) -> EvidenceProbe:
@@ -239,7 +240,8 @@ def load_tokens(run: Run) -> tuple[np.ndarray, dict[int, int]]:
 
 def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_model, dtype: str = DEFAULTS.dtype,
                         scratch: ScratchParams | None = None, n_items: int = DEFAULTS.language_items,
-                        drill_steps: int = DEFAULTS.drill_steps, params: FitParams | None = None) -> Stage:
+                        drill_steps: int = DEFAULTS.drill_steps, params: FitParams | None = None,
+                        attention: str = DEFAULTS.attention) -> Stage:
     """The language model of a run: loaded by name, or, for ``scratch``, made on the spot and taught from text alone.
 
     The text holds no EEG, no zero-shot scenario and no zero-shot question form.
@@ -260,19 +262,23 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
         Texts that it learns from, and steps of drills that come first.
     params : FitParams, optional
         Its schedule.
+    attention : str
+        ``auto``, or ``flash``; see :func:`e2llm.models.device.ask_for_device`.
 
     Raises
     ------
     LanguageModelError
         If the model cannot be loaded.
     """
-    from ..models.language import ScratchParams, best_dtype, load_language_model
+    from ..models.language import ScratchParams, load_language_model
     from ..training.language_pretraining import train_language_model
 
     scratch = scratch or ScratchParams()
     params = params or _fit_params(DEFAULTS.language_steps, DEFAULTS.batch_size, DEFAULTS.language_lr)
     is_scratch = name == "scratch"
     wanted = {"name": name, "dtype": dtype, "labels": list(corpus.label_set.labels)}
+    chosen = {} if attention == "auto" else {"attention": attention}
+    wanted |= chosen
     if is_scratch:
         wanted |= {"scratch": asdict(scratch), "claims": MAX_CLAIMS, "n_items": n_items, "drill_steps": drill_steps,
                    "fit": asdict(params)}
@@ -292,24 +298,25 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
         tokenizer.save_pretrained(stage.path / "model")
         history.to_csv(stage.path / "history.csv", index=False)
     else:
-        model, tokenizer = load_language_model(name, dtype)
+        model, tokenizer = load_language_model(name, dtype, attention=attention)
     parameters = sum(p.numel() for p in model.parameters())
     # Decided once: what follows is computed alike wherever the run goes on.
     dtype = best_dtype() if dtype == "auto" else dtype
-    (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype}))
+    (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype,
+                                                           **chosen}))
     stage.finish({"parameters": parameters, "vocabulary": len(tokenizer)})
     return stage
 
 
 def open_language(run: Run):
-    """Language model and tokenizer of a run, and where they come from."""
+    """Language model, on the device of the policy, and tokenizer of a run, and where they come from."""
     from ..models.language import load_language_model
 
     run.require("language_model")
     folder = run.path / "language_model"
     source = json.loads((folder / "source.json").read_text())
     name = str(folder / "model") if source["name"] == "model" else source["name"]
-    return *load_language_model(name, source["dtype"]), name
+    return *load_language_model(name, source["dtype"], attention=source.get("attention", "auto")), name
 
 
 def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
@@ -464,5 +471,5 @@ def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, 
     run.require(stage)
     model, processor = open_aligned(run)
     with quiet_peft():
-        peft = PeftModel.from_pretrained(model, str(run.path / stage / "lora"))
+        peft = PeftModel.from_pretrained(model, str(run.path / stage / "lora"), torch_device=str(model.device))
     return peft.merge_and_unload().eval(), processor

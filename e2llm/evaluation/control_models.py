@@ -31,13 +31,13 @@ class Encoded:
 
     @torch.no_grad()
     def __call__(self, signals: np.ndarray, norm_groups: np.ndarray, batch: int = 16) -> torch.Tensor:
-        """Tokens, shape (n, n_times, S, width); parameters as in :class:`e2llm.evaluation.baselines.Fitted`."""
+        """Tokens, shape (n, n_times, S, width), on the CPU; as :class:`e2llm.evaluation.baselines.Fitted` is asked."""
         if self._last is None or self._last[0] is not signals:
             device = next(self.model.parameters()).device
             parts = [self.model.encoder(self.corpus.equalize(signals[i : i + batch],
-                                                             norm_groups[i : i + batch]).to(device))
+                                                             norm_groups[i : i + batch]).to(device)).cpu()
                      for i in range(0, len(signals), batch)]
-            self._last = signals, torch.cat(parts).cpu()
+            self._last = signals, torch.cat(parts)
         return self._last[1]
 
 
@@ -53,7 +53,8 @@ def stage_1_head(encoded: Encoded) -> Answerer:
 
     @torch.no_grad()
     def answer(signals: np.ndarray, norm_groups: np.ndarray) -> np.ndarray:
-        return model.classifier(model.pooled(encoded(signals, norm_groups))).argmax(dim=1).numpy()
+        tokens = encoded(signals, norm_groups).to(model.classifier.weight.device)
+        return model.classifier(model.pooled(tokens)).argmax(dim=1).cpu().numpy()
 
     return answer
 

@@ -6,7 +6,6 @@ random projector) are given as further answers to the same questions.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -82,9 +81,7 @@ def with_random_projector(engine: InferenceEngine, seed: int) -> InferenceEngine
     seed : int
         Of the projector's weights.
     """
-    model = copy.deepcopy(engine.model)
-    model.projector.reinitialize(seed)
-    return replace(engine, model=model)
+    return replace(engine, model=engine.model.with_random_projector(seed))
 
 
 def without_eeg(items: list[Item]) -> list[Item]:

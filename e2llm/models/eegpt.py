@@ -290,7 +290,8 @@ def _kept(n: int, dropped: float, device: torch.device) -> Tensor | None:
     """A random share of n places, in their order; None for all."""
     if dropped <= 0.0:
         return None
-    return torch.randperm(n, device=device)[: max(1, round(n * (1.0 - dropped)))].sort().values
+    # Drawn on the CPU, so that a training sees the same places wherever it runs.
+    return torch.randperm(n)[: max(1, round(n * (1.0 - dropped)))].sort().values.to(device)
 
 
 def moments(tokens: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import re
 import warnings
 from dataclasses import dataclass
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 
@@ -28,6 +27,7 @@ from transformers.utils import logging
 from ..core.chat import EEG_TOKEN, END_THINK, THINK
 from ..core.files import one_line, read_json
 from .catalogue import CATALOGUE, Elsewhere, FetchError, require
+from .device import DeviceError, ask_for_device, best_dtype, current_device, device_policy
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
 _CHAT_TEMPLATE = (
@@ -215,7 +215,7 @@ def lookup_init(model: Qwen3ForCausalLM) -> None:
 
 
 def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_token: bool = True,
-                        device_map: str | dict | torch.device | None = None):
+                        device_map: str | dict | torch.device | None = None, attention: str = "auto"):
     """Load a causal language model and its tokenizer.
 
     Parameters
@@ -229,12 +229,15 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
         - a hub id, with a revision if need be (``Qwen/Qwen3-0.6B@main``). ``HF_ENDPOINT``, ``HF_HOME`` and
           ``HF_HUB_OFFLINE`` mean what they mean everywhere.
     dtype : str or torch.dtype
-        ``float32``, ``bfloat16``, ``float16``, ``auto`` (:func:`best_dtype`), or ``4bit`` (NF4, computed in bfloat16;
-        needs bitsandbytes and a CUDA device).
+        ``float32``, ``bfloat16``, ``float16``, ``auto`` (:func:`e2llm.models.device.best_dtype`), or ``4bit`` (NF4,
+        computed in bfloat16; needs bitsandbytes and a CUDA device).
     eeg_token : bool
         Make the EEG token known to it.
     device_map : str, dict or torch.device, optional
-        Where its weights go, as in transformers; default the CPU, for ``4bit`` the first CUDA device.
+        Where its weights go, as in transformers (``auto``: over all GPUs); default the device of the policy
+        (:func:`e2llm.models.device.use_device`).
+    attention : str
+        See :func:`e2llm.models.device.ask_for_device`.
 
     Returns
     -------
@@ -248,7 +251,9 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
         If it cannot be loaded or has no chat template.
     """
     where, extra = _located(name)
-    options = _number_format(best_dtype() if dtype == "auto" else str(dtype).removeprefix("torch."))
+    options = _number_format(best_dtype() if dtype == "auto" else str(dtype).removeprefix("torch."), attention)
+    if device_map is None and (device := current_device()).type != "cpu":
+        device_map = {"": device}  # read straight into its memory
     options |= {} if device_map is None else {"device_map": device_map}
     try:
         with _quiet():
@@ -271,14 +276,6 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
     if eeg_token:
         _add_eeg_token(model, tokenizer)
     return model.eval(), tokenizer
-
-
-def best_dtype() -> str:
-    """``bfloat16`` where the GPU, or else the CPU, is known to compute in it natively, else ``float32``."""
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bfloat16" if any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "float32"
 
 
 def _located(name: str) -> tuple[str, dict[str, str]]:
@@ -316,21 +313,18 @@ def _refuse_depth(config: Path) -> None:
         raise LanguageModelError(f"{config} has sizes that no model has ({', '.join(deep)}): do not use it.")
 
 
-def _number_format(dtype: str) -> dict:
+def _number_format(dtype: str, attention: str) -> dict:
     """Arguments of ``from_pretrained`` for a number format; what this computer lacks is said before loading."""
+    try:
+        ask_for_device(device_policy().device, dtype, attention)
+    except DeviceError as error:
+        raise LanguageModelError(str(error)) from None
+    chosen = {"attn_implementation": "flash_attention_2"} if attention == "flash" else {}
     if dtype != "4bit":
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise LanguageModelError(f"dtype = {dtype!r} is unknown: auto, float32, bfloat16, float16 or 4bit.")
-        return {"dtype": getattr(torch, dtype)}
-    if find_spec("bitsandbytes") is None:
-        raise LanguageModelError("dtype = '4bit' needs the package bitsandbytes: pip install bitsandbytes, or take "
-                                 "dtype = 'bfloat16'.")
-    if not torch.cuda.is_available():
-        raise LanguageModelError("dtype = '4bit' needs a CUDA device, and PyTorch finds none here: take dtype = "
-                                 "'bfloat16' or 'float32'.")
+        return {"dtype": getattr(torch, dtype), **chosen}
     packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                 bnb_4bit_compute_dtype=torch.bfloat16)
-    return {"dtype": torch.bfloat16, "quantization_config": packed, "device_map": {"": 0}}
+    return {"dtype": torch.bfloat16, "quantization_config": packed, **chosen}
 
 
 def _why_not(name: str, error: Exception) -> str:
@@ -411,7 +405,7 @@ def _add_eeg_token(model, tokenizer) -> None:
         return
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        layer.weight[known:] = layer.weight[:known].float().mean(dim=0)
+        layer.weight[known:] = layer.weight[:known].mean(dim=0, dtype=torch.float32)
 
 
 class _quiet:

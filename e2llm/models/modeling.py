@@ -169,6 +169,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                              eeg_token_id=tokenizer.convert_tokens_to_ids(EEG_TOKEN))
         torch.manual_seed(seed)
         model = cls(config, language_model)
+        model._follow_language_model()
         if encoder is not None:
             cast(nn.Module, model.encoder).load_state_dict(cast(nn.Module, encoder).state_dict())
         # Start at the size of the word embeddings, so that the frozen language model gets values of a usual size.
@@ -184,9 +185,43 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def without_evidence_tokens(self) -> E2LLMForConditionalGeneration:
         """The same model (weights are shared) with a projector that gives the tokens of "no evidence"."""
+        return self._with_projector(self.projector.without_evidence_tokens())
+
+    def with_random_projector(self, seed: int) -> E2LLMForConditionalGeneration:
+        """The same model behind an untrained projector; the weights of language model and encoder are shared.
+
+        Parameters
+        ----------
+        seed : int
+            See :meth:`e2llm.models.projector.Projector.reinitialize`.
+        """
+        projector = copy.deepcopy(self.projector).cpu()  # drawn there, so that every device has the same one
+        projector.reinitialize(seed)
+        return self._with_projector(projector.to(self.device))
+
+    def _with_projector(self, projector: nn.Module) -> E2LLMForConditionalGeneration:
         changed = copy.copy(self)
-        changed._modules = {**self._modules, "projector": self.projector.without_evidence_tokens()}
+        changed._modules = {**self._modules, "projector": projector}
         return changed
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: that of the projector, which is where the word embeddings are."""
+        return self.projector.fc1.weight.device
+
+    def _follow_language_model(self) -> None:
+        """Put projector and encoder where the word embeddings are.
+
+        The language model is never moved: it may be packed to 4 bits, or lie on several devices.
+        """
+        places = {str(place) for place in getattr(self.language_model, "hf_device_map", {}).values()}
+        if len(places) > 1 and places & {"cpu", "disk"}:
+            raise LanguageModelError("device_map leaves parts of the language model outside the GPUs, where an adapter "
+                                     "cannot be joined with them: take dtype = '4bit', more GPUs or a smaller model.")
+        place = cast(Tensor, self.get_input_embeddings().weight).device
+        for part in (self.projector, self.encoder):
+            if part is not None:
+                part.to(place)
 
     def get_input_embeddings(self) -> nn.Module:
         """Word embeddings of the language model."""
@@ -336,7 +371,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             Of the language model, see :func:`e2llm.models.language.load_language_model`. Projector and encoder stay
             in float32, as they were trained.
         device_map : str, dict or torch.device, optional
-            Where the language model goes, as in transformers; projector and encoder go to its word embeddings.
+            Where the language model goes, as in transformers (``auto``: over all GPUs); default the device of the
+            policy (:func:`e2llm.models.device.use_device`). Projector and encoder go to its word embeddings.
         revision : str, optional
             Branch, tag or commit of a hub id.
         config : E2LLMConfig, optional
@@ -394,9 +430,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         lost = [*_own(dict.fromkeys(report.missing_keys)), *report.unexpected_keys]
         if lost:
             raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {lost[:5]}.")
-        for part in (model.projector, model.encoder):
-            if part is not None and device_map is not None:
-                part.to(cast(Tensor, model.get_input_embeddings().weight).device)
+        model._follow_language_model()
         return model.eval(), tokenizer
 
 

@@ -222,7 +222,8 @@ def encode_edited(encoder: EEGPT, corpus: Corpus, edits: Sequence[Edit], batch: 
     ndarray, shape (n_edits, n_times, eeg_width)
     """
     encoder.eval()
+    device = next(encoder.parameters(), torch.empty(0)).device
     order = np.argsort([edit.row for edit in edits], kind="stable")  # edits of one window stand together
     parts = [order[start : start + batch] for start in range(0, len(order), batch)]
-    found = [encoder(edited_inputs(corpus, [edits[i] for i in part])) for part in parts]
+    found = [encoder(edited_inputs(corpus, [edits[i] for i in part]).to(device)).cpu() for part in parts]
     return torch.cat(found).flatten(2).numpy()[np.argsort(order)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.space import reserved_map
+from ..models.device import current_device
 from ..models.eegnet import EEGNet, EEGNetParams
 from .trainer import FitParams, Samples, fit, mixed_order
 
@@ -97,16 +98,16 @@ def train_eegnet(data: np.ndarray, prepare: Prepare, labels: np.ndarray, subject
     Returns
     -------
     EEGNet
-        In eval mode, on the CPU.
+        In eval mode.
     """
     order = mixed_order(labels, subjects, rows, schedule)
     used = np.unique(order)
     signals = prepared(data, prepare, subjects, used, folder / "prepared.npy")
     torch.manual_seed(schedule.seed)
-    model = EEGNet(signals.shape[1], n_classes, signals.shape[2], params)
+    model = EEGNet(signals.shape[1], n_classes, signals.shape[2], params).to(current_device())
     fit(model, Samples(np.searchsorted(used, order), lambda row: row), eegnet_collate(signals, labels[used]), schedule,
         folder, on_step=on_step)
-    return model.eval().cpu()
+    return model.eval()
 
 
 @torch.no_grad()

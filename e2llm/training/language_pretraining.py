@@ -11,6 +11,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from ..core.labels import LabelSet
+from ..models.device import current_device
 from ..models.language import ScratchParams, make_tokenizer, new_language_model
 from ..models.logits import loss_at_labels
 from ..models.processing import E2LLMProcessor
@@ -47,7 +48,7 @@ def train_language_model(label_set: LabelSet, size: ScratchParams, n_items: int,
     drills = drill_items(label_set, drill_steps * params.batch_size, params.seed)
     items = [*drills, *text_items(label_set, n_items, params.seed)]
     tokenizer = make_tokenizer([item_text(item) for item in items], size.vocab_size)
-    model = new_language_model(tokenizer, size, params.seed)
+    model = new_language_model(tokenizer, size, params.seed).to(current_device())
     processor = E2LLMProcessor(tokenizer)
     examples = examples_of(items, processor, THINKING_SHARE, params.seed)
     lengths = [len(example["input_ids"]) for example in examples[len(drills) :]]

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from ..core.montage import EEGPT_VOCABULARY
 from ..data.dataset import Corpus
 from ..data.normalization import Equalizer
+from ..models.device import current_device
 from ..models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ, Block, EEGPTConfig
 from ..models.eegpt_weights import UNIT, initialize_encoder
 from .trainer import FitParams
@@ -408,7 +409,7 @@ def epochs(rows: np.ndarray, params: FitParams) -> np.ndarray:
 
 def new_model(ch_names: Sequence[str], config: EEGPTConfig, weights: str, params: PretrainParams,
               seed: int) -> MaskedPretraining:
-    """A model before pretraining.
+    """A model before pretraining, on the device of the policy.
 
     Parameters
     ----------
@@ -424,7 +425,7 @@ def new_model(ch_names: Sequence[str], config: EEGPTConfig, weights: str, params
     torch.manual_seed(seed)
     encoder = EEGPT(config, list(ch_names))
     initialize_encoder(encoder, weights)
-    return MaskedPretraining(encoder, params)
+    return MaskedPretraining(encoder, params).to(current_device())
 
 
 def save_encoder(encoder: EEGPT, path: Path) -> None:
@@ -499,7 +500,8 @@ def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: in
     """
     model.eval()
     collate = masked_collate(corpus.windows.data, corpus.equalize, corpus.norm_groups, model.params, seed)
-    batch = collate([{"row": row, "place": 0}])
+    device = next(model.parameters()).device
+    batch = {key: value.to(device) for key, value in collate([{"row": row, "place": 0}]).items()}
     drawn, (hidden,) = model.reconstruct(**batch)[1][0], batch["hidden"]
     originals = model.targets(batch["signal_mv"], batch["hidden"])[1][0]
     partly_hidden, found = torch.isin(hidden[:, 0], batch["times"]), {}
@@ -507,5 +509,5 @@ def rebuilt_patches(model: MaskedPretraining, corpus: Corpus, row: int, seed: in
         places = chosen.nonzero().flatten().tolist()
         some = sorted(np.random.default_rng(seed).permutation(places)[:n].tolist())
         found[kind] = [(f"{corpus.windows.ch_names[hidden[i, 1]]}, {hidden[i, 0] * PATCH / SFREQ:.2f} s",
-                        originals[i].numpy(), drawn[i].numpy()) for i in some]
+                        originals[i].cpu().numpy(), drawn[i].cpu().numpy()) for i in some]
     return found

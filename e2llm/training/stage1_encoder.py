@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from ..data.dataset import Corpus
+from ..models.device import current_device
 from ..models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ
 from ..models.eegpt_weights import NAMED_INITIALIZATIONS
 from ..models.encoders import EncoderConfig, initialize, make_encoder
@@ -59,7 +60,7 @@ class TrainedEncoder:
 
 
 def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) -> tuple[EEGPT, str]:
-    """An initialized encoder, and a sentence on its initialization.
+    """An initialized encoder on the device of the policy, and a sentence on its initialization.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def new_encoder(corpus: Corpus, size: EncoderConfig, weights: str, seed: int) ->
     if (isinstance(encoder, EEGPT) and weights not in NAMED_INITIALIZATIONS
             and (window_s := corpus.windows.window_s) != PRETRAINED_S):
         said += f"; EEGPT was pretrained on windows of {PRETRAINED_S:g} s, these last {window_s:g} s"
-    return encoder, said
+    return encoder.to(current_device()), said
 
 
 @torch.no_grad()
@@ -86,7 +87,8 @@ def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int 
     """Mean token of windows by an encoder, shape (n_rows, token_width): the picture before training."""
     encoder.eval()
     data, norm_groups = corpus.windows.data, corpus.norm_groups
-    parts = [encoder(corpus.equalize(data[some], norm_groups[some])).mean(1).flatten(1).numpy()
+    device = next(encoder.parameters(), torch.empty(0)).device
+    parts = [encoder(corpus.equalize(data[some], norm_groups[some]).to(device)).mean(1).flatten(1).cpu().numpy()
              for some in np.array_split(rows, max(1, len(rows) // batch))]
     return np.concatenate(parts)
 
@@ -121,7 +123,7 @@ def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitPa
     rows, train, windows = corpus.split.used, corpus.split.train, corpus.windows
     before = _pooled_tokens(encoder, corpus, rows)
     augmented = augmented or AugmentedWindows.draw(corpus, train, params.seed)
-    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head)
+    model = EmotionEncoder(encoder, len(corpus.label_set), corpus.spectral.shape[1], head).to(current_device())
     order = mixed_order(corpus.labels, corpus.subjects, train, params)
     order = augmented.append_augmented(order, params.batch_size, n_augmented, params.seed)
     collate = augmented.collate(signal_collate(windows.data, corpus.equalize, corpus.norm_groups, corpus.labels,

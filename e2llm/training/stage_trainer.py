@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.training_args import ParallelMode
 from transformers.utils import logging
 
-__all__ = ["Report", "StageTrainer", "TrainingArguments", "logging", "set_seed"]
+__all__ = ["Report", "StageTrainer", "TrainingArguments", "checkpointed", "logging", "place", "set_seed"]
+
+
+def place(arguments: TrainingArguments, device: torch.device) -> None:
+    """Let a training of one process run on one device, that of the policy.
+
+    transformers would take the first GPU whichever was asked for, and copies of the model on all the others.
+
+    Parameters
+    ----------
+    arguments : TrainingArguments
+        Changed, unless a launcher has given every process a device of its own.
+    device : torch.device
+        Of the policy.
+    """
+    if arguments.parallel_mode is ParallelMode.DISTRIBUTED:
+        return
+    arguments.distributed_state.device = device  # what accelerate reads
+    arguments.__dict__["_setup_devices"] = device  # what ``arguments.device`` gives
+    arguments._n_gpu = int(device.type == "cuda")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+@contextmanager
+def checkpointed(model: nn.Module, is_on: bool) -> Iterator[None]:
+    """Within the block the language model inside a model checkpoints its gradients.
+
+    In the variant of PyTorch that needs no gradient at the inputs (``use_reentrant=False``): a frozen layer below an
+    adapter is checkpointed as any other.
+
+    Parameters
+    ----------
+    model : Module
+        Any; one without a language model stays as it is.
+    is_on : bool
+        False changes nothing.
+    """
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)
+             and part.supports_gradient_checkpointing][:1] if is_on else []  # the outermost: it reaches the others
+    for part in parts:
+        part.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.gradient_checkpointing_disable()
 
 
 class StageTrainer(Trainer):

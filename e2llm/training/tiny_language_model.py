@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from ..core.chat import END_THINK, IGNORE, THINK, Item
 from ..core.labels import SEED_VII, LabelSet
+from ..models.device import current_device
 from ..models.language import ScratchParams, make_word_tokenizer, new_language_model
 from ..models.processing import E2LLMProcessor
 from ..tasks import scenarios
@@ -425,7 +426,7 @@ def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str]
 
 
 def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
-          on_step: Callable[..., None] | None = None, use_cpu: bool = False) -> tuple[Qwen3ForCausalLM, pd.DataFrame]:
+          on_step: Callable[..., None] | None = None) -> tuple[Qwen3ForCausalLM, pd.DataFrame]:
     """Teach a new Qwen3; resumes from a checkpoint in ``folder``.
 
     Parameters
@@ -438,7 +439,7 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
         Schedule and seed.
     folder : Path
         Checkpoints.
-    on_step, use_cpu
+    on_step
         As for :func:`e2llm.training.trainer.fit`.
 
     Returns
@@ -454,7 +455,7 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
     for example in examples:
         seen[example["input_ids"]] = True
     model = WordMeaningModel(new_language_model(tokenizer, size, params.seed), torch.from_numpy(taught.meanings),
-                             torch.from_numpy(taught.words.needed), torch.from_numpy(seen))
+                             torch.from_numpy(taught.words.needed), torch.from_numpy(seen)).to(current_device())
     lengths = [len(example["input_ids"]) for example in examples[n:]]
     order = item_order(lengths, replace(params, steps=params.steps - n // params.batch_size))
     order = np.concatenate([np.arange(n), n + order])
@@ -466,6 +467,5 @@ def teach(recipe: TinyRecipe, taught: Lesson, params: FitParams, folder: Path,
         return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn),
                              "keep": keep | needed}
 
-    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step,
-                  use_cpu=use_cpu)
+    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step)
     return model.plain(), history

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from ..core.chat import IGNORE, Item
 from ..core.space import reserved_map
 from ..data.normalization import Equalizer
+from ..models.device import current_device, device_policy
 from ..tasks.items import DIRECT_KINDS
 
 if TYPE_CHECKING:
@@ -86,9 +87,10 @@ class Samples(Dataset):
 
 def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams, folder: Path,
         groups: list[dict] | None = None, terms: tuple[str, ...] = (),
-        on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__,
-        use_cpu: bool = False) -> pd.DataFrame:
+        on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__) -> pd.DataFrame:
     """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
+
+    It is trained, and stays, on the device of the policy (:func:`e2llm.models.device.use_device`).
 
     Parameters
     ----------
@@ -110,8 +112,6 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         ``on_step(step, **facts)`` after each step.
     call : callable
         ``call(model, **batch)`` gives the output with the loss; default the model's own.
-    use_cpu : bool
-        Train on the CPU even where there is another device.
 
     Returns
     -------
@@ -122,24 +122,31 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         Report,
         StageTrainer,
         TrainingArguments,
+        checkpointed,
         logging,
+        place,
         set_seed,
     )
 
     set_seed(params.seed)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(groups or [{"params": trainable}], lr=params.lr, weight_decay=params.weight_decay)
+    device = current_device()
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
         gradient_accumulation_steps=params.accumulate,
-        use_cpu=use_cpu or (params.bf16 and not torch.cuda.is_available()),  # else bf16 is refused on a CPU
-        lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0, bf16=params.bf16,
+        # Where it is not needed it stays off: it is what keeps a GPU idle, and bf16 from being refused on a CPU.
+        use_cpu=device.type == "cpu" and (params.bf16 or torch.accelerator.is_available()),
+        lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0,
+        bf16=params.bf16 and device.type != "mps",
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
         save_steps=params.save_steps, save_total_limit=1,
-        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=device.type == "cuda",
+        accelerator_config={"non_blocking": device.type == "cuda"},
         logging_nan_inf_filter=False,
         log_level="error")
+    place(arguments, device)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(params.steps, int(params.warmup * params.steps)))
     trainer = StageTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collate,
                             optimizers=(optimizer, schedule))
@@ -151,7 +158,8 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     if on_step is not None:
         trainer.add_callback(Report(on_step))
     model.train()
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    with checkpointed(model, device_policy().gradient_checkpointing):
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     model.eval()
     history = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     return history[["step", "loss", *[name for name in terms if name in history]]]

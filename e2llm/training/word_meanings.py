@@ -13,6 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
+from ..models.device import current_device
+
 _WORD = re.compile("[a-z]+")
 _WORD_BATCH, _SENTENCE_BATCH = 256, 64
 _CANDIDATES, _ALWAYS = 45_000, 2000  # words that are considered, and of them those that are taken whatever they mean
@@ -31,17 +33,15 @@ class SentenceEncoder:
     ----------
     folder : path
         Of the model, as ``e2llm fetch minilm-l6-v2`` leaves it.
-    device : str
-        Where it computes.
 
     References
     ----------
     Reimers, N. & Gurevych, I. (2019). Sentence-BERT. EMNLP.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu") -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModel.from_pretrained(folder).eval().to(device)
+        self.model = AutoModel.from_pretrained(folder).eval().to(current_device())
 
     @torch.no_grad()
     def __call__(self, texts: list[str], batch: int = _SENTENCE_BATCH) -> np.ndarray:

@@ -44,7 +44,7 @@ def fetched(tmp_path, monkeypatch):
 
 
 def make(out):
-    return making.make_language_model(out, steps=5, recipe=RECIPE, held_out=ALL_BUT_ONE, use_cpu=True)
+    return making.make_language_model(out, steps=5, recipe=RECIPE, held_out=ALL_BUT_ONE)
 
 
 def test_two_calls_give_the_same_bytes_and_a_call_that_was_cut_off_too(tmp_path, fetched, monkeypatch, capsys):
@@ -57,11 +57,11 @@ def test_two_calls_give_the_same_bytes_and_a_call_that_was_cut_off_too(tmp_path,
 
     taught = making.teach
 
-    def stopped(recipe, lesson, params, folder, on_step, use_cpu):
+    def stopped(recipe, lesson, params, folder, on_step):
         def stop(step, **facts):
             if step == 3:
                 raise KeyboardInterrupt
-        return taught(recipe, lesson, params, folder, stop, use_cpu)
+        return taught(recipe, lesson, params, folder, stop)
 
     monkeypatch.setattr(making, "teach", stopped)
     with pytest.raises(KeyboardInterrupt):

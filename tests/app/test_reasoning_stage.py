@@ -282,7 +282,7 @@ def made(run, corpus, monkeypatch) -> dict:
     monkeypatch.setattr(reasoning_stage, "load_encoder", lambda run, corpus: SimpleNamespace(encoder=None))
     monkeypatch.setattr(reasoning_stage, "shuffled", lambda engine, index, rows, seed: "shuffled")
     monkeypatch.setattr(reasoning_stage, "open_engine", lambda run, stage="adapter": stage)
-    monkeypatch.setattr(reasoning_stage, "scorers_of", lambda run, corpus, seed: {})
+    monkeypatch.setattr(reasoning_stage, "scorers_of", lambda run, corpus, seed, engine: {})
     monkeypatch.setattr(reasoning_stage, "generate_explanations", generate_explanations)
     monkeypatch.setattr(reasoning, "_answers_after", answers_after)
     monkeypatch.setattr(reasoning, "counterfactuals", counterfactuals)

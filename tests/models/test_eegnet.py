@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.signal import correlate
 
+from e2llm.models.device import current_device
 from e2llm.models.eegnet import EEGNet, EEGNetParams, decimated
 from e2llm.training.eegnet import answers, eegnet_collate, prepared, train_eegnet
 from e2llm.training.trainer import FitParams
@@ -189,7 +190,7 @@ def accuracy(given: np.ndarray, folder) -> float:
     """Share of right answers on held-out windows after training with the labels ``given``."""
     data, labels, subjects = rhythms()
     model = train_eegnet(data, prepare, given, subjects, np.arange(180), 2, PARAMS, SCHEDULE, folder)
-    assert not model.training and next(model.parameters()).device.type == "cpu"
+    assert not model.training and next(model.parameters()).device == current_device()
     return float((answers(model, data[180:], prepare, subjects[180:]).argmax(axis=1) == labels[180:]).mean())
 
 

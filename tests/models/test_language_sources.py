@@ -37,7 +37,7 @@ from transformers import (
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from e2llm.core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, THINK, Item
-from e2llm.models import catalogue, language
+from e2llm.models import catalogue, device, language
 from e2llm.models.adapting import linear_layers, lora_targets
 from e2llm.models.inference import InferenceEngine, generate, score_options
 from e2llm.models.language import LanguageModelError, end_of_turn, load_language_model, make_tokenizer
@@ -194,11 +194,11 @@ def test_an_unknown_number_format_is_named(tmp_path):
 
 
 def test_4bit_without_its_package_or_without_a_gpu_is_named_before_anything_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(language, "find_spec", lambda name: None)
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
     with pytest.raises(LanguageModelError, match="needs the package bitsandbytes: pip install bitsandbytes, or take "
                                                  "dtype = 'bfloat16'"):
         load_language_model(str(tmp_path), dtype="4bit")
-    monkeypatch.setattr(language, "find_spec", lambda name: object())
+    monkeypatch.setattr(device, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LanguageModelError, match="needs a CUDA device"):
         load_language_model(str(tmp_path), dtype="4bit")
@@ -212,7 +212,7 @@ def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch, t
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     if able is not None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    assert language.best_dtype() == expected
+    assert device.best_dtype() == expected
     assert load_language_model(str(save(tmp_path, stranger())), "auto")[0].dtype == getattr(torch, expected)
 
 

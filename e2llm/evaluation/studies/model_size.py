@@ -19,6 +19,7 @@ from scipy.special import softmax
 from ...core.chat import Item
 from ...core.claims import Claim
 from ...data.dataset import Corpus
+from ...models.device import current_device
 from ...models.inference import InferenceEngine, closed_set
 from ...models.language import ScratchParams
 from ...models.modeling import E2LLMForConditionalGeneration
@@ -320,7 +321,7 @@ def clock() -> float:
 
     Of the wall where a GPU does the work.
     """
-    if not torch.cuda.is_available():
+    if current_device().type != "cuda":
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
