@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -40,6 +41,10 @@ class Pretended(torch.Tensor):
 
     def __repr__(self, **_: object) -> str:
         return f"Pretended({self.inner}, {self.place})"
+
+    def tolist(self) -> list:
+        """As for a tensor of a GPU; PyTorch refuses it for classes of others."""
+        return self.inner.tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -100,11 +105,26 @@ class _Factories(TorchDispatchMode):
         return computed(func, args, kwargs or {}, self.place)
 
 
+class _Literals(TorchFunctionMode):
+    """Tensors that are made of numbers, which PyTorch puts on a device without asking any mode."""
+
+    def __init__(self, place: torch.device) -> None:
+        super().__init__()
+        self.place = place
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        asked = kwargs.get("device")
+        if func not in (torch.tensor, torch.as_tensor, torch.asarray) or asked is None:
+            return func(*args, **kwargs)
+        return func(*args, **{**kwargs, "device": "cpu"}).to(asked)
+
+
 @contextmanager
 def pretended(place: str) -> Iterator[torch.device]:
     """Within the block the policy puts models on a device that is not there."""
     there = torch.device(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy, "find_device", lambda name: there)
-        with policy.using(policy.DevicePolicy("cuda")), _Factories(there):
+        with policy.using(policy.DevicePolicy("cuda")), _Literals(there), _Factories(there):
             yield there
