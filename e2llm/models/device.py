@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
-NUMBER_FORMATS = ("float32", "bfloat16", "float16", "4bit", "auto")
+NUMBER_FORMATS = ("auto", "float32", "bfloat16", "float16", "4bit")
 ATTENTIONS = ("auto", "flash")
 
 
@@ -131,7 +131,7 @@ def find_device(name: str) -> torch.device:
         why = ("this PyTorch was built without CUDA: install a build with CUDA" if torch.version.cuda is None
                else "PyTorch finds no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES")
         raise DeviceError(f"device = {name!r}, but {why}, or take device = 'auto' or 'cpu'.")
-    index = int(number or os.environ.get("LOCAL_RANK", 0))
+    index = int(number or os.environ.get("LOCAL_RANK", "0"))
     if index >= (count := torch.cuda.device_count()):
         there = ", ".join(f"cuda:{i}" for i in range(count))
         raise DeviceError(f"device = 'cuda:{index}' is not there: PyTorch finds {there}.")

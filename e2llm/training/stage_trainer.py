@@ -53,12 +53,18 @@ def checkpointed(model: nn.Module, is_on: bool) -> Iterator[None]:
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)
              and part.supports_gradient_checkpointing][:1] if is_on else []  # the outermost: it reaches the others
     for part in parts:
-        part.gradient_checkpointing_enable({"use_reentrant": False})
+        _switch(part, "enable")({"use_reentrant": False})
     try:
         yield
     finally:
         for part in parts:
-            part.gradient_checkpointing_disable()
+            _switch(part, "disable")()
+            part.disable_input_require_grads()
+
+
+def _switch(model: PreTrainedModel, word: str) -> Callable[..., None]:
+    """The method of this version of transformers, which renamed it from gradient to activation checkpointing."""
+    return getattr(model, f"activation_checkpointing_{word}", None) or getattr(model, f"gradient_checkpointing_{word}")
 
 
 class StageTrainer(Trainer):

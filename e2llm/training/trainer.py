@@ -136,7 +136,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
         gradient_accumulation_steps=params.accumulate,
-        # Where it is not needed it stays off: it is what keeps a GPU idle, and bf16 from being refused on a CPU.
+        # Asked for only where another device would be taken, or bf16 would be refused on a CPU.
         use_cpu=device.type == "cpu" and (params.bf16 or torch.accelerator.is_available()),
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0,
         bf16=params.bf16 and device.type != "mps",

@@ -23,7 +23,7 @@ from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, 
 from e2llm.data import emotion_effects, protocols, sources
 from e2llm.data.checks import QUALITY
 from e2llm.data.preprocess_params import MISSING, PreprocessParams
-from e2llm.models import eegpt
+from e2llm.models import device, eegpt
 from e2llm.training import pretraining
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +78,8 @@ def test_defaults_keep_to_their_own_bounds_and_are_not_changed_by_the_check():
         ("protocol", protocols.PROTOCOLS),
         ("normalization", protocols.NORMALIZATIONS),
         ("reconstructor", pretraining.RECONSTRUCTORS),
+        ("dtype", device.NUMBER_FORMATS),
+        ("attention", device.ATTENTIONS),
     ],
 )
 def test_allowed_values_are_those_that_the_code_knows(name, known):
@@ -182,6 +184,10 @@ def test_every_other_parameter_refuses_a_value_of_another_type(name):
         ({"size_seeds": [0, "x"]}, "'x' in size_seeds must be a whole number"),
         ({"encoder_lr": "1e-3"}, "encoder_lr = '1e-3' must be a number. YAML reads 1e-3 as text: write 1.0e-3."),
         ({"eegnet": "false"}, "eegnet = 'false' must be true or false."),
+        ({"device": "gpu"}, "device = 'gpu' must be auto, cpu, cuda, cuda:1 or mps"),
+        ({"device": "cuda:x"}, "device = 'cuda:x' must be auto, cpu, cuda, cuda:1 or mps"),
+        ({"attention": "fast"}, "attention = 'fast' must be 'auto' or 'flash'"),
+        ({"gradient_checkpointing": 1}, "gradient_checkpointing = 1 must be true or false"),
         ({"sed": 1}, "There is no parameter 'sed': did you mean seed"),
         ({"seed": 0.5, "fold": "a"}, "seed = 0.5 must be a whole number. fold = 'a' must be a whole number."),
     ],
@@ -203,6 +209,7 @@ def test_values_that_cannot_work_are_refused_in_one_paragraph(values, message):
         {"subjects": None},
         {"encoder_size": "mine"},
         {"sizes": ["base"], "size_seeds": [0, 1]},
+        {"device": "cuda:7", "gradient_checkpointing": True, "dtype": "bfloat16", "attention": "flash"},
     ],
 )
 def test_values_that_can_work_are_taken(values):

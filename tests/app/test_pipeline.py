@@ -399,6 +399,8 @@ def test_a_run_asks_for_room_before_any_kernel_starts(project, no_kernels, monke
     ({"language_model": "./nowhere"}, "./nowhere is no folder"),
     ({"language_model": "nowhere.gguf"}, "nowhere.gguf is missing"),
     ({"encoder_weights": "weights/none.ckpt"}, "encoder_weights = 'weights/none.ckpt': .*none.ckpt is missing"),
+    ({"device": "cuda:4321"}, r"device = 'cuda:4321'(,| is not there).*(take device = 'auto' or 'cpu'|finds cuda:0)"),
+    ({"dtype": "4bit"}, "dtype = '4bit' needs"),
     ({"start": "none.safetensors"}, "start = 'none.safetensors': .*none.safetensors is missing"),
     ({"sizes": ["base", "./nowhere"]}, "./nowhere is no folder"),
 ])

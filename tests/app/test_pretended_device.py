@@ -65,10 +65,17 @@ def there(monkeypatch):
     def saving_adapter(self, *args: object, before=peft.PeftModel.save_pretrained, **kwargs: object):
         return before(self.cpu(), *args, **kwargs)
 
+    def moving(self, *args: object, before=transformers.PreTrainedModel.to, **kwargs: object):
+        moved = before(self, *args, **kwargs)
+        if getattr(self.config, "tie_word_embeddings", False):  # weights of a GPU stay tied when they move
+            self.get_output_embeddings().weight = self.get_input_embeddings().weight
+        return moved
+
     def reading(path: str, device: str) -> dict[str, torch.Tensor]:
         assert device == THERE
         return {name: value.to(torch.device(THERE)) for name, value in load_file(path).items()}
 
+    monkeypatch.setattr(transformers.PreTrainedModel, "to", moving)
     monkeypatch.setattr(save_and_load, "safe_load_file", reading)
     monkeypatch.setattr(language.AutoModelForCausalLM, "from_pretrained", loading)
     monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", saving)

@@ -70,7 +70,7 @@ def test_a_gpu_beyond_the_last_is_refused_with_those_that_are_there(two_gpus):
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (("auto", "int3"), "dtype = 'int3' is unknown: float32, bfloat16, float16, 4bit or auto"),
+    (("auto", "int3"), "dtype = 'int3' is unknown: auto, float32, bfloat16, float16 or 4bit"),
     (("auto", "auto", "fast"), "attention = 'fast' is unknown: auto or flash"),
     (("auto", "4bit"), "dtype = '4bit' needs a CUDA device, and the device is 'cpu'"),
     (("cpu", "bfloat16", "flash"), "attention = 'flash' needs a CUDA device and 16-bit numbers"),

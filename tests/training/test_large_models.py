@@ -22,9 +22,10 @@ from e2llm.models.language import ScratchParams, make_tokenizer, new_language_mo
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.models.projector import EvidenceProbe
+from e2llm.training import stage_trainer
 from e2llm.training.feedback import FeedbackParams
 from e2llm.training.stage3_instruction import LORA_TARGETS, AdapterParams, train_adapter
-from e2llm.training.stage_trainer import checkpointed
+from e2llm.training.stage_trainer import _switch, checkpointed
 from e2llm.training.trainer import FitParams, item_collate, train_only
 
 WIDTH, EEG_TOKENS = 16, 2
@@ -101,10 +102,8 @@ def test_gradients_that_are_computed_twice_are_those_that_are_kept(model, proces
 
 
 def test_a_training_follows_the_policy_and_gives_the_same_weights(model, processor, tmp_path, monkeypatch):
-    state, found, seen = {key: value.clone() for key, value in model.state_dict().items()}, [], []
-    enable = E2LLMForConditionalGeneration.gradient_checkpointing_enable
-    monkeypatch.setattr(E2LLMForConditionalGeneration, "gradient_checkpointing_enable",
-                        lambda self, *args: (seen.append(args), enable(self, *args)))
+    state, found, seen, switch = {key: value.clone() for key, value in model.state_dict().items()}, [], [], _switch
+    monkeypatch.setattr(stage_trainer, "_switch", lambda part, word: seen.append((type(part), word)) or switch(part, word))
     for is_on in (False, True):
         model.load_state_dict(state)
         with device.using(device.DevicePolicy("cpu", gradient_checkpointing=is_on)):
@@ -113,7 +112,7 @@ def test_a_training_follows_the_policy_and_gives_the_same_weights(model, process
         found.append((history["loss"].tolist(), {name: p.detach().clone() for name, p in peft.named_parameters()
                                                  if p.requires_grad}))
         model = peft.unload()
-    assert seen == [({"use_reentrant": False},)], "on once, off once"
+    assert seen == [(E2LLMForConditionalGeneration, "enable"), (E2LLMForConditionalGeneration, "disable")]
     assert found[0][0] == found[1][0]
     assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
 
@@ -185,5 +184,6 @@ def test_an_evaluation_in_one_process_holds_one_language_model_at_a_time(micro_r
     run = linked(micro_run, tmp_path, "evaluated")
     corpus = stages.open_dataset(run)
     monkeypatch.setattr(evaluation_stage, "_usual_processes", lambda: 1)
+    monkeypatch.setenv("E2LLM_RUNS", str(tmp_path))  # a process opens the run by its name
     evaluation_stage.evaluate(run, corpus, None, 3, 1, True, False, 1, n_jobs=1)
     assert len(alive) >= 4 and max(alive) == 1
