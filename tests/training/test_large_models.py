@@ -103,7 +103,8 @@ def test_gradients_that_are_computed_twice_are_those_that_are_kept(model, proces
 
 def test_a_training_follows_the_policy_and_gives_the_same_weights(model, processor, tmp_path, monkeypatch):
     state, found, seen, switch = {key: value.clone() for key, value in model.state_dict().items()}, [], [], _switch
-    monkeypatch.setattr(stage_trainer, "_switch", lambda part, word: seen.append((type(part), word)) or switch(part, word))
+    monkeypatch.setattr(stage_trainer, "_switch",
+                        lambda part, word: seen.append((type(part), word)) or switch(part, word))
     for is_on in (False, True):
         model.load_state_dict(state)
         with device.using(device.DevicePolicy("cpu", gradient_checkpointing=is_on)):
