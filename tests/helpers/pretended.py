@@ -59,6 +59,8 @@ def computed(func, args: tuple, kwargs: dict, there: torch.device | None = None)
     def note(value: object) -> object:
         if isinstance(value, Pretended):
             found.append(value)
+        elif isinstance(value, torch.Tensor) and value.is_meta and value.numel():
+            raise AssertionError(f"{func} was given a tensor without values")
         elif isinstance(value, torch.Tensor) and value.dim():  # CUDA takes numbers from the CPU too
             others.append(value)
         return value
@@ -114,6 +116,8 @@ class _Literals(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func is torch.Tensor.__getitem__ and isinstance(args[1], list):  # its places would be made there
+            return func(args[0], torch.tensor(args[1]))
         asked = kwargs.get("device")
         if func not in (torch.tensor, torch.as_tensor, torch.asarray) or asked is None:
             return func(*args, **kwargs)
