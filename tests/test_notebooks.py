@@ -93,7 +93,9 @@ def test_has_one_parameters_cell_and_few_ignored_cells(notebook):
 
 
 def test_cells_are_short_and_the_anatomy_is_there(notebook):
-    assert max(len(cell.source.splitlines()) for cell in _code(notebook)) <= 20
+    # The parameters cell is a list: a line each, as many as the lesson has.
+    cells = [cell for cell in _code(notebook) if "parameters" not in cell.metadata.get("tags", [])]
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 20
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for part in ("**Promise.**", "*What you will learn*", "## Check", "## Try it yourself"):
         assert part in prose
