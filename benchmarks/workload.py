@@ -19,9 +19,9 @@ from e2llm.data.preprocessing import Windows, write_windows
 from e2llm.data.simulation import TwinParams, simulate
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.models.encoders import encoder_config
+from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.processing import E2LLMProcessor
-from e2llm.models.projector import EvidenceProbe
 from e2llm.tasks.items import item_text, text_items
 from e2llm.training.stage1_encoder import new_encoder
 

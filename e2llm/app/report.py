@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..core.files import read_mapping, replacing
 from ..data.checks import read_quality
-from ..viz.report import render
+from ..viz.report_page import render
 from .runs import Run, StageMissing
 
 

@@ -25,7 +25,7 @@ from ..models.catalogue import CATALOGUE, Bundled, card
 from ..models.device import best_dtype, current_device
 from ..models.eegpt import EEGPT
 from ..models.encoders import check_length, config_from, config_values, encoder_config, initialization_key, make_encoder
-from ..models.projector import EvidenceProbe
+from ..models.evidence_probe import EvidenceProbe
 from ..tasks.items import ItemBuilder, read_items, write_items
 from ..training.augmentation import TARGETS_Z, AugmentedWindows
 from ..training.losses import EmotionEncoder, HeadParams

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
+from ..models.evidence_probe import EvidenceProbe
 from ..models.inference import InferenceEngine
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
-from ..models.projector import EvidenceProbe
 from ..training.augmentation import AugmentedWindows, fit_evidence_probe
 from ..training.stage2_alignment import alignment_items, train_projector
 from ..training.stage3_instruction import AdapterParams, instruction_items, replay_items, train_adapter

@@ -30,10 +30,11 @@ from ..core.claims import SCALES
 from ..core.files import one_line, read_json, replacing
 from .eegpt import N_PATCHES
 from .encoders import Encoder, config_from, config_values, make_encoder
+from .evidence_probe import EvidenceProbe
 from .language import LanguageModelError, load_language_model
 from .logits import loss_at_labels
 from .processing import HUB_ARGUMENTS, E2LLMProcessor, refuse_unknown
-from .projector import TOKENS_PER_SLOT, EvidenceProbe, EvidenceTokens, Projector
+from .projector import TOKENS_PER_SLOT, EvidenceTokens, Projector
 
 _LARGEST_SIZE = 1 << 20  # of a width, a depth or a number of tokens; ids of tokens are smaller too
 

@@ -18,7 +18,7 @@ from ..core.claims import MAX_ABS_Z
 from ..data.band_edits import DrawnEdits, Edit, draw_clear_edits, scale_band
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
-from ..models.projector import EvidenceProbe
+from ..models.evidence_probe import EvidenceProbe
 from .losses import NO_SOURCE, UNLABELLED
 
 TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the edited feature is moved; one augmented window of every window for each

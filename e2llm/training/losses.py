@@ -78,8 +78,9 @@ class EmotionEncoder(nn.Module):
             Class indices, or :data:`UNLABELLED`.
         spectral : Tensor, shape (batch, n_spectral), optional
             Targets, NaN where nothing was measured.
-        origin : Tensor of int, shape (batch,), optional
-            For a copy, the place in this batch of the signal that it was edited from; :data:`NO_SOURCE` for the others.
+        source_index : Tensor of int, shape (batch,), optional
+            For an augmented window, the place in this batch of the window that it was made from; :data:`NO_SOURCE` for
+            the others.
         """
         tokens = self.encoder(signal_mv)
         embedding = self.pooled(tokens)

@@ -15,7 +15,7 @@ from ..models.device import current_device
 from ..models.eegpt import EEGPT, N_PATCHES, PATCH, SFREQ
 from ..models.eegpt_weights import NAMED_INITIALIZATIONS
 from ..models.encoders import EncoderConfig, initialize, make_encoder
-from ..models.projector import EvidenceProbe
+from ..models.evidence_probe import EvidenceProbe
 from .augmentation import AugmentedWindows, fit_evidence_probe
 from .losses import EmotionEncoder, HeadParams
 from .trainer import FitParams, Samples, encode_rows, fit, mixed_order, signal_collate

@@ -10,9 +10,9 @@ import pandas as pd
 
 from ..core.chat import Item
 from ..data.dataset import Corpus
+from ..models.evidence_probe import EvidenceProbe
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
-from ..models.projector import EvidenceProbe
 from ..tasks.items import ItemBuilder
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
 

@@ -264,7 +264,7 @@ DECIDING = {
     "data.features.SLOPE_HZ": ("windows", "encoder", *TEXT), "core.bands.BANDS": ("windows", "encoder", *TEXT),
     "core.claims.EVIDENCE_THRESHOLD": TEXT[1:],
     "core.claims.MAX_ABS_Z": ("encoder", "projector", "adapter", "evaluation"),
-    "models.projector.CHANGE_WEIGHT": ("encoder",), "training.augmentation.TARGETS_Z": ("encoder",),
+    "models.evidence_probe.CHANGE_WEIGHT": ("encoder",), "training.augmentation.TARGETS_Z": ("encoder",),
     "data.band_edits.TARGET_Z": ("reasoning",),
     "tasks.thought_parser.LEXICON": SPOKEN, "evaluation.faithfulness.DECORATIVE_MARGIN": SPOKEN,
     "app.reasoning_stage.TARGETS": ("reasoning",),

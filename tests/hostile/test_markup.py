@@ -24,7 +24,7 @@ from e2llm.evaluation.split_audit import Statement, audit_table
 from e2llm.viz import plots, widgets
 from e2llm.viz.audit_page import render_audit
 from e2llm.viz.checkup_page import write_page
-from e2llm.viz.report import render
+from e2llm.viz.report_page import render
 
 HARM = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</table></body><iframe src=//x>", "&lt;b&gt;",
         "<!--", "]]>",

@@ -15,11 +15,11 @@ from e2llm.core.labels import plain_labels
 from e2llm.evaluation.controls import shuffled, with_mean_token, with_random_projector, without_eeg
 from e2llm.evaluation.metrics import Score, accuracy
 from e2llm.evaluation.tiers import Answers, answer
+from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.models.inference import InferenceEngine, generate, label_similarity, probabilities, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
-from e2llm.models.projector import EvidenceProbe
 from e2llm.tasks.items import predict
 from e2llm.tasks.segments import Segment
 

@@ -12,10 +12,11 @@ from e2llm.core.chat import EEG_TOKEN, IGNORE
 from e2llm.core.claims import EVIDENCE_THRESHOLD, GRADED, MAX_ABS_Z, EvidenceNames
 from e2llm.core.montage import REGIONS
 from e2llm.models.eegpt import N_PATCHES
+from e2llm.models.evidence_probe import CHANGE_WEIGHT, EvidenceProbe
 from e2llm.models.language import ScratchParams, load_language_model, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
-from e2llm.models.projector import CHANGE_WEIGHT, EvidenceProbe, EvidenceTokens, Projector, top_evidence
+from e2llm.models.projector import EvidenceTokens, Projector, top_evidence
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS)).columns
 WIDTH, TEXT_WIDTH, EEG_TOKENS, SLOTS = 40, 64, 2, 3

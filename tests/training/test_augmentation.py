@@ -14,7 +14,7 @@ from e2llm.core.claims import CITED, MAX_ABS_Z
 from e2llm.data.band_edits import band_edited, draw_clear_edits, measure_edited
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Equalizer, FeatureStatistics
-from e2llm.models.projector import EvidenceProbe
+from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.training.augmentation import TARGETS_Z, AugmentedWindows, edited_inputs, encode_edited, fit_evidence_probe
 from e2llm.training.losses import NO_SOURCE, UNLABELLED
 

@@ -17,11 +17,11 @@ from e2llm.app import evaluation_stage, reasoning_stage, stages
 from e2llm.core.chat import Item
 from e2llm.evaluation.controls import with_random_projector
 from e2llm.models import device, language
+from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.models.inference import InferenceEngine, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
-from e2llm.models.projector import EvidenceProbe
 from e2llm.training import stage_trainer
 from e2llm.training.feedback import FeedbackParams
 from e2llm.training.stage3_instruction import LORA_TARGETS, AdapterParams, train_adapter

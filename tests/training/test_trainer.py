@@ -12,10 +12,10 @@ from torch import nn
 
 from e2llm.core.chat import IGNORE, Item
 from e2llm.data.normalization import Equalizer
+from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
-from e2llm.models.projector import EvidenceProbe
 from e2llm.training.stage2_alignment import train_projector
 from e2llm.training.stage3_instruction import AdapterParams, train_adapter
 from e2llm.training.trainer import (
