@@ -129,7 +129,17 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def text_kept(name: str, value: Any, written: Any) -> Any:
-    """The value that YAML read, or for a text parameter the text itself: ``01`` stays "01"."""
+    """The value that YAML read, or for a text parameter the text itself: ``01`` stays "01".
+
+    Parameters
+    ----------
+    name : str
+        Of a parameter.
+    value : object
+        As YAML read it.
+    written : object
+        As it was written.
+    """
     if not parameters.is_text(name):
         return value
     return "" if value is None else written

@@ -152,6 +152,13 @@ def size_of(values: Parameters, people: int | None = None, clips: int | None = N
 def split_shares(values: Parameters, size: Size) -> dict[str, float]:
     """Shares of all windows that train, validate and test, by the protocol itself on clips of equal length.
 
+    Parameters
+    ----------
+    values : Parameters
+        With protocol, fold and groups.
+    size : Size
+        People, clips and seconds.
+
     Raises
     ------
     ValueError

@@ -88,7 +88,15 @@ def this_cpu() -> Device:
 
 
 def measured_rate(size: int = 512, seconds: float = 0.2) -> float:
-    """Operations a second of a product of two float32 matrices by one thread: small models gain little from more."""
+    """Operations a second of a product of two float32 matrices by one thread: small models gain little from more.
+
+    Parameters
+    ----------
+    size : int
+        Rows and columns of the matrices.
+    seconds : float
+        Time that is spent on it.
+    """
     import torch
 
     threads, best, end = torch.get_num_threads(), math.inf, time.perf_counter() + seconds

@@ -210,7 +210,15 @@ class RecordingFacts:
 
 
 def lowest_rate(h_freq: float, h_trans: float) -> float:
-    """Lowest rate in Hz at which a signal holds what the windows are to hold."""
+    """Lowest rate in Hz at which a signal holds what the windows are to hold.
+
+    Parameters
+    ----------
+    h_freq : float
+        Upper edge of the band-pass, Hz.
+    h_trans : float
+        Width of its transition, Hz.
+    """
     return 2 * (h_freq + h_trans)
 
 
@@ -456,13 +464,29 @@ def judge_together(recordings: Mapping[str, RecordingFacts]) -> dict[str, list[F
 
 
 def settle(flaws: Iterable[Flaw], quality: str) -> list[Flaw]:
-    """Flaws as they count: where quality is ``warn``, those that would refuse a recording only warn."""
+    """Flaws as they count: where quality is ``warn``, those that would refuse a recording only warn.
+
+    Parameters
+    ----------
+    flaws : iterable of Flaw
+        As they were found.
+    quality : str
+        "strict" or "warn".
+    """
     return [replace(flaw, severity="warn") if quality == "warn" and flaw.severity == "refuse" else flaw
             for flaw in flaws]
 
 
 def as_flaw(rule: str, message: str) -> Flaw:
-    """The message of an error as a flaw that refuses: fact and remedy are parted by the last colon or semicolon."""
+    """The message of an error as a flaw that refuses: fact and remedy are parted by the last colon or semicolon.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule.
+    message : str
+        Of the error.
+    """
     text = message.rstrip(".")
     at = max(text.rfind(": "), text.rfind("; "))
     return Flaw("refuse", rule, text[:at], text[at + 2 :]) if at > 0 else Flaw("refuse", rule, text, "leave it out")
@@ -492,7 +516,13 @@ def write_quality(folder: Path, names: Sequence[str], noted: Mapping[str, Record
 
 def quality_tables(names: Sequence[str], noted: Mapping[str, RecordingFacts], skipped: Mapping[str, str],
                    remarks: Iterable[tuple[str, Flaw]] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Findings and facts of recordings as tables; parameters as in :func:`write_quality`."""
+    """Findings and facts of recordings as tables; parameters as in :func:`write_quality`.
+
+    Parameters
+    ----------
+    names, noted, skipped, remarks
+        As for :func:`write_quality`.
+    """
     findings, recordings = [{"recording": name, "subject": "", **vars(flaw)} for name, flaw in remarks], []
     for name in names:
         facts = noted.get(name, RecordingFacts())

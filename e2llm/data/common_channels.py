@@ -84,7 +84,15 @@ def agreed_channels(channels: dict[str, list[str]], wanted: Sequence[str], missi
 
 
 def placed_by_position(source: Source, names: list[str]) -> dict[str, dict[str, list]]:
-    """Channels placed by a measured position: recording to channel to its place and the distance from it, mm."""
+    """Channels placed by a measured position: recording to channel to its place and the distance from it, mm.
+
+    Parameters
+    ----------
+    source : Source
+        Its recordings.
+    names : list of str
+        Of the recordings.
+    """
     matches = {name: match for name, match in getattr(source, "matches", {}).items()
                if name in names and match.by_position}
     return {name: {channel: [match.places[channel], mm] for channel, mm in match.by_position.items()}

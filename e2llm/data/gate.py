@@ -82,7 +82,15 @@ def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts
 
 
 def settle_recording(facts: RecordingFacts, params: PreprocessParams) -> None:
-    """Judge a recording whose trials have been admitted; RecordingError if none was, or if it has a grave fault."""
+    """Judge a recording whose trials have been admitted; RecordingError if none was, or if it has a grave fault.
+
+    Parameters
+    ----------
+    facts : RecordingFacts
+        What was noted of it.
+    params : PreprocessParams
+        With the quality that is asked for.
+    """
     found = settle(judge_recording(facts), params.quality)
     facts.add(found)
     if grave := [flaw for flaw in found if flaw.severity == "refuse"]:

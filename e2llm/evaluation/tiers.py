@@ -255,7 +255,17 @@ def baseline_table(corpus: Corpus, encoder: EEGPT | FrozenTokens, recipes: Seque
 
 
 def with_notes(table: pd.DataFrame, recipes: Sequence[Recipe], split: Split) -> pd.DataFrame:
-    """A table of scores with a column ``note`` if a baseline was approximated under a split."""
+    """A table of scores with a column ``note`` if a baseline was approximated under a split.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row a model, with its name.
+    recipes : sequence of Recipe
+        Baselines of the table.
+    split : Split
+        What they were fitted under.
+    """
     notes = table["name"].map({recipe.name: recipe.note(split) for recipe in recipes}).fillna("")
     return table.assign(note=notes) if notes.any() else table
 
@@ -296,7 +306,17 @@ def examiners(corpus: Corpus, n_items: int, item_seeds: int, seed: int) -> list[
 
 
 def drawn_items(builders: list[OneSubjectBuilder], kind: str, n_items: int) -> list[list[Item]]:
-    """Items of one kind, ``n_items`` together: a list of each builder, equally long up to one item."""
+    """Items of one kind, ``n_items`` together: a list of each builder, equally long up to one item.
+
+    Parameters
+    ----------
+    builders : list of OneSubjectBuilder
+        One for each item seed.
+    kind : str
+        Of the items.
+    n_items : int
+        Of all builders together.
+    """
     sizes = [len(part) for part in np.array_split(np.arange(n_items), len(builders))]
     return [builder.draw(kind, size) for builder, size in zip(builders, sizes, strict=True)]
 

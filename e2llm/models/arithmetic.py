@@ -95,12 +95,27 @@ class TextShape:
         """Operations of the gradient with regard to the inputs, the weights frozen; arguments as in :meth:`forward`.
 
         Attention takes four products for the two of the forward pass.
+
+        Parameters
+        ----------
+        rows, length, logits
+            As for :meth:`forward`.
         """
         attention = 4 * rows * length * length * self.heads * self.head_dim * self.layers
         return self.forward(rows, length, logits) + attention
 
     def adapter_step(self, rows: int, length: float, rank: int) -> float:
-        """Operations that an adapter adds to a training step: forward, and backward to its inputs and weights."""
+        """Operations that an adapter adds to a training step: forward, and backward to its inputs and weights.
+
+        Parameters
+        ----------
+        rows : int
+            Texts of a batch.
+        length : float
+            Tokens of a text.
+        rank : int
+            Of LoRA.
+        """
         return 6 * rows * length * self.lora(rank)
 
     def activations(self, length: float, bytes_each: float, adapter: bool, dropout: bool = False) -> float:
@@ -169,12 +184,26 @@ class EncoderShape:
         return windows * times * (2 * channels * self.patch * w + (self.depth - 1) * block + last)
 
     def training_step(self, windows: float, channels: float, times: float) -> float:
-        """Operations of a training step: forward, and backward to weights and inputs, but not to the signal."""
+        """Operations of a training step: forward, and backward to weights and inputs, but not to the signal.
+
+        Parameters
+        ----------
+        windows : float
+            Of a batch.
+        channels, times : float
+            Channels and time patches that are not left out.
+        """
         embed = windows * times * 2 * channels * self.patch * self.width
         return 3 * self.forward(windows, channels, times) - embed
 
     def activations(self, windows: float, channels: float, times: float) -> float:
-        """Bytes that a training step keeps for its backward pass, in float32."""
+        """Bytes that a training step keeps for its backward pass, in float32.
+
+        Parameters
+        ----------
+        windows, channels, times : float
+            As for :meth:`training_step`.
+        """
         tokens = windows * times * (channels + self.summary_tokens)
         return 4.0 * tokens * self.width * (7 + 2 * self.mlp_ratio + 1) * self.depth
 

@@ -122,7 +122,17 @@ class E2LLMProcessor(ProcessorMixin):
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
     def training_example(self, messages: list[dict], response: str, thinking: bool) -> dict:
-        """Ids and labels of one item; see :meth:`training_examples`."""
+        """Ids and labels of one item; see :meth:`training_examples`.
+
+        Parameters
+        ----------
+        messages : list of dict
+            See :meth:`prompt`.
+        response : str
+            The assistant's turn.
+        thinking : bool
+            Whether that has a thought.
+        """
         return self.training_examples([(messages, response, thinking)])[0]
 
     def training_examples(self, turns: list[tuple[list[dict], str, bool]]) -> list[dict]:

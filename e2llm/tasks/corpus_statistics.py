@@ -103,7 +103,15 @@ def taught_stems() -> frozenset[str]:
 
 
 def overlap(stratum: str, known: Iterable[str]) -> float:
-    """Share of the content words of a stratum's zero-shot texts whose stem is among ``known``; repeats count."""
+    """Share of the content words of a stratum's zero-shot texts whose stem is among ``known``; repeats count.
+
+    Parameters
+    ----------
+    stratum : str
+        One of :data:`e2llm.tasks.scenarios.STRATA`.
+    known : iterable of str
+        Stems.
+    """
     words = [stem(word) for emotion in scenarios.EMOTIONS
              for scenario in scenarios.zero_shot_scenarios(emotion, stratum) for word in content_words(scenario.text)]
     known = set(known)

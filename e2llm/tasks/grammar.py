@@ -165,7 +165,19 @@ def third_person(verb: str) -> str:
 
 
 def conjugate(verb: str, tense: str, plural: bool, first: bool = False) -> str:
-    """A verb in one tense ("past", "present") for a subject: plural (or "you"), or singular, or "I" (``first``)."""
+    """A verb in one tense ("past", "present") for a subject: plural (or "you"), or singular, or "I" (``first``).
+
+    Parameters
+    ----------
+    verb : str
+        In its base form.
+    tense : str
+        "past" or "present".
+    plural : bool
+        Subject in the plural, or "you".
+    first : bool
+        Subject "I".
+    """
     if verb == "be":
         forms = ("was", "were") if tense == "past" else ("am" if first else "is", "are")
         return forms[plural and not first]
@@ -229,7 +241,21 @@ def render(situation: str, actor: Actor, tense: str, rng: random.Random) -> str:
 
 
 def compose(body: str, register: Register, actor: Actor, tense: str, rng: random.Random) -> str:
-    """A whole text: ``body`` (one or two sentences in the notation) in a register, with capital letters and period."""
+    """A whole text: ``body`` (one or two sentences in the notation) in a register, with capital letters and period.
+
+    Parameters
+    ----------
+    body : str
+        One or two sentences in the notation of this module.
+    register : Register
+        Kind of text.
+    actor : Actor
+        Who "I" is.
+    tense : str
+        "past" or "present".
+    rng : random.Random
+        Makes the choices.
+    """
     name, day = rng.choice([name for name in NAMES if name != actor.name]), rng.choice(DAYS)
     before, after = (part.format(name=name, day=day) for part in (register.before, register.after))
     text = f"{before}{render(body, actor, tense, rng)}.{after}"

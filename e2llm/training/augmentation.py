@@ -82,6 +82,13 @@ class AugmentedWindows:
         """Inputs of stage 1: equalized signal in millivolts, no label, targets for the evidence only.
 
         See :func:`edited_inputs` for ``equalized``.
+
+        Parameters
+        ----------
+        places : list of int
+            Of the edits.
+        equalized : mapping of int to Tensor, optional
+            See :func:`edited_inputs`.
         """
         edits = [self.edits[place] for place in places]
         spectral = np.full((len(edits), self.corpus.spectral.shape[1]), np.nan, dtype=np.float32)

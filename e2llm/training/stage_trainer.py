@@ -77,13 +77,33 @@ class StageTrainer(Trainer):
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """The loss that the model's output holds; its terms are remembered for the log."""
+        """The loss that the model's output holds; its terms are remembered for the log.
+
+        Parameters
+        ----------
+        model : Module
+            Is called by :attr:`call`.
+        inputs : dict
+            The batch.
+        return_outputs : bool
+            Give the output with the loss.
+        num_items_in_batch : int, optional
+            Not used: losses are means over their batch.
+        """
         outputs = self.call(model, **inputs)
         self._last = {name: float(outputs[name].detach()) for name in self.terms if name in outputs}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
-        """Log the terms of the loss with it."""
+        """Log the terms of the loss with it.
+
+        Parameters
+        ----------
+        logs : dict
+            What transformers logs.
+        start_time : float, optional
+            As in transformers.
+        """
         super().log({**logs, **getattr(self, "_last", {})} if "loss" in logs else logs, start_time)
 
 
@@ -94,6 +114,14 @@ class Report(TrainerCallback):
         self.on_step = on_step
 
     def on_step_end(self, args, state, control, **_: object) -> None:
-        """Report the step and the last loss that was logged."""
+        """Report the step and the last loss that was logged.
+
+        Parameters
+        ----------
+        args, state, control
+            As in transformers; ``state`` has the step and the log.
+        **_ : object
+            Not used.
+        """
         recent = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         self.on_step(state.global_step, **({} if recent is None else {"loss": round(recent, 3)}))

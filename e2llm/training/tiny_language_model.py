@@ -130,7 +130,15 @@ class TaughtTexts:
     replaced: dict[str, list[str]]
 
     def draw(self, label: str, rng: np.random.Generator) -> str:
-        """A text of a label."""
+        """A text of a label.
+
+        Parameters
+        ----------
+        label : str
+            Of the text.
+        rng : Generator
+            Draws it.
+        """
         replaced = self.replaced[label]
         texts = replaced if replaced and rng.uniform() < REPLACED_SHARE else self.written[label]
         return texts[rng.integers(len(texts))]
@@ -170,7 +178,17 @@ def emotion_of(encoder: SentenceEncoder, written: dict[str, list[str]]) -> Logis
 
 
 def labelled(encoder: SentenceEncoder, teacher: LogisticRegression, texts: list[str]) -> dict[str, list[str]]:
-    """Texts by the label that the teacher gives them; unsure ones are left out."""
+    """Texts by the label that the teacher gives them; unsure ones are left out.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+        Gives the vectors.
+    teacher : LogisticRegression
+        From :func:`emotion_of`.
+    texts : list of str
+        What is labelled.
+    """
     found: dict[str, list[str]] = {str(label): [] for label in teacher.classes_}
     for text, row in zip(texts, teacher.predict_proba(encoder(texts)), strict=True):
         if row.max() >= _LEAST_SURE:
@@ -292,7 +310,15 @@ class WordMeaningModel(nn.Module):
         self.own = nn.Parameter((embedding - constant) * (1 - 0.4 * has_meaning) * needed[:, None])
 
     def rows(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Embeddings of tokens, shape (len(ids), hidden_size); ``keep``: whose own part stays, for all tokens."""
+        """Embeddings of tokens, shape (len(ids), hidden_size); ``keep``: whose own part stays, for all tokens.
+
+        Parameters
+        ----------
+        ids : Tensor of int, shape (n,)
+            The tokens.
+        keep : Tensor of bool, shape (n_tokens,), optional
+            Of all tokens, whose own part stays; default all.
+        """
         words = F.pad(self.project(self.meanings[ids]), (1, len(self.constant) - 1 - self.n_word))
         own = self.own[ids] * self.seen[ids]
         return words + self.constant + (own if keep is None else own * keep[ids, None])
@@ -303,6 +329,15 @@ class WordMeaningModel(nn.Module):
 
         The softmax is over the tokens of the batch and ``others``, drawn at random: over all tokens it would cost more
         than the rest of the model.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, labels : Tensor of int, shape (batch, length)
+            As for any causal language model.
+        others : Tensor of int, shape (n,)
+            Further tokens of the softmax.
+        keep : Tensor of bool, shape (n_tokens,), optional
+            As for :meth:`rows`.
 
         References
         ----------

@@ -99,7 +99,15 @@ def caption(name: str) -> str:
 
 
 def table_cells(name: str, rows: list[Mapping]) -> dict:
-    """A list of rows as cells; a column is numeric if all its values are numbers."""
+    """A list of rows as cells; a column is numeric if all its values are numbers.
+
+    Parameters
+    ----------
+    name : str
+        Of the table; becomes its caption.
+    rows : list of mapping
+        Column to value.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     numeric = {column: all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns}
 

@@ -224,7 +224,17 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def refuse_look_alikes(where: Path, what: str, names: Iterable[str]) -> None:
-    """SourceError if two names differ only so: two people, or two labels, would be made of one."""
+    """SourceError if two names differ only so: two people, or two labels, would be made of one.
+
+    Parameters
+    ----------
+    where : path
+        File of the names.
+    what : str
+        What they are, in a word.
+    names : iterable of str
+        As they are written.
+    """
     if groups := look_alikes(names):
         listed = " and ".join(repr(name) for name in groups[0])
         raise SourceError(f"{where}: the {what}s {listed} differ only in case, blanks or marks; write one and the same "
