@@ -17,12 +17,7 @@ _BODY = """<h1>Audit of {{ name }}: {{ word }}</h1>
 {% endif %}
 {% endfor %}
 <h2>The split</h2>
-<div class="wide"><table>
-<tbody>
-{% for key, text in facts %}
-<tr><th scope="row">{{ key }}</th><td>{{ text }}</td></tr>
-{% endfor %}
-</tbody></table></div>
+{{ facts_of(facts) }}
 {% if probes %}
 <h2>What can be answered without any EEG</h2>
 {{ rows_of(probes) }}

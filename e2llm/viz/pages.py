@@ -9,7 +9,7 @@ import jinja2
 
 # Text of models, files and labels is inserted here: autoescape stays on, and nothing is marked safe.
 _PAGES = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_ROWS_OF = """{% macro rows_of(table) %}
+_TABLES = """{% macro rows_of(table) %}
 <div class="wide"><table>
 <caption>{{ table.caption }}</caption>
 <thead><tr>
@@ -20,6 +20,17 @@ _ROWS_OF = """{% macro rows_of(table) %}
 <tbody>
 {% for row in table.rows %}
 <tr>{% for cell in row %}<td{% if cell.numeric %} class="number"{% endif %}>{{ cell.text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endmacro %}
+{% macro facts_of(facts, caption="") %}
+<div class="wide"><table>
+{% if caption %}
+<caption>{{ caption }}</caption>
+{% endif %}
+<tbody>
+{% for key, text in facts %}
+<tr><th scope="row">{{ key }}</th><td>{{ text }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
@@ -41,7 +52,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 .warn { border-left: 6px solid #949494; }
 .sample dd { margin: 0 0 .5rem; white-space: pre-wrap; } dt { font-weight: 600; }
 """
-_HEAD = _ROWS_OF + """<!DOCTYPE html>
+_HEAD = _TABLES + """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -62,7 +73,8 @@ def render_page(title: str, body: str, **values: Any) -> str:
     title : str
         Of the page; escaped, as all values are.
     body : str
-        Template of Jinja for what stands in the page. ``rows_of(table)`` writes a table of :func:`table_cells`.
+        Template of Jinja for what stands in the page. ``rows_of(table)`` writes a table of :func:`table_cells`,
+        ``facts_of(pairs, caption)`` one of names and texts.
     **values
         What the template names.
     """

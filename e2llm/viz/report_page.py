@@ -20,12 +20,7 @@ _BODY = """<h1>E²-LLM run “{{ name }}”</h1>
 {% endfor %}
 {% if facts %}
 <h2>What was tested</h2>
-<div class="wide"><table>
-<tbody>
-{% for key, text in facts %}
-<tr><th scope="row">{{ key }}</th><td>{{ text }}</td></tr>
-{% endfor %}
-</tbody></table></div>
+{{ facts_of(facts) }}
 {% endif %}
 
 <h2>Results</h2>
@@ -83,13 +78,7 @@ _BODY = """<h1>E²-LLM run “{{ name }}”</h1>
 
 <h2>How it was made</h2>
 {% for stage in stages %}
-<div class="wide"><table>
-<caption>{{ stage.caption }}</caption>
-<tbody>
-{% for key, text in stage.rows %}
-<tr><th scope="row">{{ key }}</th><td>{{ text }}</td></tr>
-{% endfor %}
-</tbody></table></div>
+{{ facts_of(stage.rows, stage.caption) }}
 {% else %}
 <p>This run has no finished stage.</p>
 {% endfor %}

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from toy_project import write_notebook
 
 import e2llm
 from e2llm.app.cli import main
@@ -66,14 +67,6 @@ if not stage.done:
 cwd = os.path.basename(os.getcwd())
 run.write_metrics({"accuracy": save_steps / 10 + seed / 100, "batch": not is_interactive(), "cwd": cwd})
 """
-
-
-def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
-    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    notebook = nbformat.v4.new_notebook(cells=[tagged, *map(nbformat.v4.new_code_cell, cells)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
-    return path
 
 
 @pytest.fixture
