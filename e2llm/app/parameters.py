@@ -188,7 +188,7 @@ class Training(_Group):
         "auto", description='where models compute: "auto" (a GPU of NVIDIA, else the CPU), "cpu", "cuda", "cuda:1", '
         '"mps"')
     gradient_checkpointing: bool = Field(
-        False, description="less memory, a third more time: activations of the language model are computed twice")
+        False, description="less memory, more time: activations of the language model are computed twice")
 
     @field_validator("device")
     @classmethod
