@@ -26,7 +26,7 @@ from ..training.tiny_language_model import Lesson, TinyRecipe, Words, lesson, te
 from ..training.trainer import FitParams
 from ..training.word_meanings import SentenceEncoder
 
-STEPS, BATCH, LR, SAVE_STEPS = 1300, 64, 4.0e-3, 200  # of the packaged model
+STEPS, BATCH, LR, SAVE_STEPS = 1500, 64, 4.0e-3, 100  # of the packaged model
 _LICENCE = "LICENSE-APACHE-2.0.txt"
 _NOTICE = """e2llm-tiny was made by e2llm (MIT licence) from text that is part of e2llm.
 

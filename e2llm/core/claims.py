@@ -28,7 +28,7 @@ class Scale:
     name : str
         Key of :data:`SCALES`.
     degrees : tuple of str
-        Words before "low" and "high", from the smallest degree to the largest; "" for none.
+        Words before "low" and "high", from the smallest degree to the largest; "" for no word.
     thresholds : tuple of float
         ``|z|`` from which each degree begins, rising.
     cited : float
@@ -37,6 +37,8 @@ class Scale:
         Features that a text states at the most.
     tolerance : int
         Levels by which a true claim may differ from the measured one.
+    in_every_prompt : bool
+        Whether evidence tokens stand in every prompt, or only in those that ask for claims.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Scale:
     cited: float
     most: int
     tolerance: int = 0
+    in_every_prompt: bool = True
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -66,9 +69,11 @@ class Scale:
 
 
 LOW_HIGH = Scale("low_high", ("",), (LEVEL_THRESHOLD,), CITED, MAX_CLAIMS)
-# Degrees begin where LOW_HIGH has low and high, so both scales agree on the side of a feature. A claim may be one level
-# off: neighboring degrees have no clear border in a signal of four seconds.
-GRADED = Scale("graded", ("rather", "clearly", "very"), (LEVEL_THRESHOLD, 1.5, 2.5), LEVEL_THRESHOLD, 20, tolerance=1)
+# Low and high begin where those of LOW_HIGH do, so both scales agree on the side of a feature. A claim may be one level
+# off: neighboring degrees have no clear border in a signal of four seconds. Twenty features are too many tokens for a
+# prompt about several segments, which asks for no claim.
+GRADED = Scale("graded", ("", "clearly", "very"), (LEVEL_THRESHOLD, 1.5, 2.5), LEVEL_THRESHOLD, 20, tolerance=1,
+               in_every_prompt=False)
 SCALES = {scale.name: scale for scale in (LOW_HIGH, GRADED)}
 LEVELS = LOW_HIGH.words
 

@@ -70,6 +70,28 @@ def claim_index(claims: Claims, names: EvidenceNames) -> list[tuple[int, int]]:
     return [(columns.get(claim.feature, -1), words.index(claim.level)) for claim in claims]
 
 
+def claim_values(claims: Claims, names: EvidenceNames) -> np.ndarray:
+    """Claims as numbers, shape (n_evidence,): -1 for the lowest level of the scale, 1 for the highest.
+
+    0 for what is typical, not stated, or stated at contradicting levels.
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        About one window. Features that are no columns are passed over.
+    names : EvidenceNames
+        Columns, and the scale of the claims.
+    """
+    middle, stated = len(names.scale.words) // 2, np.zeros(len(names.columns))
+    levels: dict[int, set[int]] = {}
+    for column, level in claim_index(claims, names):
+        levels.setdefault(column, set()).add(level - middle)
+    for column, found in levels.items():
+        if column >= 0 and len(found - {0}) == 1:
+            stated[column] = (found - {0}).pop() / middle
+    return stated
+
+
 def agrees(stated: np.ndarray | int, measured: np.ndarray | int, scale: Scale) -> np.ndarray:
     """Whether stated levels are true of measured ones: equal, or as near as the scale tolerates.
 

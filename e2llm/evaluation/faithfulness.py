@@ -16,7 +16,7 @@ import scipy  # its parts load when they are used
 
 from ..core.claims import LOW_HIGH, SALIENT, Claim, Claims, EvidenceNames, Scale, salient_claims
 from ..core.labels import LabelSet
-from ..core.verdicts import agrees, checked_z, claim_index, nothing_salient
+from ..core.verdicts import agrees, checked_z, claim_index, claim_values, nothing_salient
 from ..tasks.items import affect_words
 from ..tasks.thought_parser import Affect, Parsed, negated, parse, sentences
 from .metrics import Score, accuracy, ratio_over_subjects
@@ -158,28 +158,6 @@ def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.n
     own = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     others = [rng.choice(own[code][own[code] != row]) for row, code in enumerate(codes)]
     return [salient_claims(z[row], names) for row in others]
-
-
-def claim_values(claims: Claims, names: EvidenceNames) -> np.ndarray:
-    """Claims as numbers, shape (n_evidence,): -1 for the lowest level of the scale, 1 for the highest.
-
-    0 for what is typical, not stated, or stated at contradicting levels.
-
-    Parameters
-    ----------
-    claims : sequence of Claim
-        About one window. Features that are no columns are passed over.
-    names : EvidenceNames
-        Columns, and the scale of the claims.
-    """
-    middle, stated = len(names.scale.words) // 2, np.zeros(len(names.columns))
-    levels: dict[int, set[int]] = {}
-    for column, level in claim_index(claims, names):
-        levels.setdefault(column, set()).add(level - middle)
-    for column, found in levels.items():
-        if column >= 0 and len(found - {0}) == 1:
-            stated[column] = (found - {0}).pop() / middle
-    return stated
 
 
 class EvidenceRule:

@@ -56,7 +56,9 @@ class InferenceEngine:
         ids, mask = self.processor.pad(prompts, "left")
         windows = [self.position[window] for item in items for window in self.processor.windows(item.messages)]
         features = torch.from_numpy(np.stack([self.features[row] for row in windows])) if windows else None
-        given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features}
+        brief = [one for item in items for one in self.processor.brief(item.messages)]
+        given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features,
+                 "eeg_brief": torch.tensor(brief) if any(brief) else None}
         return {name: value.to(self.model.device) for name, value in given.items() if value is not None}
 
 

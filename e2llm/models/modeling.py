@@ -238,18 +238,20 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Output layer of the language model."""
         return self.language_model.get_output_embeddings()
 
-    def put_eeg_at_placeholders(self, input_ids: Tensor, eeg_features: Tensor,
-                                eeg_noise: Tensor | None = None) -> Tensor:
+    def put_eeg_at_placeholders(self, input_ids: Tensor, eeg_features: Tensor, eeg_noise: Tensor | None = None,
+                                eeg_brief: Tensor | None = None) -> Tensor:
         """Token embeddings with every placeholder replaced by its projected EEG token, in order.
 
         Parameters
         ----------
         input_ids : Tensor, shape (batch, length)
-            With ``config.tokens_per_segment`` placeholders for each segment.
+            With ``config.tokens_per_segment`` placeholders for each segment that is not brief.
         eeg_features : Tensor, shape (segments, n_times, eeg_width)
             All segments of the batch, row by row, in the order of the text.
         eeg_noise : Tensor, optional
             Of the same shape, in training; see :class:`e2llm.models.projector.Projector`.
+        eeg_brief : Tensor of bool, shape (segments,), optional
+            Which segments enter with their state tokens alone, ``config.eeg_tokens`` placeholders each.
 
         Raises
         ------
@@ -258,14 +260,20 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         embeddings = self.get_input_embeddings()(input_ids)
         at = input_ids == self.config.eeg_token_id
-        wanted = eeg_features.shape[0] * self.config.tokens_per_segment
-        if int(at.sum()) != wanted:
+        sizes = self._tokens_of(eeg_features, eeg_brief)
+        if int(at.sum()) != int(sizes.sum()):
             raise ValueError(f"The text has {int(at.sum())} EEG placeholders, {eeg_features.shape[0]} segments need "
-                             f"{wanted}.")
+                             f"{int(sizes.sum())}.")
         dtype = self.projector.fc1.weight.dtype
         noise = None if eeg_noise is None else eeg_noise.to(dtype)
         tokens = self.projector(eeg_features.to(dtype), noise).to(embeddings.dtype)
-        return embeddings.masked_scatter(at.unsqueeze(-1), tokens.flatten(0, 1))
+        used = torch.arange(tokens.shape[1], device=tokens.device) < sizes[:, None]
+        return embeddings.masked_scatter(at.unsqueeze(-1), tokens[used])
+
+    def _tokens_of(self, segments: Tensor, eeg_brief: Tensor | None) -> Tensor:
+        """Number of tokens of every segment, shape (segments,)."""
+        sizes = torch.full((len(segments),), self.config.tokens_per_segment, device=segments.device)
+        return sizes if eeg_brief is None else sizes.masked_fill(eeg_brief, self.config.eeg_tokens)
 
     def encode(self, signal_mv: Tensor) -> Tensor:
         """EEG features of segments (segments, channels, samples), millivolts, by the model's own encoder."""
@@ -276,7 +284,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids: Tensor | None = None, eeg_features: Tensor | None = None,  # type: ignore[override]
                 signal_mv: Tensor | None = None, attention_mask: Tensor | None = None, labels: Tensor | None = None,
                 inputs_embeds: Tensor | None = None, eeg_noise: Tensor | None = None,
-                logits_to_keep: int | Tensor = 0, **kwargs) -> CausalLMOutputWithPast:
+                eeg_brief: Tensor | None = None, logits_to_keep: int | Tensor = 0, **kwargs) -> CausalLMOutputWithPast:
         """Output of the language model, and with labels the cross-entropy.
 
         Parameters
@@ -290,7 +298,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             Signals in millivolts, in place of ``eeg_features``.
         inputs_embeds : Tensor, optional
             In place of ``input_ids``.
-        eeg_noise : Tensor, optional
+        eeg_noise, eeg_brief : Tensor, optional
             See :meth:`put_eeg_at_placeholders`.
         logits_to_keep : int or Tensor
             Without labels: for how many places from the end logits are made (0: all), or for which.
@@ -300,7 +308,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if signal_mv is not None:
             eeg_features = self.encode(signal_mv)
         if inputs_embeds is None and eeg_features is not None:
-            inputs_embeds = self.put_eeg_at_placeholders(cast(Tensor, input_ids), eeg_features, eeg_noise)
+            inputs_embeds = self.put_eeg_at_placeholders(cast(Tensor, input_ids), eeg_features, eeg_noise,
+                                                          eeg_brief)
             input_ids = None
         given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask, **kwargs}
         if labels is not None:
@@ -308,12 +317,12 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.language_model(logits_to_keep=logits_to_keep, **given)
 
     def prepare_inputs_for_generation(self, input_ids, eeg_features=None, signal_mv=None,  # type: ignore[override]
-                                      is_first_iteration=False, **kwargs):
+                                      eeg_brief=None, is_first_iteration=False, **kwargs):
         """EEG enters with the prompt only; later steps read it from the cache.
 
         Parameters
         ----------
-        input_ids, eeg_features, signal_mv : Tensor
+        input_ids, eeg_features, signal_mv, eeg_brief : Tensor
             See :meth:`forward`.
         is_first_iteration : bool
             Whether the prompt is read now.
@@ -323,13 +332,18 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids, is_first_iteration=is_first_iteration, **kwargs)
         first = is_first_iteration or not kwargs.get("use_cache", True)
-        return {**inputs, "eeg_features": eeg_features if first else None, "signal_mv": signal_mv if first else None}
+        eeg = {"eeg_features": eeg_features, "signal_mv": signal_mv, "eeg_brief": eeg_brief}
+        return {**inputs, **(eeg if first else dict.fromkeys(eeg))}
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
         """Several answers to a prompt (beams, samples): each of them has all segments of its prompt, in their order."""
-        eeg = {name: kwargs.pop(name) for name in ("eeg_features", "signal_mv") if kwargs.get(name) is not None}
+        eeg = {name: kwargs.pop(name) for name in ("eeg_features", "signal_mv", "eeg_brief")
+               if kwargs.get(name) is not None}
         if eeg and expand_size > 1:
-            counts = ((input_ids == self.config.eeg_token_id).sum(dim=1) // self.config.tokens_per_segment).tolist()
+            ends = self._tokens_of(next(iter(eeg.values())), eeg.get("eeg_brief")).cumsum(0)
+            placeholders = (input_ids == self.config.eeg_token_id).sum(dim=1).cumsum(0)
+            until = torch.searchsorted(ends, placeholders, right=True)  # segments that end within a row or before it
+            counts = until.diff(prepend=until.new_zeros(1)).tolist()
             eeg = {name: torch.cat([segments for row in value.split(counts) for segments in [row] * expand_size])
                    for name, value in eeg.items()}
         input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]

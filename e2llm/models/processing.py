@@ -59,6 +59,7 @@ class E2LLMProcessor(ProcessorMixin):
         # The layout of a segment that exists only in words ("[ fear strong, occipital alpha low ]"): EEG is read alike.
         slots = [EEG_TOKEN * eeg_tokens, *[EEG_TOKEN * TOKENS_PER_SLOT] * evidence_slots]
         self.segment = f"[{','.join(slots)} ]" if evidence_slots else slots[0]
+        self.brief_segment = f"[{slots[0]} ]" if evidence_slots else slots[0]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, revision: str = "main",
@@ -105,12 +106,22 @@ class E2LLMProcessor(ProcessorMixin):
     def _flatten(self, content: str | list[dict]) -> str:
         if isinstance(content, str):
             return content
-        return "".join(self.segment if part["type"] == "eeg" else part["text"] for part in content)
+        return "".join(part["text"] if part["type"] != "eeg" else self.segment if part.get("evidence", True)
+                       else self.brief_segment for part in content)
+
+    @classmethod
+    def windows(cls, messages: list[dict]) -> list[int]:
+        """Window ids of the EEG parts, in the order of the text."""
+        return [part["window"] for part in cls._eeg_parts(messages)]
+
+    @classmethod
+    def brief(cls, messages: list[dict]) -> list[bool]:
+        """Whether each EEG part enters with its state tokens alone, in the order of the text."""
+        return [not part.get("evidence", True) for part in cls._eeg_parts(messages)]
 
     @staticmethod
-    def windows(messages: list[dict]) -> list[int]:
-        """Window ids of the EEG parts, in the order of the text."""
-        return [part["window"] for message in messages if not isinstance(message["content"], str)
+    def _eeg_parts(messages: list[dict]) -> list[dict]:
+        return [part for message in messages if not isinstance(message["content"], str)
                 for part in message["content"] if part["type"] == "eeg"]
 
     def ids(self, text: str) -> list[int]:
@@ -147,7 +158,7 @@ class E2LLMProcessor(ProcessorMixin):
         Returns
         -------
         list of dict
-            ``input_ids`` and ``labels`` (lists of int of one length), and ``windows``.
+            ``input_ids`` and ``labels`` (lists of int of one length), ``windows`` and ``brief``.
         """
         texts = []
         for messages, response, thinking in turns:
@@ -160,7 +171,7 @@ class E2LLMProcessor(ProcessorMixin):
             prompt, thought_ids, answer_ids = cut[3 * i : 3 * i + 3]
             ids = [*thought_ids, *answer_ids, self.tokenizer.eos_token_id]
             examples.append({"input_ids": prompt + ids, "labels": [IGNORE] * len(prompt) + ids,
-                             "windows": self.windows(messages)})
+                             "windows": self.windows(messages), "brief": self.brief(messages)})
         return examples
 
     def pad(self, rows: list[list[int]], side: str, value: int | None = None) -> tuple[Tensor, Tensor]:

@@ -37,13 +37,15 @@ from .wordings import (
     ZERO_SHOT_WORDINGS,
 )
 
+CLAIM_KINDS = frozenset({"predict", "zero_predict", "describe"})  # their thoughts state evidence
 _MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 
 
 def _item(kind: str, tier: int, question: list[str | Segment], thought: str, answer: str, options: list[str],
           axis: str = "") -> Item:
     segments = [part for part in question if isinstance(part, Segment)]
-    content = [part.part() if isinstance(part, Segment) else {"type": "text", "text": part} for part in question]
+    content = [part.part(kind in CLAIM_KINDS or part.scale.in_every_prompt) if isinstance(part, Segment)
+               else {"type": "text", "text": part} for part in question]
     return Item(kind, tier, [{"role": "user", "content": content}], thought, answer, list(options),
                 segments[0].subject if segments else "", axis,
                 [segment.window for segment in segments if segment.window is not None])
@@ -60,7 +62,7 @@ def describe(segment: Segment, label_set: LabelSet) -> str:
         Where its label is from.
     """
     feeling = f", {affect_words(segment.label, label_set)}" if label_set.has_affect else ""
-    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(segment.claims)}"
+    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(segment.claims, scale=segment.scale)}"
 
 
 def affect_words(label: str, label_set: LabelSet) -> str:
@@ -85,7 +87,8 @@ _CONCLUSION = ("That fits {label}.", "This points to {label}.")
 _BARE = 0.25  # share of thoughts that hold evidence only, and not the answer
 
 
-def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None = None) -> str:
+def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None = None,
+                      scale: Scale = LOW_HIGH) -> str:
     """Claims as a sentence.
 
     Parameters
@@ -94,23 +97,27 @@ def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None =
         What is stated; nothing stands out if there is none.
     rng : Generator, optional
         Draws one of several wordings; the first without it.
+    scale : Scale
+        Of the claims.
     """
     evidence, none = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _NO_SALIENT_FEATURE))
-    said = claims_in_words(claims)
+    said = claims_in_words(claims, scale)
     return evidence.format(claims=said) if said else none
 
 
-def claims_in_words(claims: Sequence[Claim]) -> str:
-    """Claims side by side; where levels take several words, bands of one region share its name.
+def claims_in_words(claims: Sequence[Claim], scale: Scale = LOW_HIGH) -> str:
+    """Claims side by side; where levels have degrees, bands of one region share its name.
 
-    "occipital alpha low, frontal beta high", or "frontal: beta very low, gamma rather high; occipital: alpha very low".
+    "occipital alpha low, frontal beta high", or "frontal: beta very low, gamma high; occipital: alpha clearly low".
 
     Parameters
     ----------
     claims : sequence of Claim
         In the order in which they are written.
+    scale : Scale
+        Of the claims.
     """
-    if not any(" " in claim.level for claim in claims):
+    if len(scale.degrees) == 1:
         return ", ".join(map(str, claims))
     parts = []
     for region, group in itertools.groupby(claims, lambda claim: claim.feature.split()[0]
@@ -121,7 +128,7 @@ def claims_in_words(claims: Sequence[Claim]) -> str:
 
 
 def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
-    evidence, conclusion = evidence_sentence(segment.claims, rng), _pick(_CONCLUSION, rng)
+    evidence, conclusion = evidence_sentence(segment.claims, rng, segment.scale), _pick(_CONCLUSION, rng)
     if rng.uniform() < _BARE:
         return evidence
     feeling = f"This is {affect_words(segment.label, label_set)}. " if label_set.has_affect else ""
@@ -179,8 +186,9 @@ def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator,
     """
     options = [describe(other, label_set) for other in [segment, *(others or [])]]
     rng.shuffle(options)
-    return _item("describe", 2, [segment, f" {_pick(DESCRIBE_WORDINGS, rng)}"], evidence_sentence(segment.claims, rng),
-                 describe(segment, label_set), options)
+    question = [segment, f" {_pick(DESCRIBE_WORDINGS, rng)}"]
+    thought = evidence_sentence(segment.claims, rng, segment.scale)
+    return _item("describe", 2, question, thought, describe(segment, label_set), options)
 
 
 def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Generator) -> Item:

@@ -29,6 +29,7 @@ class Segment:
     claims: tuple[Claim, ...]  # what may be said of it
     subject: str = ""
     clip: int = 0
+    scale: Scale = LOW_HIGH  # of its claims
 
     @property
     def state(self) -> str:
@@ -40,11 +41,18 @@ class Segment:
         """Third of the intensity scale: 0 weak, 1 moderate, 2 strong."""
         return min(2, int(3 * self.intensity))
 
-    def part(self) -> dict:
-        """Content part of a message: the window, or words that stand in for it."""
+    def part(self, evidence: bool = True) -> dict:
+        """Content part of a message: the window, or words that stand in for it.
+
+        Parameters
+        ----------
+        evidence : bool
+            Whether its evidence stands in the prompt.
+        """
         if self.window is not None:
-            return {"type": "eeg", "window": int(self.window)}
-        return {"type": "text", "text": f"[ {', '.join([self.state, *map(str, self.claims)])} ]"}
+            return {"type": "eeg", "window": int(self.window)} | ({} if evidence else {"evidence": False})
+        stated = map(str, self.claims) if evidence else ()
+        return {"type": "text", "text": f"[ {', '.join([self.state, *stated])} ]"}
 
     def value(self, axis: str, label_set: LabelSet) -> float:
         """Place on an axis.
@@ -111,7 +119,7 @@ def real_segments(index: pd.DataFrame, rows: np.ndarray, z: np.ndarray, names: E
     table = index.iloc[rows]
     claims = [salient_claims(z[row], names) if predicted_evidence is None
               else predicted_claims(z[row], predicted_evidence[row], names) for row in rows]
-    return [Segment(int(row), label, float(intensity), said, str(subject), int(clip))
+    return [Segment(int(row), label, float(intensity), said, str(subject), int(clip), names.scale)
             for row, said, label, intensity, subject, clip
             in zip(rows, claims, table["label"], table["intensity"], table["subject"], table["clip"], strict=True)]
 
@@ -141,7 +149,8 @@ def imagined_segments(label_set: LabelSet, n: int, rng: np.random.Generator,
         chosen = np.sort(rng.choice(len(features), size=rng.integers(0, scale.most + 1), replace=False))
         claims = tuple(Claim(features[i], str(rng.choice(levels))) for i in chosen)
         intensity = float(rng.uniform()) if label_set.has_affect else float("nan")
-        segments.append(Segment(None, label_set.labels[rng.integers(len(label_set))], intensity, claims))
+        label = label_set.labels[rng.integers(len(label_set))]
+        segments.append(Segment(None, label, intensity, claims, scale=scale))
     return segments
 
 

@@ -330,6 +330,8 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
             eeg = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))
+            if any(brief := [one for example in examples for one in example.get("brief", ())]):
+                batch["eeg_brief"] = torch.tensor(brief)
             if noise:  # by the place in the order alone: a resumed run has another random state
                 drawn = [_normal(example["place"], len(example["windows"]), eeg.shape[1:]) for example in examples]
                 batch["eeg_noise"] = noise * torch.cat(drawn)

@@ -270,7 +270,7 @@ def test_items_cut_together_have_the_ids_that_each_has_by_itself(processor):
                          for text in (processor.prompt(messages, thinking), thought + end, answer))
         said = [*said[0], *said[1], tokenizer.eos_token_id]
         assert example == {"input_ids": prompt + said, "labels": [IGNORE] * len(prompt) + said,
-                           "windows": processor.windows(messages)}
+                           "windows": processor.windows(messages), "brief": [False] * len(processor.windows(messages))}
     assert processor.training_examples([]) == []
 
 

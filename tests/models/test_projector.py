@@ -311,7 +311,7 @@ def test_graded_evidence_becomes_the_words_of_its_level():
                 occipital_alpha=-2.6, spectral_slope=2.6)
     said = [" ".join(word for word, part in zip(words, token, strict=True) if part > 0.1)
             for token in evidence(sounding(z))[0]]
-    wanted = {"frontal beta": "high rather", "frontal gamma": "low rather", "temporal gamma": "clearly high",
+    wanted = {"frontal beta": "high", "frontal gamma": "low", "temporal gamma": "clearly high",
               "occipital theta": "clearly low", "occipital alpha": "low very", "spectral slope": "high very"}
     assert {f"{said[i]} {said[i + 1]}": said[i + 2] for i in range(0, 18, 3)} == wanted
     assert list(evidence(sounding(planted()))[0].argmax(dim=1)) == [words.index("]")] * 18
@@ -324,6 +324,43 @@ def test_every_feature_of_a_batch_is_said_at_its_own_place(join, tokenizer):
         expected = [f"{NAMES[i]} {'high' if row[i] > 0 else 'low'}" for i in top_evidence_by_numpy(row, SLOTS)]
         assert " ".join(words_of(model, tokenizer, tokens)) == " ".join([*expected,
                                                                          *["] ] ]"] * (SLOTS - len(expected))])
+
+
+BRIEF = [asking(5, " Which segment?"), [{"role": "user", "content": [
+    {"type": "eeg", "window": 9, "evidence": False}, {"type": "text", "text": " B: "}, {"type": "eeg", "window": 2},
+    {"type": "eeg", "window": 4, "evidence": False}]}]]
+
+
+@torch.no_grad()
+def test_a_brief_segment_enters_with_its_state_tokens_alone(join, processor):
+    model = join()
+    features = sounding(1.5 * np.random.default_rng(3).normal(size=(4, len(NAMES))))
+    brief = [one for messages in BRIEF for one in processor.brief(messages)]
+    assert brief == [False, True, False, True]
+    assert processor.windows(BRIEF[1]) == [9, 2, 4]
+    ids, _ = padded(processor, BRIEF)
+    found = model.put_eeg_at_placeholders(ids, features, eeg_brief=torch.tensor(brief))
+    tokens = model.projector(features)
+    wanted = torch.cat([tokens[i, : EEG_TOKENS if one else SIZE] for i, one in enumerate(brief)])
+    at = ids == model.config.eeg_token_id
+    assert torch.equal(found[at], wanted)
+    assert torch.equal(found[~at], model.get_input_embeddings()(ids)[~at])
+    with pytest.raises(ValueError, match=f"has {2 * SIZE + 2 * EEG_TOKENS} EEG placeholders, 4 segments need"):
+        model.put_eeg_at_placeholders(ids, features)
+
+
+@torch.no_grad()
+def test_several_answers_about_brief_segments_have_the_same_segments(join, processor, tokenizer):
+    model, questions = join(), [BRIEF[1], BRIEF[0], asking("neutral sad?")]
+    features = sounding(1.5 * np.random.default_rng(3).normal(size=(4, len(NAMES))))
+    brief = torch.tensor([one for messages in questions for one in processor.brief(messages)])
+    ids, mask = padded(processor, questions)
+    given = {"input_ids": ids, "attention_mask": mask, "eeg_features": features, "eeg_brief": brief,
+             "max_new_tokens": 6, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    once = model.generate(**given, do_sample=False)
+    twice = model.generate(**given, do_sample=True, top_k=1, num_return_sequences=2)
+    assert torch.equal(twice, once.repeat_interleave(2, dim=0))
+    assert len({tuple(row) for row in once[:, ids.shape[1]:].tolist()}) > 1
 
 
 @torch.no_grad()

@@ -1,0 +1,156 @@
+"""Answers from the thought alone, and their price: what they lose against answers from the EEG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..core.chat import Item
+from ..core.claims import Claims, EvidenceNames
+from ..core.labels import LabelSet
+from ..models.inference import InferenceEngine, closed_set
+from ..tasks.items import affect_words
+from ..tasks.second_pass import Asked, in_words, level_item, options_of, question_of
+from ..tasks.segments import Segment
+from .metrics import paired_difference, ratio_over_subjects
+from .tiers import Answers, answer
+
+FROM_THOUGHT = "from the thought"
+DIRECT = frozenset({"predict", "zero_predict"})  # answered from one table; other kinds from what was read of segments
+
+
+@dataclass(frozen=True)
+class SecondPass:
+    """A trained second pass (:mod:`e2llm.tasks.second_pass`).
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        The language model with the second pass's adapter. Features are not used.
+    speaker : InferenceEngine
+        The language model that answers questions about segments in words.
+    names : EvidenceNames
+        What was measured, and the scale of the claims.
+    label_set : LabelSet
+        Its labels are the answers.
+    has_intensity : bool
+        Whether intensity was taught.
+    """
+
+    engine: InferenceEngine
+    speaker: InferenceEngine
+    names: EvidenceNames
+    label_set: LabelSet
+    has_intensity: bool
+
+    def shares(self, claims: Sequence[Claims], asked: Asked = Asked.LABEL,
+               questions: Sequence[str] | None = None) -> np.ndarray:
+        """Probability of every option, shape (n, n_options).
+
+        Parameters
+        ----------
+        claims : sequence of sequences of Claim, length n
+            Of the thought about each window.
+        asked : Asked
+            What is read.
+        questions : sequence of str, length n, optional
+            Default the first wording.
+        """
+        questions = questions or [""] * len(claims)
+        return closed_set(self.engine, [level_item(asked, each, self.names, self.label_set, question)
+                                        for each, question in zip(claims, questions, strict=True)])
+
+    def read(self, claims: Mapping[int, Claims]) -> dict[int, Segment]:
+        """What is read of windows, as segments in words.
+
+        Parameters
+        ----------
+        claims : mapping of int to sequence of Claim
+            Window to the claims of its thought.
+        """
+        stated = list(claims.values())
+        labels = [self.label_set.labels[i] for i in self.shares(stated).argmax(axis=1)]
+        strength = np.full(len(stated), np.nan)
+        if self.has_intensity:
+            of_third = self.shares(stated, Asked.INTENSITY)
+            strength = (of_third.argmax(axis=1) + 0.5) / of_third.shape[1]
+        return {window: Segment(None, label, float(intensity), tuple(each), scale=self.names.scale)
+                for window, label, intensity, each in zip(claims, labels, strength, stated, strict=True)}
+
+    def affect(self, claims: Sequence[Claims]) -> list[str]:
+        """Words for valence and arousal that follow from claims: "unpleasant and activated"."""
+        options = options_of(Asked.AFFECT, self.label_set)
+        return [options[i] for i in self.shares(claims, Asked.AFFECT).argmax(axis=1)]
+
+    def answers(self, items: list[Item], claims: Mapping[int, Claims]) -> Answers:
+        """Answers to items of one kind from the thoughts about their windows.
+
+        Parameters
+        ----------
+        items : list of Item
+            Questions; their EEG is not seen.
+        claims : mapping of int to sequence of Claim
+            Of the thought about every window of the items.
+        """
+        if items[0].kind in DIRECT:
+            stated = [claims[item.windows[0]] for item in items]
+            best = self.shares(stated, questions=[question_of(item) for item in items]).argmax(axis=1)
+            chosen = [self.label_set.labels[i] for i in best]
+            return Answers(chosen, [""] * len(items), list(chosen))
+        segments = self.read({window: claims[window] for item in items for window in item.windows})
+        return answer(self.speaker, [in_words(item, segments) for item in items])
+
+    def affect_fits(self, claims: Sequence[Claims]) -> np.ndarray:
+        """Whether the words for valence and arousal are those of the label that is answered, shape (n,)."""
+        labels = [self.label_set.labels[i] for i in self.shares(claims).argmax(axis=1)]
+        return np.array([affect_words(label, self.label_set) == words
+                         for label, words in zip(labels, self.affect(claims), strict=True)])
+
+
+def price(kind: str, truth: Sequence[str], eeg: Sequence[str], thought: Sequence[str], subjects: np.ndarray,
+          labels: Sequence[str] | None = None, seed: int = 0) -> dict:
+    """What an answer from the thought costs against one from the EEG, to the same items.
+
+    Parameters
+    ----------
+    kind : str
+        Of the items.
+    truth, eeg, thought : sequence of str, length n
+        Right answers, and those of both.
+    subjects : ndarray, shape (n,)
+        Person of every item; the interval is over people, drawn whole.
+    labels : sequence of str, optional
+        Balanced accuracy over these; default plain accuracy.
+    seed : int
+        Of the interval.
+
+    Returns
+    -------
+    dict
+        ``name``, ``from the EEG``, ``from the thought``, ``difference`` (thought minus EEG), ``low``, ``high``, ``n``.
+    """
+    right = [np.array(given) == np.array(truth) for given in (eeg, thought)]
+    if labels is not None:
+        codes = {label: i for i, label in enumerate(labels)}
+        coded = [np.array([codes[one] for one in given]) for given in (truth, thought, eeg)]
+        difference = paired_difference(*coded, subjects, len(labels), seed)
+        scores = [float(np.mean([hits[coded[0] == i].mean() for i in np.unique(coded[0])])) for hits in right]
+    else:
+        gain = right[1].astype(float) - right[0]
+        difference = ratio_over_subjects(gain, np.ones(len(gain)), subjects, seed)
+        scores = [float(hits.mean()) for hits in right]
+    return {"name": kind, "from the EEG": scores[0], FROM_THOUGHT: scores[1],
+            **dict(zip(("difference", "low", "high"), difference, strict=True)), "n": len(truth)}
+
+
+def price_table(rows: Sequence[dict]) -> pd.DataFrame:
+    """Rows of :func:`price` for people to read, percent and points."""
+    table = pd.DataFrame(rows)
+    shown = table[["name"]].assign(**{f"{name} %": table[name].mul(100).round(1)
+                                      for name in ("from the EEG", FROM_THOUGHT)})
+    shown["difference"] = [f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for value, low, high
+                           in zip(table["difference"], table["low"], table["high"], strict=True)]
+    return shown.assign(n=table["n"]).set_index("name")

@@ -1,0 +1,112 @@
+"""Questions of the second pass: an answer from what a thought states, without EEG and without the thought's own words.
+
+The first pass writes a thought about each segment. Its claims, and nothing else, go to a fresh prompt in canonical form
+(:mod:`e2llm.tasks.level_table`). So the wording of a thought, its conclusion and the EEG cannot reach the answer. What
+the second pass reads of a segment, its state and its claims, then stands for the segment in other questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+
+from ..core.chat import Item
+from ..core.claims import Claims, EvidenceNames
+from ..core.labels import LabelSet
+from .items import CLAIM_KINDS, affect_words
+from .level_table import level_table
+from .segments import INTENSITIES, Segment
+from .wordings import AFFECT_WORDINGS, INTENSITY_WORDINGS, PREDICT_WORDINGS
+
+
+class Asked(StrEnum):
+    """What the second pass reads from the levels of a segment."""
+
+    LABEL = "label"
+    AFFECT = "affect"  # "unpleasant and activated"
+    INTENSITY = "intensity"
+
+
+def options_of(asked: Asked, label_set: LabelSet) -> list[str]:
+    """The closed set of answers.
+
+    Parameters
+    ----------
+    asked : Asked
+        What is read.
+    label_set : LabelSet
+        Its labels, and the words for their valence and arousal.
+    """
+    if asked is Asked.LABEL:
+        return list(label_set.labels)
+    if asked is Asked.INTENSITY:
+        return list(INTENSITIES)
+    return list(dict.fromkeys(affect_words(label, label_set) for label in label_set.labels))
+
+
+def wordings_of(asked: Asked, label_set: LabelSet) -> list[str]:
+    """The questions that the second pass is trained with.
+
+    Parameters
+    ----------
+    asked : Asked
+        What is read.
+    label_set : LabelSet
+        Says what its labels are.
+    """
+    wordings = {Asked.LABEL: PREDICT_WORDINGS, Asked.AFFECT: AFFECT_WORDINGS, Asked.INTENSITY: INTENSITY_WORDINGS}
+    return [form.format(noun=label_set.noun) for form in wordings[asked]]
+
+
+def level_item(asked: Asked, claims: Claims, names: EvidenceNames, label_set: LabelSet, question: str = "",
+               answer: str = "") -> Item:
+    """Item about the levels that a thought states.
+
+    Parameters
+    ----------
+    asked : Asked
+        What is read.
+    claims : sequence of Claim
+        Of the thought about one segment.
+    names : EvidenceNames
+        What was measured, and the scale of the claims.
+    label_set : LabelSet
+        Gives the options.
+    question : str
+        Default the first wording.
+    answer : str
+        Where it is known.
+    """
+    text = f"{level_table(claims, names)} {question or wordings_of(asked, label_set)[0]}"
+    return Item(f"levels_{asked}", 0, [{"role": "user", "content": [{"type": "text", "text": text}]}], "", answer,
+                options_of(asked, label_set))
+
+
+def question_of(item: Item) -> str:
+    """The question of an item about one segment, without the segment."""
+    return " ".join(part["text"].strip() for part in item.messages[0]["content"] if part["type"] == "text")
+
+
+def in_words(item: Item, read: Mapping[int, Segment]) -> Item:
+    """The item with words in place of its EEG.
+
+    Parameters
+    ----------
+    item : Item
+        About windows.
+    read : mapping of int to Segment
+        What was read of each window: a segment that exists only in words.
+    """
+    def words(part: dict) -> dict:
+        if part["type"] != "eeg":
+            return part
+        return replace(read[part["window"]], window=None).part(item.kind in CLAIM_KINDS)
+
+    messages = [{**message, "content": [words(part) for part in message["content"]]} for message in item.messages]
+    return replace(item, messages=messages, windows=[])
+
+
+def windows_of(items: Sequence[Item]) -> list[int]:
+    """The windows that items are about, each once, in rising order."""
+    return sorted({window for item in items for window in item.windows})

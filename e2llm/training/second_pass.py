@@ -1,0 +1,312 @@
+"""Training of the second pass: answers from stated levels alone, by an adapter of its own.
+
+The adapter is not that of stage 3: this one sees short texts only, so it learns with other batches in a fraction of the
+time, and what stage 3 has learned stays as it is. The answers that it learns come from rules: logistic regressions on
+the claims of the training windows. A rule answers to every table, also to one that no window has. So the training can
+change the claims and say what then follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from ..core.chat import Item
+from ..core.claims import Claims, EvidenceNames, salient_claims
+from ..core.labels import LabelSet
+from ..core.verdicts import claim_values
+from ..data.dataset import Corpus
+from ..models.adapting import lora_targets
+from ..models.modeling import E2LLMForConditionalGeneration
+from ..models.processing import E2LLMProcessor
+from ..tasks.items import affect_words
+from ..tasks.second_pass import Asked, level_item, options_of, wordings_of
+from ..tasks.segments import INTENSITIES
+from .stage3_instruction import LORA_TARGETS, quiet_peft
+from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
+
+_COPIES = 8  # noisy copies of every training window that the rules are fitted on
+_SHARES = {Asked.LABEL: 0.6, Asked.AFFECT: 0.2, Asked.INTENSITY: 0.2}
+
+
+@dataclass(frozen=True)
+class SecondPassParams:
+    """How the second pass is trained.
+
+    Parameters
+    ----------
+    rank, alpha : int
+        Of LoRA.
+    noise : float
+        Standard deviation of the noise on predicted evidence: the encoder predicts it better for its training windows
+        than for others.
+    swapped, turned, thinned : float
+        Shares of the tables in which half of the claims are those of another window, in which all are turned round, and
+        from which a random share is taken away.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    noise: float = 0.7
+    swapped: float = 0.25
+    turned: float = 0.1
+    thinned: float = 0.15
+
+
+class EntailedAnswers:
+    """What follows from claims: logistic regressions, fitted on the claims and the facts of training windows.
+
+    Parameters
+    ----------
+    names : EvidenceNames
+        What was measured.
+    label_set : LabelSet
+        Its labels; valence and arousal follow from them.
+    """
+
+    def __init__(self, names: EvidenceNames, label_set: LabelSet) -> None:
+        self.names, self.label_set = names, label_set
+        self.models: dict[Asked, object] = {}
+
+    def fit(self, claims: list[Claims], labels: list[str], intensities: list[str] | None) -> EntailedAnswers:
+        """Fit all rules.
+
+        Parameters
+        ----------
+        claims : list of sequences of Claim, length n
+            Of training windows.
+        labels : list of str, length n
+            Theirs.
+        intensities : list of str, length n, optional
+            Words for their intensity, where the source has it.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        values = np.stack([claim_values(each, self.names) for each in claims])
+        facts = {Asked.LABEL: labels} | ({} if intensities is None else {Asked.INTENSITY: intensities})
+        for asked, known in facts.items():
+            self.models[asked] = LogisticRegression(class_weight="balanced", max_iter=1000).fit(values, known)
+        return self
+
+    @property
+    def asked(self) -> list[Asked]:
+        """What can be answered with this source."""
+        return [asked for asked in Asked if asked in self.models or
+                (asked is Asked.AFFECT and self.label_set.has_affect)]
+
+    def probabilities(self, asked: Asked, values: np.ndarray) -> np.ndarray:
+        """Probability of every option, shape (n, n_options).
+
+        Parameters
+        ----------
+        asked : Asked
+            What is read.
+        values : ndarray, shape (n, n_evidence)
+            From :func:`e2llm.core.verdicts.claim_values`.
+        """
+        if asked is Asked.AFFECT:
+            of_labels = self.probabilities(Asked.LABEL, values)
+            words = [affect_words(label, self.label_set) for label in self.label_set.labels]
+            return np.stack([of_labels[:, [word == option for word in words]].sum(axis=1)
+                             for option in options_of(asked, self.label_set)], axis=1)
+        model, options = self.models[asked], options_of(asked, self.label_set)
+        found = np.zeros((len(values), len(options)))
+        found[:, [options.index(label) for label in model.classes_]] = model.predict_proba(values)
+        return found
+
+
+def stated_claims(evidence: np.ndarray, names: EvidenceNames) -> list[Claims]:
+    """What a first pass states that says what the evidence probe predicts.
+
+    Parameters
+    ----------
+    evidence : ndarray, shape (n, n_evidence)
+        Predicted z-scores.
+    names : EvidenceNames
+        Their columns, and the scale of the claims.
+    """
+    return [salient_claims(row, names) for row in evidence]
+
+
+def entailed_answers(corpus: Corpus, noise: float, seed: int) -> EntailedAnswers:
+    """Rules fitted on noisy predicted evidence of the training windows.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Of a run whose stage 1 is finished.
+    noise : float
+        See :class:`SecondPassParams`.
+    seed : int
+        Of the noise.
+    """
+    rows, names, rng = np.tile(corpus.split.train, _COPIES), corpus.evidence_names, np.random.default_rng(seed)
+    evidence = corpus.predicted_evidence[rows]
+    claims = stated_claims(evidence + noise * rng.normal(size=evidence.shape), names)
+    intensity = corpus.windows.index["intensity"].to_numpy()[rows]
+    words = None if np.isnan(intensity).any() else [INTENSITIES[min(2, int(3 * value))] for value in intensity]
+    return EntailedAnswers(names, corpus.label_set).fit(
+        claims, [corpus.label_set.labels[i] for i in corpus.labels[rows]], words)
+
+
+def counterfactual_evidence(corpus: Corpus, params: SecondPassParams, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Predicted evidence of training windows with noise; some of it exchanged, turned round or taken away.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Of a run whose stage 1 is finished.
+    params : SecondPassParams
+        Shares of the changes.
+    n : int
+        Rows.
+    rng : Generator
+        Source of the draws.
+    """
+    own, other = (corpus.predicted_evidence[rng.choice(corpus.split.train, n)] for _ in range(2))
+    what = rng.choice(4, n, p=[params.swapped, params.turned, params.thinned,
+                               1 - params.swapped - params.turned - params.thinned])[:, None]
+    drawn = rng.uniform(size=own.shape)
+    evidence = np.where((what == 0) & (drawn < 0.5), other, own) + params.noise * rng.normal(size=own.shape)
+    evidence = np.where(what == 1, -evidence, evidence)
+    return np.where((what == 2) & (drawn < rng.uniform(size=(n, 1))), 0.0, evidence)
+
+
+def second_pass_items(corpus: Corpus, rules: EntailedAnswers, params: SecondPassParams, n: int,
+                      seed: int) -> tuple[list[Item], list[np.ndarray]]:
+    """Training items: tables of levels with the probability with which each answer follows from them.
+
+    Parameters
+    ----------
+    corpus, params
+        As for :func:`counterfactual_evidence`.
+    rules : EntailedAnswers
+        Say what follows.
+    n, seed : int
+        Number of items, and seed of the draws.
+
+    Returns
+    -------
+    items : list of Item
+        Their answer is drawn with its probability.
+    shares : list of ndarray, shape (n_options,)
+        Probability of each option.
+    """
+    rng, names, label_set = np.random.default_rng(seed), corpus.evidence_names, corpus.label_set
+    claims = stated_claims(counterfactual_evidence(corpus, params, n, rng), names)
+    values = np.stack([claim_values(each, names) for each in claims])
+    shares = np.array([_SHARES[asked] for asked in rules.asked])
+    which, drawn = rng.choice(len(shares), n, p=shares / shares.sum()), rng.uniform(size=n)
+    found: dict[int, tuple[Item, np.ndarray]] = {}
+    for i, asked in enumerate(rules.asked):
+        own = np.flatnonzero(which == i)
+        shares_of = rules.probabilities(asked, values[own])
+        below = shares_of.cumsum(axis=1)
+        chosen = (drawn[own, None] * below[:, -1:] > below).sum(axis=1)
+        options, questions = options_of(asked, label_set), wordings_of(asked, label_set)
+        for row, place, probability in zip(own, chosen, shares_of, strict=True):
+            question = questions[rng.integers(len(questions))]
+            item = level_item(asked, claims[row], names, label_set, question, options[place])
+            found[row] = item, probability
+    items, shares_of_items = zip(*(found[row] for row in range(n)), strict=True)
+    return list(items), list(shares_of_items)
+
+
+def next_token_shares(options: list[list[int]], shares: np.ndarray, answer: list[int]) -> list[dict[int, float]]:
+    """What should follow each beginning of an answer: the next tokens of all options that begin alike, by their shares.
+
+    A loss on these shares varies less than one on the drawn answer, and has the same mean.
+
+    Parameters
+    ----------
+    options : list of list of int
+        Token ids of each option with the token that ends it; none is the beginning of another.
+    shares : ndarray, shape (n_options,)
+        Probability of each option.
+    answer : list of int
+        Ids of the answer that was drawn.
+    """
+    found = []
+    for place in range(len(answer)):
+        following: dict[int, float] = {}
+        for option, share in zip(options, shares, strict=True):
+            if option[:place] == answer[:place]:
+                following[option[place]] = following.get(option[place], 0.0) + float(share)
+        total = sum(following.values())
+        found.append({token: share / total for token, share in following.items()})
+    return found
+
+
+def _soft_examples(items: list[Item], shares: list[np.ndarray], processor: E2LLMProcessor, seed: int) -> list[dict]:
+    """Training examples with ``next``: the shares of the next token at every place of the answer."""
+    texts, eos = sorted({option for item in items for option in item.options}), processor.tokenizer.eos_token_id
+    cut = {text: [*ids, eos] for text, ids in zip(texts, processor.ids_of(texts), strict=True)}
+    examples = examples_of(items, processor, 0.0, seed)
+    return [{**example, "next": next_token_shares([cut[option] for option in item.options], share, cut[item.answer])}
+            for example, item, share in zip(examples, items, shares, strict=True)]
+
+
+def _soft_collate(processor: E2LLMProcessor) -> Callable:
+    plain = item_collate(processor, None, {})
+
+    def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+        places = [place for example in examples for place in example["next"]]
+        width = max(map(len, places))
+        ids, shares = torch.zeros(len(places), width, dtype=torch.long), torch.zeros(len(places), width)
+        for row, place in enumerate(places):
+            ids[row, : len(place)], shares[row, : len(place)] = torch.tensor([*place]), torch.tensor([*place.values()])
+        return plain(examples) | {"next_ids": ids, "next_shares": shares}
+
+    return collate
+
+
+def _soft_loss(model: torch.nn.Module, next_ids: torch.Tensor, next_shares: torch.Tensor, **batch):
+    """Output of a model whose loss is the cross-entropy with shares of the next tokens, row by row."""
+    out = model(**batch)
+    logs = out.logits[0].float().log_softmax(-1).gather(1, next_ids)
+    out["loss"] = -(next_shares * logs).sum(dim=1).mean()
+    return out
+
+
+def train_second_pass(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item],
+                      shares: list[np.ndarray], adapter: SecondPassParams, params: FitParams, folder: Path,
+                      on_step: Callable[..., None] | None = None) -> tuple[PeftModel, pd.DataFrame]:
+    """LoRA on the language model; nothing else is trained.
+
+    Parameters
+    ----------
+    model : E2LLMForConditionalGeneration
+        With the language model as it was before stage 3.
+    processor : E2LLMProcessor
+        Its processor.
+    items, shares : list of Item, list of ndarray
+        From :func:`second_pass_items`.
+    adapter, params : SecondPassParams, FitParams
+        Adapter and schedule.
+    folder : Path
+        Checkpoints; the caller removes it.
+    on_step : callable, optional
+        As for :func:`e2llm.training.trainer.fit`.
+
+    Returns
+    -------
+    peft : PeftModel
+        The model with its trained adapter, not merged.
+    history : DataFrame
+        Loss by step.
+    """
+    torch.manual_seed(params.seed)
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=lora_targets(model, LORA_TARGETS))
+    train_only(model)
+    with quiet_peft():
+        peft = get_peft_model(model, config)
+    examples = _soft_examples(items, shares, processor, params.seed)
+    order = item_order([len(example["input_ids"]) for example in examples], params)
+    return peft, fit(peft, Samples(order, examples.__getitem__), _soft_collate(processor), params, folder,
+                     on_step=on_step, call=_soft_loss)
