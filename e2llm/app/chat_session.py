@@ -126,7 +126,7 @@ class E2LLM:
     engine: InferenceEngine
     corpus: Corpus
     run: Run | None = None
-    max_new_tokens: int = 128
+    max_new_tokens: int = 160
     encoder: torch.nn.Module | None = None
 
     @classmethod
@@ -297,7 +297,8 @@ class E2LLM:
         item = self._wording(rows, task, (axis or None) if is_wording else "intensity", is_wording)
         if is_wording:
             return item
-        group = [{"type": "eeg", "window": row} for row in rows]
+        scale = self.corpus.evidence_names.scale
+        group = [Segment(row, "", 0.5, (), scale=scale).part(len(rows) == 1 or scale.in_every_prompt) for row in rows]
         parts = group if len(rows) == 1 else listed(group)
         content = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in parts]
         return replace(item, messages=[{"role": "user", "content": [*content, {"type": "text", "text": f" {words}"}]}])
@@ -326,7 +327,8 @@ class E2LLM:
         if axis != "intensity" and not label_set.has_affect:
             raise ValueError(f"Label set '{label_set.name}' knows no {axis}: ask for the intensity, or in your own "
                              "words.")
-        group = [Segment(row, label_set.labels[0], 0.5, ()) for row in rows]
+        scale = self.corpus.evidence_names.scale
+        group = [Segment(row, label_set.labels[0], 0.5, (), scale=scale) for row in rows]
         if task in ("predict", "describe"):
             maker = items_module.predict if task == "predict" else items_module.description
             return replace(maker(group[0], label_set, rng), options=list(label_set.labels))

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
 
+from ..core.chat import Item
 from ..core.environment import end_with_parent
 from ..core.files import data_fingerprint
 from ..core.tables import read_predictions, read_table
@@ -28,6 +29,7 @@ from ..data.splits import accepted_rules
 from ..evaluation import control_models
 from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, oracle
 from ..evaluation.controls import EEGInput, Role
+from ..evaluation.from_thought import examined
 from ..evaluation.metrics import calibration, crossed
 from ..evaluation.shortcuts import PROBES, neighbor_worth, probe, session_worth
 from ..evaluation.tiers import (
@@ -37,7 +39,6 @@ from ..evaluation.tiers import (
     TIER_2,
     TIER_3,
     Answers,
-    Examination,
     Tier1,
     ablation_rows,
     answered,
@@ -52,6 +53,7 @@ from ..models.inference import InferenceEngine
 from ..tasks.items import OneSubjectBuilder, read_items
 from ..training.trainer import FitParams
 from .runs import Run
+from .second_pass_stage import claims_of, open_second_pass
 from .stages import (
     DEFAULTS,
     initial_encoder,
@@ -180,15 +182,19 @@ def _answered(run: Run, key: str, drawn: list, source: EEGInput, seed: int) -> A
 
 
 def _three_tiers(run: Run, corpus: Corpus, recipes: tuple[Recipe, ...], best: np.ndarray | None, n_items: int,
-                 item_seeds: int, seed: int, n_jobs: int) -> tuple[Tier1, Examination]:
-    """All answers, in pieces of which none waits for another: a process has the model, and one thread."""
+                 item_seeds: int, seed: int, n_jobs: int
+                 ) -> tuple[Tier1, dict[str, list[list[Item]]], dict[tuple[str, EEGInput], Answers]]:
+    """Tier 1, then items of the other tiers and all answers to them.
+
+    In pieces of which none waits for another: a process has the model, and one thread.
+    """
     asked, key = questions(corpus, n_items, item_seeds, seed), run.require("adapter")["key"]
     pieces = [(kind, source) for kind in asked for source in EEGInput]
     work: list[Any] = [delayed(_tier_1)(run, key, recipes, seed, best),
                        *(delayed(_answered)(run, key, asked[kind], source, seed) for kind, source in pieces)]
     first, *given = in_processes(work, n_jobs)
     _opened.cache_clear()  # what comes next loads a model of its own
-    return first, examination(corpus, asked, dict(zip(pieces, given, strict=True)), seed)
+    return first, asked, dict(zip(pieces, given, strict=True))
 
 
 def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds: int, seed: int,
@@ -233,8 +239,8 @@ def _examine(run: Run, corpus: Corpus) -> list[Finding]:
 
 def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int = DEFAULTS.test_items,
              item_seeds: int = DEFAULTS.item_seeds, with_ablation: bool = DEFAULTS.ablation,
-             with_eegnet: bool = DEFAULTS.eegnet, seed: int = DEFAULTS.seed,
-             n_jobs: int | None = None) -> dict[str, pd.DataFrame]:
+             with_eegnet: bool = DEFAULTS.eegnet, seed: int = DEFAULTS.seed, n_jobs: int | None = None,
+             answer_from: str = DEFAULTS.answer_from) -> dict[str, pd.DataFrame]:
     """The whole evaluation of a run; writes ``metrics.json`` and ``predictions.csv``.
 
     Parameters
@@ -254,43 +260,52 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     n_jobs : int, optional
         Processes that answer, each with the model; the answers are the same. Default: two, and one where there is a
         graphics card, whose memory the models would share.
+    answer_from : str
+        "eeg", or "thought": also answers from the thought alone, where the stage ``second_pass`` is finished.
 
     Returns
     -------
     dict of DataFrame
         ``tier_1``, ``tests``, ``shortcuts``, ``tiers_2_and_3``, ``item_seeds``; ``strata`` if there are zero-shot
-        scenarios, and ``ablation`` if asked for.
+        scenarios, ``ablation`` if asked for; ``from_thought`` and ``price`` with answers from the thought.
     """
     recipes = (*BASELINES, RAW_BASELINE) if with_eegnet else BASELINES
     settings = {"n_items": n_items, "item_seeds": item_seeds, "ablation": with_ablation,
                 "baselines": [recipe.name for recipe in recipes], "oracle": truth is not None,
                 "probes": list(PROBES), "seed": seed}
     inputs = {} if truth is None else {"truth": data_fingerprint(truth)}
-    stage = run.stage("evaluation", settings, needs=("encoder", "adapter"), inputs=inputs)
+    needs = ("encoder", "adapter", *(("second_pass",) if answer_from == "thought" else ()))
+    stage = run.stage("evaluation", settings, needs=needs, inputs=inputs)
     if not stage.done:
         stage.begin()
         findings = _examine(run, corpus)
-        first, others = _three_tiers(run, corpus, recipes, oracle_answers(truth, corpus), n_items, item_seeds, seed,
-                                     n_jobs or _usual_processes())
+        first, asked, given = _three_tiers(run, corpus, recipes, oracle_answers(truth, corpus), n_items, item_seeds,
+                                           seed, n_jobs or _usual_processes())
+        others = examination(corpus, asked, given, seed)
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
         tables = {"tier_1": first.table.assign(**{BEST_PROBE: shortcuts["score"].max()}), "tests": first.tests,
                   "shortcuts": shortcuts, "tiers_2_and_3": others.scores, "item_seeds": others.item_seeds}
         if len(others.strata):
             tables["strata"] = others.strata
+        if answer_from == "thought":
+            thoughts = claims_of(corpus, [item.windows[0] for item in first.items], first.answers.texts)
+            with_eeg = {kind: given[kind, EEGInput.EEG] for kind in asked}
+            found = examined(corpus, open_second_pass(run, corpus), first, asked, with_eeg, thoughts, seed)
+            tables |= {"from_thought": found.scores, "price": found.price}
         if with_ablation:
             tables["ablation"] = _ablation_table(run, corpus, n_items, item_seeds, seed, stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
         truths = corpus.labels[corpus.split.test]
-        found = {"parse_rate": first.answers.parse_rate, "samples": samples(first, others.examples),
+        scores = {"parse_rate": first.answers.parse_rate, "samples": samples(first, others.examples),
                  "calibration": calibration(first.predictions.probabilities, truths)}
-        asked, more = set(others.scores["name"]), {}
+        more = {}
         if lacking := [kind for kind in (*TIER_2, *TIER_3) if kind not in asked]:
             reasons = OneSubjectBuilder.of_test(corpus, seed).left_out()
             more["left_out"] = {kind: reasons[kind] for kind in lacking}
-        stage.finish(found, audit=[str(finding) for finding in findings] or [NOTHING_FOUND], stamp=stamp(findings),
+        stage.finish(scores, audit=[str(finding) for finding in findings] or [NOTHING_FOUND], stamp=stamp(findings),
                      **more)
     return publish(run, corpus)
 

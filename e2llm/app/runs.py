@@ -55,6 +55,7 @@ NOTEBOOKS = {
     "language_model": "03_alignment",
     "projector": "03_alignment",
     "adapter": "04_instruction_tuning",
+    "second_pass": "04_instruction_tuning",
     "evaluation": "05_evaluation",
     "feedback": "07_reasoning",
     "reasoning": "07_reasoning",

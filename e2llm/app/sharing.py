@@ -21,7 +21,8 @@ from .locks import hold, release
 from .records import DIGESTS, read_record, remember
 
 SHARE = "E2LLM_SHARE_STAGES"  # environment variable that a sweep sets for its kernels
-SHARED = ("windows", "encoder", "language_model", "projector", "adapter")  # a run's scores are its own
+SHARED = ("windows", "encoder", "language_model", "projector", "adapter",
+          "second_pass")  # a run's scores are its own
 LOCKS = ".shared"  # folder of the locks, beside the runs
 
 

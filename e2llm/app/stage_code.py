@@ -47,6 +47,8 @@ STAGES: dict[str, Code] = {
                                "training.trainer")),
     "projector": Code(1, _TRAINED),
     "adapter": Code(2, (*_TRAINED, "training.stage3_instruction")),
+    "second_pass": Code(1, (*_TRAINED, "evaluation.from_thought", "tasks.level_table", "training.second_pass",
+                            "training.stage3_instruction")),
     "evaluation": Code(2, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
                            "evaluation.baselines", "evaluation.shortcuts", "evaluation.tiers", "models.eegnet",
                            "training.eegnet", "training.stage3_instruction", "training.trainer")),

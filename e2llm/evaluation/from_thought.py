@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,17 @@ import pandas as pd
 from ..core.chat import Item
 from ..core.claims import Claims, EvidenceNames
 from ..core.labels import LabelSet
+from ..data.dataset import Corpus
 from ..models.inference import InferenceEngine, closed_set
 from ..tasks.items import affect_words
 from ..tasks.second_pass import Asked, in_words, level_item, options_of, question_of
 from ..tasks.segments import Segment
+from .controls import Role, other_windows
 from .metrics import paired_difference, ratio_over_subjects
-from .tiers import Answers, answer
+from .tiers import Answers, Tier1, answer, graded, item_score, tier_1_row
 
 FROM_THOUGHT = "from the thought"
+OTHER_THOUGHT, NO_THOUGHT = "thought of another window", "empty thought"
 DIRECT = frozenset({"predict", "zero_predict"})  # answered from one table; other kinds from what was read of segments
 
 
@@ -146,9 +150,57 @@ def price(kind: str, truth: Sequence[str], eeg: Sequence[str], thought: Sequence
             **dict(zip(("difference", "low", "high"), difference, strict=True)), "n": len(truth)}
 
 
-def price_table(rows: Sequence[dict]) -> pd.DataFrame:
+class ThoughtTables(NamedTuple):
+    """Scores of answers from the thought, and what they cost."""
+
+    scores: pd.DataFrame  # name, group, role, score, low, high, chance, n
+    price: pd.DataFrame  # rows of :func:`price`
+
+
+def examined(corpus: Corpus, second: SecondPass, first: Tier1, asked: Mapping[str, list[list[Item]]],
+             given: Mapping[str, Answers], claims: Mapping[int, Claims], seed: int) -> ThoughtTables:
+    """All tiers from the thoughts about the test windows, beside the answers from the EEG.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows were asked about.
+    second : SecondPass
+        Answers.
+    first : Tier1
+        Basic prediction from the EEG.
+    asked, given : mapping
+        Kind to its items (:func:`e2llm.evaluation.tiers.questions`), and to the answers from the EEG.
+    claims : mapping of int to sequence of Claim
+        Of the thought about every test window.
+    seed : int
+        Of intervals and controls.
+    """
+    test, labels = corpus.split.test, corpus.label_set.labels
+    index = corpus.windows.index.iloc[test]
+    own = [claims[int(row)] for row in test]
+    other = other_windows(index["subject"].to_numpy(), index["label"].to_numpy(), np.random.default_rng(seed + 1))
+    stated = {FROM_THOUGHT: own, OTHER_THOUGHT: [own[i] for i in other], NO_THOUGHT: [()] * len(own)}
+    questions = [question_of(item) for item in first.items]
+    best = {group: second.shares(each, questions=questions).argmax(axis=1) for group, each in stated.items()}
+    rows = [tier_1_row(corpus, "predict", found, Role.MODEL if group == FROM_THOUGHT else Role.CONTROL)
+            | {"group": group} for group, found in best.items()]
+    truth = [item.answer for item in first.items]
+    prices = [price("predict", truth, first.answers.chosen, [labels[i] for i in best[FROM_THOUGHT]],
+                    index["subject"].to_numpy(), labels, seed)]
+    for kind, drawn in asked.items():
+        items = [item for part in drawn for item in part]
+        answers = second.answers(items, claims)
+        score, people = item_score(graded(corpus, drawn, answers), seed)
+        rows.append(score.row(kind, group=FROM_THOUGHT, role=Role.MODEL) | people)
+        prices.append(price(kind, [item.answer for item in items], given[kind].chosen, answers.chosen,
+                            np.array([item.subject for item in items]), seed=seed))
+    columns = ["name", "group", "role", "score", "low", "high", "chance", "n"]
+    return ThoughtTables(pd.DataFrame(rows)[columns], pd.DataFrame(prices))
+
+
+def price_table(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of :func:`price` for people to read, percent and points."""
-    table = pd.DataFrame(rows)
     shown = table[["name"]].assign(**{f"{name} %": table[name].mul(100).round(1)
                                       for name in ("from the EEG", FROM_THOUGHT)})
     shown["difference"] = [f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for value, low, high

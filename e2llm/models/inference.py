@@ -74,7 +74,12 @@ def _first_equal(keys: list) -> list[int]:
     return [first.setdefault(json.dumps(key), i) for i, key in enumerate(keys)]
 
 
-def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, max_new_tokens: int = 96,
+def longest_text(processor: E2LLMProcessor) -> int:
+    """Tokens of the longest text that a model writes about a segment: a claim takes up to six."""
+    return max(96, 36 + 6 * processor.evidence_slots)
+
+
+def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, max_new_tokens: int | None = None,
              batch: int = 128) -> list[str]:
     """Greedy free text for every item: special tokens of the thought are kept, the end of turn is removed.
 
@@ -89,7 +94,7 @@ def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, 
     thinking : bool
         Whether the text may begin with a thought.
     max_new_tokens, batch : int
-        Largest number of tokens of a text, and of items at a time.
+        Largest number of tokens of a text (default :func:`longest_text`), and of items at a time.
     """
     same = _first_equal([item.messages for item in items])
     asked = sorted(set(same))
@@ -99,7 +104,7 @@ def generate(engine: InferenceEngine, items: list[Item], thinking: bool = True, 
 
 
 def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: float, seed: int, thinking: bool = True,
-           max_new_tokens: int = 96, batch: int = 64) -> list[list[str]]:
+           max_new_tokens: int | None = None, batch: int = 64) -> list[list[str]]:
     """Several texts for every item, drawn from the model's own distribution.
 
     Parameters
@@ -119,9 +124,10 @@ def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: floa
 
 
 @torch.no_grad()
-def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool, max_new_tokens: int, batch: int,
-              **decoding) -> list[list[str]]:
+def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool, max_new_tokens: int | None,
+              batch: int, **decoding) -> list[list[str]]:
     texts: list[list[str]] = [[] for _ in items]
+    max_new_tokens = max_new_tokens or longest_text(engine.processor)
     tokenizer = engine.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
         inputs = engine.inputs([items[i] for i in chosen], thinking)

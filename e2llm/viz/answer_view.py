@@ -108,6 +108,7 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
 
 BEFORE = "Probability of each answer, read from the EEG before any explanation"
 AFTER = "Probability of each answer after the explanation, which may already name an answer"
+FROM_STATED = "Probability of each answer, from the stated evidence alone"
 MOST_SHOWN = 8  # answers whose probability is shown
 REFERENCE_WINDOWS = 100  # a mean spectrum uses at most so many windows, evenly spaced
 
@@ -265,6 +266,13 @@ class Explained:
         answer has already chosen it.
     rows, corpus
         Windows and dataset that :meth:`figure` draws.
+    from_thought : bool
+        Whether the answer was read from the stated evidence alone. :attr:`probabilities_after` are then its own: no
+        word before it names an answer.
+    stated : tuple of tuple of Claim
+        Of each window, what reached such an answer.
+    asked : str
+        The question of such an answer as it was given.
     """
 
     question: str
@@ -278,6 +286,9 @@ class Explained:
     probabilities_after: dict[str, float] | None
     rows: tuple[int, ...]
     corpus: Corpus = field(compare=False)
+    from_thought: bool = False
+    stated: tuple[tuple[Claim, ...], ...] = ()
+    asked: str = ""
 
     @property
     def checked(self) -> tuple[Checked, ...]:
@@ -303,7 +314,16 @@ class Explained:
         """A note for a text whose answer is not the most probable one."""
         if self.answer in (None, self.most_probable):
             return ""
+        if self.from_thought:
+            return f" (read from the EEG it would be {self.most_probable})"
         return f" (the most probable answer is {self.most_probable})"
+
+    def _own_shares(self) -> list[tuple[str, dict[str, float]]]:
+        """Titles and probabilities that no word before the answer gives away; those of the answer come first."""
+        before = [(BEFORE, self.probabilities)]
+        if not self.from_thought or self.probabilities_after is None:
+            return before
+        return [(FROM_STATED, self.probabilities_after), *before]
 
     def _window_lines(self) -> list[str]:
         return [f"{letter}{name}" for letter, name in zip(letters_of(len(self.windows)), self.windows, strict=True)]
@@ -313,6 +333,8 @@ class Explained:
         count = {verdict: sum(found is verdict for _, found in self.claims) for verdict in Verdict}
         lines = [f"{count[Verdict.TRUE]} true, {count[Verdict.FALSE]} false, {count[Verdict.UNKNOWN]} that cannot be "
                  f"checked, {len(self.unread)} unread"]
+        if self.from_thought and self.unread:
+            lines.append("unread sentences did not reach the answer")
         return lines + ([f"fabricated: {self.flag.reason}"] if self.flag is not None and self.flag.fabricated else [])
 
     def __str__(self) -> str:
@@ -320,10 +342,11 @@ class Explained:
                            for piece in self.pieces)
         listed = [f"  {MARKS[verdict][0]} {words}"
                   for verdict, words in dict.fromkeys(mark for piece in self.pieces for mark in piece.marks)]
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in _most_probable(self.probabilities))
+        shown = [f"{title}: " + ", ".join(f"{name} {share:.0%}" for name, share in _most_probable(shares))
+                 for title, shares in self._own_shares()]
         return "\n".join([*self._window_lines(), f"Q: {self.question}", f"Thought: {thought or '(none)'}", *listed,
                           f"A: {self.answer or '(none of the closed set)'}{self._disagreement()}", *self._summary(),
-                          f"{BEFORE}: {shares}"])
+                          *shown])
 
     __repr__ = __str__
 
@@ -332,14 +355,15 @@ class Explained:
         lines, summary = ("<br>".join(map(escaped, lines)) for lines in (self._window_lines(), self._summary()))
         legend = " · ".join(marked(verdict, words) for verdict, words in
                             zip(Verdict, ("true of the signal", "false", "not read, or not measured"), strict=True))
-        folded = ""
-        if self.probabilities_after is not None:
-            bars = _bars(self.probabilities_after, "#767676")
-            folded = f"<details><summary><small>{AFTER}</small></summary>{bars}</details>"
+        first, *others = self._own_shares()
+        more = others + ([(AFTER, self.probabilities_after)] if self.probabilities_after and not self.from_thought
+                         else [])
+        folded = "".join(f"<details><summary><small>{title}</small></summary>{_bars(shares, '#767676')}</details>"
+                         for title, shares in more)
         return (f'<div><small>{lines}</small><br><b>{escaped(self.question)}</b>'
                 f'<div style="margin: 4px 0">{" ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"}</div>'
                 f"<div><b>{answer}</b>{html.escape(self._disagreement())}</div><small>{summary}<br>{legend}</small>"
-                f"<div>{BEFORE}</div>{_bars(self.probabilities, '#0072B2')}{folded}</div>")
+                f"<div>{first[0]}</div>{_bars(first[1], '#0072B2')}{folded}</div>")
 
     def figure(self) -> Figure:
         """Scalp maps, spectra, and probabilities before any explanation (:func:`e2llm.viz.answer_view.answer_view`).

@@ -1,7 +1,11 @@
-"""Evidence in graded words goes through every stage, the evaluation, a question and an export."""
+"""Evidence in graded words goes through every stage, the evaluation, a question and an export.
+
+And answers from the thought alone: what reaches them, and what does not.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,17 @@ from e2llm.app import evaluation_stage, stages
 from e2llm.app.chat_session import E2LLM, ExportedModel
 from e2llm.app.hub_export import export
 from e2llm.app.runs import Run
-from e2llm.core.claims import GRADED, LOW_HIGH, SCALES
+from e2llm.app.second_pass_stage import claims_of, instruct_second_pass, open_second_pass
+from e2llm.app.thought_session import E2LLMFromThought
+from e2llm.core.claims import GRADED, LOW_HIGH, SCALES, Claim, salient_claims
 from e2llm.data.sources.seed_vii import SeedVII
 from e2llm.evaluation.reasoning import generate_explanations
 from e2llm.tasks.items import prediction_items, read_items
 from e2llm.tasks.thought_parser import parse
+from e2llm.training.second_pass import SecondPassParams
 from e2llm.training.stage3_instruction import AdapterParams
+
+QUESTION = "Which emotion does this segment show?"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +37,8 @@ def run(micro_run, tmp_path_factory) -> Run:
     stages.make_language_model(run, corpus, "scratch", "float32", LANGUAGE_MODEL, 40, 1, FIT)
     stages.align(run, corpus, 1, 6, 8, 1.0, FIT)
     stages.instruct(run, corpus, {"predict": 24, "match": 4}, 4, AdapterParams(rank=2, alpha=4), FIT)
-    evaluation_stage.evaluate(run, corpus, None, 3, 2, False, False, 0, n_jobs=1)
+    instruct_second_pass(run, corpus, SecondPassParams(rank=2, alpha=4), replace(FIT, batch_size=16))
+    evaluation_stage.evaluate(run, corpus, None, 3, 2, False, False, 0, n_jobs=1, answer_from="thought")
     return run
 
 
@@ -66,3 +76,88 @@ def test_an_export_keeps_the_scale(run, twin, tmp_path: Path):
     recording = model.read(write_edf(tmp_path / "new.edf", signal, SeedVII.ch_names, 200), statistics="population")
     assert recording.corpus.evidence_names.scale is GRADED
     assert np.isfinite(recording.overview().to_numpy()).all()
+
+
+# --- answers from the thought alone
+
+
+def test_the_tables_say_what_an_answer_from_the_thought_scores_and_costs(run):
+    tables = run.read_metrics()["tables"]
+    scores, price = tables["from_thought"], tables["price"]
+    assert {row["name"] for row in price} == {row["name"] for row in tables["tiers_2_and_3"]} | {"predict"}
+    groups = [row["group"] for row in scores if row["name"] == "predict"]
+    assert groups == ["from the thought", "thought of another window", "empty thought"]
+    for row in price:
+        assert row["difference"] == pytest.approx(row["from the thought"] - row["from the EEG"])
+        assert row["low"] - 1e-9 <= row["difference"] <= row["high"] + 1e-9
+    eeg = {row["name"]: row["score"] for row in tables["tiers_2_and_3"] if row["group"] == "EEG"}
+    assert all(row["from the EEG"] == pytest.approx(eeg[row["name"]]) for row in price if row["name"] != "predict")
+    llm = next(row["score"] for row in tables["tier_1"] if row["name"] == "LLM")
+    assert price[0]["from the EEG"] == pytest.approx(llm)
+    empty = next(row for row in scores if row["group"] == "empty thought")
+    assert empty["score"] == pytest.approx(1 / 7, abs=0.15)
+
+
+@pytest.fixture(scope="module")
+def model(run) -> E2LLMFromThought:
+    return E2LLMFromThought.of_run(run)
+
+
+def test_nothing_but_the_claims_reaches_the_answer(model):
+    corpus, window = model.corpus, int(model.corpus.split.test[0])
+    evidence = "Evidence: frontal: beta very low, gamma high; occipital: alpha clearly low."
+    own = model.explain(window, QUESTION, evidence)
+    assert own.from_thought and own.answer in corpus.label_set.labels
+    assert sum(own.probabilities_after.values()) == pytest.approx(1)
+    other = model.explain(int(corpus.split.test[5]), QUESTION, own.text)  # other EEG, and a conclusion in the text
+    assert other.probabilities_after == own.probabilities_after and other.probabilities != own.probabilities
+    said = model.explain(window, QUESTION, "It rains. Very low frontal beta. Occipital alpha is clearly low, and "
+                                            "frontal gamma is high. That fits anger.")
+    assert said.probabilities_after == own.probabilities_after
+    assert said.unread == ("It rains.",) and "did not reach the answer" in str(said)
+    assert said.thought.startswith(evidence)
+
+
+def test_an_edited_level_changes_the_answer_to_that_of_the_edited_text(model):
+    window = int(model.corpus.split.test[0])
+    answer = model.ask(window, QUESTION)
+    text = "Evidence: frontal: beta very low; occipital: alpha high."
+    first = model.explain(window, QUESTION, text)
+    changed = model.with_levels(first, {"occipital alpha": "very high", "frontal beta": "typical"})
+    assert changed.stated == ((Claim("occipital alpha", "very high"),),)
+    again = model.explain(window, answer.asked, "Occipital alpha is very high.")
+    assert changed.probabilities_after == again.probabilities_after != first.probabilities_after
+    assert "occipital: alpha very high" in changed.thought
+    for wrong, fact in (({"nasal alpha": "low"}, "not measured"), ({"occipital alpha": "huge"}, "is no level")):
+        with pytest.raises(ValueError, match=fact):
+            model.with_levels(first, wrong)
+    with pytest.raises(ValueError, match="no segment 'B'"):
+        model.with_levels(first, {}, "B")
+
+
+def test_a_question_that_no_claim_can_serve_is_refused(model):
+    for question in ("Is this person lying?", "describe", "How old is this person?"):
+        with pytest.raises(ValueError, match="states levels of evidence"):
+            model.ask(0, question)
+
+
+def test_several_segments_are_answered_from_the_thoughts_about_each(model):
+    windows = [int(row) for row in model.corpus.split.test[:2]]
+    *parts, text = model.stream(windows, "compare valence")
+    assert parts and text.startswith("A: ") and "\nB: " in text
+    found = model.explain(windows, "compare valence", text)
+    assert found.answer in ("A", "B") and len(found.stated) == 2
+    swapped = model.explain(windows[::-1], "compare valence", text)  # other EEG, same thoughts
+    assert swapped.answer == found.answer and swapped.stated == found.stated
+
+
+def test_the_answer_to_a_window_is_that_of_the_evaluation(run, model):
+    corpus, second = model.corpus, open_second_pass(run, model.corpus)
+    window = int(corpus.split.test[0])
+    claims = salient_claims(corpus.z[window], corpus.evidence_names)
+    text = f"<think>\nEvidence: {', '.join(map(str, claims))}.\n</think>"
+    stated = claims_of(corpus, [window], [text])[window]
+    assert stated == claims != ()
+    shares = second.shares([stated], questions=[QUESTION])[0]
+    answer = model.explain(window, QUESTION, text)
+    assert list(answer.probabilities_after.values()) == pytest.approx(shares.tolist(), abs=1e-6)

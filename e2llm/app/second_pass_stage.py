@@ -1,0 +1,99 @@
+"""The stage ``second_pass``: the adapter that answers from stated levels alone, trained, kept and opened."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+from peft import PeftModel
+
+from ..core.chat import THINK
+from ..core.claims import Claims
+from ..data.dataset import Corpus
+from ..evaluation.from_thought import SecondPass
+from ..evaluation.reasoning import thought_of
+from ..models.inference import InferenceEngine
+from ..tasks.items import write_items
+from ..tasks.second_pass import Asked
+from ..tasks.thought_parser import parse
+from ..training.second_pass import SecondPassParams, entailed_answers, second_pass_items, train_second_pass
+from ..training.stage3_instruction import quiet_peft
+from ..training.trainer import FitParams
+from .runs import Progress, Run, Stage
+from .stages import DEFAULTS, open_aligned, open_instructed
+
+
+def instruct_second_pass(run: Run, corpus: Corpus, adapter: SecondPassParams | None = None,
+                         params: FitParams | None = None) -> Stage:
+    """Train answers from the thought alone.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished stage 2. The language model is taken as it was before stage 3.
+    corpus : Corpus
+        Its dataset, with the evidence that the encoder predicts.
+    adapter : SecondPassParams, optional
+        LoRA, and how claims are changed in training.
+    params : FitParams, optional
+        Schedule.
+    """
+    adapter = adapter or SecondPassParams(DEFAULTS.lora_rank, 2 * DEFAULTS.lora_rank)
+    params = params or FitParams(DEFAULTS.second_pass_steps, DEFAULTS.second_pass_batch, DEFAULTS.second_pass_lr,
+                                 seed=DEFAULTS.seed, save_steps=DEFAULTS.save_steps)
+    stage = run.stage("second_pass", {"adapter": asdict(adapter), "fit": asdict(params)}, needs=("projector",))
+    if stage.done:
+        return stage
+    stage.begin()
+    rules = entailed_answers(corpus, adapter.noise, params.seed)
+    items, shares = second_pass_items(corpus, rules, adapter, params.n_batches * params.batch_size, params.seed)
+    write_items(items, stage.path / "items.jsonl")
+    model, processor = open_aligned(run)
+    with Progress(run, params.steps, "second pass") as progress:
+        peft, history = train_second_pass(model, processor, items, shares, adapter, params, stage.path / "checkpoints",
+                                          progress.update)
+    peft.save_pretrained(stage.path / "lora")
+    history.to_csv(stage.path / "history.csv", index=False)
+    stage.finish({"final_loss": float(history["loss"].iloc[-1])}, asked=[str(asked) for asked in rules.asked])
+    return stage
+
+
+def open_second_pass(run: Run, corpus: Corpus, speaker: InferenceEngine | None = None) -> SecondPass:
+    """The trained second pass of a run, its adapter merged.
+
+    Parameters
+    ----------
+    run : Run
+        With the stages ``second_pass`` and ``adapter`` finished.
+    corpus : Corpus
+        Its dataset.
+    speaker : InferenceEngine, optional
+        The model after stage 3, if it is open already.
+    """
+    record = run.require("second_pass")
+    model, processor = open_aligned(run)
+    with quiet_peft():
+        peft = PeftModel.from_pretrained(model, str(run.path / "second_pass" / "lora"),
+                                         torch_device=str(model.device))
+    nothing = np.empty((0, 1, 1), np.float32), {}
+    engine = InferenceEngine(peft.merge_and_unload().eval(), processor, *nothing)
+    speaker = speaker or InferenceEngine(*open_instructed(run), *nothing)
+    return SecondPass(engine, speaker, corpus.evidence_names, corpus.label_set,
+                      str(Asked.INTENSITY) in record["facts"]["asked"])
+
+
+def claims_of(corpus: Corpus, windows: list[int], texts: list[str]) -> dict[int, Claims]:
+    """What the first pass states of windows: the claims that the grammar reads in its thoughts, and nothing else.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Gives labels and scale.
+    windows : list of int
+        Rows.
+    texts : list of str
+        What the model wrote about each.
+    """
+    labels, scale = corpus.label_set.labels, corpus.evidence_names.scale
+    return {window: parse(thought_of(text) if THINK in text else text, labels, scale).claims
+            for window, text in zip(windows, texts, strict=True)}

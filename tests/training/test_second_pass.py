@@ -1,0 +1,129 @@
+"""The second pass learns what follows from claims: shares of the next token, and tables that no window has."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from e2llm.core.claims import GRADED, Claim, EvidenceNames
+from e2llm.core.labels import SEED_VII
+from e2llm.core.verdicts import claim_values
+from e2llm.tasks.level_table import level_table
+from e2llm.tasks.second_pass import Asked, options_of
+from e2llm.training.second_pass import (
+    SecondPassParams,
+    _soft_loss,
+    counterfactual_evidence,
+    entailed_answers,
+    next_token_shares,
+    second_pass_items,
+    stated_claims,
+)
+
+NAMES = EvidenceNames((("alpha", "occipital"), ("beta", "frontal"), ("gamma", "temporal")), GRADED)
+
+
+def toy_corpus(n: int = 400, seed: int = 0) -> SimpleNamespace:
+    """Windows whose label follows from the signs of two features."""
+    rng = np.random.default_rng(seed)
+    evidence = 1.5 * rng.normal(size=(n, len(NAMES.columns)))
+    labels = (evidence[:, 0] > 0) * 2 + (evidence[:, 1] > 0)
+    index = pd.DataFrame({"intensity": rng.uniform(size=n)})
+    return SimpleNamespace(predicted_evidence=evidence, labels=labels, evidence_names=NAMES, label_set=SEED_VII,
+                           split=SimpleNamespace(train=np.arange(n)), windows=SimpleNamespace(index=index))
+
+
+def test_shares_of_the_next_token_are_conditional_probabilities():
+    options, shares = [[5, 6, 9], [5, 7, 9], [8, 9]], np.array([0.2, 0.3, 0.5])
+    assert next_token_shares(options, shares, options[1]) == [{5: pytest.approx(0.5), 8: pytest.approx(0.5)},
+                                                              {6: pytest.approx(0.4), 7: pytest.approx(0.6)}, {9: 1.0}]
+    assert next_token_shares(options, shares, options[2]) == [{5: pytest.approx(0.5), 8: pytest.approx(0.5)}, {9: 1.0}]
+
+
+def test_the_loss_on_shares_is_the_mean_of_the_losses_on_drawn_answers():
+    """Against all answers, weighted by their probability: the model's logits depend on what came before."""
+    options, shares = [[0, 1, 4], [0, 2, 4], [3, 4]], np.array([0.2, 0.3, 0.5])
+    rng = np.random.default_rng(0)
+    logits = {prefix: torch.from_numpy(rng.normal(size=5)).float()
+              for option in options for prefix in (tuple(option[:i]) for i in range(len(option)))}
+    hard = soft = 0.0
+    for option, share in zip(options, shares, strict=True):
+        prefixes = [tuple(option[:i]) for i in range(len(option))]
+        own = torch.stack([logits[prefix] for prefix in prefixes])
+        hard += share * float(torch.nn.functional.cross_entropy(own, torch.tensor(option), reduction="sum"))
+        places = next_token_shares(options, shares, option)
+        width = max(map(len, places))
+        ids, weights = torch.zeros(len(places), width, dtype=torch.long), torch.zeros(len(places), width)
+        for row, place in enumerate(places):
+            ids[row, : len(place)], weights[row, : len(place)] = torch.tensor([*place]), torch.tensor([*place.values()])
+
+        class Output(dict):
+            pass
+
+        out = Output()
+        out.logits = own[None]
+        soft += share * len(option) * float(_soft_loss(lambda out=out: out, ids, weights)["loss"])
+    assert soft == pytest.approx(hard, rel=1e-5)
+
+
+def test_rules_find_what_the_labels_follow_from():
+    corpus = toy_corpus()
+    rules = entailed_answers(corpus, 0.3, 0)
+    assert rules.asked == [Asked.LABEL, Asked.AFFECT, Asked.INTENSITY]
+    for alpha, beta in itertools.product(("very low", "very high"), repeat=2):
+        claims = [Claim("occipital alpha", alpha), Claim("frontal beta", beta)]
+        found = rules.probabilities(Asked.LABEL, claim_values(claims, NAMES)[None])[0]
+        assert SEED_VII.labels[found.argmax()] == SEED_VII.labels[2 * (alpha == "very high") + (beta == "very high")]
+        assert found[4:].sum() == 0 and found.sum() == pytest.approx(1)  # labels that no training window has
+        affect = rules.probabilities(Asked.AFFECT, claim_values(claims, NAMES)[None])[0]
+        assert affect.sum() == pytest.approx(1) and len(affect) == len(options_of(Asked.AFFECT, SEED_VII))
+
+
+def test_nothing_stated_says_nothing_where_labels_are_balanced():
+    rules = entailed_answers(toy_corpus(2000), 0.3, 0)
+    assert rules.probabilities(Asked.LABEL, np.zeros((1, len(NAMES.columns)))).max() < 2 / 4
+
+
+def test_a_source_without_intensity_is_not_asked_for_it():
+    corpus = toy_corpus()
+    corpus.windows.index["intensity"] = np.nan
+    assert entailed_answers(corpus, 0.3, 0).asked == [Asked.LABEL, Asked.AFFECT]
+
+
+def test_items_hold_tables_and_the_answers_that_follow():
+    corpus, params = toy_corpus(), SecondPassParams()
+    rules = entailed_answers(corpus, params.noise, 0)
+    items, shares = second_pass_items(corpus, rules, params, 900, 3)
+    assert [item.__dict__ for item in items] == [item.__dict__ for item in
+                                                 second_pass_items(corpus, rules, params, 900, 3)[0]]
+    kinds = pd.Series([item.kind for item in items]).value_counts(normalize=True)
+    assert kinds["levels_label"] == pytest.approx(0.6, abs=0.05)
+    drawn = [share[item.options.index(item.answer)] for item, share in zip(items, shares, strict=True)]
+    expected = np.mean([(share**2).sum() for share in shares])  # of an answer drawn with its probability
+    assert np.mean(drawn) == pytest.approx(expected, abs=0.03)
+    assert all(not item.windows and "Levels: " in item.messages[0]["content"][0]["text"] for item in items)
+    empty = level_table((), NAMES)
+    assert 0 < sum(empty in item.messages[0]["content"][0]["text"] for item in items) < 100
+
+
+def test_changes_are_made_in_their_shares():
+    corpus, rng = toy_corpus(50), np.random.default_rng(0)
+    corpus.predicted_evidence = np.repeat(np.arange(1.0, 51.0)[:, None], len(NAMES.columns), axis=1)
+    made = counterfactual_evidence(corpus, SecondPassParams(noise=0.0, swapped=0.3, turned=0.2, thinned=0.1), 4000, rng)
+    turned = (made < 0).all(axis=1)
+    thinned = (made == 0).any(axis=1)
+    swapped = ~thinned & (np.abs(made).max(axis=1) != np.abs(made).min(axis=1))
+    assert turned.mean() == pytest.approx(0.2, abs=0.03)
+    assert 0.05 < thinned.mean() <= 0.12  # a share of zero takes nothing away
+    assert 0.2 < swapped.mean() < 0.33  # half of the claims, or by luck all or none
+
+
+def test_claims_are_those_of_the_prediction():
+    evidence = np.array([[0.8, -3.0, 0.2, 0.0, 0.0, 0.0, 1.6]])
+    assert [str(claim) for claim in stated_claims(evidence, NAMES)[0]] == [
+        "occipital alpha high", "frontal beta very low", "artefact level clearly high"]
