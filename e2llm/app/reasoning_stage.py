@@ -18,7 +18,9 @@ from ..data.dataset import Corpus
 from ..evaluation import counterfactual, reasoning
 from ..evaluation.attribution import Scorer, attribution_tables, head_score, language_score
 from ..evaluation.controls import EEGInput, shuffled
-from ..evaluation.reasoning import generate_explanations
+from ..evaluation.from_thought import FROM_THOUGHT
+from ..evaluation.reasoning import evidence_rule, generate_explanations
+from ..evaluation.thought_causes import answers_to_edits, causes_from_thought
 from ..models.inference import InferenceEngine, sample
 from ..tasks.items import prediction_items, read_items, write_items
 from ..training.feedback import FeedbackParams, judged, kept_items
@@ -26,6 +28,7 @@ from ..training.stage3_instruction import AdapterParams, fit_adapter, quiet_peft
 from ..training.trainer import FitParams, examples_of
 from .evaluation_stage import open_engine
 from .runs import Progress, Run, Stage
+from .second_pass_stage import open_second_pass
 from .stages import load_encoder, load_tokens, open_aligned, open_instructed
 
 
@@ -105,7 +108,7 @@ def scorers_of(run: Run, corpus: Corpus, seed: int = 0, engine: InferenceEngine 
 
 
 TABLES = ("claims", "features", "explanations", "interventions", "capacity", "causes", "dose", "counterfactuals",
-          "edits", "agreement", "areas", "curves", "feedback")
+          "edits", "agreement", "areas", "curves", "feedback", "followed")
 # How far edits move a feature, z; from 3.5 on texts that are always right name all
 TARGETS = (3.5, band_edits.TARGET_Z)
 
@@ -122,11 +125,14 @@ class ReasoningParams:
         Of questions, edits and what is drawn.
     is_twin : bool
         Whether the generator's table is known.
+    answer_from : str
+        "eeg", or "thought": also answers of the second pass.
     """
 
     windows_a_label: int = 24
     seed: int = 0
     is_twin: bool = True
+    answer_from: str = "eeg"
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,8 @@ def evaluate_reasoning(run: Run, corpus: Corpus, params: ReasoningParams, feedba
         Of the round of feedback, which is made first if it is not there.
     """
     reinforce(run, corpus, feedback, fit)
-    stage = run.stage("reasoning", asdict(params), needs=("adapter", "feedback"))
+    second = ("second_pass",) if params.answer_from == "thought" else ()
+    stage = run.stage("reasoning", asdict(params), needs=("adapter", "feedback", *second))
     if not stage.done:
         stage.begin()
         _make(run, corpus, params, stage)
@@ -171,6 +178,12 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     encoder = load_encoder(run, corpus).encoder
     edits = {target: reasoning.counterfactuals(engine, corpus, explanations, rows, encoder, seed, target)
              for target in TARGETS}
+    from_thought, followed = {}, pd.DataFrame()
+    if params.answer_from == "thought":
+        second = open_second_pass(run, corpus, engine)
+        from_thought = {f"LLM, {FROM_THOUGHT}": causes_from_thought(second, corpus, explanations, seed)}
+        followed = answers_to_edits(engine, second, corpus, explanations, rows, encoder, evidence_rule(corpus), seed)
+        del second
     attributions = attribution_tables(corpus, scorers_of(run, corpus, seed, engine), params.is_twin,
                                       params.windows_a_label, seed)
     del engine  # one language model in memory: that after feedback is another one
@@ -183,8 +196,10 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
               "features": reasoning.precision_by_feature(corpus, rows, explanations, seed),
               "explanations": reasoning.explanations_table(corpus, rows, explanations, seed), "interventions": changed,
               "capacity": reasoning.capacity(corpus, seed),
-              "causes": pd.concat([found.measures.assign(model=model) for model, found in causes.items()]),
-              "dose": pd.concat([found.dose.assign(model=model) for model, found in causes.items()]),
+              "causes": pd.concat([found.measures.assign(model=model)
+                                   for model, found in (causes | from_thought).items()]),
+              "dose": pd.concat([found.dose.assign(model=model) for model, found in (causes | from_thought).items()]),
+              "followed": followed,
               "counterfactuals": pd.concat(responses), "agreement": attributions.agreement, "areas": attributions.areas,
               "curves": attributions.curves.groupby(["model", "kind", "share"], as_index=False).mean(),
               "feedback": reasoning.feedback_table(corpus, rows, explanations, after),
@@ -196,7 +211,8 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     with replacing(stage.path / "examples.json") as partial:
         partial.write_text(json.dumps(examples, indent=1, ensure_ascii=False), encoding="utf-8")
     stage.finish({"claims": int(sum(map(len, explanations.claims)))},
-                 meaning=f"{causes['LLM'].sentence} {meaning}")
+                 meaning=" ".join([*(f"From the thought alone: {found.sentence}" for found in from_thought.values()),
+                                   causes["LLM"].sentence, meaning]))
 
 
 def open_reasoning(run: Run) -> ReasoningTables:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.claims import CITED, MAX_CLAIMS, EvidenceNames
+from ..core.claims import CITED, MAX_CLAIMS, EvidenceNames, Scale
 from ..core.verdicts import checked_z
 from ..data.protocols import Split
 from .baselines import Classical, logistic_regressions
@@ -71,6 +71,28 @@ CODINGS: Mapping[str, Coding] = MappingProxyType({
     f"{MAX_CLAIMS} largest, in steps of 0.5 SD": lambda z: largest(rounded(z, 0.5), MAX_CLAIMS),
     f"{MAX_CLAIMS} largest from {CITED:g} SD, low or high": low_or_high,
 })  # fmt: skip
+
+
+def in_levels(z: np.ndarray, scale: Scale) -> np.ndarray:
+    """What a thought on a scale states: the place of each level from the middle; 0 for what is not stated.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n, n_evidence)
+        Evidence.
+    scale : Scale
+        Its levels, and what is stated.
+    """
+    kept = (largest(z, scale.most) != 0) & (np.abs(z) >= scale.cited)
+    return np.where(kept, scale.index(z) - len(scale.thresholds), 0)
+
+
+def codings_of(scale: Scale) -> Mapping[str, Coding]:
+    """:data:`CODINGS`, and a thought on the scale where it is none of them."""
+    if len(scale.degrees) == 1:
+        return CODINGS
+    name = f"{scale.most} largest from {scale.cited:g} SD, in {len(scale.words)} levels"
+    return MappingProxyType({**CODINGS, name: lambda z: in_levels(z, scale)})
 
 
 class _Coded(NamedTuple):

@@ -27,7 +27,7 @@ from ..training import augmentation
 from . import counterfactual
 from .causal_measures import Answer, CausalTables
 from .controls import other_windows
-from .evidence_capacity import Fold, evidence_capacity
+from .evidence_capacity import Fold, codings_of, evidence_capacity
 from .faithfulness import (
     UNRELATED,
     EvidenceRule,
@@ -171,10 +171,10 @@ def capacity(corpus: Corpus, seed: int) -> pd.DataFrame:
     """
     evidence = {"measured": corpus.z, "predicted by the encoder": corpus.predicted_evidence}
     return evidence_capacity([Fold(evidence, corpus.labels, corpus.subjects, corpus.split)], corpus.evidence_names,
-                             len(corpus.label_set), seed=seed)
+                             len(corpus.label_set), codings_of(corpus.evidence_names.scale), seed)
 
 
-def _evidence_rule(corpus: Corpus) -> EvidenceRule:
+def evidence_rule(corpus: Corpus) -> EvidenceRule:
     """Labels from claims, fitted on the salient claims of training windows."""
     train, names = corpus.split.train, corpus.evidence_names
     return EvidenceRule().fit([salient_claims(corpus.z[row], names) for row in train],
@@ -195,7 +195,7 @@ def explanations_table(corpus: Corpus, rows: np.ndarray, explanations: Generated
         Of the intervals.
     """
     subjects, names, label_set = corpus.subjects[rows], corpus.evidence_names, corpus.label_set
-    rule = _evidence_rule(corpus)
+    rule = evidence_rule(corpus)
     parsed = explanations.parsed
     ranked = [rule.ranked(each.claims)[:2] if each.claims or each.no_salient_feature else [] for each in parsed]
     concluded = [each.conclusion for each in parsed]
@@ -337,7 +337,7 @@ def causes(engine: InferenceEngine, corpus: Corpus, explanations: GeneratedExpla
     sentence = partial(evidence_sentence, scale=corpus.evidence_names.scale)
     unrelated = answer_after_claims(engine, items, lambda stated: f"{UNRELATED[0]} {sentence(stated)}")
     return beside_planted("LLM", answer_after_claims(engine, items, sentence), claims,
-                          np.array([item.subject for item in items]), closed_set(engine, items), _evidence_rule(corpus),
+                          np.array([item.subject for item in items]), closed_set(engine, items), evidence_rule(corpus),
                           corpus.label_set.labels, {"unrelated sentence": unrelated}, seed,
                           corpus.evidence_names.scale.words)
 

@@ -364,7 +364,7 @@ def test_an_answer_from_the_eeg_alone_is_found_in_a_part_of_the_explanations(wor
 
     monkeypatch.setattr(reasoning, "score_options", score_options)
     monkeypatch.setattr(reasoning, "closed_set", lambda engine, items: eeg[[item.windows[0] for item in items]])
-    monkeypatch.setattr(reasoning, "_evidence_rule", lambda corpus: world.rule)
+    monkeypatch.setattr(reasoning, "evidence_rule", lambda corpus: world.rule)
     engine = InferenceEngine(None, None, np.zeros(2), {i: i for i in range(n)})
     corpus = SimpleNamespace(label_set=SimpleNamespace(labels=LABELS), evidence_names=NAMES)
     found = reasoning.causes(engine, corpus, said, 0)

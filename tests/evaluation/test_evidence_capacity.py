@@ -13,9 +13,18 @@ import pandas as pd
 import pytest
 
 from e2llm.core.bands import BANDS
-from e2llm.core.claims import CITED, LEVELS, MAX_CLAIMS, EvidenceNames, salient_claims
+from e2llm.core.claims import CITED, GRADED, LEVELS, LOW_HIGH, MAX_CLAIMS, EvidenceNames, salient_claims
 from e2llm.core.montage import REGIONS
-from e2llm.evaluation.evidence_capacity import CODINGS, Fold, evidence_capacity, largest, low_or_high, rounded
+from e2llm.evaluation.evidence_capacity import (
+    CODINGS,
+    Fold,
+    codings_of,
+    evidence_capacity,
+    in_levels,
+    largest,
+    low_or_high,
+    rounded,
+)
 from e2llm.viz import plots_evidence
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
@@ -38,6 +47,18 @@ def test_a_thought_of_today_is_coded_as_its_claims():
         for claim in salient_claims(values, NAMES, MAX_CLAIMS, CITED):
             expected[row, NAMES.columns.index(claim.feature)] = LEVELS.index(claim.level) - 1
     assert (low_or_high(z) == expected).all() and (expected != 0).any(axis=0).all()
+
+
+def test_a_graded_thought_is_coded_as_its_claims():
+    names, z = EvidenceNames(NAMES.pairs, GRADED), np.random.default_rng(0).normal(scale=1.5, size=(200, N_EVIDENCE))
+    expected = np.zeros(z.shape)
+    for row, values in enumerate(z):
+        for claim in salient_claims(values, names):
+            expected[row, names.columns.index(claim.feature)] = GRADED.words.index(claim.level) - 3
+    assert (in_levels(z, GRADED) == expected).all()
+    assert (in_levels(z, LOW_HIGH) == low_or_high(z)).all()
+    (name,) = set(codings_of(GRADED)) - set(CODINGS)
+    assert name == "20 largest from 0.7 SD, in 7 levels" and codings_of(LOW_HIGH) is CODINGS
 
 
 def world(n: int = 600) -> SimpleNamespace:

@@ -1,0 +1,69 @@
+"""What an answer from the thought costs, and that its causes are measured on the way of a text."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from e2llm.core.bands import BANDS
+from e2llm.core.claims import GRADED, EvidenceNames, salient_claims
+from e2llm.core.labels import SEED_VII
+from e2llm.core.montage import REGIONS
+from e2llm.evaluation.faithfulness import EvidenceRule
+from e2llm.evaluation.from_thought import price, price_table
+from e2llm.evaluation.thought_causes import causes_from_thought
+
+NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), GRADED)
+
+
+def test_a_price_by_hand():
+    truth, subjects = ["A", "A", "B", "A"], np.array(["1", "1", "2", "2"])
+    row = price("match", truth, ["A", "A", "B", "B"], ["A", "B", "A", "A"], subjects)
+    assert row["from the EEG"] == 0.75 and row["from the thought"] == 0.5
+    assert row["difference"] == pytest.approx(-0.25) and row["low"] == pytest.approx(-0.5) and row["n"] == 4
+    balanced = price("predict", truth, ["A", "A", "B", "B"], ["A", "B", "A", "A"], subjects, ["A", "B"])
+    assert balanced["from the EEG"] == pytest.approx((2 / 3 + 1) / 2)
+    assert balanced["difference"] == pytest.approx(2 / 6 - (2 / 3 + 1) / 2)
+    assert price_table(pd.DataFrame([row]))["difference"].iloc[0].startswith("-25.0 (-50.0 to ")
+
+
+def test_nothing_is_lost_where_both_say_the_same():
+    said = ["A", "B", "B", "A"]
+    row = price("match", ["A", "B", "A", "A"], said, said, np.array(["1", "1", "2", "2"]))
+    assert row["difference"] == row["low"] == row["high"] == 0
+
+
+@pytest.fixture(scope="module")
+def world() -> SimpleNamespace:
+    rng = np.random.default_rng(0)
+    z = 1.3 * rng.normal(size=(160, len(NAMES.columns)))
+    claims = [salient_claims(row, NAMES) for row in z]
+    labels = np.array(SEED_VII.labels)[(z @ rng.normal(size=(z.shape[1], 7))).argmax(axis=1)]
+    rule = EvidenceRule().fit(claims, list(labels), NAMES)
+    items = [SimpleNamespace(subject=f"s{i % 8}") for i in range(len(z))]
+    return SimpleNamespace(
+        second=SimpleNamespace(shares=lambda each: rule.probabilities(each, SEED_VII.labels)),
+        corpus=SimpleNamespace(evidence_names=NAMES, label_set=SEED_VII),
+        explanations=SimpleNamespace(items=items, claims=claims))
+
+
+def test_an_answer_computed_from_claims_follows_them_and_nothing_else(world):
+    found = causes_from_thought(world.second, world.corpus, world.explanations, 0).measures.set_index("name")
+    score = found["score"]
+    assert score["directed success"] == 1 and found.loc["directed success", "n"] == 80  # every second window
+    assert score["turned round"] > 0.9
+    for name in ("reordered claims", "unrelated sentence", "other wording"):
+        assert score[f"unchanged: {name}"] == 1
+    assert score["direct effect"] == score["direct effect, distance"] == 0
+    assert score["share of the effect that claims carry"] == pytest.approx(1)
+
+
+def test_a_wording_that_the_grammar_does_not_read_would_be_seen(world, monkeypatch):
+    from e2llm.evaluation import thought_causes
+
+    monkeypatch.setattr(thought_causes, "evidence_sentence", lambda *_: "It rains.")
+    score = causes_from_thought(world.second, world.corpus, world.explanations, 0).measures.set_index("name")["score"]
+    assert score["unchanged: other wording"] < 0.5
