@@ -441,6 +441,28 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
     raise PipelineError(f"The notebook {notebook.name} failed: {fact}. Its output is in {target}.")
 
 
+def execute_notebook(notebook: Path, target: Path, parameters: Mapping | None = None) -> None:
+    """Execute one lesson in a kernel of its own, in the environment of a pipeline, whatever the caller's figures use.
+
+    Parameters
+    ----------
+    notebook, target : Path
+        The lesson, which stays as it is, and the file for the executed one.
+    parameters : mapping, optional
+        Values in place of those in its ``parameters`` cell; they are not checked.
+
+    Raises
+    ------
+    PipelineError
+        If a cell fails; the message names the notebook and the cell.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _batch_environment(share=False), closing(_kernels([notebook.resolve()])) as kernels:
+        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # a figure is an output of its cell
+        for path, kernel in kernels:
+            _execute(path, target, parameters or {}, CELL_TIMEOUT_S, kernel)
+
+
 def run_pipeline(
     profile: str | Path = "tiny",
     overrides: Mapping | None = None,

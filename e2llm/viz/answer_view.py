@@ -372,7 +372,7 @@ class Explained:
         over channels; dashed is the mean over at most :data:`REFERENCE_WINDOWS` windows of the reference. The answer in
         the text is marked if it is not the most probable.
         """
-        references = [_reference(self.corpus, row) for row in self.rows]
+        references = [reference_windows(self.corpus, row) for row in self.rows]
         against = f"{'population' if self.corpus.split.normalization == 'population' else 'subject'} statistics"
         return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references,
                            _most_probable(self.probabilities), self.question, against, self.answer)
@@ -397,8 +397,23 @@ def channel_z(corpus: Corpus, rows: Sequence[int]) -> np.ndarray:
     return corpus.channel_statistics.z(flat[rows], corpus.norm_groups[rows]).reshape(len(rows), *entropy.shape[1:])
 
 
-def _reference(corpus: Corpus, row: int) -> tuple[str, np.ndarray]:
-    """Name and rows of the reference of a window, as in :class:`e2llm.data.normalization.FeatureStatistics`."""
+def reference_windows(corpus: Corpus, row: int) -> tuple[str, np.ndarray]:
+    """Name and rows of the reference of a window, as in :class:`e2llm.data.normalization.FeatureStatistics`.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The dataset.
+    row : int
+        The window.
+
+    Returns
+    -------
+    name : str
+        Whose windows they are.
+    rows : ndarray of int
+        At most :data:`REFERENCE_WINDOWS` of them, evenly spaced.
+    """
     fit = corpus.split.fit
     own = fit[corpus.norm_groups[fit] == corpus.norm_groups[row]]
     if isinstance(corpus, NewSubject):  # windows of the population are not available
