@@ -53,7 +53,6 @@ from ..models.inference import InferenceEngine
 from ..tasks.items import OneSubjectBuilder, read_items
 from ..training.trainer import FitParams
 from .runs import Run
-from .second_pass_stage import claims_of, open_second_pass
 from .stages import (
     DEFAULTS,
     initial_encoder,
@@ -289,6 +288,8 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
         if len(others.strata):
             tables["strata"] = others.strata
         if answer_from == "thought":
+            from .second_pass_stage import claims_of, open_second_pass
+
             thoughts = claims_of(corpus, [item.windows[0] for item in first.items], first.answers.texts)
             with_eeg = {kind: given[kind, EEGInput.EEG] for kind in asked}
             found = examined(corpus, open_second_pass(run, corpus), first, asked, with_eeg, thoughts, seed)
