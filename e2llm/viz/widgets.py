@@ -215,13 +215,14 @@ class _ReasoningPanel:
         self.button = ipywidgets.Button(description="Ask", button_style="primary")
         self.shown, self.figure = ipywidgets.HTML(), ipywidgets.Image(format="png",
                                                                       layout=ipywidgets.Layout(display="none"))
+        self.editor = _LevelEditor(self.answer_again)
         self.count.observe(self.show_pickers, "value")
         self.suggestion.observe(self.suggest, "value")
         self.button.on_click(self.click)
         self.show_pickers()
         self.browse(rows[0])
         self.box = ipywidgets.VBox([self.count, self.chosen, self.signal, self.suggestion, self.question, self.button,
-                                    self.shown, self.figure])
+                                    self.shown, self.editor.box, self.figure])
 
     def show_pickers(self, _: dict | None = None) -> None:
         some = self.pickers[: self.count.value]
@@ -236,14 +237,81 @@ class _ReasoningPanel:
 
     def click(self, _: ipywidgets.Button) -> None:
         self.button.disabled, self.shown.value, self.figure.layout.display = True, "<i>generating …</i>", "none"
+        self.editor.hide()
         try:
             rows, text = [picker.row for picker in self.pickers[: self.count.value]], ""
             for text in self.model.stream(rows, self.question.value):
                 self.shown.value = f'<div style="white-space: pre-wrap">{html.escape(text)}</div>'
             explained = self.model.explain(rows, self.question.value, text)
             self.shown.value = explained._repr_html_()
+            self.editor.show(explained)
             self.figure.value, self.figure.layout.display = _png(explained.figure()), ""
         except Exception as error:  # the traceback of a callback would only reach the server's log
             self.shown.value = _failure(error)
         finally:
             self.button.disabled = False
+
+    def answer_again(self, explained: Explained, levels: dict[str, str], segment: str) -> None:
+        try:
+            changed = self.model.with_levels(explained, levels, segment)
+            self.shown.value = changed._repr_html_()
+            self.editor.show(changed, segment)
+        except Exception as error:  # as above
+            self.shown.value = _failure(error)
+
+
+class _LevelEditor:
+    """Changes one stated level of an answer from the thought, and has it answered again; hidden for other answers."""
+
+    def __init__(self, answer_again: Callable[[Explained, dict[str, str], str], None]) -> None:
+        self._answer_again, self._explained = answer_again, None
+        self.segment = ipywidgets.Dropdown(description="segment", **_FIELD)
+        self.feature = ipywidgets.Dropdown(description="evidence", **_FIELD)
+        self.level = ipywidgets.Dropdown(description="is", **_FIELD)
+        self.button = ipywidgets.Button(description="Answer again")
+        self.segment.observe(self._list_features, "value")
+        self.feature.observe(self._take_level, "value")
+        self.button.on_click(self._click)
+        self.box = ipywidgets.HBox([self.segment, self.feature, self.level, self.button])
+        self.hide()
+
+    def hide(self) -> None:
+        """For an answer whose claims do not decide it, or none."""
+        self.box.layout.display = "none"
+
+    def show(self, explained: Explained, segment: str = "A") -> None:
+        """Offer the levels of an answer, if they decide it.
+
+        Parameters
+        ----------
+        explained : Explained
+            The answer.
+        segment : str
+            Letter of the segment that is offered first.
+        """
+        if not explained.from_thought:
+            self.hide()
+            return
+        self._explained, feature = explained, self.feature.value
+        self.level.options = explained.corpus.evidence_names.scale.words  # before what sets a level
+        self.segment.options = tuple(LETTERS[: len(explained.stated)])
+        self.segment.value = segment
+        self._list_features()
+        if feature in explained.corpus.evidence_names.columns:
+            self.feature.value = feature
+        self.box.layout.display = ""
+
+    def _stated(self) -> dict[str, str]:
+        return {claim.feature: claim.level for claim in self._explained.stated[LETTERS.index(self.segment.value)]}
+
+    def _list_features(self, _: dict | None = None) -> None:
+        stated = self._stated()
+        self.feature.options = [(f"{feature} ({stated.get(feature, 'typical')})", feature)
+                                for feature in self._explained.corpus.evidence_names.columns]
+        self._take_level()
+
+    def _take_level(self, _: dict | None = None) -> None:
+        self.level.value = self._stated().get(self.feature.value, "typical")
+
+    def _click(self, _: ipywidgets.Button) -> None:
+        self._answer_again(self._explained, {self.feature.value: self.level.value}, self.segment.value)

@@ -471,7 +471,7 @@ def test_the_panel_in_batch_is_one_explanation(saying, monkeypatch):
 
 
 def test_the_panel_lights_up_claims_after_the_click(live, saying):
-    count, chosen, signal, suggestion, question, button, shown, figure = widgets.reasoning_panel(
+    count, chosen, signal, suggestion, question, button, shown, editor, figure = widgets.reasoning_panel(
         saying, ["Which emotion?", "compare"]
     ).children
     assert bytes(signal.value).startswith(b"\x89PNG") and len(chosen.children) == 1 and not shown.value
@@ -481,6 +481,7 @@ def test_the_panel_lights_up_claims_after_the_click(live, saying):
     assert "✓" in shown.value and "✗" in shown.value and BLUE in shown.value and VERMILLION in shown.value
     assert seen[1] == '<div style="white-space: pre-wrap">&lt;think&gt;</div>'  # text grows before it is judged
     assert bytes(figure.value).startswith(b"\x89PNG") and figure.layout.display == "" and not button.disabled
+    assert editor.layout.display == "none"  # claims beside an answer from the EEG decide nothing
     count.value = 2
     suggestion.value = "compare"
     assert len(chosen.children) == 2 and question.value == "compare"
@@ -490,7 +491,7 @@ def test_the_panel_lights_up_claims_after_the_click(live, saying):
 
 
 def test_an_error_is_shown_escaped(live, saying):
-    *_, question, button, shown, figure = widgets.reasoning_panel(saying, ["compare"]).children
+    *_, question, button, shown, _, figure = widgets.reasoning_panel(saying, ["compare"]).children
     button.click()
     assert shown.value.startswith("<b>ValueError: The task") and figure.layout.display == "none" and not button.disabled
     question.value = f"<b> {EEG_TOKEN}"

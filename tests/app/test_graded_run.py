@@ -26,6 +26,8 @@ from e2llm.tasks.items import prediction_items, read_items
 from e2llm.tasks.thought_parser import parse
 from e2llm.training.second_pass import SecondPassParams
 from e2llm.training.stage3_instruction import AdapterParams
+from e2llm.viz import widgets
+from e2llm.viz.answer_view import FROM_STATED
 
 QUESTION = "Which emotion does this segment show?"
 
@@ -161,3 +163,24 @@ def test_the_answer_to_a_window_is_that_of_the_evaluation(run, model):
     shares = second.shares([stated], questions=[QUESTION])[0]
     answer = model.explain(window, QUESTION, text)
     assert list(answer.probabilities_after.values()) == pytest.approx(shares.tolist(), abs=1e-6)
+
+
+def test_the_panel_answers_again_when_a_level_is_edited(model, monkeypatch):
+    monkeypatch.setattr(widgets, "is_interactive", lambda: True)
+    window = int(model.corpus.split.test[0])
+    *_, button, shown, editor, _ = widgets.reasoning_panel(model, [QUESTION], start=window).children
+    assert editor.layout.display == "none"
+    button.click()
+    first = shown.value
+    segment, feature, level, again = editor.children
+    assert editor.layout.display == "" and segment.value == "A" and FROM_STATED in first, first
+    feature.value = "occipital alpha"
+    level.value = "very high" if level.value != "very high" else "very low"
+    wanted = level.value
+    again.click()
+    answer = model.with_levels(model.ask(window, QUESTION), {"occipital alpha": wanted})
+    assert shown.value == answer._repr_html_() != first
+    assert feature.value == "occipital alpha" and level.value == wanted  # the edit stays for the next one
+    level.value = "typical"
+    again.click()
+    assert "occipital: alpha" not in shown.value.replace("</span>", "")
