@@ -20,7 +20,6 @@ from ..evaluation.faithfulness import flags
 from ..evaluation.from_thought import DIRECT, SecondPass
 from ..evaluation.reasoning import thought_of
 from ..tasks.items import evidence_sentence
-from ..tasks.second_pass import question_of
 from ..tasks.thought_parser import Parsed, parse
 from ..tasks.wordings import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
 from ..viz.answer_view import Explained, Piece, pieces
@@ -108,7 +107,7 @@ class E2LLMFromThought(E2LLM):
         stated = [self._in_order(parsed.claims) for parsed in read]
         direct = super().explain(rows, question, "", task)
         answer, said, shares = self._answer(item, stated)
-        sentences = [evidence_sentence(claims, scale=names.scale) for claims in stated]
+        sentences = [evidence_sentence(claims, grouped=True) for claims in stated]
         if len(rows) == 1:
             thought = f"{sentences[0]} {said}"
             found = pieces(thought, labels, self.corpus.z[rows], names)
@@ -152,7 +151,7 @@ class E2LLMFromThought(E2LLM):
         stated, place = list(answer.stated), LETTERS.index(segment)
         kept = [claim for claim in stated[place] if claim.feature not in levels]
         stated[place] = self._in_order([*kept, *(Claim(feature, level) for feature, level in levels.items())])
-        sentences = [evidence_sentence(claims, scale=names.scale) for claims in stated]
+        sentences = [evidence_sentence(claims, grouped=True) for claims in stated]
         text = sentences[0] if len(sentences) == 1 else "\n".join(
             f"{letter}: {sentence}" for letter, sentence in zip(LETTERS, sentences, strict=False))
         return self.explain(answer.rows, answer.asked, text)
@@ -166,7 +165,7 @@ class E2LLMFromThought(E2LLM):
     def _answer(self, item: Item, stated: list[Claims]) -> tuple[str, str, dict[str, float] | None]:
         """The answer, the sentences that lead to it, and the probability of every option of one window."""
         if item.kind in DIRECT:
-            shares = self.second.shares(stated, questions=[question_of(item)])[0]
+            shares = self.second.shares(stated)[0]
             answer = self.corpus.label_set.labels[int(shares.argmax())]
             feeling = f"This is {self.second.affect(stated)[0]}. " if self.corpus.label_set.has_affect else ""
             return answer, f"{feeling}That fits {answer}.", dict(zip(item.options, shares.tolist(), strict=True))

@@ -15,7 +15,7 @@ from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..models.inference import InferenceEngine, closed_set
 from ..tasks.items import affect_words
-from ..tasks.second_pass import Asked, in_words, level_item, options_of, question_of
+from ..tasks.second_pass import Asked, in_words, level_item, options_of
 from ..tasks.segments import Segment
 from .controls import Role, other_windows
 from .metrics import paired_difference, ratio_over_subjects
@@ -50,8 +50,7 @@ class SecondPass:
     label_set: LabelSet
     has_intensity: bool
 
-    def shares(self, claims: Sequence[Claims], asked: Asked = Asked.LABEL,
-               questions: Sequence[str] | None = None) -> np.ndarray:
+    def shares(self, claims: Sequence[Claims], asked: Asked = Asked.LABEL) -> np.ndarray:
         """Probability of every option, shape (n, n_options).
 
         Parameters
@@ -60,12 +59,8 @@ class SecondPass:
             Of the thought about each window.
         asked : Asked
             What is read.
-        questions : sequence of str, length n, optional
-            Default the first wording.
         """
-        questions = questions or [""] * len(claims)
-        return closed_set(self.engine, [level_item(asked, each, self.names, self.label_set, question)
-                                        for each, question in zip(claims, questions, strict=True)])
+        return closed_set(self.engine, [level_item(asked, each, self.names, self.label_set) for each in claims])
 
     def read(self, claims: Mapping[int, Claims]) -> dict[int, Segment]:
         """What is read of windows, as segments in words.
@@ -100,8 +95,7 @@ class SecondPass:
             Of the thought about every window of the items.
         """
         if items[0].kind in DIRECT:
-            stated = [claims[item.windows[0]] for item in items]
-            best = self.shares(stated, questions=[question_of(item) for item in items]).argmax(axis=1)
+            best = self.shares([claims[item.windows[0]] for item in items]).argmax(axis=1)
             chosen = [self.label_set.labels[i] for i in best]
             return Answers(chosen, [""] * len(items), list(chosen))
         segments = self.read({window: claims[window] for item in items for window in item.windows})
@@ -181,8 +175,7 @@ def examined(corpus: Corpus, second: SecondPass, first: Tier1, asked: Mapping[st
     own = [claims[int(row)] for row in test]
     other = other_windows(index["subject"].to_numpy(), index["label"].to_numpy(), np.random.default_rng(seed + 1))
     stated = {FROM_THOUGHT: own, OTHER_THOUGHT: [own[i] for i in other], NO_THOUGHT: [()] * len(own)}
-    questions = [question_of(item) for item in first.items]
-    best = {group: second.shares(each, questions=questions).argmax(axis=1) for group, each in stated.items()}
+    best = {group: second.shares(each).argmax(axis=1) for group, each in stated.items()}
     rows = [tier_1_row(corpus, "predict", found, Role.MODEL if group == FROM_THOUGHT else Role.CONTROL)
             | {"group": group} for group, found in best.items()]
     truth = [item.answer for item in first.items]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -334,9 +333,8 @@ def causes(engine: InferenceEngine, corpus: Corpus, explanations: GeneratedExpla
     """
     every = max(1, -(-len(explanations.items) // CAUSAL_WINDOWS))
     items, claims = explanations.items[::every], explanations.claims[::every]
-    sentence = partial(evidence_sentence, scale=corpus.evidence_names.scale)
-    unrelated = answer_after_claims(engine, items, lambda stated: f"{UNRELATED[0]} {sentence(stated)}")
-    return beside_planted("LLM", answer_after_claims(engine, items, sentence), claims,
+    unrelated = answer_after_claims(engine, items, lambda stated: f"{UNRELATED[0]} {evidence_sentence(stated)}")
+    return beside_planted("LLM", answer_after_claims(engine, items, evidence_sentence), claims,
                           np.array([item.subject for item in items]), closed_set(engine, items), evidence_rule(corpus),
                           corpus.label_set.labels, {"unrelated sentence": unrelated}, seed,
                           corpus.evidence_names.scale.words)

@@ -51,7 +51,7 @@ def causes_from_thought(second: SecondPass, corpus: Corpus, explanations: Genera
     rng = np.random.default_rng(seed)
 
     def written(stated: Sequence[Claims], unrelated: str) -> np.ndarray:
-        texts = [f"{unrelated}{evidence_sentence(each, rng, scale)}" for each in stated]
+        texts = [f"{unrelated}{evidence_sentence(each, rng, bool(rng.integers(2)))}" for each in stated]
         return second.shares([parse(text, corpus.label_set.labels, scale).claims for text in texts])
 
     variants = {"unrelated sentence": from_claims(lambda stated: written(stated, f"{UNRELATED[0]} ")),

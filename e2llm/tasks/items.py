@@ -62,7 +62,7 @@ def describe(segment: Segment, label_set: LabelSet) -> str:
         Where its label is from.
     """
     feeling = f", {affect_words(segment.label, label_set)}" if label_set.has_affect else ""
-    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(segment.claims, scale=segment.scale)}"
+    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(segment.claims)}"
 
 
 def affect_words(label: str, label_set: LabelSet) -> str:
@@ -87,8 +87,7 @@ _CONCLUSION = ("That fits {label}.", "This points to {label}.")
 _BARE = 0.25  # share of thoughts that hold evidence only, and not the answer
 
 
-def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None = None,
-                      scale: Scale = LOW_HIGH) -> str:
+def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None = None, grouped: bool = False) -> str:
     """Claims as a sentence.
 
     Parameters
@@ -97,27 +96,27 @@ def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None =
         What is stated; nothing stands out if there is none.
     rng : Generator, optional
         Draws one of several wordings; the first without it.
-    scale : Scale
-        Of the claims.
+    grouped : bool
+        See :func:`claims_in_words`.
     """
     evidence, none = (forms[0] if rng is None else _pick(forms, rng) for forms in (_EVIDENCE, _NO_SALIENT_FEATURE))
-    said = claims_in_words(claims, scale)
+    said = claims_in_words(claims, grouped)
     return evidence.format(claims=said) if said else none
 
 
-def claims_in_words(claims: Sequence[Claim], scale: Scale = LOW_HIGH) -> str:
-    """Claims side by side; where levels have degrees, bands of one region share its name.
+def claims_in_words(claims: Sequence[Claim], grouped: bool = False) -> str:
+    """Claims side by side: "frontal beta very low, frontal gamma high", or "frontal: beta very low, gamma high".
 
-    "occipital alpha low, frontal beta high", or "frontal: beta very low, gamma high; occipital: alpha clearly low".
+    A model writes the first form, which repeats the words of its prompt; the second is shorter to read.
 
     Parameters
     ----------
     claims : sequence of Claim
         In the order in which they are written.
-    scale : Scale
-        Of the claims.
+    grouped : bool
+        Bands of one region share its name.
     """
-    if len(scale.degrees) == 1:
+    if not grouped:
         return ", ".join(map(str, claims))
     parts = []
     for region, group in itertools.groupby(claims, lambda claim: claim.feature.split()[0]
@@ -128,7 +127,7 @@ def claims_in_words(claims: Sequence[Claim], scale: Scale = LOW_HIGH) -> str:
 
 
 def _conclusion(segment: Segment, label_set: LabelSet, rng: np.random.Generator) -> str:
-    evidence, conclusion = evidence_sentence(segment.claims, rng, segment.scale), _pick(_CONCLUSION, rng)
+    evidence, conclusion = evidence_sentence(segment.claims, rng), _pick(_CONCLUSION, rng)
     if rng.uniform() < _BARE:
         return evidence
     feeling = f"This is {affect_words(segment.label, label_set)}. " if label_set.has_affect else ""
@@ -187,7 +186,7 @@ def description(segment: Segment, label_set: LabelSet, rng: np.random.Generator,
     options = [describe(other, label_set) for other in [segment, *(others or [])]]
     rng.shuffle(options)
     question = [segment, f" {_pick(DESCRIBE_WORDINGS, rng)}"]
-    thought = evidence_sentence(segment.claims, rng, segment.scale)
+    thought = evidence_sentence(segment.claims, rng)
     return _item("describe", 2, question, thought, describe(segment, label_set), options)
 
 

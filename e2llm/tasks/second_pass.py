@@ -17,7 +17,7 @@ from ..core.labels import LabelSet
 from .items import CLAIM_KINDS, affect_words
 from .level_table import level_table
 from .segments import INTENSITIES, Segment
-from .wordings import AFFECT_WORDINGS, INTENSITY_WORDINGS, PREDICT_WORDINGS
+from .wordings import PREDICT_WORDINGS
 
 
 class Asked(StrEnum):
@@ -45,23 +45,12 @@ def options_of(asked: Asked, label_set: LabelSet) -> list[str]:
     return list(dict.fromkeys(affect_words(label, label_set) for label in label_set.labels))
 
 
-def wordings_of(asked: Asked, label_set: LabelSet) -> list[str]:
-    """The questions that the second pass is trained with.
-
-    Parameters
-    ----------
-    asked : Asked
-        What is read.
-    label_set : LabelSet
-        Says what its labels are.
-    """
-    wordings = {Asked.LABEL: PREDICT_WORDINGS, Asked.AFFECT: AFFECT_WORDINGS, Asked.INTENSITY: INTENSITY_WORDINGS}
-    return [form.format(noun=label_set.noun) for form in wordings[asked]]
+_QUESTIONS = {Asked.LABEL: PREDICT_WORDINGS[0], Asked.AFFECT: "Is it pleasant, and is it activated?",
+              Asked.INTENSITY: "How strong is it?"}
 
 
-def level_item(asked: Asked, claims: Claims, names: EvidenceNames, label_set: LabelSet, question: str = "",
-               answer: str = "") -> Item:
-    """Item about the levels that a thought states.
+def level_item(asked: Asked, claims: Claims, names: EvidenceNames, label_set: LabelSet, answer: str = "") -> Item:
+    """Item about the levels that a thought states; its question has one wording, so that none can hint at the answer.
 
     Parameters
     ----------
@@ -73,19 +62,12 @@ def level_item(asked: Asked, claims: Claims, names: EvidenceNames, label_set: La
         What was measured, and the scale of the claims.
     label_set : LabelSet
         Gives the options.
-    question : str
-        Default the first wording.
     answer : str
         Where it is known.
     """
-    text = f"{level_table(claims, names)} {question or wordings_of(asked, label_set)[0]}"
+    text = f"{level_table(claims, names)} {_QUESTIONS[asked].format(noun=label_set.noun)}"
     return Item(f"levels_{asked}", 0, [{"role": "user", "content": [{"type": "text", "text": text}]}], "", answer,
                 options_of(asked, label_set))
-
-
-def question_of(item: Item) -> str:
-    """The question of an item about one segment, without the segment."""
-    return " ".join(part["text"].strip() for part in item.messages[0]["content"] if part["type"] == "text")
 
 
 def in_words(item: Item, read: Mapping[int, Segment]) -> Item:

@@ -22,7 +22,5 @@ ZERO_MATCH_WORDINGS = ("Read the scenario. Which of the segments shows this pers
 CHOOSE_WORDINGS = ("Which scenario fits this segment?", "Choose the scenario that fits the segment.")
 ZERO_CHOOSE_WORDINGS = ("Read the scenarios. Which of these does the segment show?",
                          "To which scenario does this segment belong?")
-AFFECT_WORDINGS = ("Is it pleasant, and is it activated?",)
-INTENSITY_WORDINGS = ("How strong is it?",)
 SCENARIO_WORDINGS = ("Which emotion fits this scenario?", "Name the emotion of this scenario.",
                      "What does a person feel here?")

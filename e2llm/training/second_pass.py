@@ -26,13 +26,14 @@ from ..models.adapting import lora_targets
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import affect_words
-from ..tasks.second_pass import Asked, level_item, options_of, wordings_of
+from ..tasks.second_pass import Asked, level_item, options_of
 from ..tasks.segments import INTENSITIES
 from .stage3_instruction import LORA_TARGETS, quiet_peft
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
 
 _COPIES = 8  # noisy copies of every training window that the rules are fitted on
-_SHARES = {Asked.LABEL: 0.6, Asked.AFFECT: 0.2, Asked.INTENSITY: 0.2}
+_SHARES = {Asked.LABEL: 0.8, Asked.AFFECT: 0.1, Asked.INTENSITY: 0.1}
+_FORM_WEIGHT = 0.1  # of the loss over the whole vocabulary, which keeps answers answers
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,9 @@ def second_pass_items(corpus: Corpus, rules: EntailedAnswers, params: SecondPass
         shares_of = rules.probabilities(asked, values[own])
         below = shares_of.cumsum(axis=1)
         chosen = (drawn[own, None] * below[:, -1:] > below).sum(axis=1)
-        options, questions = options_of(asked, label_set), wordings_of(asked, label_set)
+        options = options_of(asked, label_set)
         for row, place, probability in zip(own, chosen, shares_of, strict=True):
-            question = questions[rng.integers(len(questions))]
-            item = level_item(asked, claims[row], names, label_set, question, options[place])
+            item = level_item(asked, claims[row], names, label_set, options[place])
             found[row] = item, probability
     items, shares_of_items = zip(*(found[row] for row in range(n)), strict=True)
     return list(items), list(shares_of_items)
@@ -258,7 +258,7 @@ def _soft_collate(processor: E2LLMProcessor) -> Callable:
     def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
         places = [place for example in examples for place in example["next"]]
         width = max(map(len, places))
-        ids, shares = torch.zeros(len(places), width, dtype=torch.long), torch.zeros(len(places), width)
+        ids, shares = torch.full((len(places), width), -1), torch.zeros(len(places), width)
         for row, place in enumerate(places):
             ids[row, : len(place)], shares[row, : len(place)] = torch.tensor([*place]), torch.tensor([*place.values()])
         return plain(examples) | {"next_ids": ids, "next_shares": shares}
@@ -267,10 +267,30 @@ def _soft_collate(processor: E2LLMProcessor) -> Callable:
 
 
 def _soft_loss(model: torch.nn.Module, next_ids: torch.Tensor, next_shares: torch.Tensor, **batch):
-    """Output of a model whose loss is the cross-entropy with shares of the next tokens, row by row."""
-    out = model(**batch)
-    logs = out.logits[0].float().log_softmax(-1).gather(1, next_ids)
-    out["loss"] = -(next_shares * logs).sum(dim=1).mean()
+    """Output of a model whose loss is the cross-entropy with shares of the next tokens.
+
+    Answers are scored over a closed set. So the loss is over the tokens that may follow, where there are several; that
+    over the whole vocabulary has a small weight.
+
+    Parameters
+    ----------
+    model : Module
+        Called with the batch.
+    next_ids : Tensor of int, shape (n_places, n_tokens)
+        Tokens that may follow at each place of the answers, row by row; -1 for none.
+    next_shares : Tensor, shape (n_places, n_tokens)
+        Their shares; 0 for none.
+    **batch
+        Of the model, with labels.
+    """
+    out, is_open = model(**batch), next_ids < 0
+    logits = out.logits[0].float()
+    among = logits.gather(1, next_ids.clamp_min(0)).masked_fill(is_open, -torch.inf)
+    of_all = (among - logits.logsumexp(1, keepdim=True)).masked_fill(is_open, 0.0)
+    of_options = among.log_softmax(1).masked_fill(is_open, 0.0)
+    n_choices = (~is_open).sum(dim=1).gt(1).sum().clamp_min(1)
+    out["loss"] = -((next_shares * of_options).sum() / n_choices
+                    + _FORM_WEIGHT * (next_shares * of_all).sum() / len(next_ids))
     return out
 
 

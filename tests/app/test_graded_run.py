@@ -160,7 +160,7 @@ def test_the_answer_to_a_window_is_that_of_the_evaluation(run, model):
     text = f"<think>\nEvidence: {', '.join(map(str, claims))}.\n</think>"
     stated = claims_of(corpus, [window], [text])[window]
     assert stated == claims != ()
-    shares = second.shares([stated], questions=[QUESTION])[0]
+    shares = second.shares([stated])[0]
     answer = model.explain(window, QUESTION, text)
     assert list(answer.probabilities_after.values()) == pytest.approx(shares.tolist(), abs=1e-6)
 

@@ -52,7 +52,7 @@ def test_a_source_that_lacks_features_has_the_same_table():
 def test_neither_order_nor_wording_nor_a_conclusion_reaches_the_table():
     for segment in imagined_segments(SEED_VII, 40, np.random.default_rng(1), GRADED):
         plain = level_table(segment.claims, NAMES)
-        said = f"It rains. {evidence_sentence(segment.claims[::-1], np.random.default_rng(2), GRADED)} That fits fear."
+        said = f"It rains. {evidence_sentence(segment.claims[::-1], np.random.default_rng(2), True)} That fits fear."
         assert level_table(parse(said, SEED_VII.labels, GRADED).claims, NAMES) == plain
 
 

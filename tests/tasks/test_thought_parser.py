@@ -95,7 +95,7 @@ def test_a_scale_without_degrees_passes_over_them_and_reads_no_hedge():
 def test_bands_of_one_region_share_its_name():
     claims = (Claim("frontal beta", "very low"), Claim("frontal gamma", "high"),
               Claim("occipital alpha", "clearly low"), Claim("spectral slope", "very high"))
-    text = evidence_sentence(claims, scale=GRADED)
+    text = evidence_sentence(claims, grouped=True)
     assert text == ("Evidence: frontal: beta very low, gamma high; occipital: alpha clearly low; "
                     "spectral slope very high.")
     assert parse(text, LABELS, GRADED).claims == claims
