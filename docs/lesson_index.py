@@ -17,9 +17,8 @@ _BEFORE = """# E²-LLM: lessons
 Four seconds of EEG go in. An emotion comes out, with reasons that are compared with the signal.
 The lessons teach the method on simulated EEG. They need no GPU and no download.
 
-1. Open a lesson by its title. Begin with 00, which shows a finished run and makes it if it is not there.
-2. Run its cells from top to bottom (Shift+Enter). Lessons 01 to 05 build on one another, and `e2llm run` in a terminal
-   executes them all.
+1. Make a run: `e2llm run` in a terminal executes lessons 01 to 05. You can also step through them here, in their order.
+2. Open a lesson by its title, and run its cells from top to bottom (Shift+Enter). 00 shows what a finished run can do.
 3. Something is missing or slow? `e2llm doctor` in a terminal says what to do.
 
 Minutes are for two CPU cores."""

@@ -220,7 +220,8 @@ def test_values_that_can_work_are_taken(values):
 def test_help_lists_every_parameter_with_its_default(capsys):
     printed = _help(capsys, "run")
     for name, field in FIELDS.items():
-        (default,) = re.findall(rf" {name}=(\S*) {re.escape(field.description)} ", " ".join(printed.split()))
+        (default,) = re.findall(rf" {name}=(\S*) {re.escape(field.description)}(?: |$)",
+                                " ".join(printed.split()))
         assert checked(parse_assignments([f"{name}={default}"])) == checked({}), name
     for group in Parameters.__bases__:
         assert f"\n{group.__doc__.removesuffix('.')}:\n" in printed
