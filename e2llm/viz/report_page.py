@@ -30,6 +30,9 @@ TABLES = {
                   "same split."),
     "tiers_2_and_3": ("Descriptions, comparisons and scenarios (tiers 2 and 3)", "Share of right answers with EEG, "
                       "with another window's EEG, and without."),
+    "from_thought": ("Answers from the thought alone", "The same questions, answered without the EEG from what the "
+                     "thought states."),
+    "price": ("The price of answers from the thought", "What they lose against answers from the EEG."),
     "strata": ("Scenarios that were never taught", "By how far their words and situations are from what was taught."),
     "ablation": ("Without one training stage", "Everything else is equal."),
     "item_seeds": ("How much the drawn questions matter", "Mean over item seeds; 'sd by luck' is what independent "
