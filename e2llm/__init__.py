@@ -40,6 +40,7 @@ The names below are imported when they are first used, so ``import e2llm`` is fa
 """
 
 import importlib
+import sys
 
 from .core.environment import end_with_parent, wait_politely
 
@@ -95,6 +96,10 @@ def __getattr__(name: str) -> object:
     """Import a name of the front door when it is first used (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module 'e2llm' has no attribute {name!r}: dir(e2llm) lists what it has.")
+    # The Tab key makes jedi ask for every value, and to import all takes longer than JupyterLab waits for names.
+    asked_by_tab = sys._getframe(1).f_globals.get("__name__", "").startswith("jedi.")
+    if asked_by_tab and f"{__name__}.{_HOME[name]}" not in sys.modules:
+        raise AttributeError(f"e2llm.{name} is not loaded yet.")
     module = importlib.import_module(f".{_HOME[name]}", __name__)
     globals()[name] = found = module if _HOME[name].endswith(f".{name}") else getattr(module, name)
     return found

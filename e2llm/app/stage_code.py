@@ -49,7 +49,7 @@ STAGES: dict[str, Code] = {
     "adapter": Code(2, (*_TRAINED, "training.stage3_instruction")),
     "second_pass": Code(1, (*_TRAINED, "evaluation.from_thought", "tasks.level_table", "training.second_pass",
                             "training.stage3_instruction")),
-    "evaluation": Code(2, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
+    "evaluation": Code(3, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
                            "evaluation.baselines", "evaluation.shortcuts", "evaluation.tiers", "models.eegnet",
                            "training.eegnet", "training.stage3_instruction", "training.trainer")),
     "feedback": Code(1, (*_JUDGED, "training.feedback", "training.trainer")),

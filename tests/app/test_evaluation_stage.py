@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 
 import e2llm
 from e2llm.app import evaluation_stage, stages
-from e2llm.evaluation.tiers import tier_1, tiers_2_and_3
+from e2llm.core.chat import Item
+from e2llm.evaluation.tiers import Answers, Example, tier_1, tiers_2_and_3
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -38,6 +40,25 @@ def test_two_processes_write_what_one_writes_and_what_the_tiers_give_in_one_piec
                                        stages.initial_encoder(micro_run, corpus), few, 1).predictions.table()}
     for name, table in plain.items():
         assert table.to_csv(index=False).encode() == made[1][name]
+
+
+def test_samples_say_whether_they_are_right_and_which_claims_are_true_of_their_own_window():
+    from asked import made_up_corpus
+
+    def item(window: int, answer: str) -> Item:
+        return Item("predict", 1, [{"role": "user", "content": [{"type": "text", "text": "Which?"}]}], "", answer,
+                    ["happy", "sad"], windows=[window])
+
+    corpus = made_up_corpus()  # occipital alpha is low in window 0, and typical in window 1
+    said = "<think>\nEvidence: occipital alpha low, temporal beta high. That fits sad.\n</think>\n\nsad"
+    items = [item(0, "sad"), item(1, "sad"), item(0, "happy")]
+    first = SimpleNamespace(items=items, answers=Answers(["sad"] * 3, [said] * 3, ["sad"] * 3))
+    others = {"describe": Example(item(0, "happy"), "happy", "")}
+    found = evaluation_stage.explained_samples(corpus, first, others)
+    assert [sample["right"] for sample in found] == [True, True, False, True]
+    verdicts = [[verdict for piece in sample["claims"] for verdict, _ in piece["marks"]] for sample in found]
+    assert verdicts == [["true", "false"], ["false", "false"], ["true", "false"], []]
+    assert " ".join(piece["text"] for piece in found[0]["claims"]) == said.split("\n")[1]
 
 
 def test_workers_end_with_the_process_that_asked(tmp_path):

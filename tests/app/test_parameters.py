@@ -17,7 +17,7 @@ from typing import get_args
 import pytest
 
 from e2llm.app import parameters
-from e2llm.app.cli import command_parser, main
+from e2llm.app.cli import GROUPS, command_parser, main
 from e2llm.app.parameters import FIELDS, Parameters, checked
 from e2llm.app.pipeline import find_notebooks, load_profile, parse_assignments, validate
 from e2llm.data import emotion_effects, protocols, sources
@@ -218,12 +218,40 @@ def test_values_that_can_work_are_taken(values):
 
 
 def test_help_lists_every_parameter_with_its_default(capsys):
-    with pytest.raises(SystemExit):
-        main(["run", "--help"])
-    printed = capsys.readouterr().out
+    printed = _help(capsys, "run")
     for name, field in FIELDS.items():
-        (default,) = re.findall(rf"^  {name}=(\S*) +{re.escape(field.description)}$", printed, re.M)
+        (default,) = re.findall(rf" {name}=(\S*) {re.escape(field.description)}(?: |$)",
+                                " ".join(printed.split()))
         assert checked(parse_assignments([f"{name}={default}"])) == checked({}), name
+    for group in Parameters.__bases__:
+        assert f"\n{group.__doc__.removesuffix('.')}:\n" in printed
+    for path in (ROOT / "notebooks" / "profiles").glob("*.yaml"):
+        assert f"  {path.stem} " in printed and load_profile(path.stem) is not None
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_help_names_every_command_once_under_a_heading_with_its_help(capsys):
+    printed = _help(capsys)
+    known = set(re.findall(r"choose from (.+)\)", _refused(capsys, "no-such-command"))[0].replace("'", "").split(", "))
+    assert sorted(known) == sorted(name for names in GROUPS.values() for name in names)
+    for title, names in GROUPS.items():
+        assert re.search(rf"^{title}:$", printed, re.M) and all(re.search(rf"^  {name} +\w", printed, re.M)
+                                                               for name in names)
+    assert max(map(len, printed.splitlines())) <= 80
+    for name in known:
+        assert len(_help(capsys, name).splitlines()) > 5
+
+
+def _help(capsys, *command: str) -> str:
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    return capsys.readouterr().out
+
+
+def _refused(capsys, *command: str) -> str:
+    with pytest.raises(SystemExit):
+        main([*command])
+    return capsys.readouterr().err
 
 
 def _shown_commands() -> list[str]:

@@ -52,7 +52,7 @@ class Tags(HTMLParser):
 ALLOWED = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "table", "thead",
            "tbody", "tr", "th", "td",
            "img", "div", "caption", "figure", "figcaption", "dl", "dt", "dd", "b", "i", "br", "small", "span",
-           "details", "summary"}  # fmt: skip
+           "details", "summary", "ol", "a"}  # fmt: skip
 
 
 def nothing_runs(page: str, text: str = "") -> None:
@@ -61,7 +61,8 @@ def nothing_runs(page: str, text: str = "") -> None:
     assert found.names <= ALLOWED, found.names - ALLOWED
     for name, value in found.attributes:
         assert not name.startswith("on"), name
-        assert name not in ("src", "href") or value.startswith("data:image/png;base64,"), value
+        within = name == "href" and re.fullmatch("#[a-z]+", value)  # a place in the same page
+        assert name not in ("src", "href") or value.startswith("data:image/png;base64,") or within, value
     assert " ".join(text.split()) in " ".join(found.text.split())
 
 
@@ -70,15 +71,20 @@ def nothing_runs(page: str, text: str = "") -> None:
 
 @pytest.mark.parametrize("text", HARM)
 def test_the_report_shows_every_text_as_it_is(text):
-    metrics = {"tables": {text: [{text: text, "name": text, "score %": 0.5}]},
-               "samples": [{text: text, "answer": text}],
+    scores = [{"name": text, "role": text, "score": 0.5}, {"name": text, "role": "model", "score": 0.5, "chance": text}]
+    claims = [{"text": text, "marks": [["true", text], ["unknown feature", text]]}]
+    metrics = {"tables": {text: [{text: text, "name": text, "score %": 0.5}], "tier_1": scores},
+               "samples": [{text: text, "answer": text},
+                           {"question": text, "answer": text, "truth": text, "claims": claims, "right": False}],
                "facts": {text: text, "stamp": text, "audit": [text]}}
     stages = {text: {"facts": {text: [text]}, "inputs": {text: {"a": text}}, "params": {text: text}, "seconds": 1.0,
                      "versions": {text: text}}}
     reasoning = {"meaning": text, "tables": {text: [{text: text}]}, "examples": [
         (text, [{"question": text, "text": text, "claims": [text], "answer": text, "truth": text, "flag": text}])]}
     quality = [{"severity": text, "recording": text, "rule": text, "fact": text}]
-    page = render(text, metrics, stages, {text: b"png"}, reasoning, quality)
+    parameters = {text: [{"name": text, "value": text, "default": text, "help": text}]}
+    values = {"language_model": text, "encoder_size": text}
+    page = render(text, metrics, stages, {text: b"png"}, reasoning, quality, values, parameters)
     nothing_runs(page, text)
 
 
@@ -86,9 +92,11 @@ def test_the_report_shows_every_text_as_it_is(text):
                                    "x" * 100_000],
                          ids=lambda value: repr(value)[:12])
 def test_the_report_takes_any_value(value):
-    metrics = {"tables": {"t": [{"a": value, "b %": value if not isinstance(value, (list, dict, int)) else 1}]},
-               "facts": {"f": value},
-               "samples": [{"answer": value}]}
+    metrics = {"tables": {"t": [{"a": value, "b %": value if not isinstance(value, (list, dict, int)) else 1}],
+                          "tier_1": [{"name": value, "role": "model", "score": value, "low": value, "chance": value},
+                                     {"name": "x", "role": "control", "score": 0.5, "low": value, "chance": value}]},
+               "facts": {"f": value, "test windows": value},
+               "samples": [{"answer": value, "truth": value}]}
     nothing_runs(render("x", metrics, {}, {}))
 
 
