@@ -1,0 +1,122 @@
+"""Stages 1 to 3 in several processes: ``accelerate launch -m e2llm.app.train_stage --run tiny --stage 3``.
+
+With the parameter ``processes`` above 1, :mod:`e2llm.app.processes` starts this module with ``--processes``: it then
+launches as many copies of itself by PyTorch's launcher and watches them. A copy, also one that ``torchrun`` or
+``accelerate launch`` has started by hand, goes on with a stage that has begun in the run and was not finished; the
+lesson or the call that began it completes the stage when it is repeated.
+
+It stands in ``app`` and not beside the training loop because it opens a run folder, which nothing below ``app`` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import uuid
+from pathlib import Path
+
+from accelerate import PartialState
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from ..core.environment import is_first_process
+from ..core.files import read_json, write_json
+from ..models.device import use_device
+from ..training.processes import PartDone
+from . import stages
+from .locks import hold
+from .processes import MADE, begun
+from .runs import Run
+
+MAKERS = {"encoder": stages.make_encoder_files, "projector": stages.make_projector_files,
+          "adapter": stages.make_adapter_files}
+NUMBERS = dict(zip("123", MAKERS, strict=True))
+
+
+def main(words: list[str] | None = None) -> int:
+    """Launch processes, or be one of them."""
+    parser = argparse.ArgumentParser("e2llm.app.train_stage", description=__doc__)
+    parser.add_argument("--run", required=True, help="name of the run")
+    parser.add_argument("--stage", required=True, choices=[*NUMBERS, *MAKERS], help="number or name of the stage")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
+    parser.add_argument("--processes", type=int, default=0, help="launch so many (a launcher starts one without it)")
+    parser.add_argument("--locked", action="store_true", help="the run is locked by who started this")
+    words = sys.argv[1:] if words is None else words
+    chosen = parser.parse_args(words)
+    if chosen.processes:
+        return launch([word for word in words if word not in ("--processes", str(chosen.processes))], chosen.processes)
+    return work(chosen)
+
+
+def launch(words: list[str], processes: int) -> int:
+    """Run this module in several processes; a failure is said in one line of standard output.
+
+    Parameters
+    ----------
+    words : list of str
+        Arguments of each.
+    processes : int
+        How many.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it would say is said below
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+                          max_restarts=0, local_addr="localhost")
+    try:
+        elastic_launch(config, sys.executable)("-m", "e2llm.app.train_stage", *words)
+    except ChildFailedError as error:
+        print(_reason(error.failures, processes))
+        return 1
+    return 0
+
+
+def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
+    """Why processes failed: a killed one first, for the others fail because it is gone."""
+    rank, failure = min(failures.items(), key=lambda found: (found[1].exitcode > 0, found[1].timestamp))
+    others = f" The other {'one was' if processes == 2 else f'{processes - 1} were'} ended too."
+    if failure.exitcode < 0:
+        return (f"process {rank + 1} of {processes} was ended from outside by {failure.signal_name()}, as a system does "
+                f"that runs out of memory.{others}")
+    message = failure.message if isinstance(failure.message, str) else failure.message["message"]
+    print(failure.message["extraInfo"]["py_callstack"] if isinstance(failure.message, dict) else "", file=sys.stderr)
+    return f"process {rank + 1} of {processes} failed with {' '.join(message.split())}.{others}"
+
+
+@record
+def _make(chosen: argparse.Namespace) -> None:
+    device = use_device(chosen.device, chosen.gradient_checkpointing)
+    PartialState(cpu=device.type == "cpu")  # joins the others
+    run, name = Run.open(chosen.run), NUMBERS.get(chosen.stage, chosen.stage)
+    if is_first_process() and not chosen.locked:
+        hold(run, name)
+    folder = begun(run.path, name)
+    try:
+        metrics, facts = MAKERS[name](run, folder, read_json(folder / "stage.part.json")["params"])
+    except PartDone:
+        return
+    (folder / MADE).parent.mkdir(exist_ok=True)
+    write_json(folder / MADE, {"metrics": metrics, "facts": facts})
+
+
+def work(chosen: argparse.Namespace) -> int:
+    """Make the files of a stage together with the other processes; only the first one prints and writes.
+
+    Parameters
+    ----------
+    chosen : Namespace
+        Arguments of :func:`main`.
+    """
+    if not is_first_process():
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115, until it ends
+    try:
+        _make(chosen)
+    except Exception:  # the launcher has it from a file, and says it once
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
