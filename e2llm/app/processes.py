@@ -46,8 +46,8 @@ def check_shares(processes: int, batches: Mapping[str, int]) -> None:
 def made_in_processes(stage: Stage, processes: int, batches: Mapping[str, int]) -> tuple[dict, dict] | None:
     """Let several processes make the files of a stage that has begun; None if there is but one, this one.
 
-    A batch keeps its size and is divided among them, so the result is that of one process, up to rounding: ``processes``
-    is no part of a stage's key. The dataset and the models are opened from the run in each of them.
+    A batch keeps its size and is divided among them, so the result is that of one process, up to rounding, and
+    ``processes`` is no part of a stage's key. The dataset and the models are opened from the run in each of them.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def made_in_processes(stage: Stage, processes: int, batches: Mapping[str, int]) 
                                   stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             said = done.stdout.strip().rpartition("\n")[2] or f"it ended with code {done.returncode}."
-            raise ProcessError(f"The stage {stage.name!r} was not finished by {processes} processes: {said} Nothing that "
-                               "was saved is lost: start it again, and it goes on from its last checkpoint.")
+            raise ProcessError(f"The stage {stage.name!r} of the run {stage.run.name!r} is not finished: {said} Start "
+                               "it again: it goes on from its last checkpoint.")
     return tuple(read_json(made)[part] for part in ("metrics", "facts"))
 
 
@@ -106,6 +106,6 @@ def begun(run_path: Path, stage: str) -> Path:
     """
     found = [note.parent for note in run_path.glob(f".{stage}.part-*/stage.part.json")]
     if len(found) != 1:
-        raise FileNotFoundError(f"The stage {stage!r} has not begun in {run_path}: a lesson or a call of e2llm begins it, "
-                                "for its parameters come from there.")
+        raise FileNotFoundError(f"The stage {stage!r} has not begun in {run_path}, or is finished: a lesson begins it, "
+                                "and its parameters come from there.")
     return found[0]

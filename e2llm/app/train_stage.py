@@ -11,6 +11,7 @@ It stands in ``app`` and not beside the training loop because it opens a run fol
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..core.environment import is_first_process
-from ..core.files import read_json, write_json
+from ..core.files import read_json, replacing
 from ..models.device import use_device
 from ..training.processes import PartDone
 from . import stages
@@ -42,13 +43,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--stage", required=True, choices=[*NUMBERS, *MAKERS], help="number or name of the stage")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    parser.add_argument("--processes", type=int, default=0, help="launch so many (a launcher starts one without it)")
+    parser.add_argument("--processes", type=int, default=0, help="launch so many; a launched one passes over it")
     parser.add_argument("--locked", action="store_true", help="the run is locked by who started this")
     words = sys.argv[1:] if words is None else words
     chosen = parser.parse_args(words)
-    if chosen.processes:
-        return launch([word for word in words if word not in ("--processes", str(chosen.processes))], chosen.processes)
-    return work(chosen)
+    launched = "RANK" in os.environ
+    return launch(words, chosen.processes) if chosen.processes and not launched else work(chosen)
 
 
 def launch(words: list[str], processes: int) -> int:
@@ -78,8 +78,8 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
     rank, failure = min(failures.items(), key=lambda found: (found[1].exitcode > 0, found[1].timestamp))
     others = f" The other {'one was' if processes == 2 else f'{processes - 1} were'} ended too."
     if failure.exitcode < 0:
-        return (f"process {rank + 1} of {processes} was ended from outside by {failure.signal_name()}, as a system does "
-                f"that runs out of memory.{others}")
+        return (f"process {rank + 1} of {processes} was ended from outside by {failure.signal_name()}, as a system "
+                f"does that runs out of memory.{others}")
     message = failure.message if isinstance(failure.message, str) else failure.message["message"]
     print(failure.message["extraInfo"]["py_callstack"] if isinstance(failure.message, dict) else "", file=sys.stderr)
     return f"process {rank + 1} of {processes} failed with {' '.join(message.split())}.{others}"
@@ -97,8 +97,8 @@ def _make(chosen: argparse.Namespace) -> None:
         metrics, facts = MAKERS[name](run, folder, read_json(folder / "stage.part.json")["params"])
     except PartDone:
         return
-    (folder / MADE).parent.mkdir(exist_ok=True)
-    write_json(folder / MADE, {"metrics": metrics, "facts": facts})
+    with replacing(folder / MADE) as partial:
+        partial.write_text(json.dumps({"metrics": metrics, "facts": facts}))  # also a loss that is no number
 
 
 def work(chosen: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import chain, cycle
 
 import numpy as np
 import torch
@@ -160,7 +160,7 @@ class AugmentedWindows:
                                    [augmented[i - len(own)] for i in mine if i >= len(own)])
                 batch = {**{name: torch.cat([batch[name], part]) for name, part in added.items()},
                          "source_index": torch.tensor([NO_SOURCE] * len(own) + sources)}
-            order = {} if len(parts) == 1 else {"order": torch.tensor(sum(parts, [])).argsort()}
+            order = {} if len(parts) == 1 else {"order": torch.tensor(list(chain(*parts))).argsort()}
             return batch | order
 
         return collate

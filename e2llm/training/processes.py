@@ -17,8 +17,8 @@ from torch import Tensor
 from ..core.chat import IGNORE
 
 
-class PartDone(Exception):  # noqa: N818, no error
-    """This process has done its part of a training; what follows is the first one's work."""
+class PartDone(Exception):
+    """A process has done its part of a training; what follows is the first one's work."""
 
 
 def n_processes() -> int:
