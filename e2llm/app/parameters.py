@@ -194,7 +194,7 @@ class Training(_Group):
         "auto", description='where models compute: "auto" (a GPU of NVIDIA, else the CPU), "cpu", "cuda", "cuda:1", '
         '"mps"')
     processes: int = Field(
-        1, ge=1, le=1024, description="that share each batch of stages 1 to 3; on GPUs one process a GPU")
+        1, ge=1, le=1024, description="processes that train together, each on its part of a batch; on GPUs one a GPU")
     gradient_checkpointing: bool = Field(
         False, description="less memory, more time: activations of the language model are computed twice")
 

@@ -18,29 +18,24 @@ import sys
 import uuid
 from pathlib import Path
 
-from accelerate import PartialState
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..core.environment import is_first_process
 from ..core.files import read_json, replacing
 from ..models.device import use_device
-from ..training.processes import PartDone
-from . import stages
 from .locks import hold
 from .processes import MADE, begun
 from .runs import Run
 
-MAKERS = {"encoder": stages.make_encoder_files, "projector": stages.make_projector_files,
-          "adapter": stages.make_adapter_files}
-NUMBERS = dict(zip("123", MAKERS, strict=True))
+STAGES = {"1": "encoder", "2": "projector", "3": "adapter"}
 
 
 def main(words: list[str] | None = None) -> int:
     """Launch processes, or be one of them."""
     parser = argparse.ArgumentParser("e2llm.app.train_stage", description=__doc__)
     parser.add_argument("--run", required=True, help="name of the run")
-    parser.add_argument("--stage", required=True, choices=[*NUMBERS, *MAKERS], help="number or name of the stage")
+    parser.add_argument("--stage", required=True, choices=[*STAGES, *STAGES.values()], help="its number or name")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--processes", type=int, default=0, help="launch so many; a launched one passes over it")
@@ -87,14 +82,21 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
 
 @record
 def _make(chosen: argparse.Namespace) -> None:
+    from accelerate import PartialState  # here: the launcher needs none of these, and they load for seconds
+
+    from ..training.processes import PartDone
+    from . import stages
+
+    makers = {"encoder": stages.make_encoder_files, "projector": stages.make_projector_files,
+              "adapter": stages.make_adapter_files}
     device = use_device(chosen.device, chosen.gradient_checkpointing)
     PartialState(cpu=device.type == "cpu")  # joins the others
-    run, name = Run.open(chosen.run), NUMBERS.get(chosen.stage, chosen.stage)
+    run, name = Run.open(chosen.run), STAGES.get(chosen.stage, chosen.stage)
     if is_first_process() and not chosen.locked:
         hold(run, name)
     folder = begun(run.path, name)
     try:
-        metrics, facts = MAKERS[name](run, folder, read_json(folder / "stage.part.json")["params"])
+        metrics, facts = makers[name](run, folder, read_json(folder / "stage.part.json")["params"])
     except PartDone:
         return
     with replacing(folder / MADE) as partial:
@@ -113,8 +115,10 @@ def work(chosen: argparse.Namespace) -> int:
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115, until it ends
     try:
         _make(chosen)
-    except Exception:  # the launcher has it from a file, and says it once
-        return 1
+    except Exception:
+        if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+            raise
+        return 1  # the launcher has it from that file, and says it once
     return 0
 
 
