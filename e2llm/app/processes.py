@@ -43,7 +43,24 @@ def check_shares(processes: int, batches: Mapping[str, int]) -> None:
             raise ValueError(f"{name} = {size} cannot be divided among processes = {processes}: take a multiple of it.")
 
 
-def made_in_processes(stage: Stage, processes: int, batches: Mapping[str, int]) -> tuple[dict, dict] | None:
+def ask_to_share(processes: int, batches: Mapping[str, int]) -> None:
+    """Refuse processes that cannot share batches, or would have no device of their own, before any work.
+
+    Parameters
+    ----------
+    processes, batches
+        As for :func:`check_shares`.
+
+    Raises
+    ------
+    DeviceError, ValueError
+        Naming the parameter.
+    """
+    check_shares(processes, batches)
+    ask_for_processes(processes, device_policy().device)
+
+
+def made_in_processes(stage: Stage, processes: int) -> tuple[dict, dict] | None:
     """Let several processes make the files of a stage that has begun; None if there is but one, this one.
 
     A batch keeps its size and is divided among them, so the result is that of one process, up to rounding, and
@@ -54,9 +71,7 @@ def made_in_processes(stage: Stage, processes: int, batches: Mapping[str, int]) 
     stage : Stage
         Its parameters say all; it is locked by this process.
     processes : int
-        How many train together.
-    batches : mapping of str to int
-        As for :func:`check_shares`.
+        How many train together; see :func:`ask_to_share`.
 
     Returns
     -------
@@ -67,12 +82,8 @@ def made_in_processes(stage: Stage, processes: int, batches: Mapping[str, int]) 
     ------
     ProcessError
         If one fails or is killed. Checkpoints stay: the stage goes on from them when it is asked for again.
-    DeviceError, ValueError
-        If processes would have no device of their own, or cannot share a batch.
     """
-    check_shares(processes, batches)
     policy, made = device_policy(), stage.path / MADE
-    ask_for_processes(processes, policy.device)
     if not made.is_file():  # there if processes were started by hand
         if processes == 1:
             return None

@@ -32,7 +32,7 @@ from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
 from ..training.trainer import FitParams
 from .parameters import checked
-from .processes import made_in_processes
+from .processes import ask_to_share, made_in_processes
 from .runs import Progress, Run, Stage, StageMissing
 
 # What stands on transformers and peft loads for seconds: functions import it, for most lessons need none.
@@ -198,8 +198,8 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
     if stage.done:
         return stage
-    made = made_in_processes(stage.begin(), processes, {"encoder_batch": params.batch_size,
-                                                        "augmented_windows": augmented_windows})
+    ask_to_share(processes, {"encoder_batch": params.batch_size, "augmented_windows": augmented_windows})
+    made = made_in_processes(stage.begin(), processes)
     metrics, facts = made or make_encoder_files(run, stage.path, stage.params, corpus)
     return stage.finish(metrics, **facts)
 
@@ -397,9 +397,10 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     if (patches := load_tokens(run)[0].shape[1]) % eeg_tokens:
         raise ValueError(f"eeg_tokens = {eeg_tokens} must divide the {patches} time patches of a window of "
                          f"{corpus.windows.window_s:g} s: take another number.")
+    ask_to_share(processes, {"batch_size": params.batch_size})
     stage.begin()
     write_items(alignment_items(corpus, "train", n_items, params.seed), stage.path / "items.jsonl")
-    made = made_in_processes(stage, processes, {"batch_size": params.batch_size})
+    made = made_in_processes(stage, processes)
     metrics, facts = made or make_projector_files(run, stage.path, stage.params)
     return stage.finish(metrics, **facts)
 
@@ -503,6 +504,7 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     stage = run.stage("adapter", settings, needs=("projector",))
     if stage.done:
         return stage
+    ask_to_share(processes, {"batch_size": params.batch_size})
     stage.begin()
     items = instruction_items(corpus, "train", per_kind, params.seed) + replay_items(corpus, replay, params.seed)
     write_items(items, stage.path / "items.jsonl")
@@ -510,7 +512,7 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     if lacking := {kind for kind, n in per_kind.items() if n} - {item.kind for item in items}:
         reasons = ItemBuilder.of_part(corpus, "train", params.seed).left_out()
         left_out = {"left_out": {kind: reasons[kind] for kind in sorted(lacking & reasons.keys())}}
-    made = made_in_processes(stage, processes, {"batch_size": params.batch_size})
+    made = made_in_processes(stage, processes)
     metrics, facts = made or make_adapter_files(run, stage.path, stage.params)
     return stage.finish(metrics, **facts, **left_out)
 

@@ -75,9 +75,11 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
     if failure.exitcode < 0:
         return (f"process {rank + 1} of {processes} was ended from outside by {failure.signal_name()}, as a system "
                 f"does that runs out of memory.{others}")
-    message = failure.message if isinstance(failure.message, str) else failure.message["message"]
-    print(failure.message["extraInfo"]["py_callstack"] if isinstance(failure.message, dict) else "", file=sys.stderr)
-    return f"process {rank + 1} of {processes} failed with {' '.join(message.split())}.{others}"
+    said = f"exit code {failure.exitcode}"
+    if isinstance(failure.message, dict):  # what ``record`` has written
+        print(failure.message["extraInfo"]["py_callstack"], file=sys.stderr)
+        said = " ".join(failure.message["message"].split()).removesuffix(".")
+    return f"process {rank + 1} of {processes} failed with {said}.{others}"
 
 
 @record

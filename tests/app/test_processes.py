@@ -156,7 +156,7 @@ def test_an_error_in_a_process_is_said_once(micro_run, tmp_path, capfd):
     run = linked(micro_run, tmp_path, "two")
     shutil.rmtree(run.path / "language_model" / "model")
     with pytest.raises(ProcessError, match=r"not finished: process \d of 2 failed with StageMissing: The stage"):
-        processes.made_in_processes(run.stage("adapter", {"fit": {}}).begin(), 2, {})
+        processes.made_in_processes(run.stage("adapter", {"fit": {}}).begin(), 2)
     assert capfd.readouterr().err.count("StageMissing: ") == 1
 
 
