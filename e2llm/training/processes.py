@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as with_gradients
 from torch import Tensor
 
 from ..core.chat import IGNORE
@@ -108,7 +107,23 @@ def whole_batch(own: Tensor, order: Tensor) -> Tensor:
     -------
     Tensor, shape (batch, ...)
     """
-    return torch.cat(with_gradients.all_gather(own))[order]
+    return _Gathered.apply(own)[order]
+
+
+class _Gathered(torch.autograd.Function):
+    """Parts of all processes, one after the other."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(n_processes())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        summed = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed.chunk(n_processes())[rank()]
 
 
 def leave() -> None:

@@ -144,8 +144,9 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         output_dir=str(folder), max_steps=params.steps, seed=params.seed,
         per_device_train_batch_size=params.batch_size // processes.n_processes(),
         gradient_accumulation_steps=params.accumulate,
-        # Asked for only where another device would be taken, or bf16 would be refused on a CPU.
-        use_cpu=device.type == "cpu" and (params.bf16 or torch.accelerator.is_available()),
+        # Asked for only where another device would be taken, bf16 would be refused on a CPU, or processes share it.
+        use_cpu=device.type == "cpu" and (params.bf16 or torch.accelerator.is_available()
+                                          or processes.n_processes() > 1),
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0,
         bf16=params.bf16 and device.type != "mps",
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
