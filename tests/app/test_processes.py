@@ -29,26 +29,26 @@ from e2llm.training.losses import HeadParams
 from e2llm.training.stage3_instruction import AdapterParams
 from e2llm.training.trainer import FitParams
 
-SAVE = 2
+STEPS, SAVE = 16, 2  # many remain when the first checkpoint is seen and a process is killed
 KINDS = {"predict": 12, "match": 6, "compare": 6}
 
 
-def encoder(run: Run, n: int, steps: int = 6) -> Path:
+def encoder(run: Run, n: int) -> Path:
     """Stage 1 with all that is drawn in it: dropout of patches, channels and in the head; edited windows."""
     dropout = {"patch_dropout": 0.5, "channel_dropout": 0.5}
-    params = FitParams(steps, 8, 4e-3, seed=5, save_steps=SAVE)
+    params = FitParams(STEPS, 8, 4e-3, seed=5, save_steps=SAVE)
     stage = stages.train_encoder(run, stages.open_dataset(run, CLIPS), CLIPS, "tiny1", dropout, "", params,
                                  HeadParams(), 6, processes=n)
     return stage.path
 
 
 def projector(run: Run, n: int) -> Path:
-    params = FitParams(6, 4, 4e-3, seed=5, save_steps=SAVE)
+    params = FitParams(STEPS, 4, 4e-3, seed=5, save_steps=SAVE)
     return stages.align(run, stages.open_dataset(run), 1, 2, 16, 1.0, params, processes=n).path
 
 
 def adapter(run: Run, n: int) -> Path:
-    params = FitParams(6, 8, 4e-3, seed=5, save_steps=SAVE, accumulate=2)
+    params = FitParams(STEPS, 8, 4e-3, seed=5, save_steps=SAVE, accumulate=2)
     return stages.instruct(run, stages.open_dataset(run), KINDS, 6, AdapterParams(rank=2, alpha=4), params,
                            processes=n).path
 
@@ -59,7 +59,7 @@ def losses(folder: Path) -> pd.DataFrame:
 
 def same_losses(one: Path, other: Path) -> None:
     first, second = losses(one), losses(other)
-    assert list(first.columns) == list(second.columns) and len(first) == len(second) == 6
+    assert list(first.columns) == list(second.columns) and len(first) == len(second) == STEPS
     assert np.abs(first - second).to_numpy().max() < 1e-4
 
 
