@@ -134,7 +134,8 @@ def test_two_processes_train_and_answer_as_one(micro_run, tmp_path):
     assert answers == same
     assert np.allclose(np.load(one[0] / "tokens.npy"), np.load(two[0] / "tokens.npy"), atol=1e-3)
     weights = [load_file(folder / "projector.safetensors") for folder in (one[1], two[1])]
-    assert all(torch.allclose(value, weights[1][name], atol=1e-3) for name, value in weights[0].items())
+    for name, value in weights[0].items():  # those of the evidence probe are large
+        assert (value - weights[1][name]).abs().max() <= 1e-3 * value.abs().max().clamp_min(1.0), name
     for name in ("encoder", "projector", "adapter"):
         assert first.require(name)["params"] == second.require(name)["params"]
         assert first.require(name)["facts"] == second.require(name)["facts"]
