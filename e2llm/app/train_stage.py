@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -57,6 +58,7 @@ def launch(words: list[str], processes: int) -> int:
         How many.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it would say is said below
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no word about parameters that a batch does not use
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(1, 1, processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
                           max_restarts=0, local_addr="localhost")
@@ -69,8 +71,9 @@ def launch(words: list[str], processes: int) -> int:
 
 
 def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
-    """Why processes failed: a killed one first, for the others fail because it is gone."""
-    rank, failure = min(failures.items(), key=lambda found: (found[1].exitcode > 0, found[1].timestamp))
+    """Why processes failed: a killed one first, for the others fail because it is gone, or are ended by SIGTERM."""
+    rank, failure = min(failures.items(), key=lambda found: (found[1].exitcode == -signal.SIGTERM,
+                                                             found[1].exitcode > 0, found[1].timestamp))
     others = f" The other {'one was' if processes == 2 else f'{processes - 1} were'} ended too."
     if failure.exitcode < 0:
         return (f"process {rank + 1} of {processes} was ended from outside by {failure.signal_name()}, as a system "
