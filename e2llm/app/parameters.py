@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..models.device import is_device_name
+from .processes import check_shares
 
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
 CLIP_FOLDS = 4  # of the protocols that hold out clips
@@ -192,6 +193,8 @@ class Training(_Group):
     device: str = Field(
         "auto", description='where models compute: "auto" (a GPU of NVIDIA, else the CPU), "cpu", "cuda", "cuda:1", '
         '"mps"')
+    processes: int = Field(
+        1, ge=1, le=1024, description="processes that train together, each on its part of a batch; on GPUs one a GPU")
     gradient_checkpointing: bool = Field(
         False, description="less memory, more time: activations of the language model are computed twice")
 
@@ -252,6 +255,12 @@ class Parameters(Data, Split, Encoder, LanguageModel, Alignment, Instruction, Tr
             *some, last = (str(n) for n in range(1, patches + 1) if patches % n == 0)
             raise ValueError(f"eeg_tokens = {self.eeg_tokens} must divide the {patches} time patches of a window of "
                              f"{self.window_s:g} s: {', '.join(some)} or {last} would do.")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_batches(self) -> Parameters:
+        check_shares(self.processes, {name: getattr(self, name) for name in
+                                      ("encoder_batch", "augmented_windows", "batch_size")})
         return self
 
 

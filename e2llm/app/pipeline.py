@@ -26,7 +26,7 @@ import yaml
 from ..core.environment import children_end_with_this, keep_freed_memory
 from ..core.files import parse_yaml, project_root, read_yaml, replacing
 from ..core.space import full_disk, require_space
-from ..models.device import ask_for_device
+from ..models.device import ask_for_device, ask_for_processes
 from ..models.lookup import ask_for_model, from_here
 from . import parameters, report
 from .locks import held
@@ -289,6 +289,7 @@ def _ask_for_files(values: Mapping[str, Any]) -> None:
         if "subjects" in parse_options(values["source"], options):
             raise ValueError(f"source_options = {options!r} has subjects, which is a parameter of its own: give it so.")
     ask_for_device(*(values.get(name, "auto") for name in ("device", "dtype", "attention")))
+    ask_for_processes(values.get("processes", 1), values.get("device", "auto"))
     named = [values.get("language_model"), *(name for name in values.get("sizes", ()) if "/" in name)]
     for name in filter(None, named):
         ask_for_model(name)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.environment import is_watched
+from ..core.environment import is_first_process, is_watched
 from ..core.files import (
     check_name,
     checksum,
@@ -465,6 +465,8 @@ class Stage:
 class Progress(AbstractContextManager):
     """Progress of a long step: ``progress.json`` in the run's folder, and a bar in an interactive session.
 
+    Of processes that train together, the first one reports.
+
     Parameters
     ----------
     run : Run
@@ -477,8 +479,8 @@ class Progress(AbstractContextManager):
 
     def __init__(self, run: Run, total: int, label: str) -> None:
         self._path, self._total, self._label, self._written = run.path / "progress.json", total, label, -math.inf
-        self._bar = None
-        if is_watched():
+        self._bar, self._reports = None, is_first_process()
+        if self._reports and is_watched():
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=total, desc=label)
@@ -496,7 +498,7 @@ class Progress(AbstractContextManager):
         if self._bar is not None:
             self._bar.set_postfix(facts, refresh=False)
             self._bar.update(step - self._bar.n)
-        if time.monotonic() - self._written >= 0.5 or step >= self._total:
+        if self._reports and (time.monotonic() - self._written >= 0.5 or step >= self._total):
             state = {"label": self._label, "step": step, "total": self._total, "facts": _plain(facts, "facts")}
             write_json(self._path, state)
             self._written = time.monotonic()
@@ -505,6 +507,7 @@ class Progress(AbstractContextManager):
         """End the bar and remove the file."""
         if self._bar is not None:
             self._bar.close()
-        self._path.unlink(missing_ok=True)
+        if self._reports:
+            self._path.unlink(missing_ok=True)
 
     __exit__ = close

@@ -32,6 +32,7 @@ from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
 from ..training.trainer import FitParams
 from .parameters import checked
+from .processes import ask_to_share, made_in_processes
 from .runs import Progress, Run, Stage, StageMissing
 
 # What stands on transformers and peft loads for seconds: functions import it, for most lessons need none.
@@ -150,7 +151,7 @@ def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
 def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DEFAULTS.encoder_size,
                   size_changes: dict | None = None, weights: str = DEFAULTS.encoder_weights,
                   params: FitParams | None = None, head: HeadParams | None = None,
-                  augmented_windows: int = DEFAULTS.augmented_windows) -> Stage:
+                  augmented_windows: int = DEFAULTS.augmented_windows, processes: int = DEFAULTS.processes) -> Stage:
     """Stage 1: train the encoder; leaves the encoder, its tokens for every used window, and its answers.
 
     Parameters
@@ -175,11 +176,15 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
     augmented_windows : int
         Augmented windows that join the ``params.batch_size`` windows of a batch, for the losses on evidence; see
         :mod:`e2llm.training.augmentation`.
+    processes : int
+        That train together; see :func:`e2llm.app.processes.made_in_processes`.
 
     Raises
     ------
+    ProcessError
+        If one of several processes fails.
     ValueError
-        If the encoder does not take windows of this length.
+        If the encoder does not take windows of this length, or processes cannot share a batch.
     """
     if size_changes is None:
         size_changes = {"patch_dropout": DEFAULTS.patch_dropout, "channel_dropout": DEFAULTS.channel_dropout}
@@ -193,23 +198,47 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
     if stage.done:
         return stage
-    stage.begin()
+    ask_to_share(processes, {"encoder_batch": params.batch_size, "augmented_windows": augmented_windows})
+    made = made_in_processes(stage.begin(), processes)
+    metrics, facts = made or make_encoder_files(run, stage.path, stage.params, corpus)
+    return stage.finish(metrics, **facts)
+
+
+def make_encoder_files(run: Run, folder: Path, settings: dict, corpus: Corpus | None = None) -> tuple[dict, dict]:
+    """Files of stage 1 in a folder; several processes that train together each call it.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished stage ``windows``.
+    folder : Path
+        Work folder of the stage.
+    settings : dict
+        Its parameters, as :func:`train_encoder` keeps them.
+    corpus : Corpus, optional
+        Its dataset; opened by default.
+
+    Returns
+    -------
+    metrics, facts : dict
+        For :meth:`e2llm.app.runs.Stage.finish`.
+    """
+    corpus, params = corpus or open_dataset(run, settings["protocol"]), FitParams(**settings["fit"])
     train = corpus.split.train
     with Progress(run, len(TARGETS_Z) * len(train), "band edits") as progress:
         augmented = AugmentedWindows.draw(corpus, train, params.seed, progress.update)
     with Progress(run, params.steps, "stage 1") as progress:
-        made = fit_encoder(corpus, config, weights, params, head, augmented_windows, stage.path / "checkpoints",
-                           stage.path / "tokens.npy", progress.update, augmented)
-    made.history.to_csv(stage.path / "history.csv", index=False)
-    save_file(made.model.state_dict(), stage.path / "encoder.safetensors")
+        made = fit_encoder(corpus, config_from(settings["encoder"]), settings["weights"], params,
+                           HeadParams(**settings["head"]), settings["augmented_windows"], folder / "checkpoints",
+                           folder / "tokens.npy", progress.update, augmented)
+    made.history.to_csv(folder / "history.csv", index=False)
+    save_file(made.model.state_dict(), folder / "encoder.safetensors")
     probe = made.evidence_probe
-    save_file({"weight": probe.weight, "bias": probe.bias}, stage.path / "evidence_probe.safetensors",
+    save_file({"weight": probe.weight, "bias": probe.bias}, folder / "evidence_probe.safetensors",
               metadata={"names": json.dumps(probe.names)})
-    np.save(stage.path / "predicted_evidence.npy", made.predicted_evidence)
-    np.savez(stage.path / "answers.npz", rows=corpus.split.used, logits=made.logits, before=made.before,
-             after=made.after)
-    stage.finish({"final_loss": float(made.history["loss"].iloc[-1])}, origin=made.initialization)
-    return stage
+    np.save(folder / "predicted_evidence.npy", made.predicted_evidence)
+    np.savez(folder / "answers.npz", rows=corpus.split.used, logits=made.logits, before=made.before, after=made.after)
+    return {"final_loss": float(made.history["loss"].iloc[-1])}, {"origin": made.initialization}
 
 
 def load_encoder(run: Run, corpus: Corpus) -> EmotionEncoder:
@@ -328,7 +357,7 @@ def open_language(run: Run):
 def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
           evidence_slots: int = DEFAULTS.evidence_slots,
           n_items: int = DEFAULTS.alignment_items, noise: float = DEFAULTS.token_noise,
-          params: FitParams | None = None) -> Stage:
+          params: FitParams | None = None, processes: int = DEFAULTS.processes) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen.
 
     Parameters
@@ -345,13 +374,17 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
         Standard deviation of the noise on the encoder's tokens, in units of theirs.
     params : FitParams, optional
         Schedule.
+    processes : int
+        That train together; see :func:`e2llm.app.processes.made_in_processes`.
 
     Raises
     ------
+    ProcessError
+        If one of several processes fails.
     ValueError
-        If the state tokens do not divide the time patches of a window.
+        If the state tokens do not divide the time patches of a window, or processes cannot share a batch.
     """
-    from ..training.stage2_alignment import alignment_items, train_projector
+    from ..training.stage2_alignment import alignment_items
 
     params = params or _fit_params(DEFAULTS.alignment_steps, DEFAULTS.batch_size, DEFAULTS.alignment_lr,
                                    accumulate=DEFAULTS.accumulate, weight_decay=0.1)
@@ -364,19 +397,44 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     if (patches := load_tokens(run)[0].shape[1]) % eeg_tokens:
         raise ValueError(f"eeg_tokens = {eeg_tokens} must divide the {patches} time patches of a window of "
                          f"{corpus.windows.window_s:g} s: take another number.")
+    ask_to_share(processes, {"batch_size": params.batch_size})
     stage.begin()
-    items = alignment_items(corpus, "train", n_items, params.seed)
-    write_items(items, stage.path / "items.jsonl")
+    write_items(alignment_items(corpus, "train", n_items, params.seed), stage.path / "items.jsonl")
+    made = made_in_processes(stage, processes)
+    metrics, facts = made or make_projector_files(run, stage.path, stage.params)
+    return stage.finish(metrics, **facts)
+
+
+def make_projector_files(run: Run, folder: Path, settings: dict) -> tuple[dict, dict]:
+    """Files of stage 2 in a folder that holds its items; several processes that train together each call it.
+
+    Parameters
+    ----------
+    run : Run
+        With the finished stages ``encoder`` and ``language_model``.
+    folder : Path
+        Work folder of the stage.
+    settings : dict
+        Its parameters, as :func:`align` keeps them.
+
+    Returns
+    -------
+    metrics, facts : dict
+        For :meth:`e2llm.app.runs.Stage.finish`.
+    """
+    from ..training.stage2_alignment import train_projector
+
+    params = FitParams(**settings["fit"])
     language, tokenizer, source = open_language(run)
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 2") as progress:
-        model, history = train_projector(language, tokenizer, source, items, tokens, position, eeg_tokens, noise,
-                                         params, stage.path / "checkpoints", progress.update, load_evidence_probe(run),
-                                         evidence_slots, levels)
-    save_file(model.own_state(), stage.path / "projector.safetensors")
-    history.to_csv(stage.path / "history.csv", index=False)
-    stage.finish({"final_loss": float(history["loss"].iloc[-1])})
-    return stage
+        model, history = train_projector(language, tokenizer, source, read_items(folder / "items.jsonl"), tokens,
+                                         position, settings["eeg_tokens"], settings["noise"], params,
+                                         folder / "checkpoints", progress.update, load_evidence_probe(run),
+                                         settings["evidence_slots"], settings["levels"])
+    save_file(model.own_state(), folder / "projector.safetensors")
+    history.to_csv(folder / "history.csv", index=False)
+    return {"final_loss": float(history["loss"].iloc[-1])}, {}
 
 
 def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:
@@ -403,7 +461,8 @@ def items_per_kind(run: Run) -> dict[str, int]:
 
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, replay: int = DEFAULTS.replay_items,
-             adapter: AdapterParams | None = None, params: FitParams | None = None) -> Stage:
+             adapter: AdapterParams | None = None, params: FitParams | None = None,
+             processes: int = DEFAULTS.processes) -> Stage:
     """Stage 3: instruction tuning with chain of thought, by LoRA.
 
     Parameters
@@ -420,13 +479,17 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
         LoRA, and the projector's learning rate.
     params : FitParams, optional
         Schedule.
+    processes : int
+        That train together; see :func:`e2llm.app.processes.made_in_processes`.
 
     Raises
     ------
+    ProcessError
+        If one of several processes fails.
     ValueError
-        If a kind belongs to the zero-shot tier.
+        If a kind belongs to the zero-shot tier, or processes cannot share a batch.
     """
-    from ..training.stage3_instruction import AdapterParams, instruction_items, replay_items, train_adapter
+    from ..training.stage3_instruction import AdapterParams, instruction_items, replay_items
 
     if per_kind is None:
         per_kind = {kind: DEFAULTS.items_per_kind * SHARES.get(kind, 1) for kind in KINDS}
@@ -441,6 +504,7 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     stage = run.stage("adapter", settings, needs=("projector",))
     if stage.done:
         return stage
+    ask_to_share(processes, {"batch_size": params.batch_size})
     stage.begin()
     items = instruction_items(corpus, "train", per_kind, params.seed) + replay_items(corpus, replay, params.seed)
     write_items(items, stage.path / "items.jsonl")
@@ -448,18 +512,42 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     if lacking := {kind for kind, n in per_kind.items() if n} - {item.kind for item in items}:
         reasons = ItemBuilder.of_part(corpus, "train", params.seed).left_out()
         left_out = {"left_out": {kind: reasons[kind] for kind in sorted(lacking & reasons.keys())}}
+    made = made_in_processes(stage, processes)
+    metrics, facts = made or make_adapter_files(run, stage.path, stage.params)
+    return stage.finish(metrics, **facts, **left_out)
+
+
+def make_adapter_files(run: Run, folder: Path, settings: dict) -> tuple[dict, dict]:
+    """Files of stage 3 in a folder that holds its items; several processes that train together each call it.
+
+    Parameters
+    ----------
+    run : Run
+        With a finished stage 2.
+    folder : Path
+        Work folder of the stage.
+    settings : dict
+        Its parameters, as :func:`instruct` keeps them.
+
+    Returns
+    -------
+    metrics, facts : dict
+        For :meth:`e2llm.app.runs.Stage.finish`.
+    """
+    from ..training.stage3_instruction import AdapterParams, train_adapter
+
+    params = FitParams(**settings["fit"])
     model, processor = open_aligned(run)
     tokens, position = load_tokens(run)
     with Progress(run, params.steps, "stage 3") as progress:
-        peft, history = train_adapter(model, processor, items, tokens, position, adapter, params,
-                                      stage.path / "checkpoints", progress.update)
-    peft.save_pretrained(stage.path / "lora")
-    history.to_csv(stage.path / "history.csv", index=False)
-    stage.finish({"final_loss": float(history["loss"].iloc[-1]),
-                  "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)},
-                 adapted=sorted({name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}),
-                 **left_out)
-    return stage
+        peft, history = train_adapter(model, processor, read_items(folder / "items.jsonl"), tokens, position,
+                                      AdapterParams(**settings["adapter"]), params, folder / "checkpoints",
+                                      progress.update)
+    peft.save_pretrained(folder / "lora")
+    history.to_csv(folder / "history.csv", index=False)
+    return ({"final_loss": float(history["loss"].iloc[-1]),
+             "trained": sum(p.numel() for p in peft.parameters() if p.requires_grad)},
+            {"adapted": sorted({name.rpartition(".")[2] for name in peft.base_model.targeted_module_names})})
 
 
 def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, E2LLMProcessor]:

@@ -62,6 +62,14 @@ def is_interactive() -> bool:
     return "JPY_SESSION_NAME" in os.environ and "E2LLM_BATCH" not in os.environ
 
 
+def is_first_process() -> bool:
+    """True in the first of the processes that train together, and in one that trains alone.
+
+    Launchers (``torchrun``, ``accelerate launch``) number them. Only the first one writes files and shows progress.
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
 def is_watched() -> bool:
     """True if a progress bar has a reader: a person at a notebook, or a terminal outside any kernel."""
     return is_interactive() or (sys.stderr.isatty() and not in_kernel())

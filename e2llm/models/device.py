@@ -138,6 +138,34 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def ask_for_processes(processes: int, device: str) -> None:
+    """Refuse processes of one training that would have no device of their own, before any work.
+
+    Parameters
+    ----------
+    processes : int
+        How many train together.
+    device : str
+        As for :class:`DevicePolicy`.
+
+    Raises
+    ------
+    DeviceError
+        Naming the parameter, the fact and what to do.
+    """
+    if processes == 1:
+        return
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"processes = {processes}, but device = {device!r} is one device: take device = 'auto', "
+                          "'cuda' or 'cpu', or processes = 1.")
+    if find_device(device).type == "cuda":
+        import torch
+
+        if processes > (count := torch.cuda.device_count()):
+            raise DeviceError(f"processes = {processes}, but PyTorch finds {count} GPU{'s'[:count != 1]}, and each "
+                              f"process takes one: take processes = {count}.")
+
+
 def best_dtype() -> str:
     """``bfloat16`` where the device is known to compute in it natively, else ``float32``."""
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import chain, cycle
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..data.band_edits import DrawnEdits, Edit, draw_clear_edits, scale_band
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
 from ..models.evidence_probe import EvidenceProbe
+from . import processes
 from .losses import NO_SOURCE, UNLABELLED
 
 TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the edited feature is moved; one augmented window of every window for each
@@ -78,7 +79,8 @@ class AugmentedWindows:
     def __len__(self) -> int:
         return len(self.edits)
 
-    def batch(self, places: list[int], equalized: Mapping[int, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    def batch(self, places: list[int], equalized: Mapping[int, torch.Tensor] | None = None,
+              own: list[int] | None = None) -> dict[str, torch.Tensor]:
         """Inputs of stage 1: equalized signal in millivolts, no label, targets for the evidence only.
 
         See :func:`edited_inputs` for ``equalized``.
@@ -89,12 +91,14 @@ class AugmentedWindows:
             Of the edits.
         equalized : mapping of int to Tensor, optional
             See :func:`edited_inputs`.
+        own : list of int, optional
+            Make signals of these only.
         """
-        edits = [self.edits[place] for place in places]
-        spectral = np.full((len(edits), self.corpus.spectral.shape[1]), np.nan, dtype=np.float32)
+        edits = [self.edits[place] for place in (places if own is None else own)]
+        spectral = np.full((len(places), self.corpus.spectral.shape[1]), np.nan, dtype=np.float32)
         spectral[:, : self.z.shape[1]] = np.clip(self.z[places], -MAX_ABS_Z, MAX_ABS_Z)
         return {"signal_mv": edited_inputs(self.corpus, edits, equalized),
-                "labels": torch.full((len(edits),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
+                "labels": torch.full((len(places),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
 
     def append_augmented(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
         """Append augmented windows to every batch of an order of windows.
@@ -133,25 +137,31 @@ class AugmentedWindows:
 
         return np.concatenate([np.concatenate([batch, drawn(batch)]) for batch in batches])
 
-    def collate(self, windows: Callable[[list[int]], dict[str, torch.Tensor]]) -> Callable[[list[int]], dict]:
-        """Batches of an order from :meth:`append_augmented`: ``windows`` makes the recorded part.
+    def collate(self, windows: Callable[..., dict[str, torch.Tensor]]) -> Callable[[list[int]], dict]:
+        """Batches of an order from :meth:`append_augmented`: ``windows(rows, own)`` makes the recorded part.
 
         ``source_index`` is the place in the batch of the window that each augmented one was made from;
-        :data:`e2llm.training.losses.NO_SOURCE` where there is none.
+        :data:`e2llm.training.losses.NO_SOURCE` where there is none. Of several processes each makes the signals of its
+        part of a batch, and ``order``; see :func:`e2llm.training.processes.whole_batch`.
         """
         n_windows = len(self.corpus.windows)
 
         def collate(rows: list[int]) -> dict[str, torch.Tensor]:
             own = [row for row in rows if row < n_windows]
             augmented = [row - n_windows for row in rows if row >= n_windows]
-            batch = windows(own)
-            if not augmented:
-                return batch
             place = {row: i for i, row in enumerate(own)}
-            source_index = [NO_SOURCE] * len(own) + [place.get(self.edits[i].row, NO_SOURCE) for i in augmented]
-            added = self.batch(augmented, dict(zip(own, batch["signal_mv"], strict=True)))
-            return {**{name: torch.cat([batch[name], part]) for name, part in added.items()},
-                    "source_index": torch.tensor(source_index)}
+            sources = [place.get(self.edits[i].row, NO_SOURCE) for i in augmented]
+            parts = processes.parts_with_sources(sources, len(own), processes.n_processes())
+            mine = parts[processes.rank()]
+            signals_of = [own[i] for i in mine if i < len(own)]
+            batch = windows(own, signals_of)
+            if augmented:
+                added = self.batch(augmented, dict(zip(signals_of, batch["signal_mv"], strict=True)),
+                                   [augmented[i - len(own)] for i in mine if i >= len(own)])
+                batch = {**{name: torch.cat([batch[name], part]) for name, part in added.items()},
+                         "source_index": torch.tensor([NO_SOURCE] * len(own) + sources)}
+            order = {} if len(parts) == 1 else {"order": torch.tensor(list(chain(*parts))).argsort()}
+            return batch | order
 
         return collate
 

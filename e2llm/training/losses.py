@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.eegpt import EEGPT, moments
+from .processes import whole_batch
 
 UNLABELLED = -1  # class of a sample without label, such as a band-edited window
 NO_SOURCE = -1  # source index of a sample that is not band-edited
@@ -67,7 +68,7 @@ class EmotionEncoder(nn.Module):
         return self.norm(tokens.mean(dim=1).flatten(1))
 
     def forward(self, signal_mv: Tensor, labels: Tensor | None = None, spectral: Tensor | None = None,
-                source_index: Tensor | None = None) -> dict[str, Tensor]:
+                source_index: Tensor | None = None, order: Tensor | None = None) -> dict[str, Tensor]:
         """Logits, embedding and, with labels, the loss and its terms.
 
         Parameters
@@ -81,8 +82,13 @@ class EmotionEncoder(nn.Module):
         source_index : Tensor of int, shape (batch,), optional
             For an augmented window, the place in this batch of the window that it was made from; :data:`NO_SOURCE` for
             the others.
+        order : Tensor of int, shape (batch,), optional
+            In several processes, where the signals are a part of the batch and all else is whole; see
+            :func:`e2llm.training.processes.whole_batch`.
         """
         tokens = self.encoder(signal_mv)
+        if order is not None:  # contrast needs all windows of the batch, and change the source of an edit
+            tokens = whole_batch(tokens, order)
         embedding = self.pooled(tokens)
         logits = self.classifier(self.dropout(embedding))
         out = {"logits": logits, "embedding": embedding}

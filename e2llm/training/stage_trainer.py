@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.training_args import ParallelMode
 from transformers.utils import logging
@@ -76,6 +78,24 @@ class StageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches; of several processes each gets whole ones, of which its collate function makes a part."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        return DataLoader(self.train_dataset, self.args.train_batch_size * self.args.world_size,
+                          sampler=self._get_train_sampler(), collate_fn=self.data_collator,
+                          pin_memory=self.args.dataloader_pin_memory)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """All processes draw alike: the state of the first one serves any number of them."""
+        if checkpoint is not None:
+            names = ["rng_state.pth", f"rng_state_{self.args.process_index}.pth", "rng_state_0.pth"]
+            wanted = Path(checkpoint, names[self.args.world_size > 1])
+            there = next((path for name in names if (path := Path(checkpoint, name)).is_file()), None)
+            if there is not None and not wanted.is_file():
+                shutil.copyfile(there, wanted)
+        super()._load_rng_state(checkpoint)
+
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The loss that the model's output holds; its terms are remembered for the log.
 
@@ -90,9 +110,11 @@ class StageTrainer(Trainer):
         num_items_in_batch : int, optional
             Not used: losses are means over their batch.
         """
+        share = inputs.pop("loss_share", None)  # in several processes, where a loss is a mean over a part
         outputs = self.call(model, **inputs)
         self._last = {name: float(outputs[name].detach()) for name in self.terms if name in outputs}
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        loss = outputs["loss"] if share is None else share * outputs["loss"]
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         """Log the terms of the loss with it.

@@ -18,6 +18,7 @@ from ..core.space import reserved_map
 from ..data.normalization import Equalizer
 from ..models.device import current_device, device_policy
 from ..tasks.items import DIRECT_KINDS
+from . import processes
 
 if TYPE_CHECKING:
     from ..models.processing import E2LLMProcessor
@@ -90,7 +91,8 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
         on_step: Callable[..., None] | None = None, call: Callable = nn.Module.__call__) -> pd.DataFrame:
     """Train a model whose forward returns a loss; resume from the last checkpoint in ``folder`` if there is one.
 
-    It is trained, and stays, on the device of the policy (:func:`e2llm.models.device.use_device`).
+    It is trained, and stays, on the device of the policy (:func:`e2llm.models.device.use_device`). Where a launcher
+    has started several processes, each trains its part of every batch, and only the first one comes back.
 
     Parameters
     ----------
@@ -117,6 +119,11 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     -------
     DataFrame
         Columns step, loss and the terms.
+
+    Raises
+    ------
+    PartDone
+        At the end, in all processes but the first (:mod:`e2llm.training.processes`).
     """
     from .stage_trainer import (  # here: it loads for seconds, and most who import this module train nothing
         Report,
@@ -134,10 +141,12 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     device = current_device()
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=params.steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
+        output_dir=str(folder), max_steps=params.steps, seed=params.seed,
+        per_device_train_batch_size=params.batch_size // processes.n_processes(),
         gradient_accumulation_steps=params.accumulate,
-        # Asked for only where another device would be taken, or bf16 would be refused on a CPU.
-        use_cpu=device.type == "cpu" and (params.bf16 or torch.accelerator.is_available()),
+        # Asked for only where another device would be taken, bf16 would be refused on a CPU, or processes share it.
+        use_cpu=device.type == "cpu" and (params.bf16 or torch.accelerator.is_available()
+                                          or processes.n_processes() > 1),
         lr_scheduler_type="cosine", warmup_steps=int(params.warmup * params.steps), max_grad_norm=1.0,
         bf16=params.bf16 and device.type != "mps",
         logging_steps=max(1, params.steps // 20), save_strategy="steps" if params.save_steps < params.steps else "no",
@@ -161,6 +170,7 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     with checkpointed(model, device_policy().gradient_checkpointing):
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     model.eval()
+    processes.leave()
     history = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     return history[["step", "loss", *[name for name in terms if name in history]]]
 
@@ -229,6 +239,11 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
         Normalization group, class index and spectral targets of every window.
     kept_bytes : int
         Memory for equalized windows, the first that are asked for: a window comes in many batches.
+
+    Returns
+    -------
+    callable
+        ``collate(rows, own)``: signals of the windows ``own`` only, by default of all.
     """
     kept: dict[int, torch.Tensor] = {}
     room = kept_bytes // (4 * data.shape[1] * data.shape[2])
@@ -239,8 +254,8 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
         kept.update((row, made[row].clone()) for row in new[: room - len(kept)])
         return torch.stack([made[row] if row in made else kept[row] for row in rows])
 
-    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
-        return {"signal_mv": equalized(rows), "labels": torch.from_numpy(labels[rows]),
+    def collate(rows: list[int], own: list[int] | None = None) -> dict[str, torch.Tensor]:
+        return {"signal_mv": equalized(rows if own is None else own), "labels": torch.from_numpy(labels[rows]),
                 "spectral": torch.from_numpy(spectral[rows]).float()}
 
     return collate
@@ -310,6 +325,8 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
                  noise: float = 0.0) -> Callable:
     """Batches of stages 2 and 3: ids, labels, mask and the EEG tokens of the windows in the text, in its order.
 
+    Of several processes each makes its part of a batch, and ``loss_share``, the weight of its loss.
+
     Parameters
     ----------
     processor : E2LLMProcessor
@@ -323,10 +340,12 @@ def item_collate(processor: E2LLMProcessor, features: np.ndarray | None, positio
         better than others: without noise the language model would learn to rely on what test windows do not have.
     """
 
-    def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+    def collate(examples: list[dict]) -> dict[str, torch.Tensor | float]:
+        share = {} if processes.n_processes() == 1 else {"loss_share": processes.label_share(examples)}
+        examples = processes.own_part(examples)
         ids, mask = processor.pad([example["input_ids"] for example in examples], "right")
         labels, _ = processor.pad([example["labels"] for example in examples], "right", IGNORE)
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, **share}
         windows = [position[window] for example in examples for window in example["windows"]]
         if windows:
             eeg = batch["eeg_features"] = torch.from_numpy(np.stack([features[row] for row in windows]))

@@ -120,8 +120,8 @@ def test_a_batch_without_augmented_windows_is_refused(augmented):
 
 
 def test_a_mixed_batch_is_windows_then_augmented_windows_with_their_source_index(corpus, augmented):
-    def windows(rows):
-        return {"signal_mv": corpus.equalize(corpus.windows.data[rows], None), "labels": torch.tensor(rows),
+    def windows(rows, own):
+        return {"signal_mv": corpus.equalize(corpus.windows.data[own], None), "labels": torch.tensor(rows),
                 "spectral": torch.zeros(len(rows), corpus.spectral.shape[1])}
 
     collate, n, of = augmented.collate(windows), len(corpus.windows), augmented.edits[4].row
