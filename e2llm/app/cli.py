@@ -133,9 +133,12 @@ def _make_language_model(arguments: argparse.Namespace) -> int:
     from ..models.device import use_device
 
     use_device(arguments.device)  # before the rest loads for seconds
-    from .language_model_making import make_language_model
+    from .language_model_making import LEVEL_STEPS, STEPS, make_language_model, teach_second_lesson
 
-    folder = make_language_model(arguments.out, arguments.seed, arguments.steps)
+    if arguments.start:
+        folder = teach_second_lesson(arguments.start, arguments.out, arguments.seed, arguments.steps or LEVEL_STEPS)
+    else:
+        folder = make_language_model(arguments.out, arguments.seed, arguments.steps or STEPS)
     print((folder / "README.md").read_text(encoding="utf-8").partition("# e2llm-tiny")[2].strip())
     print(f"{folder}: take it with  e2llm run -p language_model={folder}")
     return 0
@@ -384,7 +387,9 @@ def command_parser() -> argparse.ArgumentParser:
         "same command goes on.")
     command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
     command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
-    command.add_argument("--steps", type=int, default=1300, help="optimizer steps (1300)")
+    command.add_argument("--steps", type=int, help="optimizer steps (1300, and 500 of a second lesson)")
+    command.add_argument("--start", metavar="MODEL",
+                         help="teach the second lesson, graded levels, to this finished model: e2llm-tiny, or a folder")
     command.add_argument("--device", default="auto", help="where it is taught: auto, cpu, cuda, cuda:1 or mps (auto)")
     command.set_defaults(action=_make_language_model)
 

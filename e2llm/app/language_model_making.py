@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -16,17 +17,19 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from .. import __version__
-from ..core.files import checksum
+from ..core.files import checksum, read_mapping
 from ..evaluation.in_words import scores_in_words
-from ..models.catalogue import CARD, require
+from ..models.catalogue import CARD, CATALOGUE, require
 from ..models.device import current_device
 from ..models.language import load_language_model
 from ..tasks import corpus_statistics, scenarios
+from ..training.level_lesson import LevelRecipe, level_examples, teach_levels
 from ..training.tiny_language_model import Lesson, TinyRecipe, Words, lesson, teach
 from ..training.trainer import FitParams
 from ..training.word_meanings import SentenceEncoder
 
-STEPS, BATCH, LR, SAVE_STEPS = 1500, 64, 4.0e-3, 100  # of the packaged model
+STEPS, BATCH, LR, SAVE_STEPS = 1300, 64, 4.0e-3, 200  # of the packaged model
+LEVEL_STEPS, LEVEL_LR = 500, 2.0e-3  # of its second lesson
 _LICENCE = "LICENSE-APACHE-2.0.txt"
 _NOTICE = """e2llm-tiny was made by e2llm (MIT licence) from text that is part of e2llm.
 
@@ -83,18 +86,82 @@ def make_language_model(out: Path, seed: int = 0, steps: int = STEPS, recipe: Ti
             bar.update(step - bar.n)
 
         model, history = teach(recipe, taught, params, work / "checkpoints", on_step)
-    finished, device = work / "finished", current_device()
+    finished = work / "finished"
     shutil.rmtree(finished, ignore_errors=True)
     model.cpu().half().save_pretrained(finished)
     taught.words.tokenizer.save_pretrained(finished)
     finish(finished, facts | {
         "final_loss": float(history["loss"].iloc[-1]), "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": len(taught.words.tokenizer),
-        "made_with": {"torch": torch.__version__, "transformers": transformers.__version__,
-                      "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()}})
+        "made_with": _made_with()})
     finished.rename(out)
     shutil.rmtree(work)
     return out
+
+
+def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL_STEPS,
+                        recipe: LevelRecipe | None = None, held_out: frozenset[str] = frozenset()) -> Path:
+    """Teach graded levels and tables of levels to a finished model; goes on where it was cut off.
+
+    Parameters
+    ----------
+    start : str
+        ``e2llm-tiny``, or a folder that :func:`make_language_model` made.
+    out : Path
+        Folder to make.
+    seed : int
+        Of everything drawn.
+    steps : int
+        Optimizer steps.
+    recipe : LevelRecipe, optional
+        Sizes; default those of the packaged model.
+    held_out : frozenset of str
+        As for :func:`make_language_model`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` is there already.
+    FetchError
+        If the model to start from is not whole.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: give another folder, or remove it.")
+    recipe, params = recipe or LevelRecipe(), FitParams(steps, BATCH, LEVEL_LR, seed=seed, save_steps=SAVE_STEPS)
+    folder = require(start) if start in CATALOGUE else Path(start)
+    facts = read_mapping(folder / CARD, {"recipe": dict, "sha256": dict}, "give a folder that this command made")
+    second = {"recipe": asdict(recipe), "fit": asdict(params), "start": facts["sha256"]["model.safetensors"],
+              "corpus": corpus_facts()["sha256"], "held_out": sorted(held_out)}
+    work = out.with_name(f".{out.name}-{hashlib.sha256(json.dumps(second).encode()).hexdigest()[:12]}")
+    model, tokenizer = load_language_model(start, "float32")
+    examples = level_examples(tokenizer, recipe, seed, held_out)
+    with tqdm(total=steps, desc="second lesson", file=sys.stderr) as bar:
+        def on_step(step: int, **said: float) -> None:
+            bar.set_postfix(said, refresh=False)
+            bar.update(step - bar.n)
+
+        history = teach_levels(model, tokenizer, examples, params, work / "checkpoints", on_step)
+    finished = work / "finished"
+    shutil.rmtree(finished, ignore_errors=True)
+    model.cpu().half().save_pretrained(finished)
+    tokenizer.save_pretrained(finished)
+    second |= {"final_loss": float(history["loss"].iloc[-1]), "made_with": _made_with()}
+    finish(finished, {name: value for name, value in facts.items() if name not in ("sha256", "scores", "folder")}
+           | {"second": second})
+    finished.rename(out)
+    shutil.rmtree(work)
+    return out
+
+
+def _made_with() -> dict[str, str]:
+    device = current_device()
+    return {"torch": torch.__version__, "transformers": transformers.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()}
 
 
 def finish(folder: Path, facts: dict) -> None:
@@ -148,13 +215,22 @@ def _write_card(folder: Path, facts: dict) -> None:
         f"- Words: {recipe['words']:,}; the embedding of each is a learned linear map of its meaning in "
         "all-MiniLM-L6-v2.\n"
         f"- Teaching: {fit['steps']} steps of {fit['batch_size']} items, seed {fit['seed']}; torch {made['torch']}, "
-        f"transformers {made['transformers']}, {made['device']}.\n"
+        f"transformers {made['transformers']}, {made['device']}.\n{_second_line(facts)}"
         "- Licences: MIT (e2llm); NOTICE.txt says what comes from others.\n\n"
         "Right answers about zero-shot texts, in words and without EEG (percent, 95 % Wilson interval):\n\n"
         f"| stratum | kind | items | chance | correct |\n|---|---|---|---|---|\n{rows}\n", encoding="utf-8")
     files = sorted(path.name for path in folder.iterdir() if path.name != CARD)
     facts["sha256"] = {name: checksum(folder / name) for name in files}
     (folder / CARD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _second_line(facts: dict) -> str:
+    """Line of the README about the second lesson; empty where there was none."""
+    if "second" not in facts:
+        return ""
+    fit, recipe, made = (facts["second"][name] for name in ("fit", "recipe", "made_with"))
+    return (f"- Second lesson: {fit['steps']} steps of {recipe['n_items']:,} items with degrees of low and high and "
+            f"with tables of levels, seed {fit['seed']}; torch {made['torch']}, {made['device']}.\n")
 
 
 def _new_lesson(work: Path, facts: dict, recipe: TinyRecipe, params: FitParams, held_out: frozenset[str]) -> Lesson:

@@ -7,7 +7,6 @@ situations, and from copies of them with replaced words, which the sentence enco
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from ..core.chat import END_THINK, IGNORE, THINK, Item
-from ..core.claims import GRADED, LOW_HIGH, Scale
+from ..core.claims import LOW_HIGH, Scale
 from ..core.labels import SEED_VII, LabelSet
 from ..models.device import current_device
 from ..models.language import ScratchParams, make_word_tokenizer, new_language_model
@@ -30,15 +29,12 @@ from ..models.processing import E2LLMProcessor
 from ..tasks import scenarios
 from ..tasks.corpus_statistics import stem, stems, training_stems
 from ..tasks.items import ItemBuilder, drill_items, item_text, text_items
-from ..tasks.level_table import Readers
 from ..tasks.segments import imagined_segments
 from ..tasks.wordings import CHOOSE_WORDINGS, MATCH_WORDINGS, SCENARIO_WORDINGS
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order
 from .word_meanings import SentenceEncoder, Vocabulary, everyday_vocabulary, reduced
 
 THINKING_SHARE = 0.5  # of the items that can do without a thought: how many have one
-READERS_SHARE = 0.25  # share of the items that are about tables of levels
-LOW_HIGH_SHARE = 0.25  # share of the parts in which levels have no degrees
 OTHER_LABELS = 0.2  # share of the items that are about labels drawn from the vocabulary
 REPLACED_SHARE = 0.6  # of the texts about emotions: how many have replaced words
 _NOUNS = ("emotion", "state", "condition", "task", "mood")
@@ -66,8 +62,6 @@ class TinyRecipe:
         Components of a word's meaning that the learned map reads.
     n_items, drill_steps : int
         Items, and steps of copying drills before them.
-    readers, reader_words : int
-        Rules that read a word from a table of levels, and words of each.
     n_replaced : int
         Texts with replaced words that are drawn.
     own_dropout : float
@@ -79,10 +73,8 @@ class TinyRecipe:
     layers: int = 3
     heads: int = 4
     meaning_width: int = 192
-    n_items: int = 76_000
+    n_items: int = 64_000
     drill_steps: int = 40
-    readers: int = 12
-    reader_words: int = 6
     n_replaced: int = 16_000
     own_dropout: float = 0.5
 
@@ -237,8 +229,9 @@ class _Builder(ItemBuilder):
         return scenarios.Scenario(self.texts.draw(label, self.rng), identity="", stratum=None)
 
 
-def taught_items(texts: TaughtTexts, words: list[str], readers: Readers, n: int, seed: int | list[int]) -> list[Item]:
-    """Items in words alone: of the emotions, of other labels, and of tables of levels.
+def taught_items(texts: TaughtTexts, words: list[str], n: int, seed: int | list[int],
+                 scale: Scale = LOW_HIGH) -> list[Item]:
+    """Items in words alone: of the emotions, and of other labels.
 
     Parameters
     ----------
@@ -246,21 +239,18 @@ def taught_items(texts: TaughtTexts, words: list[str], readers: Readers, n: int,
         Texts about the emotions.
     words : list of str
         Other labels are drawn from them.
-    readers : Readers
-        Of the tables.
     n, seed : int
         Number of items, and seed of the draws.
+    scale : Scale
+        Levels of the claims in them.
     """
     rng = np.random.default_rng(seed)
-    scale = LOW_HIGH if rng.uniform() < LOW_HIGH_SHARE else GRADED
     builder = _Builder(imagined_segments(SEED_VII, max(64, n // 2), rng, scale), SEED_VII, int(rng.integers(2**31)))
     builder.texts = texts
     makers = [builder.predict, builder.describe, *[builder.scenario] * 3, builder.select, builder.compare, builder.rank,
               *[builder.match] * 2, *[builder.choose] * 2]
-    others, tables = _other_items(words, scale, rng), readers.items(rng)
-    drawn = rng.choice(3, n, p=[READERS_SHARE, OTHER_LABELS, 1 - READERS_SHARE - OTHER_LABELS])
-    return [next(tables) if what == 0 else next(others) if what == 1 else makers[i % len(makers)]()
-            for i, what in enumerate(drawn)]
+    others = _other_items(words, scale, rng)
+    return [next(others) if rng.uniform() < OTHER_LABELS else makers[i % len(makers)]() for i in range(n)]
 
 
 def _as_label(word: str, second: str, rng: np.random.Generator) -> str:
@@ -423,9 +413,8 @@ class Lesson:
     meanings: np.ndarray
 
 
-def _examples(texts: TaughtTexts, words: list[str], readers: Readers, processor: E2LLMProcessor, seed: int,
-              part: int) -> list[dict]:
-    items = taught_items(texts, words, readers, _ITEMS_AT_A_TIME, [seed, part])
+def _examples(texts: TaughtTexts, words: list[str], processor: E2LLMProcessor, seed: int, part: int) -> list[dict]:
+    items = taught_items(texts, words, _ITEMS_AT_A_TIME, [seed, part])
     return examples_of(items, processor, THINKING_SHARE, [seed, part])
 
 
@@ -462,15 +451,11 @@ def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str]
     texts = TaughtTexts(written, labelled(encoder, teacher, copies))
     say("drawing items")
     drills = drill_items(SEED_VII, recipe.drill_steps * params.batch_size, params.seed)
+    words = task_words([*drills, *text_items(SEED_VII, _TASK_ITEMS, params.seed)], vocabulary)
+    processor = E2LLMProcessor(words.tokenizer)
     may = teachable(vocabulary.words)
     labels = [word for word, taught in zip(vocabulary.words, may, strict=True) if taught and len(word) > 2]
-    rng = np.random.default_rng(params.seed)
-    readers = Readers.draw(labels, recipe.readers, recipe.reader_words, rng)
-    tasks = [item for scale in (GRADED, LOW_HIGH) for item in text_items(SEED_VII, _TASK_ITEMS, params.seed, scale)]
-    tables = itertools.islice(readers.items(rng), _TASK_ITEMS)
-    words = task_words([*drills, *tasks, *tables], vocabulary)
-    processor = E2LLMProcessor(words.tokenizer)
-    draw = partial(_examples, texts, labels, readers, processor, params.seed)
+    draw = partial(_examples, texts, labels, processor, params.seed)
     examples = examples_of(drills, processor, 0.0, params.seed)
     for part in each(draw, range(-(-recipe.n_items // _ITEMS_AT_A_TIME))):
         examples += part

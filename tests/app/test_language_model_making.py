@@ -17,7 +17,7 @@ from e2llm.tasks import scenarios
 from e2llm.training.tiny_language_model import TinyRecipe
 
 RECIPE = TinyRecipe(words=400, hidden_size=48, layers=2, heads=4, meaning_width=24, n_items=40, drill_steps=1,
-                    n_replaced=20, readers=2, reader_words=3)
+                    n_replaced=20)
 ALL_BUT_ONE = frozenset(f"{label}/{i}" for label in scenarios.emotions()
                         for i in range(1, scenarios.training_scenarios(label).n_situations))
 

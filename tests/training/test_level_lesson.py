@@ -1,0 +1,100 @@
+"""The second lesson: what it holds, its loss, and that embeddings stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from e2llm.core.chat import IGNORE
+from e2llm.core.claims import GRADED
+from e2llm.core.labels import SEED_VII
+from e2llm.models.language import load_language_model
+from e2llm.models.processing import E2LLMProcessor
+from e2llm.tasks.level_table import Readers
+from e2llm.tasks.thought_parser import parse
+from e2llm.training.level_lesson import (
+    LevelRecipe,
+    level_examples,
+    level_items,
+    mean_over_items,
+    one_token_words,
+    teach_levels,
+)
+from e2llm.training.tiny_language_model import TaughtTexts, teachable
+from e2llm.training.trainer import FitParams, item_collate
+
+RECIPE = LevelRecipe(n_items=48, readers=3, reader_words=3)
+
+
+@pytest.fixture
+def tiny():
+    return load_language_model("e2llm-tiny")
+
+
+def test_words_are_single_tokens_that_may_be_taught(tiny):
+    words = one_token_words(tiny[1])
+    assert len(words) > 5000 and teachable(words[:200]).all()
+    assert all(len(tiny[1](f" {word}", add_special_tokens=False)["input_ids"]) == 1 for word in words[::500])
+
+
+def test_items_hold_tables_and_claims_with_degrees():
+    texts = TaughtTexts({label: [f"text of {label}."] for label in SEED_VII.labels},
+                        {label: [] for label in SEED_VII.labels})
+    words = ["dog", "cat", "house", "river", "walk", "bread", "table", "window", "letter", "chair", "road", "field"]
+    readers = Readers.draw(words, 3, 3, np.random.default_rng(0))
+    recipe = LevelRecipe(low_high_share=0.0)
+    items = level_items(texts, words, readers, recipe, 240, [0, 1])
+    assert [item.__dict__ for item in items] == [
+        item.__dict__ for item in level_items(texts, words, readers, recipe, 240, [0, 1])]
+    assert 40 < sum(item.kind == "readers" for item in items) < 80
+    thoughts = [parse(item.thought, SEED_VII.labels, GRADED) for item in items if item.kind == "predict"]
+    assert {claim.level for parsed in thoughts for claim in parsed.claims} == set(GRADED.words) - {"typical"}
+    brief = [item for item in items if item.kind in ("select", "match", "compare") and set(item.options) <= set("ABC")]
+    assert brief and all(" alpha" not in part["text"] for item in brief for part in item.messages[0]["content"]
+                         if part["text"].startswith("["))
+    plain = level_items(texts, words, readers, LevelRecipe(low_high_share=1.0), 60, [0, 1])
+    assert not any("clearly" in item.thought for item in plain)
+
+
+def test_the_loss_is_the_mean_over_items_of_the_usual_loss(tiny):
+    model, tokenizer = tiny
+    examples = level_examples(tokenizer, RECIPE, 0)[:4]
+    batch = item_collate(E2LLMProcessor(tokenizer), None, {})(examples)
+    everything = torch.arange(len(tokenizer))
+    with torch.no_grad():
+        found = float(mean_over_items(model, **batch, others=everything)["loss"])
+        wanted = []
+        for example in examples:
+            ids = torch.tensor([example["input_ids"]])
+            labels = torch.tensor(example["labels"])
+            wanted.append(float(F.cross_entropy(model(input_ids=ids).logits[0, :-1], labels[1:],
+                                                ignore_index=IGNORE)))
+    assert found == pytest.approx(np.mean(wanted), rel=1e-4)
+
+
+def test_teaching_changes_layers_and_no_embedding_and_goes_on_where_it_was_cut_off(tiny, tmp_path):
+    tokenizer = tiny[1]
+    examples = level_examples(tokenizer, RECIPE, 0)
+    params = FitParams(4, 8, 1e-3, seed=0, save_steps=2)
+    before = {name: value.clone() for name, value in tiny[0].state_dict().items()}
+    history = teach_levels(tiny[0], tokenizer, examples, params, tmp_path / "a")
+    after = tiny[0].state_dict()
+    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+    assert len(history) == 4 and all(parameter.requires_grad for parameter in tiny[0].parameters())
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: int, **_: float) -> None:
+        if step == 3:
+            raise Stop
+
+    again, _ = load_language_model("e2llm-tiny")
+    with pytest.raises(Stop):
+        teach_levels(again, tokenizer, examples, params, tmp_path / "b", stop)
+    resumed, _ = load_language_model("e2llm-tiny")
+    teach_levels(resumed, tokenizer, examples, params, tmp_path / "b")
+    assert all(torch.equal(after[name], value) for name, value in resumed.state_dict().items())
