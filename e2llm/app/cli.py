@@ -387,7 +387,7 @@ def command_parser() -> argparse.ArgumentParser:
         "same command goes on.")
     command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
     command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
-    command.add_argument("--steps", type=int, help="optimizer steps (1300, and 500 of a second lesson)")
+    command.add_argument("--steps", type=int, help="optimizer steps (1300, and 1000 of a second lesson)")
     command.add_argument("--start", metavar="MODEL",
                          help="teach the second lesson, graded levels, to this finished model: e2llm-tiny, or a folder")
     command.add_argument("--device", default="auto", help="where it is taught: auto, cpu, cuda, cuda:1 or mps (auto)")

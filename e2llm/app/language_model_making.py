@@ -29,7 +29,7 @@ from ..training.trainer import FitParams
 from ..training.word_meanings import SentenceEncoder
 
 STEPS, BATCH, LR, SAVE_STEPS = 1300, 64, 4.0e-3, 200  # of the packaged model
-LEVEL_STEPS, LEVEL_LR = 500, 2.0e-3  # of its second lesson
+LEVEL_STEPS, LEVEL_LR = 1000, 2.0e-3  # of its second lesson
 _LICENCE = "LICENSE-APACHE-2.0.txt"
 _NOTICE = """e2llm-tiny was made by e2llm (MIT licence) from text that is part of e2llm.
 

@@ -46,10 +46,10 @@ class LevelRecipe:
         Share of the parts in which levels have no degrees, as in the first lesson.
     """
 
-    n_items: int = 32_000
+    n_items: int = 64_000
     readers: int = 12
     reader_words: int = 6
-    readers_share: float = 0.25
+    readers_share: float = 0.4
     low_high_share: float = 0.25
 
 
