@@ -48,7 +48,7 @@ def test_items_hold_tables_and_claims_with_degrees():
     items = level_items(texts, words, readers, recipe, 240, [0, 1])
     assert [item.__dict__ for item in items] == [
         item.__dict__ for item in level_items(texts, words, readers, recipe, 240, [0, 1])]
-    assert 40 < sum(item.kind == "readers" for item in items) < 80
+    assert 75 < sum(item.kind == "readers" for item in items) < 120
     thoughts = [parse(item.thought, SEED_VII.labels, GRADED) for item in items if item.kind == "predict"]
     assert {claim.level for parsed in thoughts for claim in parsed.claims} == set(GRADED.words) - {"typical"}
     brief = [item for item in items if item.kind in ("select", "match", "compare") and set(item.options) <= set("ABC")]
