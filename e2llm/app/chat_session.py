@@ -461,7 +461,8 @@ class ExportedModel:
                                   f"{'s' * (what == 'tokenizer')}, though its size is the same. Give the one that it "
                                   "was trained with.")
         model = _with_adapter(model, folder / "adapter")
-        processor = E2LLMProcessor(tokenizer, model.config.eeg_tokens, model.config.evidence_slots)
+        processor = E2LLMProcessor(tokenizer, model.config.eeg_tokens, model.config.evidence_slots,
+                                   model.config.levels)
         population = PopulationStatistics.open(folder / "population_statistics.safetensors")
         shapes = [(n, len(BANDS)), (2, len(facts["evidence"])), (2, n * len(BANDS))]
         found = [value.shape for value in vars(population).values()]

@@ -155,9 +155,9 @@ class Alignment(_Group):
     eeg_tokens: int = Field(
         2, ge=1, le=240, description="state tokens that a segment takes in a prompt; divides 4 * window_s")
     evidence_slots: int = Field(
-        10, ge=0, le=1000, description="features of a segment that enter the prompt as words, three tokens each")
+        10, ge=0, le=1000, description="features of a segment that enter the prompt as words, 3 or 4 tokens each")
     levels: Literal["low_high", "graded"] = Field(
-        "low_high", description='words for evidence: "low_high", or "graded" ("low" to "very high")')
+        "low_high", description='words for evidence: "low_high", or "graded" ("rather low" to "very high")')
     alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
     alignment_steps: int = Field(250, ge=1, description="optimizer steps of stage 2")
     alignment_lr: float = Field(3.0e-3, gt=0, le=10, description="peak learning rate of the projector")

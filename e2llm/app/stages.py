@@ -450,7 +450,7 @@ def open_aligned(run: Run) -> tuple[E2LLMForConditionalGeneration, E2LLMProcesso
                                                load_evidence_probe(run), stored["evidence_slots"],
                                                stored.get("levels", LOW_HIGH.name))
     model.load_state_dict(load_file(run.path / "projector" / "projector.safetensors"), strict=False)
-    return model.eval(), E2LLMProcessor(tokenizer, stored["eeg_tokens"], stored["evidence_slots"])
+    return model.eval(), E2LLMProcessor(tokenizer, stored["eeg_tokens"], stored["evidence_slots"], model.config.levels)
 
 
 def items_per_kind(run: Run) -> dict[str, int]:

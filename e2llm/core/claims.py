@@ -28,7 +28,7 @@ class Scale:
     name : str
         Key of :data:`SCALES`.
     degrees : tuple of str
-        Words before "low" and "high", from the smallest degree to the largest; "" for no word.
+        Words before "low" and "high", from the smallest degree to the largest; "" alone for none.
     thresholds : tuple of float
         ``|z|`` from which each degree begins, rising.
     cited : float
@@ -48,6 +48,11 @@ class Scale:
     most: int
     tolerance: int = 0
     in_every_prompt: bool = True
+
+    @property
+    def level_words(self) -> int:
+        """Words of a level."""
+        return 2 if self.degrees[0] else 1
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -72,7 +77,7 @@ LOW_HIGH = Scale("low_high", ("",), (LEVEL_THRESHOLD,), CITED, MAX_CLAIMS)
 # Low and high begin where those of LOW_HIGH do, so both scales agree on the side of a feature. A claim may be one level
 # off: neighboring degrees have no clear border in a signal of four seconds. Twenty features are too many tokens for a
 # prompt about several segments, which asks for no claim.
-GRADED = Scale("graded", ("", "clearly", "very"), (LEVEL_THRESHOLD, 1.5, 2.5), LEVEL_THRESHOLD, 20, tolerance=1,
+GRADED = Scale("graded", ("rather", "clearly", "very"), (LEVEL_THRESHOLD, 1.5, 2.5), LEVEL_THRESHOLD, 20, tolerance=1,
                in_every_prompt=False)
 SCALES = {scale.name: scale for scale in (LOW_HIGH, GRADED)}
 LEVELS = LOW_HIGH.words

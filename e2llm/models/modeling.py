@@ -34,7 +34,7 @@ from .evidence_probe import EvidenceProbe
 from .language import LanguageModelError, load_language_model
 from .logits import loss_at_labels
 from .processing import HUB_ARGUMENTS, E2LLMProcessor, refuse_unknown
-from .projector import TOKENS_PER_SLOT, EvidenceTokens, Projector
+from .projector import EvidenceTokens, Projector, tokens_per_slot
 
 _LARGEST_SIZE = 1 << 20  # of a width, a depth or a number of tokens; ids of tokens are smaller too
 
@@ -57,7 +57,7 @@ class E2LLMConfig(PreTrainedConfig):
     evidence : list of str, optional
         Features whose predicted level becomes tokens too; see :class:`e2llm.models.projector.EvidenceTokens`.
     evidence_slots : int
-        Largest number of them in the prompt of a segment, three tokens each.
+        Largest number of them in the prompt of a segment; see :func:`e2llm.models.projector.tokens_per_slot`.
     projector_hidden : int
         Hidden width of the projector; 0 means that of the language model.
     levels : str
@@ -90,7 +90,7 @@ class E2LLMConfig(PreTrainedConfig):
     @property
     def tokens_per_segment(self) -> int:
         """Placeholders that one segment takes."""
-        return self.eeg_tokens + TOKENS_PER_SLOT * self.evidence_slots
+        return self.eeg_tokens + tokens_per_slot(SCALES[self.levels]) * self.evidence_slots
 
     def get_text_config(self, *_: object, **__: object):
         """The language model's configuration, which generation reads."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from ..core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, IGNORE, THINK
-from .projector import TOKENS_PER_SLOT
+from ..core.claims import LOW_HIGH, SCALES
+from .projector import tokens_per_slot
 
 # What ``from_pretrained`` may be given beside its own arguments: where and how the hub is asked.
 HUB_ARGUMENTS = frozenset({"cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token"})
@@ -48,16 +49,17 @@ class E2LLMProcessor(ProcessorMixin):
     ----------
     tokenizer : PreTrainedTokenizerBase
         Of the language model; knows the EEG token and has a chat template.
-    eeg_tokens, evidence_slots : int
-        State tokens of a segment, and features of its evidence tokens; as in
+    eeg_tokens, evidence_slots, levels : int, int, str
+        State tokens of a segment, features of its evidence tokens, and words for their levels; as in
         :class:`e2llm.models.modeling.E2LLMConfig`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, eeg_tokens: int = 1, evidence_slots: int = 0) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, eeg_tokens: int = 1, evidence_slots: int = 0,
+                 levels: str = LOW_HIGH.name) -> None:
         super().__init__(tokenizer)
-        self.eeg_tokens, self.evidence_slots = eeg_tokens, evidence_slots
+        self.eeg_tokens, self.evidence_slots, self.levels = eeg_tokens, evidence_slots, levels
         # The layout of a segment that exists only in words ("[ fear strong, occipital alpha low ]"): EEG is read alike.
-        slots = [EEG_TOKEN * eeg_tokens, *[EEG_TOKEN * TOKENS_PER_SLOT] * evidence_slots]
+        slots = [EEG_TOKEN * eeg_tokens, *[EEG_TOKEN * tokens_per_slot(SCALES[levels])] * evidence_slots]
         self.segment = f"[{','.join(slots)} ]" if evidence_slots else slots[0]
         self.brief_segment = f"[{slots[0]} ]" if evidence_slots else slots[0]
 
@@ -73,14 +75,16 @@ class E2LLMProcessor(ProcessorMixin):
         revision : str
             Branch, tag or commit of a hub id.
         **kwargs
-            Names in :data:`HUB_ARGUMENTS`, and ``eeg_tokens`` and ``evidence_slots`` to replace the stored ones.
+            Names in :data:`HUB_ARGUMENTS`, and ``eeg_tokens``, ``evidence_slots`` and ``levels`` to replace the stored
+            ones.
 
         Raises
         ------
         TypeError
             For other arguments.
         """
-        refuse_unknown(f"{cls.__name__}.from_pretrained", kwargs, HUB_ARGUMENTS | {"eeg_tokens", "evidence_slots"})
+        refuse_unknown(f"{cls.__name__}.from_pretrained", kwargs, HUB_ARGUMENTS | {"eeg_tokens", "evidence_slots",
+                                                                                        "levels"})
         return super().from_pretrained(pretrained_model_name_or_path, revision=revision, **kwargs)
 
     def prompt(self, messages: list[dict], thinking: bool) -> str:

@@ -13,7 +13,12 @@ from ..core.claims import EVIDENCE_THRESHOLD, LOW_HIGH, Scale
 from .eegpt import moments
 from .evidence_probe import EvidenceProbe
 
-TOKENS_PER_SLOT = 3  # "occipital", "alpha", "low"
+NAME_TOKENS = 2  # of a slot: "occipital", "alpha"; those of its level follow
+
+
+def tokens_per_slot(scale: Scale) -> int:
+    """Evidence tokens of one feature: the words of its name and of its level."""
+    return NAME_TOKENS + scale.level_words
 
 
 def top_evidence(predicted_evidence: Tensor, slots: int,
@@ -45,9 +50,9 @@ class EvidenceTokens(nn.Module):
     """Top-k predicted evidence of a segment as word embeddings of the language model.
 
     A concept bottleneck inside the projector. An :class:`EvidenceProbe` predicts the z-score of every feature from
-    the encoder's tokens. Each of the largest becomes three tokens: the embeddings of the two words of the feature's
-    name, and of its level. No measured value enters: a wrong prediction gives wrong words, and is checked against
-    the signal. Nothing here is trained.
+    the encoder's tokens. Each of the largest becomes three or four tokens: the embeddings of the two words of the
+    feature's name, and of the words of its level. No measured value enters: a wrong prediction gives wrong words, and
+    is checked against the signal. Nothing here is trained.
 
     Parameters
     ----------
@@ -74,8 +79,9 @@ class EvidenceTokens(nn.Module):
         super().__init__()
         self.slots, self.scale = slots, scale
         # Buffers, no parameters: instruction tuning must change neither the probe nor the words.
+        n_words = 2 * len(scale.degrees) * scale.level_words
         shapes = {"weight": (n_features, 2 * eeg_width), "bias": (n_features,), "first": (n_features, text_width),
-                  "second": (n_features, text_width), "levels": (2 * len(scale.degrees), text_width),
+                  "second": (n_features, text_width), "levels": (n_words, text_width),
                   "no_evidence": (text_width,)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -85,15 +91,16 @@ class EvidenceTokens(nn.Module):
         return F.linear(moments(features), self.weight, self.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Evidence tokens, (segments, n_times, eeg_width) to (segments, 3 * slots, text_width)."""
+        """Evidence tokens, (segments, n_times, eeg_width) to (segments, tokens_per_slot * slots, text_width)."""
         z = self.predicted_evidence(features)
         which, is_used = top_evidence(z, self.slots, self.scale.cited)
-        level = self.levels[self._level(z.gather(1, which))]
-        words = torch.stack([self.first[which], self.second[which], level], dim=2)
+        levels = self.levels.unflatten(0, (-1, self.scale.level_words))
+        names = torch.stack([self.first[which], self.second[which]], dim=2)
+        words = torch.cat([names, levels[self._level(z.gather(1, which))]], dim=2)
         return torch.where(is_used[:, :, None, None], words, self.no_evidence).flatten(1, 2)
 
     def _level(self, z: Tensor) -> Tensor:
-        """Row of ``levels`` for z-scores beyond the threshold: from the lowest level to the highest."""
+        """Place of the level for z-scores beyond the threshold: from the lowest level to the highest."""
         limits = self.scale.thresholds
         degree = sum((z.abs() >= limit).long() for limit in limits[1:]) + 1
         return torch.where(z > 0, len(limits) + degree - 1, len(limits) - degree)
@@ -115,7 +122,8 @@ class EvidenceTokens(nn.Module):
         for row, name in enumerate(evidence_probe.names):
             first, second = name.split(" ", 1)
             self.first[row], self.second[row] = embed(f" {first}"), embed(f" {second}")
-        for row, word in enumerate(word for word in self.scale.words if word != "typical"):
+        words = [word for level in self.scale.words if level != "typical" for word in level.split()]
+        for row, word in enumerate(words):
             self.levels[row] = embed(f" {word}")
         self.no_evidence.copy_(embed(" ]"))  # the end of a segment that exists only in words
 
@@ -125,10 +133,10 @@ class _NoEvidenceTokens(nn.Module):
 
     def __init__(self, evidence: EvidenceTokens) -> None:
         super().__init__()
-        self.slots, self.no_evidence = evidence.slots, evidence.no_evidence
+        self.n_tokens, self.no_evidence = tokens_per_slot(evidence.scale) * evidence.slots, evidence.no_evidence
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.no_evidence.expand(len(features), TOKENS_PER_SLOT * self.slots, -1)
+        return self.no_evidence.expand(len(features), self.n_tokens, -1)
 
 
 class Projector(nn.Module):
@@ -177,7 +185,7 @@ class Projector(nn.Module):
 
         Returns
         -------
-        Tensor, shape (segments, eeg_tokens + 3 * slots, text_width)
+        Tensor, shape (segments, eeg_tokens + tokens_per_slot * slots, text_width)
         """
         state = self.state_tokens(features if noise is None else features + noise)
         return state if self.evidence is None else torch.cat([state, self.evidence(features)], dim=1)

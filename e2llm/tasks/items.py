@@ -105,7 +105,7 @@ def evidence_sentence(claims: Sequence[Claim], rng: np.random.Generator | None =
 
 
 def claims_in_words(claims: Sequence[Claim], grouped: bool = False) -> str:
-    """Claims side by side: "frontal beta very low, frontal gamma high", or "frontal: beta very low, gamma high".
+    """Claims side by side: "frontal beta very low, frontal theta low", or "frontal: beta very low, theta low".
 
     A model writes the first form, which repeats the words of its prompt; the second is shorter to read.
 

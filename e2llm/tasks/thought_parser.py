@@ -209,8 +209,8 @@ _ENTRIES = (*((symbol, meaning, _bounded(words)) for symbol, meanings in LEXICON
 _SPACE, _UNKNOWN = re.compile(r"\s*"), re.compile(r"\w[\w'-]*|\S|$")
 
 
-# Words for the degrees of a scale that tells them apart; a level without one of them has the smallest degree.
-_DEGREES = {"": "rather|slightly|somewhat|mildly|a (?:bit|little)", "clearly": "clearly|notably",
+# Words for the degrees of a scale that tells them apart; without one of them a level has the degree "clearly".
+_DEGREES = {"rather": "rather|slightly|somewhat|mildly|a (?:bit|little)", "clearly": "clearly|notably",
             "very": "very|strongly|markedly|extremely|much|far"}
 
 
@@ -221,9 +221,9 @@ def _entries(labels: tuple[str, ...], labels_first: bool, scale: Scale) -> tuple
     if len(scale.degrees) == 1:
         return known
     sides = LEXICON["L"]
-    graded = [(f"{degree} {towards}".strip(), f"(?:{_DEGREES[degree]}) (?:{sides[towards]})")
-              for degree in scale.degrees for towards in ("low", "high")]
-    graded += [(towards, sides[towards]) for towards in ("low", "high")]
+    graded = [(f"{degree} {towards}", f"(?:{_DEGREES[degree]}) (?:{sides[towards]})") for degree in scale.degrees
+              for towards in ("low", "high")]
+    graded += [(f"clearly {towards}", sides[towards]) for towards in ("low", "high")]
     plain = [entry for entry in known if entry[0] != "L" or entry[1] == "typical"]
     return (*plain, *(("L", meaning, _bounded(words)) for meaning, words in graded))
 

@@ -48,7 +48,7 @@ def train_projector(language, tokenizer, source: str, items: list[Item], tokens:
     """
     model = E2LLMForConditionalGeneration.join(language, tokenizer, source, None, tokens.shape[-1], eeg_tokens,
                                                params.seed, evidence_probe, evidence_slots, levels)
-    processor = E2LLMProcessor(tokenizer, eeg_tokens, evidence_slots)
+    processor = E2LLMProcessor(tokenizer, eeg_tokens, evidence_slots, levels)
     train_only(model, "projector.")
     examples = examples_of(items, processor, 0.0, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)

@@ -49,7 +49,7 @@ def test_the_scale_of_a_run_is_that_of_its_second_stage(micro_run, run):
     assert stages.open_dataset(run).evidence_names.scale is GRADED
     model, _ = stages.open_instructed(run)
     assert SCALES[model.config.levels] == model.projector.evidence.scale == GRADED
-    assert model.projector.evidence.levels.shape[0] == 6
+    assert model.projector.evidence.levels.shape[0] == 12
 
 
 def test_thoughts_that_it_learns_from_say_degrees(run):
@@ -107,14 +107,14 @@ def model(run) -> E2LLMFromThought:
 
 def test_nothing_but_the_claims_reaches_the_answer(model):
     corpus, window = model.corpus, int(model.corpus.split.test[0])
-    evidence = "Evidence: frontal: beta very low, gamma high; occipital: alpha clearly low."
+    evidence = "Evidence: frontal: beta very low, gamma rather high; occipital: alpha clearly low."
     own = model.explain(window, QUESTION, evidence)
     assert own.from_thought and own.answer in corpus.label_set.labels
     assert sum(own.probabilities_after.values()) == pytest.approx(1)
     other = model.explain(int(corpus.split.test[5]), QUESTION, own.text)  # other EEG, and a conclusion in the text
     assert other.probabilities_after == own.probabilities_after and other.probabilities != own.probabilities
     said = model.explain(window, QUESTION, "It rains. Very low frontal beta. Occipital alpha is clearly low, and "
-                                            "frontal gamma is high. That fits anger.")
+                                            "frontal gamma is rather high. That fits anger.")
     assert said.probabilities_after == own.probabilities_after
     assert said.unread == ("It rains.",) and "did not reach the answer" in str(said)
     assert said.thought.startswith(evidence)
@@ -123,7 +123,7 @@ def test_nothing_but_the_claims_reaches_the_answer(model):
 def test_an_edited_level_changes_the_answer_to_that_of_the_edited_text(model):
     window = int(model.corpus.split.test[0])
     answer = model.ask(window, QUESTION)
-    text = "Evidence: frontal: beta very low; occipital: alpha high."
+    text = "Evidence: frontal: beta very low; occipital: alpha rather high."
     first = model.explain(window, QUESTION, text)
     changed = model.with_levels(first, {"occipital alpha": "very high", "frontal beta": "typical"})
     assert changed.stated == ((Claim("occipital alpha", "very high"),),)

@@ -21,7 +21,7 @@ PAIRS = (("alpha", "occipital"), ("beta", "frontal"))
 
 def test_words_go_from_the_lowest_level_to_the_highest():
     assert LOW_HIGH.words == ("low", "typical", "high")
-    assert GRADED.words == ("very low", "clearly low", "low", "typical", "high", "clearly high",
+    assert GRADED.words == ("very low", "clearly low", "rather low", "typical", "rather high", "clearly high",
                             "very high")
     assert {scale.name: scale for scale in (LOW_HIGH, GRADED)} == SCALES
     assert [side(word) for word in GRADED.words] == ["low"] * 3 + ["typical"] + ["high"] * 3
@@ -58,7 +58,7 @@ def test_a_scale_decides_what_is_stated():
     z = np.array([0.9, -1.4, 2.5, 0.6, -0.7, 1.6])
     assert list(map(str, salient_claims(z, EvidenceNames(PAIRS)))) == ["frontal asymmetry high", "artefact level high"]
     assert list(map(str, salient_claims(z, EvidenceNames(PAIRS, GRADED)))) == [
-        "occipital alpha high", "frontal beta low", "frontal asymmetry very high",
-        "alpha frequency low", "artefact level clearly high"]
+        "occipital alpha rather high", "frontal beta rather low", "frontal asymmetry very high",
+        "alpha frequency rather low", "artefact level clearly high"]
     assert [str(claim) for claim in salient_claims(z, EvidenceNames(PAIRS, GRADED), limit=1)] == [
         "frontal asymmetry very high"]

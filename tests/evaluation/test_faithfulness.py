@@ -151,7 +151,7 @@ def test_graded_claims_are_true_within_one_level_and_their_chance_counts_the_sam
 
 def test_claims_as_numbers_keep_their_degree():
     names = EvidenceNames(NAMES.pairs, GRADED)
-    said = [Claim(COLUMNS[0], "very low"), Claim(COLUMNS[1], "high"), Claim(COLUMNS[2], "typical"),
+    said = [Claim(COLUMNS[0], "very low"), Claim(COLUMNS[1], "rather high"), Claim(COLUMNS[2], "typical"),
             Claim(COLUMNS[3], "clearly high"), Claim(COLUMNS[3], "clearly low"), Claim("left ear alpha", "very low")]
     assert claim_values(said, names)[:4].tolist() == [-1, pytest.approx(1 / 3), 0, 0]
     assert claim_values([Claim(COLUMNS[0], "low"), Claim(COLUMNS[1], "high")], NAMES)[:2].tolist() == [-1, 1]

@@ -309,12 +309,12 @@ def test_graded_evidence_becomes_the_words_of_its_level():
     evidence.set_from_probe(PROBE, embed)
     z = planted(frontal_delta=0.65, frontal_beta=0.75, frontal_gamma=-0.75, temporal_gamma=1.6, occipital_theta=-1.6,
                 occipital_alpha=-2.6, spectral_slope=2.6)
-    said = [" ".join(word for word, part in zip(words, token, strict=True) if part > 0.1)
-            for token in evidence(sounding(z))[0]]
-    wanted = {"frontal beta": "high", "frontal gamma": "low", "temporal gamma": "clearly high",
-              "occipital theta": "clearly low", "occipital alpha": "low very", "spectral slope": "high very"}
-    assert {f"{said[i]} {said[i + 1]}": said[i + 2] for i in range(0, 18, 3)} == wanted
-    assert list(evidence(sounding(planted()))[0].argmax(dim=1)) == [words.index("]")] * 18
+    said = [words[int(token.argmax())] for token in evidence(sounding(z))[0]]
+    assert all(token.max() == 1 for token in evidence(sounding(z))[0])  # whole words, four tokens a feature
+    wanted = {"frontal beta": "rather high", "frontal gamma": "rather low", "temporal gamma": "clearly high",
+              "occipital theta": "clearly low", "occipital alpha": "very low", "spectral slope": "very high"}
+    assert {" ".join(said[i : i + 2]): " ".join(said[i + 2 : i + 4]) for i in range(0, 24, 4)} == wanted
+    assert list(evidence(sounding(planted()))[0].argmax(dim=1)) == [words.index("]")] * 24
 
 
 def test_every_feature_of_a_batch_is_said_at_its_own_place(join, tokenizer):

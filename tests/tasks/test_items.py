@@ -360,7 +360,7 @@ def test_graded_claims_state_the_predicted_level_where_it_is_true():
     # Exactly right; one level off; likewise; two off; too small to state; on the other side.
     predicted_evidence[:6], z[:6] = (0.8, 1.6, -2.6, -2.6, 0.6, 0.8), (0.9, 2.6, -1.6, -0.8, 3.0, -0.8)
     assert list(map(str, predicted_claims(z, predicted_evidence, names))) == [
-        f"{NAMES.columns[0]} high", f"{NAMES.columns[1]} clearly high", f"{NAMES.columns[2]} very low"]
+        f"{NAMES.columns[0]} rather high", f"{NAMES.columns[1]} clearly high", f"{NAMES.columns[2]} very low"]
 
 
 def test_predictions_and_measurements_both_count():

@@ -17,8 +17,8 @@ from e2llm.tasks.segments import imagined_segments
 from e2llm.tasks.thought_parser import FEATURES, parse
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), GRADED)
-CLAIMS = (Claim("frontal beta", "very low"), Claim("frontal gamma", "high"), Claim("occipital alpha", "clearly low"),
-          Claim("spectral slope", "very high"))
+CLAIMS = (Claim("frontal beta", "very low"), Claim("frontal gamma", "rather high"),
+          Claim("occipital alpha", "clearly low"), Claim("spectral slope", "very high"))
 
 
 def test_a_table_by_hand():
@@ -39,7 +39,7 @@ def test_every_level_has_its_digit_at_the_place_of_its_feature(names):
             digits = digits_of(level_table([Claim(feature, level)], names))
             assert all(digit == 4 for place, digit in enumerate(digits) if place != i) and len(digits) == 29
             found.add((level, digits[i]))
-    levels = ("very low", "clearly low", "low", "typical", "high", "clearly high", "very high")
+    levels = ("very low", "clearly low", "rather low", "typical", "rather high", "clearly high", "very high")
     graded = {level: i for i, level in enumerate(levels, start=1)}
     assert found == set((graded if names.scale is GRADED else {"low": 1, "typical": 4, "high": 7}).items())
 
@@ -57,7 +57,7 @@ def test_neither_order_nor_wording_nor_a_conclusion_reaches_the_table():
 
 
 def test_what_contradicts_itself_is_not_stated():
-    both = [Claim("frontal beta", "low"), Claim("frontal beta", "very high")]
+    both = [Claim("frontal beta", "rather low"), Claim("frontal beta", "very high")]
     assert level_table(both, NAMES) == level_table((), NAMES)
 
 

@@ -76,11 +76,11 @@ def test_every_wording_of_a_graded_claim_is_read_as_it(claim):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("Occipital alpha is slightly low.", "low"), ("Strongly reduced occipital alpha.", "very low"),
-    ("Occipital alpha is low.", "low"), ("A marked drop in occipital alpha.", None),
+    ("Occipital alpha is slightly low.", "rather low"), ("Strongly reduced occipital alpha.", "very low"),
+    ("Occipital alpha is low.", "clearly low"), ("A marked drop in occipital alpha.", None),
     ("Occipital alpha is much higher than their own average.", "very high"),
     ("Occipital alpha is not very low.", None), ("Occipital alpha may be very low.", None),
-    ("Occipital alpha is typical.", "typical"), ("Occipital: alpha a bit low.", "low")])
+    ("Occipital alpha is typical.", "typical"), ("Occipital: alpha a bit low.", "rather low")])
 def test_degrees_in_the_words_of_others(text, said):
     parsed = parse(text, LABELS, GRADED)
     assert [claim.level for claim in parsed.claims] == ([] if said is None else [said])
@@ -93,14 +93,14 @@ def test_a_scale_without_degrees_passes_over_them_and_reads_no_hedge():
 
 
 def test_bands_of_one_region_share_its_name():
-    claims = (Claim("frontal beta", "very low"), Claim("frontal gamma", "high"),
+    claims = (Claim("frontal beta", "very low"), Claim("frontal gamma", "rather high"),
               Claim("occipital alpha", "clearly low"), Claim("spectral slope", "very high"))
     text = evidence_sentence(claims, grouped=True)
-    assert text == ("Evidence: frontal: beta very low, gamma high; occipital: alpha clearly low; "
+    assert text == ("Evidence: frontal: beta very low, gamma rather high; occipital: alpha clearly low; "
                     "spectral slope very high.")
     assert parse(text, LABELS, GRADED).claims == claims
     turned = parse(negated(text, LABELS, np.random.default_rng(0), GRADED), LABELS, GRADED).claims
-    assert [claim.level for claim in turned] == ["very high", "low", "clearly high", "very low"]
+    assert [claim.level for claim in turned] == ["very high", "rather low", "clearly high", "very low"]
     assert parse("Frontal: beta low, gamma high.", LABELS).claims == (Claim("frontal beta", "low"),
                                                                       Claim("frontal gamma", "high"))
 
