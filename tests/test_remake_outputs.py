@@ -18,7 +18,7 @@ from e2llm.core.chat import END_THINK, THINK
 from e2llm.viz import answer_view
 
 ROOT = Path(__file__).resolve().parents[1]
-LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LESSONS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 PARAMETERS = 'run_name = "tiny"  # of the run\n'
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
 CLAIMS = {"frontal theta high": 2.25, "central theta high": 1.6, "parietal beta low": -1.7, "occipital alpha low": -2.5}

@@ -5,6 +5,7 @@ Everything beside the standard library is imported late: a package that is missi
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -162,7 +163,7 @@ def _computer() -> Iterator[Line]:
     import torch
 
     from ..core.space import free_above
-    from ..models.device import find_device
+    from ..models.device import DeviceError, find_device
     from .plan_devices import GB
     from .runs import runs_folder
 
@@ -170,7 +171,8 @@ def _computer() -> Iterator[Line]:
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     other = "" if device.type == "cuda" else "; PyTorch finds no GPU of NVIDIA"
     yield Line(OK, "device", f"{device}{name}{other}")
-    if torch.backends.mps.is_available():
+    with contextlib.suppress(DeviceError):
+        find_device("mps")
         yield Line(NOTE, "GPU of Apple", "is there, and not used unless it is asked for", "e2llm run -p device=mps")
     memory = psutil.virtual_memory()
     yield Line(OK, "processor", f"{os.cpu_count()} cores, {memory.total / GB:.1f} GB of memory, of which "

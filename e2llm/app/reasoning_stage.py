@@ -108,7 +108,8 @@ def scorers_of(run: Run, corpus: Corpus, seed: int = 0, engine: InferenceEngine 
 
 
 TABLES = ("claims", "features", "explanations", "interventions", "capacity", "causes", "dose", "counterfactuals",
-          "edits", "agreement", "areas", "curves", "feedback", "followed")
+          "edits", "agreement", "areas", "curves", "feedback")
+FROM_THOUGHT_TABLES = ("followed",)  # only with answers from the thought
 # How far edits move a feature, z; from 3.5 on texts that are always right name all
 TARGETS = (3.5, band_edits.TARGET_Z)
 
@@ -199,11 +200,12 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
               "causes": pd.concat([found.measures.assign(model=model)
                                    for model, found in (causes | from_thought).items()]),
               "dose": pd.concat([found.dose.assign(model=model) for model, found in (causes | from_thought).items()]),
-              "followed": followed,
               "counterfactuals": pd.concat(responses), "agreement": attributions.agreement, "areas": attributions.areas,
               "curves": attributions.curves.groupby(["model", "kind", "share"], as_index=False).mean(),
               "feedback": reasoning.feedback_table(corpus, rows, explanations, after),
               "edits": pd.concat([both[0].assign(target=target) for target, both in edits.items()])}
+    if len(followed):
+        tables["followed"] = followed
     for name, table in tables.items():
         table.to_csv(stage.path / f"{name}.csv", index=False)
     np.savez(stage.path / "maps.npz", maps=attributions.maps, labels=np.array(attributions.labels))
@@ -219,7 +221,8 @@ def open_reasoning(run: Run) -> ReasoningTables:
     """Read the finished reasoning evaluation of a run from its folder."""
     record = run.require("reasoning")
     folder = run.path / "reasoning"
-    tables = {name: _read(folder / f"{name}.csv") for name in TABLES}
+    more = [name for name in FROM_THOUGHT_TABLES if (folder / f"{name}.csv").is_file()]
+    tables = {name: _read(folder / f"{name}.csv") for name in (*TABLES, *more)}
     with np.load(folder / "maps.npz") as stored:
         maps, labels = stored["maps"], stored["labels"].tolist()
     facts = {**record["metrics"], **record["facts"], "feedback": run.require("feedback")["metrics"]}

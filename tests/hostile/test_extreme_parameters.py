@@ -60,7 +60,7 @@ def within(name: str, value: object) -> None:
 
 def judged(name: str, value: object) -> bool:
     """Whether a value is taken."""
-    began = time.monotonic()
+    began = time.process_time()  # of this process: others may keep the machine busy
     try:
         found = checked({name: value})
     except ValueError as error:
@@ -69,7 +69,7 @@ def judged(name: str, value: object) -> bool:
         assert len(str(error)) < 600
         return False
     finally:
-        assert time.monotonic() - began < 2
+        assert time.process_time() - began < 2
     within(name, getattr(found, name))
     return True
 

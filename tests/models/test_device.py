@@ -124,8 +124,8 @@ def test_nothing_but_the_policy_asks_what_devices_there_are():
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "is_available":
-                # of any device at all: whether the trainer has to be kept from taking it
-                assert ast.unparse(node) == "torch.accelerator.is_available", path
+                # of any device at all: whether the trainer has to be kept from taking it; and of no device
+                assert ast.unparse(node) in ("torch.accelerator.is_available", "dist.is_available"), path
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".cuda", ".to")):
                 words = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                 assert not {"cuda", "mps"} & set(words), path
