@@ -29,7 +29,7 @@ from ..training.trainer import FitParams
 from ..training.word_meanings import SentenceEncoder
 
 STEPS, BATCH, LR, SAVE_STEPS = 1300, 64, 4.0e-3, 200  # of the packaged model
-LEVEL_STEPS, LEVEL_LR = 1000, 2.0e-3  # of its second lesson
+LEVEL_STEPS, LEVEL_LR = 1000, 2.0e-3  # of a second lesson
 _LICENCE = "LICENSE-APACHE-2.0.txt"
 _NOTICE = """e2llm-tiny was made by e2llm (MIT licence) from text that is part of e2llm.
 
@@ -114,7 +114,7 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
     steps : int
         Optimizer steps.
     recipe : LevelRecipe, optional
-        Sizes; default those of the packaged model.
+        Sizes and shares.
     held_out : frozenset of str
         As for :func:`make_language_model`.
 
@@ -127,14 +127,16 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
     ------
     FileExistsError
         If ``out`` is there already.
-    FetchError
-        If the model to start from is not whole.
+    ValueError
+        If the model to start from is none that this command made, or is not whole.
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another folder, or remove it.")
     recipe, params = recipe or LevelRecipe(), FitParams(steps, BATCH, LEVEL_LR, seed=seed, save_steps=SAVE_STEPS)
     folder = require(start) if start in CATALOGUE else Path(start)
-    facts = read_mapping(folder / CARD, {"recipe": dict, "sha256": dict}, "give a folder that this command made")
+    if not (folder / CARD).is_file():
+        raise ValueError(f"{folder} holds no {CARD}: give e2llm-tiny, or a folder that this command made.")
+    facts = read_mapping(folder / CARD, {"recipe": dict, "sha256": dict}, "make the folder again")
     second = {"recipe": asdict(recipe), "fit": asdict(params), "start": facts["sha256"]["model.safetensors"],
               "corpus": corpus_facts()["sha256"], "held_out": sorted(held_out)}
     work = out.with_name(f".{out.name}-{hashlib.sha256(json.dumps(second).encode()).hexdigest()[:12]}")

@@ -14,7 +14,6 @@ from ..core.claims import Claims, EvidenceNames
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..models.inference import InferenceEngine, closed_set
-from ..tasks.items import affect_words
 from ..tasks.second_pass import Asked, in_words, level_item, options_of
 from ..tasks.segments import Segment
 from .controls import Role, other_windows
@@ -100,12 +99,6 @@ class SecondPass:
             return Answers(chosen, [""] * len(items), list(chosen))
         segments = self.read({window: claims[window] for item in items for window in item.windows})
         return answer(self.speaker, [in_words(item, segments) for item in items])
-
-    def affect_fits(self, claims: Sequence[Claims]) -> np.ndarray:
-        """Whether the words for valence and arousal are those of the label that is answered, shape (n,)."""
-        labels = [self.label_set.labels[i] for i in self.shares(claims).argmax(axis=1)]
-        return np.array([affect_words(label, self.label_set) == words
-                         for label, words in zip(labels, self.affect(claims), strict=True)])
 
 
 def price(kind: str, truth: Sequence[str], eeg: Sequence[str], thought: Sequence[str], subjects: np.ndarray,

@@ -7,7 +7,7 @@ the second pass reads of a segment, its state and its claims, then stands for th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 
@@ -87,8 +87,3 @@ def in_words(item: Item, read: Mapping[int, Segment]) -> Item:
 
     messages = [{**message, "content": [words(part) for part in message["content"]]} for message in item.messages]
     return replace(item, messages=messages, windows=[])
-
-
-def windows_of(items: Sequence[Item]) -> list[int]:
-    """The windows that items are about, each once, in rising order."""
-    return sorted({window for item in items for window in item.windows})

@@ -32,7 +32,7 @@ _OTHER_TOKENS = 1000  # of the softmax, beside those of the answers
 
 @dataclass(frozen=True)
 class LevelRecipe:
-    """What the second lesson holds; the defaults are those of the packaged model.
+    """What the second lesson holds.
 
     Parameters
     ----------

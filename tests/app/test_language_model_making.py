@@ -12,8 +12,10 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from e2llm.app import language_model_making as making
 from e2llm.core.files import checksum
+from e2llm.models.catalogue import card
 from e2llm.models.language import load_language_model
 from e2llm.tasks import scenarios
+from e2llm.training.level_lesson import LevelRecipe
 from e2llm.training.tiny_language_model import TinyRecipe
 
 RECIPE = TinyRecipe(words=400, hidden_size=48, layers=2, heads=4, meaning_width=24, n_items=40, drill_steps=1,
@@ -83,3 +85,21 @@ def test_the_card_has_the_checksum_of_every_file_and_the_model_loads(tmp_path, f
     assert model.num_parameters() == card["parameters"] and len(tokenizer) == card["tokens"]
     with pytest.raises(FileExistsError, match="is there already"):
         make(tmp_path / "made")
+
+
+def test_a_second_lesson_says_what_it_started_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "scores_in_words", lambda *_: pd.DataFrame([{
+        "stratum": "known words", "kind": "match", "items": 3, "chance": 33.3, "correct": 50.0, "low": 9.0,
+        "high": 90.0}]))
+    recipe = LevelRecipe(n_items=80, readers=2, reader_words=3)
+    folder = making.teach_second_lesson("e2llm-tiny", tmp_path / "graded", steps=2, recipe=recipe)
+    said, first = json.loads((folder / "card.json").read_text()), card("e2llm-tiny")
+    assert said["second"]["start"] == first["sha256"]["model.safetensors"] != said["sha256"]["model.safetensors"]
+    assert said["recipe"] == first["recipe"] and said["second"]["recipe"]["n_items"] == 80
+    assert "Second lesson: 2 steps" in (folder / "README.md").read_text()
+    _, tokenizer = load_language_model(str(folder))
+    assert len(tokenizer) == said["tokens"] and [path.name for path in tmp_path.iterdir()] == ["graded"]
+    with pytest.raises(FileExistsError, match="is there already"):
+        making.teach_second_lesson("e2llm-tiny", folder)
+    with pytest.raises(ValueError, match="or a folder that this command made"):
+        making.teach_second_lesson(str(tmp_path), tmp_path / "other")
