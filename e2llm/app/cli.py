@@ -133,12 +133,13 @@ def _make_language_model(arguments: argparse.Namespace) -> int:
     from ..models.device import use_device
 
     use_device(arguments.device)  # before the rest loads for seconds
-    from .language_model_making import LEVEL_STEPS, STEPS, make_language_model, teach_second_lesson
+    from .language_model_making import make_in_two_lessons, teach_second_lesson
 
+    out, seed = arguments.out, arguments.seed
     if arguments.start:
-        folder = teach_second_lesson(arguments.start, arguments.out, arguments.seed, arguments.steps or LEVEL_STEPS)
+        folder = teach_second_lesson(arguments.start, out, seed, arguments.level_steps)
     else:
-        folder = make_language_model(arguments.out, arguments.seed, arguments.steps or STEPS)
+        folder = make_in_two_lessons(out, seed, arguments.steps, arguments.level_steps)
     print((folder / "README.md").read_text(encoding="utf-8").partition("# e2llm-tiny")[2].strip())
     print(f"{folder}: take it with  e2llm run -p language_model={folder}")
     return 0
@@ -387,9 +388,11 @@ def command_parser() -> argparse.ArgumentParser:
         "same command goes on.")
     command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
     command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
-    command.add_argument("--steps", type=int, help="optimizer steps (1300, and 1000 of a second lesson)")
-    command.add_argument("--start", metavar="MODEL",
-                         help="teach the second lesson, graded levels, to this finished model: e2llm-tiny, or a folder")
+    command.add_argument("--steps", type=int, default=1300, help="optimizer steps of the first lesson (1300)")
+    command.add_argument("--level-steps", type=int, default=2400,
+                         help="and of the second one, in which it learns graded levels (2400)")
+    command.add_argument("--start", metavar="MODEL", help="teach the second lesson alone, to this finished model: "
+                         "e2llm-tiny, or a folder")
     command.add_argument("--device", default="auto", help="where it is taught: auto, cpu, cuda, cuda:1 or mps (auto)")
     command.set_defaults(action=_make_language_model)
 

@@ -23,13 +23,13 @@ from ..models.catalogue import CARD, CATALOGUE, require
 from ..models.device import current_device
 from ..models.language import load_language_model
 from ..tasks import corpus_statistics, scenarios
-from ..training.level_lesson import LevelRecipe, level_examples, teach_levels
-from ..training.tiny_language_model import Lesson, TinyRecipe, Words, lesson, teach
+from ..training.level_lesson import LevelRecipe, level_examples, readers_of, teach_levels
+from ..training.tiny_language_model import Lesson, TinyRecipe, Words, lesson, teach, texts_and_words
 from ..training.trainer import FitParams
 from ..training.word_meanings import SentenceEncoder
 
 STEPS, BATCH, LR, SAVE_STEPS = 1300, 64, 4.0e-3, 200  # of the packaged model
-LEVEL_STEPS, LEVEL_LR = 1000, 2.0e-3  # of a second lesson
+LEVEL_STEPS, LEVEL_LR = 2400, 2.5e-3  # of a second lesson
 _LICENCE = "LICENSE-APACHE-2.0.txt"
 _NOTICE = """e2llm-tiny was made by e2llm (MIT licence) from text that is part of e2llm.
 
@@ -129,6 +129,8 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
         If ``out`` is there already.
     ValueError
         If the model to start from is none that this command made, or is not whole.
+    FetchError
+        If the sentence encoder or the list of words has not been fetched.
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another folder, or remove it.")
@@ -141,13 +143,15 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
               "corpus": corpus_facts()["sha256"], "held_out": sorted(held_out)}
     work = out.with_name(f".{out.name}-{hashlib.sha256(json.dumps(second).encode()).hexdigest()[:12]}")
     model, tokenizer = load_language_model(start, "float32")
-    examples = level_examples(tokenizer, recipe, seed, held_out)
+    texts, _, _ = texts_and_words(TinyRecipe(**facts["recipe"]), *_encoder_and_words(), seed, held_out, _say)
+    examples = level_examples(tokenizer, texts, recipe, seed)
     with tqdm(total=steps, desc="second lesson", file=sys.stderr) as bar:
         def on_step(step: int, **said: float) -> None:
             bar.set_postfix(said, refresh=False)
             bar.update(step - bar.n)
 
-        history = teach_levels(model, tokenizer, examples, params, work / "checkpoints", on_step)
+        history = teach_levels(model, tokenizer, examples, readers_of(tokenizer, recipe, seed), params,
+                               work / "checkpoints", on_step)
     finished = work / "finished"
     shutil.rmtree(finished, ignore_errors=True)
     model.cpu().half().save_pretrained(finished)
@@ -157,6 +161,36 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
            | {"second": second})
     finished.rename(out)
     shutil.rmtree(work)
+    return out
+
+
+def make_in_two_lessons(out: Path, seed: int = 0, steps: int = STEPS, level_steps: int = LEVEL_STEPS) -> Path:
+    """The packaged language model: both lessons, one after the other; goes on where it was cut off.
+
+    Parameters
+    ----------
+    out, seed : Path, int
+        As for :func:`make_language_model`.
+    steps, level_steps : int
+        Optimizer steps of the first and of the second lesson.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FileExistsError, FetchError
+        As :func:`make_language_model`.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: give another folder, or remove it.")
+    first = out.with_name(f".{out.name}-first")
+    if not first.exists():
+        make_language_model(first, seed, steps)
+    teach_second_lesson(str(first), out, seed, level_steps)
+    shutil.rmtree(first)
     return out
 
 
@@ -235,11 +269,17 @@ def _second_line(facts: dict) -> str:
             f"with tables of levels, seed {fit['seed']}; torch {made['torch']}, {made['device']}.\n")
 
 
-def _new_lesson(work: Path, facts: dict, recipe: TinyRecipe, params: FitParams, held_out: frozenset[str]) -> Lesson:
+def _encoder_and_words() -> tuple[SentenceEncoder, list[str]]:
     listed = (require("english-words") / "frequency_dictionary_en_82_765.txt").read_text(encoding="utf-8-sig")
-    encoder = SentenceEncoder(require("minilm-l6-v2"))
-    taught = lesson(recipe, encoder, [line.split()[0] for line in listed.splitlines()], params, held_out,
-                    lambda text: print(text, file=sys.stderr, flush=True))
+    return SentenceEncoder(require("minilm-l6-v2")), [line.split()[0] for line in listed.splitlines()]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _new_lesson(work: Path, facts: dict, recipe: TinyRecipe, params: FitParams, held_out: frozenset[str]) -> Lesson:
+    taught = lesson(recipe, *_encoder_and_words(), params, held_out, _say)
     shutil.rmtree(work, ignore_errors=True)  # of another recipe
     work.mkdir(parents=True)
     taught.words.tokenizer.save_pretrained(work / "tokenizer")

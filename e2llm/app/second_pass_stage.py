@@ -7,12 +7,13 @@ from dataclasses import asdict
 import numpy as np
 from peft import PeftModel
 
-from ..core.chat import THINK
+from ..core.chat import END_THINK
 from ..core.claims import Claims
 from ..data.dataset import Corpus
 from ..evaluation.from_thought import SecondPass
 from ..evaluation.reasoning import thought_of
 from ..models.inference import InferenceEngine
+from ..models.processing import E2LLMProcessor
 from ..tasks.items import write_items
 from ..tasks.second_pass import Asked
 from ..tasks.thought_parser import parse
@@ -20,7 +21,7 @@ from ..training.second_pass import SecondPassParams, entailed_answers, second_pa
 from ..training.stage3_instruction import quiet_peft
 from ..training.trainer import FitParams
 from .runs import Progress, Run, Stage
-from .stages import DEFAULTS, open_aligned, open_instructed
+from .stages import DEFAULTS, open_instructed, open_language
 
 
 def instruct_second_pass(run: Run, corpus: Corpus, adapter: SecondPassParams | None = None,
@@ -48,11 +49,11 @@ def instruct_second_pass(run: Run, corpus: Corpus, adapter: SecondPassParams | N
     rules = entailed_answers(corpus, adapter.noise, params.seed)
     items, shares = second_pass_items(corpus, rules, adapter, params.n_batches * params.batch_size, params.seed)
     write_items(items, stage.path / "items.jsonl")
-    model, processor = open_aligned(run)
+    language_model, tokenizer, _ = open_language(run)
     with Progress(run, params.steps, "second pass") as progress:
-        peft, history = train_second_pass(model, processor, items, shares, adapter, params, stage.path / "checkpoints",
-                                          progress.update)
-    peft.save_pretrained(stage.path / "lora")
+        peft, history = train_second_pass(language_model, E2LLMProcessor(tokenizer), items, shares, adapter, params,
+                                          stage.path / "checkpoints", progress.update)
+    peft.save_pretrained(stage.path / "lora", save_embedding_layers=False)
     history.to_csv(stage.path / "history.csv", index=False)
     stage.finish({"final_loss": float(history["loss"].iloc[-1])}, asked=[str(asked) for asked in rules.asked])
     return stage
@@ -71,12 +72,12 @@ def open_second_pass(run: Run, corpus: Corpus, speaker: InferenceEngine | None =
         The model after stage 3, if it is open already.
     """
     record = run.require("second_pass")
-    model, processor = open_aligned(run)
+    language_model, tokenizer, _ = open_language(run)
     with quiet_peft():
-        peft = PeftModel.from_pretrained(model, str(run.path / "second_pass" / "lora"),
-                                         torch_device=str(model.device))
+        peft = PeftModel.from_pretrained(language_model, str(run.path / "second_pass" / "lora"),
+                                         torch_device=str(language_model.device))
     nothing = np.empty((0, 1, 1), np.float32), {}
-    engine = InferenceEngine(peft.merge_and_unload().eval(), processor, *nothing)
+    engine = InferenceEngine(peft.merge_and_unload().eval(), E2LLMProcessor(tokenizer), *nothing)
     speaker = speaker or InferenceEngine(*open_instructed(run), *nothing)
     return SecondPass(engine, speaker, corpus.evidence_names, corpus.label_set,
                       str(Asked.INTENSITY) in record["facts"]["asked"])
@@ -95,5 +96,5 @@ def claims_of(corpus: Corpus, windows: list[int], texts: list[str]) -> dict[int,
         What the model wrote about each.
     """
     labels, scale = corpus.label_set.labels, corpus.evidence_names.scale
-    return {window: parse(thought_of(text) if THINK in text else text, labels, scale).claims
+    return {window: parse(thought_of(text), labels, scale, cut_off=END_THINK not in text).claims
             for window, text in zip(windows, texts, strict=True)}

@@ -103,7 +103,8 @@ class E2LLMFromThought(E2LLM):
         """
         rows = self._rows(windows)
         item, names, labels = self._item(rows, question, task), self.corpus.evidence_names, self.corpus.label_set.labels
-        read = [parse(thought, labels, names.scale) for thought in _thoughts(text, len(rows))]
+        cut_off = len(rows) == 1 and THINK in text and END_THINK not in text
+        read = [parse(thought, labels, names.scale, cut_off) for thought in _thoughts(text, len(rows))]
         stated = [self._in_order(parsed.claims) for parsed in read]
         direct = super().explain(rows, question, "", task)
         answer, said, shares = self._answer(item, stated)

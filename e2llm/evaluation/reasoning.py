@@ -81,7 +81,9 @@ def generate_explanations(engine: InferenceEngine, corpus: Corpus, items: list[I
     """
     texts, labels, scale = generate(engine, items), list(corpus.label_set.labels), corpus.evidence_names.scale
     thoughts = [thought_of(text) for text in texts]
-    return GeneratedExplanations(items, texts, thoughts, [parse(thought, labels, scale) for thought in thoughts],
+    read = [parse(thought, labels, scale, cut_off=END_THINK not in text)
+            for thought, text in zip(thoughts, texts, strict=True)]
+    return GeneratedExplanations(items, texts, thoughts, read,
                                  [parse_answer(text, labels) for text in texts])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -11,30 +12,32 @@ from transformers.pytorch_utils import Conv1D
 _no_adapter = ("out_proj", "conv1d")  # of state-space models: their fast kernels read the weights around an adapter
 
 
-def linear_layers(model: Any) -> list[str]:
-    """Names of the linear layers of a language model in a larger one, without its output head.
+def linear_layers(language_model: Any, prefix: str = "") -> list[str]:
+    """Names of the linear layers of a language model, without its output head.
 
     Parameters
     ----------
-    model : Module
-        With the parts ``language_model`` and ``get_output_embeddings``, as
-        :class:`e2llm.models.modeling.E2LLMForConditionalGeneration`.
+    language_model : PreTrainedModel
+        Any causal language model.
+    prefix : str
+        Before each name, where it is part of a larger model.
     """
-    head, is_recurrent = model.get_output_embeddings(), "mamba" in str(model.language_model.config.model_type)
-    names = [f"language_model.{name}" for name, layer in model.language_model.named_modules()
+    recurrent = "mamba" in str(language_model.config.model_type)
+    head = language_model.get_output_embeddings()
+    names = [f"{prefix}{name}" for name, layer in language_model.named_modules()
              if isinstance(layer, (nn.Linear, Conv1D)) and layer is not head]
-    return [name for name in names if not (is_recurrent and name.rpartition(".")[2] in _no_adapter)]
+    return [name for name in names if not (recurrent and name.rpartition(".")[2] in _no_adapter)]
 
 
-def lora_targets(model: Any, usual: str) -> str | list[str]:
+def lora_targets(language_model: Any, usual: str, prefix: str = "") -> str | list[str]:
     """What to hand to LoRA as ``target_modules``.
 
     Parameters
     ----------
-    model : Module
+    language_model, prefix : PreTrainedModel, str
         As for :func:`linear_layers`.
     usual : str
-        Pattern of the names that most families give their layers.
+        Pattern of the names that most families give their layers, with the prefix.
 
     Returns
     -------
@@ -46,8 +49,24 @@ def lora_targets(model: Any, usual: str) -> str | list[str]:
     ValueError
         If the model has no linear layer.
     """
-    names = linear_layers(model)
+    names = linear_layers(language_model, prefix)
     if not names:
-        raise ValueError(f"The language model ({type(model.language_model).__name__}) has no linear layer that an "
-                         "adapter could change: choose another one.")
+        raise ValueError(f"The language model ({type(language_model).__name__}) has no linear layer that an adapter "
+                         "could change: choose another one.")
     return usual if all(re.fullmatch(usual, name) for name in names) else names
+
+
+def token_targets(language_model: Any, ids: Sequence[int]) -> dict[str, list[int]]:
+    """What to hand to LoRA as ``trainable_token_indices``, so that the embeddings of some tokens are trained as well.
+
+    Parameters
+    ----------
+    language_model : PreTrainedModel
+        Any causal language model.
+    ids : sequence of int
+        The tokens. Where input and output embeddings are one matrix, they stay one; else both are trained.
+    """
+    within, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
+    layers = [within] if head is None or head.weight is within.weight else [within, head]
+    return {name: sorted(set(ids)) for name, layer in language_model.named_modules()
+            if any(layer is one for one in layers)}

@@ -74,6 +74,9 @@ def _first_equal(keys: list) -> list[int]:
     return [first.setdefault(json.dumps(key), i) for i, key in enumerate(keys)]
 
 
+_PIECE = 16  # tokens that are written before the texts that have ended leave the batch
+
+
 def longest_text(processor: E2LLMProcessor) -> int:
     """Tokens of the longest text that a model writes about a segment: a claim takes up to six."""
     return max(96, 36 + 6 * processor.evidence_slots)
@@ -127,17 +130,45 @@ def sample(engine: InferenceEngine, items: list[Item], n: int, temperature: floa
 def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool, max_new_tokens: int | None,
               batch: int, **decoding) -> list[list[str]]:
     texts: list[list[str]] = [[] for _ in items]
-    max_new_tokens = max_new_tokens or longest_text(engine.processor)
-    tokenizer = engine.processor.tokenizer
+    most, tokenizer = max_new_tokens or longest_text(engine.processor), engine.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
         inputs = engine.inputs([items[i] for i in chosen], thinking)
-        out = engine.model.generate(**inputs, max_new_tokens=max_new_tokens, num_return_sequences=n,
-                                      pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-                                      suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)], **decoding)
-        for place, row in enumerate(out[:, inputs["input_ids"].shape[1] :].tolist()):
+        for place, row in enumerate(_new_tokens(engine, inputs, n, most, **decoding)):
             end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
             texts[chosen[place // n]].append(tokenizer.decode(row[:end], skip_special_tokens=False))
     return texts
+
+
+def _new_tokens(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int, **decoding) -> list[list[int]]:
+    """What follows each prompt, ``n`` times; texts that have ended leave the batch, so that none waits for the longest.
+
+    A model whose cache cannot lose rows (a state-space model) writes all texts in one piece.
+    """
+    tokenizer = engine.processor.tokenizer
+    fixed = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, **decoding,
+             "suppress_tokens": [tokenizer.convert_tokens_to_ids(EEG_TOKEN)], "return_dict_in_generate": True}
+    rows = list(range(n * len(inputs["input_ids"])))
+    said: list[list[int]] = [[] for _ in rows]
+    given, left = {**inputs, "num_return_sequences": n}, most
+    while rows:
+        piece = min(_PIECE, left)
+        out = engine.model.generate(**given, max_new_tokens=piece, **fixed)
+        new, left = out.sequences[:, given["input_ids"].shape[1] :], left - piece
+        for row, tokens in zip(rows, new.tolist(), strict=True):
+            said[row] += tokens
+        goes_on = (new != tokenizer.eos_token_id).all(dim=1).nonzero()[:, 0]
+        if not left or not len(goes_on):
+            break
+        cache = out.past_key_values
+        if not all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [None])):
+            out = engine.model.generate(**inputs, num_return_sequences=n, max_new_tokens=most, **fixed)
+            return out.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        cache.batch_select_indices(goes_on)
+        mask = given["attention_mask"].repeat_interleave(given.get("num_return_sequences", 1), dim=0)
+        given = {"input_ids": out.sequences[goes_on], "past_key_values": cache,
+                 "attention_mask": torch.nn.functional.pad(mask, (0, new.shape[1]), value=1)[goes_on]}
+        rows = [rows[i] for i in goes_on.tolist()]
+    return said
 
 
 MOST_LOGITS = 2**26  # made at a time when options are scored; in float32 a quarter of a gigabyte

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, Cache, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -284,7 +284,9 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids: Tensor | None = None, eeg_features: Tensor | None = None,  # type: ignore[override]
                 signal_mv: Tensor | None = None, attention_mask: Tensor | None = None, labels: Tensor | None = None,
                 inputs_embeds: Tensor | None = None, eeg_noise: Tensor | None = None,
-                eeg_brief: Tensor | None = None, logits_to_keep: int | Tensor = 0, **kwargs) -> CausalLMOutputWithPast:
+                eeg_brief: Tensor | None = None, logits_to_keep: int | Tensor = 0,
+                past_key_values: Cache | None = None, label_tokens: Tensor | None = None,
+                **kwargs) -> CausalLMOutputWithPast:
         """Output of the language model, and with labels the cross-entropy.
 
         Parameters
@@ -302,6 +304,10 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             See :meth:`put_eeg_at_placeholders`.
         logits_to_keep : int or Tensor
             Without labels: for how many places from the end logits are made (0: all), or for which.
+        past_key_values : Cache, optional
+            Of the text before.
+        label_tokens : Tensor of int, shape (n_tokens,), optional
+            With labels: the tokens of the softmax, see :func:`e2llm.models.logits.loss_at_labels`.
         **kwargs
             Further arguments of the language model.
         """
@@ -312,8 +318,10 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                                                           eeg_brief)
             input_ids = None
         given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask, **kwargs}
+        if past_key_values is not None:  # a state-space model has another name for it
+            given["past_key_values"] = past_key_values
         if labels is not None:
-            return loss_at_labels(self.language_model, labels, **given)
+            return loss_at_labels(self.language_model, labels, label_tokens, **given)
         return self.language_model(logits_to_keep=logits_to_keep, **given)
 
     def prepare_inputs_for_generation(self, input_ids, eeg_features=None, signal_mv=None,  # type: ignore[override]

@@ -37,6 +37,7 @@ from .wordings import (
     ZERO_SHOT_WORDINGS,
 )
 
+DESCRIBED = 6  # claims of a description
 CLAIM_KINDS = frozenset({"predict", "zero_predict", "describe"})  # their thoughts state evidence
 _MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 
@@ -52,7 +53,9 @@ def _item(kind: str, tier: int, question: list[str | Segment], thought: str, ans
 
 
 def describe(segment: Segment, label_set: LabelSet) -> str:
-    """The sentence that says what a segment shows.
+    """The sentence that says what a segment shows, with its clearest claims.
+
+    At most :data:`DESCRIBED` claims: descriptions are compared word by word, and a thought names all claims.
 
     Parameters
     ----------
@@ -62,7 +65,14 @@ def describe(segment: Segment, label_set: LabelSet) -> str:
         Where its label is from.
     """
     feeling = f", {affect_words(segment.label, label_set)}" if label_set.has_affect else ""
-    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(segment.claims)}"
+    return f"The segment shows {segment.state}{feeling}. {evidence_sentence(_clearest(segment))}"
+
+
+def _clearest(segment: Segment) -> list[Claim]:
+    words = segment.scale.words
+    far = [-abs(words.index(claim.level) - words.index("typical")) for claim in segment.claims]
+    kept = np.argsort(far, kind="stable")[:DESCRIBED]
+    return [segment.claims[i] for i in sorted(kept)]
 
 
 def affect_words(label: str, label_set: LabelSet) -> str:

@@ -20,6 +20,7 @@ from ..core.verdicts import claim_values
 from .thought_parser import FEATURES
 
 _TYPICAL, _STEPS = 4, 3  # the digit in the middle, and digits to each side of it
+DIGITS = tuple(str(digit) for digit in range(_TYPICAL - _STEPS, _TYPICAL + _STEPS + 1))
 _ROWS = {**dict.fromkeys(REGIONS, len(BANDS)), "other": len(WHOLE)}
 _READERS_QUESTION = "What do the readers say?"
 

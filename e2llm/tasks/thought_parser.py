@@ -395,7 +395,7 @@ def sentences(thought: str) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def parse(thought: str, labels: Sequence[str], scale: Scale = LOW_HIGH) -> Parsed:
+def parse(thought: str, labels: Sequence[str], scale: Scale = LOW_HIGH, cut_off: bool = False) -> Parsed:
     """Statements of a thought.
 
     Parameters
@@ -406,6 +406,9 @@ def parse(thought: str, labels: Sequence[str], scale: Scale = LOW_HIGH) -> Parse
         Labels that a conclusion or a note may name.
     scale : Scale
         Levels of claims. One that knows low and high alone passes over degrees: "very low" is low.
+    cut_off : bool
+        Whether the text ends where its author ran out of room. Of a list that ends within a claim, the claims before
+        the last comma are then read.
 
     Returns
     -------
@@ -418,9 +421,20 @@ def parse(thought: str, labels: Sequence[str], scale: Scale = LOW_HIGH) -> Parse
     if isinstance(labels, str) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise ValueError(f"'labels' must be a sequence of labels that are words, not {labels!r}: "
                          "pass label_set.labels.")
-    read = [(sentence, _read(sentence, tuple(labels), scale)) for sentence in sentences(thought)]
+    read = [(sentence, _read(sentence, tuple(labels), scale))
+            for whole in sentences(thought) for sentence in (_without_cut(whole, scale) if cut_off else (whole,))]
     return Parsed(tuple(statement for _, found in read if found for statement in found[1]),
                   tuple(sentence for sentence, found in read if found is None))
+
+
+def _without_cut(sentence: str, scale: Scale) -> list[str]:
+    """The sentence; of a list that was cut off within a claim, the whole claims and the beginning of the last one."""
+    listed, comma, rest = sentence.rpartition(",")
+    cut = rest.strip()
+    begins = comma and not sentence.endswith((".", "!", "?")) and any(
+        text.startswith(cut) and text != cut for feature in FEATURES for level in scale.words
+        for text in (f"{feature} {level}",))
+    return [listed, *([cut] if cut else [])] if begins else [sentence]
 
 
 _WRITTEN = {"low": (("low", "reduced", "decreased"), "below"), "high": (("high", "raised", "increased"), "above"),

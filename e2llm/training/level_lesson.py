@@ -2,13 +2,15 @@
 
 The first lesson (:mod:`e2llm.training.tiny_language_model`) teaches to copy claims. When both were taught at once, with
 claims grouped by region, only a fifth of the thoughts with degrees was copied without an error after 1,500 steps.
-Embeddings stay as they are, so that no word moves away from its meaning.
+Embeddings stay as they are, so that no word moves away from its meaning; those of the digits are learned. The words of
+the readers of tables are learned as well, and get their old embeddings back at the end: with frozen ones three readers
+of ten were right after 200 steps of tables alone, with learned ones five of ten.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +24,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from ..core.chat import IGNORE, Item
 from ..core.claims import GRADED, LOW_HIGH
 from ..models.processing import E2LLMProcessor
-from ..tasks.level_table import Readers
-from .tiny_language_model import THINKING_SHARE, TaughtTexts, taught_items, teachable, written_texts
+from ..tasks.level_table import DIGITS, Readers
+from .tiny_language_model import THINKING_SHARE, TaughtTexts, taught_items, teachable
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order
 
 _PART = 5000  # items that are drawn together
@@ -46,10 +48,10 @@ class LevelRecipe:
         Share of the parts in which levels have no degrees, as in the first lesson.
     """
 
-    n_items: int = 64_000
+    n_items: int = 96_000
     readers: int = 12
     reader_words: int = 6
-    readers_share: float = 0.4
+    readers_share: float = 0.5
     low_high_share: float = 0.25
 
 
@@ -86,24 +88,34 @@ def level_items(texts: TaughtTexts, words: list[str], readers: Readers, recipe: 
     return [next(tables) if table else next(others) for table in is_table]
 
 
-def level_examples(tokenizer: PreTrainedTokenizerFast, recipe: LevelRecipe, seed: int,
-                   held_out: frozenset[str] = frozenset()) -> list[dict]:
+def readers_of(tokenizer: PreTrainedTokenizerFast, recipe: LevelRecipe, seed: int) -> Readers:
+    """The readers of tables of a lesson.
+
+    Parameters
+    ----------
+    tokenizer, recipe, seed
+        See :func:`level_examples`.
+    """
+    return Readers.draw(one_token_words(tokenizer), recipe.readers, recipe.reader_words, np.random.default_rng(seed))
+
+
+def level_examples(tokenizer: PreTrainedTokenizerFast, texts: TaughtTexts, recipe: LevelRecipe,
+                   seed: int) -> list[dict]:
     """Training examples of the lesson.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
         Of the model; gives the words.
+    texts : TaughtTexts
+        Those of the first lesson. Without the copies with replaced words, fewer questions about unknown words were
+        answered right after this lesson.
     recipe : LevelRecipe
         Sizes and shares.
     seed : int
         Of the draws.
-    held_out : frozenset of str
-        Identities of situations that are left out, for development.
     """
-    written, words = written_texts(held_out), one_token_words(tokenizer)
-    texts = TaughtTexts(written, {label: [] for label in written})
-    readers = Readers.draw(words, recipe.readers, recipe.reader_words, np.random.default_rng(seed))
+    words, readers = one_token_words(tokenizer), readers_of(tokenizer, recipe, seed)
     processor, sizes = E2LLMProcessor(tokenizer), np.diff([*range(0, recipe.n_items, _PART), recipe.n_items])
     parts = (examples_of(level_items(texts, words, readers, recipe, int(size), [seed, part]), processor, THINKING_SHARE,
                          [seed, part]) for part, size in enumerate(sizes))
@@ -134,8 +146,8 @@ def mean_over_items(model: Qwen3ForCausalLM, input_ids: Tensor, attention_mask: 
     return {"loss": (loss * share).sum() / len(labels)}
 
 
-def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[dict], params: FitParams,
-                 folder: Path, on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[dict], readers: Readers,
+                 params: FitParams, folder: Path, on_step: Callable[..., None] | None = None) -> pd.DataFrame:
     """Teach the second lesson; resumes from a checkpoint in ``folder``.
 
     Parameters
@@ -146,6 +158,8 @@ def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, ex
         Its tokenizer.
     examples : list of dict
         From :func:`level_examples`.
+    readers : Readers
+        Of the examples.
     params : FitParams
         Schedule and seed.
     folder : Path
@@ -158,8 +172,12 @@ def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, ex
     DataFrame
         Columns step and loss.
     """
-    model.requires_grad_(True)
-    model.get_input_embeddings().requires_grad_(False)
+    embedding = model.requires_grad_(True).get_input_embeddings().weight
+    kept, digits = embedding.detach().clone(), _tokens(tokenizer, DIGITS)
+    learned = torch.zeros(len(kept), 1).index_fill(0, digits, 1.0)
+    learned = learned.index_fill(0, _tokens(tokenizer, list(itertools.chain.from_iterable(readers.words))), 1.0)
+    masked = embedding.register_hook(lambda gradient: gradient * learned.to(gradient.device))
+    layers = [parameter for parameter in model.parameters() if parameter is not embedding]
     order = item_order([len(example["input_ids"]) for example in examples], params)
     pad = item_collate(E2LLMProcessor(tokenizer), None, {})
 
@@ -167,7 +185,16 @@ def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, ex
         drawn = torch.Generator().manual_seed(batch[0]["place"])  # by the place alone, as in item_collate
         return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn)}
 
-    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step,
+    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder,
+                  [{"params": layers}, {"params": [embedding], "weight_decay": 0.0}], on_step=on_step,
                   call=mean_over_items)
+    masked.remove()
+    with torch.no_grad():
+        embedding.copy_(kept.to(embedding.device).index_copy(0, digits.to(embedding.device), embedding[digits]))
     model.eval().requires_grad_(True)
     return history
+
+
+def _tokens(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> Tensor:
+    """Ids of words that are one token in the middle of a sentence."""
+    return torch.tensor([tokenizer(f"frontal {word}", add_special_tokens=False)["input_ids"][-1] for word in words])

@@ -1,7 +1,8 @@
 """Training of the second pass: answers from stated levels alone, by an adapter of its own.
 
 The adapter is not that of stage 3: this one sees short texts only, so it learns with other batches in a fraction of the
-time, and what stage 3 has learned stays as it is. The answers that it learns come from rules: logistic regressions on
+time, and what stage 3 has learned stays as it is. The embeddings of the digits and of the answers are trained with it:
+with frozen ones the second pass reached 32 % after 150 steps, where it reached 47 with them. The answers that it learns come from rules: logistic regressions on
 the claims of the training windows. A rule answers to every table, also to one that no window has. So the training can
 change the claims and say what then follows.
 """
@@ -16,19 +17,21 @@ import numpy as np
 import pandas as pd
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
 
 from ..core.chat import Item
 from ..core.claims import Claims, EvidenceNames, salient_claims
 from ..core.labels import LabelSet
 from ..core.verdicts import claim_values
 from ..data.dataset import Corpus
-from ..models.adapting import lora_targets
-from ..models.modeling import E2LLMForConditionalGeneration
+from ..models.adapting import lora_targets, token_targets
+from ..models.logits import loss_at_labels
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import affect_words
+from ..tasks.level_table import DIGITS
 from ..tasks.second_pass import Asked, level_item, options_of
 from ..tasks.segments import INTENSITIES
-from .stage3_instruction import LORA_TARGETS, quiet_peft
+from .stage3_instruction import LAYERS, quiet_peft
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
 
 _COPIES = 8  # noisy copies of every training window that the rules are fitted on
@@ -283,7 +286,7 @@ def _soft_loss(model: torch.nn.Module, next_ids: torch.Tensor, next_shares: torc
     **batch
         Of the model, with labels.
     """
-    out, is_open = model(**batch), next_ids < 0
+    out, is_open = loss_at_labels(model, **batch), next_ids < 0
     logits = out.logits[0].float()
     among = logits.gather(1, next_ids.clamp_min(0)).masked_fill(is_open, -torch.inf)
     of_all = (among - logits.logsumexp(1, keepdim=True)).masked_fill(is_open, 0.0)
@@ -294,17 +297,32 @@ def _soft_loss(model: torch.nn.Module, next_ids: torch.Tensor, next_shares: torc
     return out
 
 
-def train_second_pass(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item],
-                      shares: list[np.ndarray], adapter: SecondPassParams, params: FitParams, folder: Path,
-                      on_step: Callable[..., None] | None = None) -> tuple[PeftModel, pd.DataFrame]:
-    """LoRA on the language model; nothing else is trained.
+def answer_tokens(items: list[Item], processor: E2LLMProcessor) -> set[int]:
+    """Tokens of all options of items, and of the digits of their tables.
 
     Parameters
     ----------
-    model : E2LLMForConditionalGeneration
-        With the language model as it was before stage 3.
+    items : list of Item
+        From :func:`second_pass_items`.
     processor : E2LLMProcessor
-        Its processor.
+        Its tokenizer cuts.
+    """
+    options = sorted({option for item in items for option in item.options})
+    digits = processor.ids_of([f" {''.join(DIGITS)}"])[0]
+    return set(digits).union(*processor.ids_of(options))
+
+
+def train_second_pass(language_model: PreTrainedModel, processor: E2LLMProcessor, items: list[Item],
+                      shares: list[np.ndarray], adapter: SecondPassParams, params: FitParams, folder: Path,
+                      on_step: Callable[..., None] | None = None) -> tuple[PeftModel, pd.DataFrame]:
+    """LoRA on a language model, and the embeddings of the digits and the answers; nothing else is trained.
+
+    Parameters
+    ----------
+    language_model : PreTrainedModel
+        As it was before stage 3.
+    processor : E2LLMProcessor
+        With its tokenizer.
     items, shares : list of Item, list of ndarray
         From :func:`second_pass_items`.
     adapter, params : SecondPassParams, FitParams
@@ -322,10 +340,12 @@ def train_second_pass(model: E2LLMForConditionalGeneration, processor: E2LLMProc
         Loss by step.
     """
     torch.manual_seed(params.seed)
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=lora_targets(model, LORA_TARGETS))
-    train_only(model)
+    tokens = token_targets(language_model, sorted(answer_tokens(items, processor)))
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=lora_targets(language_model, LAYERS),
+                        trainable_token_indices=tokens)
+    train_only(language_model)
     with quiet_peft():
-        peft = get_peft_model(model, config)
+        peft = get_peft_model(language_model, config)
     examples = _soft_examples(items, shares, processor, params.seed)
     order = item_order([len(example["input_ids"]) for example in examples], params)
     return peft, fit(peft, Samples(order, examples.__getitem__), _soft_collate(processor), params, folder,

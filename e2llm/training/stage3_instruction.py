@@ -20,7 +20,7 @@ from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import ItemBuilder
 from ..tasks.segments import imagined_segments
-from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
+from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, label_tokens, train_only
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-LORA_TARGETS = r"language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LAYERS = r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"  # of most language models
+_PREFIX = "language_model."
+LORA_TARGETS = rf"language_model\.{LAYERS}"
 
 
 def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcessor, items: list[Item],
@@ -91,7 +93,7 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
     """
     torch.manual_seed(params.seed)
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
-                        target_modules=lora_targets(model, LORA_TARGETS), modules_to_save=["projector"])
+                        target_modules=lora_targets(model.language_model, LORA_TARGETS, _PREFIX), modules_to_save=["projector"])
     train_only(model)  # nothing; peft adds what is trained
     with quiet_peft():
         peft = get_peft_model(model, config)
@@ -122,7 +124,7 @@ def fit_adapter(peft: PeftModel, processor: E2LLMProcessor, examples: list[dict]
     groups = [{"params": [p for name, p in named if "lora_" in name]},
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
     order = item_order([len(example["input_ids"]) for example in examples], params)
-    collate = item_collate(processor, tokens, position, adapter.noise)
+    collate = item_collate(processor, tokens, position, adapter.noise, label_tokens(examples, processor, params.seed))
     return fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, on_step=on_step)
 
 

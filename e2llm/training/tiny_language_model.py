@@ -418,6 +418,29 @@ def _examples(texts: TaughtTexts, words: list[str], processor: E2LLMProcessor, s
     return examples_of(items, processor, THINKING_SHARE, [seed, part])
 
 
+def texts_and_words(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str], seed: int,
+                    held_out: frozenset[str] = frozenset(), say: Callable[[str], None] = print
+                    ) -> tuple[TaughtTexts, Vocabulary, LogisticRegression]:
+    """Texts about the emotions, the vocabulary, and the teacher who labels the copies.
+
+    Parameters
+    ----------
+    recipe, encoder, by_frequency, held_out, say
+        As for :func:`lesson`.
+    seed : int
+        Of the copies with replaced words.
+    """
+    written = written_texts(held_out)
+    everything = [text for found in written.values() for text in found]
+    feelings = [word for emotion in scenarios.emotions() for word in (emotion, *scenarios.feelings(emotion))]
+    say("choosing the vocabulary")
+    vocabulary = everyday_vocabulary(encoder, by_frequency, [*everything, *feelings], recipe.words)
+    say("labelling texts with replaced words")
+    teacher = emotion_of(encoder, written_texts(held_out, _VARIANTS))
+    copies = replaced_texts(everything, vocabulary, recipe.n_replaced, seed)
+    return TaughtTexts(written, labelled(encoder, teacher, copies)), vocabulary, teacher
+
+
 def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str], params: FitParams,
            held_out: frozenset[str] = frozenset(), say: Callable[[str], None] = print, each: Callable = map
            ) -> Lesson:
@@ -440,15 +463,7 @@ def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str]
     each : callable
         ``map``, or that of a pool of processes.
     """
-    written = written_texts(held_out)
-    everything = [text for found in written.values() for text in found]
-    feelings = [word for emotion in scenarios.emotions() for word in (emotion, *scenarios.feelings(emotion))]
-    say("choosing the vocabulary")
-    vocabulary = everyday_vocabulary(encoder, by_frequency, [*everything, *feelings], recipe.words)
-    say("labelling texts with replaced words")
-    teacher = emotion_of(encoder, written_texts(held_out, _VARIANTS))
-    copies = replaced_texts(everything, vocabulary, recipe.n_replaced, params.seed)
-    texts = TaughtTexts(written, labelled(encoder, teacher, copies))
+    texts, vocabulary, teacher = texts_and_words(recipe, encoder, by_frequency, params.seed, held_out, say)
     say("drawing items")
     drills = drill_items(SEED_VII, recipe.drill_steps * params.batch_size, params.seed)
     words = task_words([*drills, *text_items(SEED_VII, _TASK_ITEMS, params.seed)], vocabulary)

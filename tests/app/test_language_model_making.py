@@ -15,7 +15,7 @@ from e2llm.core.files import checksum
 from e2llm.models.catalogue import card
 from e2llm.models.language import load_language_model
 from e2llm.tasks import scenarios
-from e2llm.training.level_lesson import LevelRecipe
+from e2llm.training.level_lesson import LevelRecipe, level_examples
 from e2llm.training.tiny_language_model import TinyRecipe
 
 RECIPE = TinyRecipe(words=400, hidden_size=48, layers=2, heads=4, meaning_width=24, n_items=40, drill_steps=1,
@@ -103,3 +103,23 @@ def test_a_second_lesson_says_what_it_started_from(tmp_path, monkeypatch):
         making.teach_second_lesson("e2llm-tiny", folder)
     with pytest.raises(ValueError, match="or a folder that this command made"):
         making.teach_second_lesson(str(tmp_path), tmp_path / "other")
+
+
+def test_both_lessons_are_taught_in_turn_and_a_first_one_that_is_finished_is_not_taught_again(tmp_path, fetched,
+                                                                                              monkeypatch):
+    small = LevelRecipe(n_items=24, readers=2, reader_words=2)
+    monkeypatch.setattr(making, "TinyRecipe", lambda: RECIPE)
+    monkeypatch.setattr(making, "LevelRecipe", lambda: small)
+    monkeypatch.setattr(making, "level_examples",
+                        lambda tokenizer, recipe, seed, _: level_examples(tokenizer, recipe, seed, ALL_BUT_ONE))
+    monkeypatch.setattr(making, "scores_in_words", lambda *_: pd.DataFrame([{
+        "stratum": "known words", "kind": "match", "items": 3, "chance": 33.3, "correct": 50.0, "low": 9.0,
+        "high": 90.0}]))
+    make(first := tmp_path / ".made-first")
+    start = checksum(first / "model.safetensors")
+    monkeypatch.setattr(making, "make_language_model", None)  # it is there
+    said = json.loads((making.make_in_two_lessons(tmp_path / "made", level_steps=2) / "card.json").read_text())
+    assert said["second"]["start"] == start and said["second"]["fit"]["steps"] == 2 and said["fit"]["steps"] == 5
+    assert not first.exists()
+    with pytest.raises(FileExistsError, match="is there already"):
+        making.make_in_two_lessons(tmp_path / "made")

@@ -28,6 +28,7 @@ from e2llm.data.dataset import Corpus
 from e2llm.evaluation.controls import other_windows
 from e2llm.tasks import scenarios
 from e2llm.tasks.items import (
+    DESCRIBED,
     ItemBuilder,
     OneSubjectBuilder,
     describe,
@@ -303,7 +304,7 @@ def test_claims_are_what_was_measured_in_the_order_of_the_table(kind):
     for item in items:
         assert claims_in(item.thought) == measured(item.windows[0])
         if kind == "describe":
-            assert claims_in(item.answer) == measured(item.windows[0])
+            assert claims_in(item.answer) == measured(item.windows[0])[:DESCRIBED]  # all are as far from typical
     counts = {len(claims_in(item.thought)) for item in items}
     assert counts >= set(range(1, 8)) and max(counts) <= MAX_CLAIMS
 

@@ -20,6 +20,7 @@ from e2llm.training.level_lesson import (
     level_items,
     mean_over_items,
     one_token_words,
+    readers_of,
     teach_levels,
 )
 from e2llm.training.tiny_language_model import TaughtTexts, teachable
@@ -48,7 +49,7 @@ def test_items_hold_tables_and_claims_with_degrees():
     items = level_items(texts, words, readers, recipe, 240, [0, 1])
     assert [item.__dict__ for item in items] == [
         item.__dict__ for item in level_items(texts, words, readers, recipe, 240, [0, 1])]
-    assert 75 < sum(item.kind == "readers" for item in items) < 120
+    assert 110 < sum(item.kind == "readers" for item in items) < 155
     thoughts = [parse(item.thought, SEED_VII.labels, GRADED) for item in items if item.kind == "predict"]
     assert {claim.level for parsed in thoughts for claim in parsed.claims} == set(GRADED.words) - {"typical"}
     brief = [item for item in items if item.kind in ("select", "match", "compare") and set(item.options) <= set("ABC")]
@@ -74,14 +75,16 @@ def test_the_loss_is_the_mean_over_items_of_the_usual_loss(tiny):
     assert found == pytest.approx(np.mean(wanted), rel=1e-4)
 
 
-def test_teaching_changes_layers_and_no_embedding_and_goes_on_where_it_was_cut_off(tiny, tmp_path):
+def test_teaching_changes_layers_and_the_embeddings_of_digits_alone_and_goes_on_where_it_was_cut_off(tiny, tmp_path):
     tokenizer = tiny[1]
     examples = level_examples(tokenizer, RECIPE, 0)
     params = FitParams(4, 8, 1e-3, seed=0, save_steps=2)
+    readers = readers_of(tokenizer, RECIPE, 0)
     before = {name: value.clone() for name, value in tiny[0].state_dict().items()}
-    history = teach_levels(tiny[0], tokenizer, examples, params, tmp_path / "a")
+    history = teach_levels(tiny[0], tokenizer, examples, readers, params, tmp_path / "a")
     after = tiny[0].state_dict()
-    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    changed = (before["model.embed_tokens.weight"] != after["model.embed_tokens.weight"]).any(dim=1).nonzero()[:, 0]
+    assert {tokenizer.decode([i]).strip() for i in changed} <= set("1234567") and len(changed) == 7
     assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
     assert len(history) == 4 and all(parameter.requires_grad for parameter in tiny[0].parameters())
 
@@ -94,7 +97,7 @@ def test_teaching_changes_layers_and_no_embedding_and_goes_on_where_it_was_cut_o
 
     again, _ = load_language_model("e2llm-tiny")
     with pytest.raises(Stop):
-        teach_levels(again, tokenizer, examples, params, tmp_path / "b", stop)
+        teach_levels(again, tokenizer, examples, readers, params, tmp_path / "b", stop)
     resumed, _ = load_language_model("e2llm-tiny")
-    teach_levels(resumed, tokenizer, examples, params, tmp_path / "b")
+    teach_levels(resumed, tokenizer, examples, readers, params, tmp_path / "b")
     assert all(torch.equal(after[name], value) for name, value in resumed.state_dict().items())
