@@ -11,13 +11,6 @@ from typing import Any
 from .judging import NOT_YET, Exercise, judge
 
 LESSONS = tuple(f"{number:02}" for number in range(10))
-SETUP = """import numpy as np
-import pandas as pd
-import torch
-
-import e2llm
-
-run = e2llm.Run.open(run_name)"""  # what every solution may use, with a finished run
 _wrong: Counter[str] = Counter()  # wrong answers of this kernel, by exercise
 
 

@@ -214,7 +214,7 @@ class Exercise:
     expected : object
         The right answer, or a function that computes it from what the lesson hands over.
     solution : str
-        Code that sets ``answer``; see :data:`e2llm.teaching.exercises.SETUP` for what it may use.
+        Code that sets ``answer``, after the module's ``SETUP``, with numpy, pandas and e2llm under their usual names.
     why : str
         Explanation for the notebook of solutions.
     mistakes : tuple of Mistake

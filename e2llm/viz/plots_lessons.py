@@ -110,7 +110,7 @@ def low_rank(outputs: int, inputs: int, rank: int) -> Figure:
 
 
 def verdict_line(z: Mapping[str, float], claimed: Mapping[str, str], title: str) -> Figure:
-    """z of some features on a line with the thresholds, and whether the claim about each is true.
+    """Draw z of some features on a line with the thresholds, and whether the claim about each is true.
 
     Parameters
     ----------
