@@ -1,4 +1,4 @@
-"""Each exercise accepts its solution and meets every typical mistake with its own hint, which never holds the answer."""
+"""Each exercise accepts its solution and answers every typical mistake with hints of its own, never the solution."""
 
 from __future__ import annotations
 
