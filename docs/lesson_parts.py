@@ -22,6 +22,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 LESSONS = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 SOLUTIONS = NOTEBOOKS / "solutions"
 TAGS = {"exercise", "quiz"}
+MOST = 100  # characters of a line of code
 BEFORE = "## Try it yourself"  # the section in front of which exercises and quiz stand
 _EXERCISES = """## Exercises
 
@@ -48,8 +49,10 @@ def exercise_cells(exercise: Exercise) -> list[NotebookNode]:
 
 def call(exercise: Exercise) -> str:
     """The check of an exercise as code."""
-    given = "".join(f", {name}={name}" for name in exercise.given)
-    return f'e2llm.check("{exercise.name}", answer{given})'
+    given = ", ".join(["answer", *(f"{name}={name}" for name in exercise.given)])
+    start = f'e2llm.check("{exercise.name}", '
+    gap = "" if len(start + given) < MOST else "\n" + " " * len("e2llm.check(")
+    return f"{start.rstrip() if gap else start}{gap}{given})"
 
 
 def _printing(code: str, name: str, tag: str, text: str) -> NotebookNode:

@@ -13,9 +13,9 @@ EXERCISES = (
         Letters("ABC"), "A", 'answer = "A"',
         "Every placeholder's embedding is replaced before the language model reads anything.",
         (Mistake("B", ("Follow the embedding of a placeholder. Does the language model ever see it?",
-                       "Read the line with `by_hand[` once more: what happens to the old values?")),
+                       "Look at `by_hand[at]` in the next cell: what happens to the old values?")),
          Mistake("C", ("The projected EEG does not depend on that row.",
-                       "Read the line with `by_hand[` once more: what happens to the old values?"))),
+                       "Look at `by_hand[at]` in the next cell: what happens to the old values?"))),
         ("What does the language model read at a placeholder?", "Its row of the table is overwritten."),
         before="hand-04-placeholders"),
     Exercise(

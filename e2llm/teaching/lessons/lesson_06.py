@@ -92,10 +92,10 @@ EXERCISES = (
         "- B: The model can tell an employer whether a person is stressed.\n"
         "- C: The claims about bands are true of their own window more often than of another window.\n"
         "- D: The model reads what a person feels.\n"
-        "- E: The explanation shows why the model gave its answer.",
+        "- E: A claim that is true of the signal is the reason for the answer.",
         Letters("ABCDE", several=True), "AC", 'answer = "AC"',
         "A is tier 1 with its controls, C is lesson 07. B and D speak about people, but the labels name film clips. "
-        "E needs the test whether the answer depends on the reasons.",
+        "E takes truth for cause. Whether an answer depends on its claims needs a test of its own.",
         (Mistake("ACE", ("A true reason need not be the cause of the answer.",
                          "Which test of lesson 07 would support this sentence?")),
          Mistake("ABC", ("Whose state was ever measured here? And who agreed to that use?",
