@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from ..core.claims import LEVEL_THRESHOLD, level
 from .plots import PALETTE, panels, plain_axes
@@ -67,7 +67,7 @@ def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Seq
     """
     if len(words) != len(kinds) or (below and len(below) != len(words)):
         raise ValueError(f"{len(words)} tokens, {len(kinds)} kinds and {len(below)} labels: give as many of each.")
-    figure, ax = panels((max(5.0, 0.62 * len(words)), 1.9))
+    figure, ax = panels((max(5.0, 0.62 * len(words)), 2.2))
     for i, (word, kind) in enumerate(zip(words, kinds, strict=True)):
         color, hatch = _KINDS[kind]
         ax.add_patch(Rectangle((i, 0), 0.92, 1, facecolor=(*color, 0.25), edgecolor=color, hatch=hatch))
@@ -75,10 +75,9 @@ def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Seq
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
         if below:
             ax.text(i + 0.46, -0.12, below[i], ha="center", va="top", fontsize=7, rotation=90)
-    for kind in dict.fromkeys(kinds):
-        color, hatch = _KINDS[kind]
-        ax.bar(0, 0, color=(*color, 0.25), edgecolor=color, hatch=hatch, label=kind)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(_KINDS))
+    shown = [Patch(facecolor=(*color, 0.25), edgecolor=color, hatch=hatch, label=kind)
+             for kind, (color, hatch) in _KINDS.items() if kind in kinds]
+    ax.legend(handles=shown, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(shown))
     ax.set(xlim=(0, len(words)), ylim=(-0.75 if below else -0.05, 1.05))
     ax.axis("off")
     figure.suptitle(title)
