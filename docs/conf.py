@@ -24,7 +24,8 @@ A folder of the package imports only from the folders that stand above it here.
 """
 ROOMS = {"core": "the words of the domain", "data": "recordings to a dataset", "models": "tensors in, tensors out",
          "tasks": "questions and thoughts as text", "training": "arrays in, weights out",
-         "evaluation": "predictions in, tables out", "viz": "figures and widgets", "app": "runs, command line, sharing"}
+         "evaluation": "predictions in, tables out", "viz": "figures and widgets", "app": "runs, command line, sharing",
+         "teaching": "exercises, quizzes, toy models"}
 PAGES: list[tuple[str, list[tuple[str, str]]]] = []  # caption; title and name of each page
 
 project = "e2llm"
@@ -65,6 +66,7 @@ def _copy_lessons() -> None:
         shutil.copy(path, target)
     for path in (ROOT / "notebooks" / "results").iterdir():
         shutil.copy(path, target / "results")
+    shutil.copytree(ROOT / "notebooks" / "solutions", target / "solutions")
 
 
 def _list_modules() -> None:

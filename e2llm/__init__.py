@@ -34,6 +34,7 @@ Where things lie (a folder imports only from folders above it):
 ``evaluation`` predictions in, tables out: tiers, baselines, controls, checks of the explanations
 ``viz``        figures, HTML and widgets
 ``app``        run folders, the stages as functions, command line, sharing of models, the conversation
+``teaching``   exercises that check an answer, quizzes, toy models for lessons
 ============== =====================================================================================
 
 The names below are imported when they are first used, so ``import e2llm`` is fast. ``help(e2llm.align)`` explains one.
@@ -61,6 +62,7 @@ _NAMES = {  # module: what stands at the front door
     "app.pipeline": "run_pipeline",
     "core.files": "project_root",
     "core.tables": "read_predictions",
+    "core.verdicts": "verdicts",
     "data.audit": "LeakError",
     "data.checks": "read_quality",
     "data.gate": "first_trial",
@@ -75,14 +77,18 @@ _NAMES = {  # module: what stands at the front door
     "models.inference": "InferenceEngine",
     "models.language": "ScratchParams",
     "tasks.items": "ItemBuilder",
+    "teaching.exercises": "check",
+    "teaching.quiz_panel": "quiz",
+    "teaching.toys": "toy_adapter toy_item toy_model",
     "training.feedback": "FeedbackParams",
     "training.pretraining": "PretrainParams",
-    "training.losses": "HeadParams",
+    "training.losses": "HeadParams supervised_contrastive_loss",
     "training.second_pass": "SecondPassParams",
     "training.stage3_instruction": "AdapterParams",
     "training.trainer": "FitParams",
     "viz.plots": "plots",
     "viz.plots_evidence": "plots_evidence",
+    "viz.plots_lessons": "plots_lessons",
     "viz.plots_model_size": "plots_model_size",
     "viz.plots_pretraining": "plots_pretraining",
     "viz.plots_quality": "plots_quality",
