@@ -15,6 +15,7 @@ from e2llm.core.labels import plain_labels
 from e2llm.evaluation.controls import shuffled, with_mean_token, with_random_projector, without_eeg
 from e2llm.evaluation.metrics import Score, accuracy
 from e2llm.evaluation.tiers import Answers, answer
+from e2llm.models import inference
 from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.models.inference import InferenceEngine, generate, label_similarity, probabilities, score_options
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
@@ -341,3 +342,23 @@ def test_a_random_projector_has_a_random_probe_too(with_evidence):
     other = with_random_projector(with_evidence, 1)
     assert not torch.equal(other.model.projector.evidence.weight, with_evidence.model.projector.evidence.weight)
     assert torch.equal(other.model.projector.evidence.first, with_evidence.model.projector.evidence.first)
+
+
+@pytest.mark.parametrize("kind", [{"do_sample": False}, {"do_sample": True, "top_k": 1, "num_return_sequences": 2}],
+                         ids=["greedy", "two_samples"])
+def test_texts_that_have_ended_leave_the_batch_and_the_others_are_as_if_written_together(engine, monkeypatch, kind):
+    """Against one call of transformers for the whole batch; an end of turn that comes at different places."""
+    items, longest = ITEMS[:3], 24
+    end = engine.model.generate(**engine.inputs(items, True), max_new_tokens=longest, do_sample=False,
+                                pad_token_id=0)[:, -longest:]
+    words = engine.processor.tokenizer
+    monkeypatch.setattr(words, "eos_token", words.convert_ids_to_tokens(int(end[1, 5])))
+    monkeypatch.setattr(inference, "_PIECE", 4)
+    n, decoding = kind.get("num_return_sequences", 1), {key: kind[key] for key in kind if key != "num_return_sequences"}
+    sizes, own = [], engine.model.generate
+    monkeypatch.setattr(engine.model, "generate", lambda **given: sizes.append(len(given["input_ids"])) or own(**given))
+    texts = inference._generate(engine, items, n, True, longest, 3, **decoding)
+    pieces = sizes.copy()
+    monkeypatch.setattr(inference, "_PIECE", longest)
+    assert texts == inference._generate(engine, items, n, True, longest, 3, **decoding)
+    assert len({len(text) for found in texts for text in found}) > 1 and pieces[-1] < n * len(items)

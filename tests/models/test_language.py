@@ -220,3 +220,18 @@ def _without_eeg(tokenizer):
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", THINK, END_THINK]
     other.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False))
     return other
+
+
+def test_a_softmax_over_some_tokens_is_that_of_their_logits_and_leaves_no_trace(model):
+    """Against the whole logits of the model, cut by hand."""
+    ids = torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(1))
+    labels = ids.masked_fill(torch.arange(9) < 5, IGNORE)
+    tokens = torch.unique(torch.cat([labels[labels >= 0], torch.tensor([3, 7, 39])]))
+    with torch.no_grad():
+        out = loss_at_labels(model, labels, tokens, input_ids=ids)
+        whole = model(input_ids=ids).logits[:, 4:-1].reshape(-1, model.config.vocab_size)[:, tokens]
+    places = [tokens.tolist().index(label) for label in labels[:, 5:].reshape(-1).tolist()]
+    assert out.logits.shape == (1, 8, len(tokens))
+    wanted = -whole.log_softmax(-1)[torch.arange(8), places].mean()
+    assert float(out.loss) == pytest.approx(float(wanted), rel=1e-5)
+    assert "forward" not in vars(model.get_output_embeddings())

@@ -410,7 +410,7 @@ def test_thoughts_say_one_meaning_in_several_ways_and_descriptions_in_one():
         for option in item.options:
             (evidence,) = re.findall(r"(?<=\. )[A-Z][^.]*\.$", option)
             assert evidence == "No band stands out." or re.fullmatch(r"Evidence: [a-z, ]+\.", evidence), option
-        assert parse(item.thought, ()).claims == parse(item.answer, SEED_VII.labels).claims
+        assert parse(item.thought, ()).claims[:DESCRIBED] == parse(item.answer, SEED_VII.labels).claims
         assert all(isinstance(found, Claim | NoSalientFeature) for found in parse(item.thought, ()).statements)
 
 

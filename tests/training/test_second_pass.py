@@ -10,21 +10,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import PeftModel
 
 from e2llm.core.claims import GRADED, Claim, EvidenceNames
 from e2llm.core.labels import SEED_VII
 from e2llm.core.verdicts import claim_values
+from e2llm.models.language import load_language_model
+from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.level_table import level_table
 from e2llm.tasks.second_pass import Asked, options_of
 from e2llm.training.second_pass import (
     SecondPassParams,
     _soft_loss,
+    answer_tokens,
     counterfactual_evidence,
     entailed_answers,
     next_token_shares,
     second_pass_items,
     stated_claims,
+    train_second_pass,
 )
+from e2llm.training.trainer import FitParams
 
 NAMES = EvidenceNames((("alpha", "occipital"), ("beta", "frontal"), ("gamma", "temporal")), GRADED)
 
@@ -143,3 +149,30 @@ def test_claims_are_those_of_the_prediction():
     evidence = np.array([[0.8, -3.0, 0.2, 0.0, 0.0, 0.0, 1.6]])
     assert [str(claim) for claim in stated_claims(evidence, NAMES)[0]] == [
         "occipital alpha rather high", "frontal beta very low", "artefact level clearly high"]
+
+
+def test_the_adapter_trains_the_embeddings_of_digits_and_answers_and_both_ends_of_the_model_stay_one(tmp_path):
+    language_model, tokenizer = load_language_model("e2llm-tiny")
+    processor, corpus = E2LLMProcessor(tokenizer), toy_corpus()
+    rules = entailed_answers(corpus, 0.5, 0)
+    params = FitParams(2, 8, 5e-3, seed=0, save_steps=10)
+    items, shares = second_pass_items(corpus, rules, SecondPassParams(), 16, 0)
+    before = language_model.get_input_embeddings().weight.detach().clone()
+    peft, _ = train_second_pass(language_model, processor, items, shares, SecondPassParams(4, 8), params, tmp_path)
+    peft.save_pretrained(tmp_path / "lora", save_embedding_layers=False)
+    again = PeftModel.from_pretrained(load_language_model("e2llm-tiny")[0], str(tmp_path / "lora"))
+    inputs = {"input_ids": torch.tensor([processor.ids(level_table((), NAMES))])}
+    merged = {}
+    for name, model in (("trained", peft), ("opened", again)):
+        with torch.no_grad():
+            unmerged = model.eval()(**inputs).logits
+            merged[name] = model.merge_and_unload().eval()
+            assert torch.allclose(merged[name](**inputs).logits, unmerged, atol=1e-4)
+    assert torch.equal(merged["trained"](**inputs).logits, merged["opened"](**inputs).logits)
+    within, head = (layer().weight for layer in (merged["opened"].get_input_embeddings,
+                                                 merged["opened"].get_output_embeddings))
+    assert torch.equal(within, head)
+    changed = (within != before).any(dim=1).nonzero()[:, 0].tolist()
+    words = {tokenizer.decode([i]).strip() for i in changed}
+    assert set(changed) <= answer_tokens(items, processor) and {"happy", "sad"} <= words
+    assert {*"1234567"} & words

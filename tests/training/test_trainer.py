@@ -26,6 +26,7 @@ from e2llm.training.trainer import (
     fit,
     item_collate,
     item_order,
+    label_tokens,
     mixed_order,
     signal_collate,
     train_only,
@@ -449,3 +450,15 @@ def test_bfloat16_trains_on_a_cpu_too(tmp_path):
     history = fit(model, samples(), collate, replace(PARAMS, bf16=True), tmp_path)
     assert np.isfinite(history["loss"]).all() and not same(weights(model), before)
     assert all(value.dtype == torch.float32 for value in model.state_dict().values()), "weights stay in full precision"
+
+
+def test_the_softmax_of_a_stage_has_all_tokens_of_its_labels_and_others_that_are_drawn(tokenizer):
+    processor = E2LLMProcessor(tokenizer, 2)
+    examples = [processor.training_example(item.messages, item.answer, False) for item in ITEMS]
+    tokens = label_tokens(examples, processor, 0, others=20)
+    used = {token for example in examples for token in example["labels"]} - {IGNORE}
+    assert used <= set(tokens.tolist()) and (tokens.diff() > 0).all() and 20 <= len(tokens) <= 20 + len(used)
+    assert torch.equal(tokens, label_tokens(examples, processor, 0, others=20))
+    assert not torch.equal(tokens, label_tokens(examples, processor, 1, others=20))
+    assert torch.equal(label_tokens(examples, processor, 0, others=10**6), torch.arange(len(tokenizer)))
+    assert torch.equal(item_collate(processor, TOKENS, PLACE, tokens=tokens)(examples)["label_tokens"], tokens)
