@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).resolve().parent
 LOSSES, FIGURE = HERE / "processes.csv", HERE.parent / "figures" / "processes.png"
 STAGES = {"encoder": "Stage 1: encoder", "projector": "Stage 2: projector", "adapter": "Stage 3: LoRA"}
-STEPS, SEED = 60, 5
+STEPS, SEED = 40, 5
 ONE, TWO = "#0072B2", "#D55E00"  # of Okabe and Ito: told apart by every kind of color vision
 SPLIT = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalization": "session", "accept_leaks": False}
 
@@ -33,6 +33,7 @@ def trained() -> pd.DataFrame:
     from e2llm.app.runs import Run
     from e2llm.data.preprocess_params import PreprocessParams
     from e2llm.data.simulation import TwinParams, simulate
+    from e2llm.models.language import ScratchParams
     from e2llm.training.losses import HeadParams
     from e2llm.training.trainer import FitParams
 
@@ -49,10 +50,10 @@ def trained() -> pd.DataFrame:
         work = {
             "encoder": lambda run, n: stages.train_encoder(run, stages.open_dataset(run, SPLIT), SPLIT, "tiny1",
                                                            dropout, "", first, HeadParams(), 8, n),
-            "projector": lambda run, n: stages.align(run, stages.open_dataset(run), n_items=400, params=second,
+            "projector": lambda run, n: stages.align(run, stages.open_dataset(run), n_items=120, params=second,
                                                      processes=n),
-            "adapter": lambda run, n: stages.instruct(run, stages.open_dataset(run), dict.fromkeys(stages.KINDS, 80),
-                                                      80, params=third, processes=n),
+            "adapter": lambda run, n: stages.instruct(run, stages.open_dataset(run), dict.fromkeys(stages.KINDS, 30),
+                                                      30, params=third, processes=n),
         }
         for name, train in work.items():  # both go on from the same files
             other = Run.open(f"{name}2")
@@ -61,7 +62,8 @@ def trained() -> pd.DataFrame:
                 train(own, n)
                 losses[name, n] = pd.read_csv(own.path / name / "history.csv")
             if name == "encoder":
-                stages.make_language_model(run, stages.open_dataset(run))
+                stages.make_language_model(run, stages.open_dataset(run), "scratch", "float32", ScratchParams(
+                    vocab_size=600, hidden_size=48, layers=2), 400, 1, FitParams(60, 8, 4e-3))
     return pd.concat([pd.DataFrame({"stage": name, "step": losses[name, 1]["step"], "one": losses[name, 1]["loss"],
                                     "two": losses[name, 2]["loss"]}) for name in STAGES], ignore_index=True)
 

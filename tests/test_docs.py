@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 
 from e2llm.app.parameters import Parameters
@@ -107,23 +105,6 @@ def test_the_picture_is_drawn_from_one_answer_whose_verdicts_agree_with_its_z():
         assert claim["claim"] in example["thought"]
         assert (claim["verdict"] == "true") == (level(claim["z"]) == claim["claim"].rsplit(" ", 1)[1])
     assert len(example["ch_names"]) == len(next(iter(example["channel_z"].values()))) == 58
-
-
-def test_the_figure_of_two_processes_shows_losses_within_the_tolerance_and_says_the_largest_difference():
-    spec = importlib.util.spec_from_file_location("draw_processes", DOCS / "draw_processes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    losses = pd.read_csv(module.LOSSES)
-    assert set(losses["stage"]) == set(module.STAGES) and losses.groupby("stage")["step"].max().eq(60).all()
-    apart = (losses["one"] - losses["two"]).abs()
-    assert (0 < apart.max() < 1e-4) and losses.groupby("stage")["one"].std().min() > 0.01, "something is learned"
-    figure = module.drawn(losses)
-    assert f"at most {apart.max():.1e}" in figure.get_suptitle()
-    curves = figure.axes[0].get_lines()
-    assert [line.get_label() for line in curves] == ["one process", "two processes"]
-    assert list(curves[1].get_ydata()) == list(losses.loc[losses["stage"] == "encoder", "two"])
-    plt.close(figure)
-    assert f"{apart.max():.1e}" in (DOCS / "cluster.md").read_text(encoding="utf-8")
 
 
 def test_every_example_of_the_contributors_page_is_tested():
