@@ -1,15 +1,19 @@
 """Steps of training as planned and as measured: seconds, and the largest memory that a process took.
 
 ``OMP_NUM_THREADS=1 python benchmarks/plan.py`` prints a table. Given the folder of a finished run and its profile,
-``python benchmarks/plan.py --run runs/tiny --profile tiny`` compares the seconds of its stages instead.
+``python benchmarks/plan.py --run runs/tiny --profile tiny`` compares the seconds of its stages instead. With
+``--steps laptop`` it trains a few steps of stages 2 and 3 of that profile, with its language model and real items, and
+compares them, scaled to all steps, with the plan: no constant of the plan was fitted to these.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,14 +103,63 @@ def run_stages(folder: Path, profile: str) -> Iterator[tuple[str, float, float]]
         yield stage.name, took, stage.seconds
 
 
+def profile_steps(profile: str, few: int = 2, more: int = 5) -> Iterator[tuple[str, float, float]]:
+    """Stages 2 and 3 of a profile: seconds of the processor for a few steps, scaled to all of them.
+
+    What happens once (loading, items) is left out by the difference of two trainings. The plan's rate is measured
+    before and after them, for the processor may be slower beside other work.
+    """
+    from e2llm.app import stages
+    from e2llm.app.parameters import checked
+    from e2llm.app.runs import Run
+    from e2llm.data.preprocess_params import PreprocessParams
+    from e2llm.data.simulation import TwinParams, simulate
+    from e2llm.training.losses import HeadParams
+    from e2llm.training.stage3_instruction import AdapterParams
+    from e2llm.training.trainer import FitParams
+
+    written = load_profile(profile)
+    v, before = checked(written), measured_rate()
+    split = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalization": "session", "accept_leaks": False}
+    took: dict[str, list[float]] = {"projector": [], "adapter": []}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["E2LLM_RUNS"] = folder
+        twin = simulate(Path(folder) / "twin", TwinParams(3, 2, 15, (8.2, 9.0)), n_jobs=1)
+        for steps in (few, more):
+            run = Run.open(f"steps{steps}")
+            stages.preprocess(run, "seed-vii", twin, PreprocessParams(), n_jobs=1)
+            stages.train_encoder(run, stages.open_dataset(run, split), split, v.encoder_size, {}, "",
+                                 FitParams(2, 8, 1e-3), HeadParams(), 0)
+            corpus = stages.open_dataset(run)
+            stages.make_language_model(run, corpus, v.language_model, v.dtype)
+            fit = FitParams(steps, v.batch_size, v.alignment_lr, accumulate=v.accumulate)
+            start = time.process_time()
+            stages.align(run, corpus, v.eeg_tokens, v.evidence_slots, 400, v.token_noise, fit)
+            took["projector"].append(time.process_time() - start)
+            per_kind = {kind: 60 * stages.SHARES.get(kind, 1) for kind in stages.KINDS}
+            start = time.process_time()
+            stages.instruct(run, corpus, per_kind, 60 * v.replay_items // v.items_per_kind,
+                            AdapterParams(rank=v.lora_rank), fit)
+            took["adapter"].append(time.process_time() - start)
+    print(f"rate before and after: {before / 1e9:.0f} and {measured_rate() / 1e9:.0f} Gflop/s")
+    found = {stage.name: stage for stage in plan(written, cores=1).stages}
+    for name, steps in (("projector", v.alignment_steps), ("adapter", v.instruction_steps)):
+        once, all_of_them = took[name]
+        yield f"{profile}, {name}, {steps} steps", (all_of_them - once) / (more - few) * steps, found[name].seconds
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="folder of a finished run")
     parser.add_argument("--profile", default="tiny", help="of that run (tiny)")
+    parser.add_argument("--steps", metavar="PROFILE", help="train a few steps of this profile, and scale them")
     given = parser.parse_args()
+    if given.steps:
+        torch.set_num_threads(1)
     print(machine(["torch", "transformers", "peft"]), f"{measured_rate() / 1e9:.0f} Gflop/s", sep="; ")
     print("\n| what | measured, s | planned, s | planned / measured |\n|---|---|---|---|")
-    rows = run_stages(given.run, given.profile) if given.run else (*encoder_steps(), *language_steps())
+    rows = (run_stages(given.run, given.profile) if given.run else profile_steps(given.steps) if given.steps
+            else (*encoder_steps(), *language_steps()))
     for name, took, wanted in rows:
         print(f"| {name} | {took:.3g} | {wanted:.3g} | {wanted / took:.2f} |", flush=True)
     print(f"\nLargest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

@@ -124,6 +124,8 @@ class Encoder(_Group):
     supcon_weight: float = Field(0.3, ge=0, le=1e6, description="weight of the supervised contrastive term")
     spectral_weight: float = Field(4.0, ge=0, le=1e6, description="weight of the band-power term")
     change_weight: float = Field(8.0, ge=0, le=1e6, description="weight of what an edit changed in band power")
+    token_dtype: Literal["float32", "float16"] = Field(
+        "float32", description='tokens of windows on the disk: "float32", or "float16" for half of the room')
 
 
 class LanguageModel(_Group):

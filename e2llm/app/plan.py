@@ -19,10 +19,12 @@ import pandas as pd
 
 from ..core.arguments import check_number
 from ..core.montage import EEGPT_VOCABULARY, SEED_CHANNELS
+from ..core.space import IN_MEMORY
 from ..data.protocols import PROTOCOLS
 from ..data.sources.seed_vii import clip_emotion
 from ..models.arithmetic import ADAM, BYTES, EncoderShape, ProjectorShape, TextShape, text_shape
 from ..models.encoders import encoder_config
+from ..models.evidence_probe import BLOCK
 from ..models.inference import MOST_LOGITS
 from ..tasks.items import DIRECT_KINDS
 from .parameters import FIELDS, Parameters, checked
@@ -452,11 +454,14 @@ class _Planner:
                   "activations": max(shape.activations(per_device, *kept),
                                      shape.activations(ENCODED, self.channels, self.times) / shape.depth),
                   "context": CONTEXT}
-        token = 4.0 * self.times * shape.token_width
-        tokens = {"tokens of windows and edits": max(3 * edits, 2 * (self.windows["train"] + edits)) * token}
-        host = {"context": CONTEXT, **tokens} if self.device.is_gpu else {**device, **tokens}
-        return StagePlan("encoder", training + encoding, seconds, _slack(device), host,
-                         {"tokens": used * token, "weights": 4.0 * shape.parameters})
+        tokens, moments = float(self.times * shape.token_width), 2.0 * shape.token_width  # of a window
+        held = 8 * (self.windows["train"] + edits) * moments  # until the evidence probe is fitted
+        probe = {"moments of windows and edits": min(held, IN_MEMORY) + 5 * 8 * moments**2 + 5 * 4 * BLOCK * tokens}
+        host = {"context": CONTEXT, **probe} if self.device.is_gpu else {**device, **probe}
+        disk = {"tokens": (2 if v.token_dtype == "float16" else 4) * used * tokens, "weights": 4.0 * shape.parameters}
+        if held > IN_MEMORY:
+            disk["moments until the probe is fitted"] = held
+        return StagePlan("encoder", training + encoding, seconds, _slack(device), host, disk)
 
     def _language_model(self) -> StagePlan:
         v, shape = self.values, self.text

@@ -151,7 +151,8 @@ def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:
 def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DEFAULTS.encoder_size,
                   size_changes: dict | None = None, weights: str = DEFAULTS.encoder_weights,
                   params: FitParams | None = None, head: HeadParams | None = None,
-                  augmented_windows: int = DEFAULTS.augmented_windows, processes: int = DEFAULTS.processes) -> Stage:
+                  augmented_windows: int = DEFAULTS.augmented_windows, processes: int = DEFAULTS.processes,
+                  token_dtype: str = DEFAULTS.token_dtype) -> Stage:
     """Stage 1: train the encoder; leaves the encoder, its tokens for every used window, and its answers.
 
     Parameters
@@ -178,6 +179,8 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
         :mod:`e2llm.training.augmentation`.
     processes : int
         That train together; see :func:`e2llm.app.processes.made_in_processes`.
+    token_dtype : str
+        Of the file of tokens; see :func:`e2llm.training.trainer.encode_rows`.
 
     Raises
     ------
@@ -194,7 +197,7 @@ def train_encoder(run: Run, corpus: Corpus, split_settings: dict, size: str = DE
     config = encoder_config(size, **size_changes)
     check_length(config, corpus.windows.window_s)
     wanted = {"protocol": split_settings, "encoder": config_values(config), "weights": weights, "fit": asdict(params),
-              "head": asdict(head), "augmented_windows": augmented_windows}
+              "head": asdict(head), "augmented_windows": augmented_windows, "token_dtype": token_dtype}
     stage = run.stage("encoder", wanted, needs=("windows",), inputs=initialization_key(weights))
     if stage.done:
         return stage
@@ -230,7 +233,7 @@ def make_encoder_files(run: Run, folder: Path, settings: dict, corpus: Corpus | 
     with Progress(run, params.steps, "stage 1") as progress:
         made = fit_encoder(corpus, config_from(settings["encoder"]), settings["weights"], params,
                            HeadParams(**settings["head"]), settings["augmented_windows"], folder / "checkpoints",
-                           folder / "tokens.npy", progress.update, augmented)
+                           folder / "tokens.npy", progress.update, augmented, settings["token_dtype"])
     made.history.to_csv(folder / "history.csv", index=False)
     save_file(made.model.state_dict(), folder / "encoder.safetensors")
     probe = made.evidence_probe

@@ -11,11 +11,14 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+IN_MEMORY = 128 << 20  # bytes of a working array from which on it lies in a file
 SPARE = 4 << 20  # bytes; a write that failed may have needed more than is left, but hardly more than this
 _WORDS = re.compile(r"No space left on device|Disk quota exceeded|File too large|\d+ requested and \d+ written"
                     r"|unexpected pos \d+ vs \d+", re.IGNORECASE)  # fmt: skip
@@ -109,18 +112,46 @@ def reserved_map(path: Path, shape: tuple[int, ...], dtype: type = np.float32) -
     try:
         with room_or_sentence(path.parent):
             array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-            _reserve(path)
+            with path.open("r+b") as file:
+                _reserve(file, path.stat().st_size)
     except NoSpaceError:
         path.unlink(missing_ok=True)
         raise
     return array
 
 
-def _reserve(path: Path) -> None:
+def working_array(shape: tuple[int, ...], folder: Path | None, dtype: type = np.float32) -> np.ndarray:
+    """Zeros to work on: small ones in memory, large ones in a file without a name, which ends with the array.
+
+    The system writes pages of such a file to the disk when memory is short, so the array may be larger than memory.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array.
+    folder : Path or None
+        Whose disk holds an array of more than :data:`IN_MEMORY` bytes; None holds every array in memory.
+    dtype : type
+        Of its numbers.
+
+    Raises
+    ------
+    NoSpaceError
+        If there is no room on the disk.
+    """
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if folder is None or n_bytes <= IN_MEMORY:
+        return np.zeros(shape, dtype=dtype)
+    require_space(folder, n_bytes, "an array to work on")
+    with room_or_sentence(folder), tempfile.TemporaryFile(dir=folder) as file:
+        _reserve(file, n_bytes)
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+
+def _reserve(file: IO[bytes], n_bytes: int) -> None:
     """Give every byte of a file its place on the disk, without a change of its content."""
-    with path.open("r+b") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
 
 
 def _mb(n_bytes: int) -> str:

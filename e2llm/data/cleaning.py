@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import mne
 import numpy as np
 
 from ..core.montage import canonical, make_info
+from ..core.space import working_array
 from .filtering import filter_and_resample, parts_of
 from .preprocess_params import PreprocessParams
 from .sources.base import RecordingError, Trial
@@ -20,7 +22,8 @@ from .sources.base import RecordingError, Trial
 _TOO_LARGE_UV = 1e9  # no amplifier gives a thousand volts, and squares of such values do not fit single precision
 
 
-def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = (),
+          folder: Path | None = None) -> tuple[np.ndarray, list[str]]:
     """Band-pass, resample, repair and re-reference one trial.
 
     Parameters
@@ -31,6 +34,8 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
         Filter edges and the rest.
     lacking : sequence of str
         Channels that the recording does not have and its windows are to have: interpolated from the others.
+    folder : Path, optional
+        Whose disk holds the signal of a long trial; see :func:`e2llm.core.space.working_array`.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def clean(trial: Trial, params: PreprocessParams, lacking: Sequence[str] = ()) -
     if len(names) < 2:
         raise RecordingError(f"{where}: one channel ({trial.ch_names[0]}) has no average reference; record two or "
                              "more.")
-    signal, peak_to_peak = filter_and_resample(trial.signal, trial.sfreq, params, len(lacking))
+    signal, peak_to_peak = filter_and_resample(trial.signal, trial.sfreq, params, len(lacking), folder)
     if (largest := peak_to_peak.max()) > _TOO_LARGE_UV:
         raise RecordingError(f"{where}: channel {names[int(peak_to_peak.argmax())]} spans {largest:.2g} µV, more than "
                              "any amplifier gives; check the unit (microvolts expected) and the file.")
@@ -101,7 +106,8 @@ def _interpolation(names: tuple[str, ...], own: tuple[str, ...], bad: tuple[str,
     return raw.interpolate_bads(reset_bads=True, verbose="error").get_data().astype(np.float32)
 
 
-def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams) -> tuple[np.ndarray, list[str]]:
+def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams,
+               folder: Path | None = None) -> tuple[np.ndarray, list[str]]:
     """Clean a trial and cut it into consecutive windows without overlap.
 
     Parameters
@@ -112,6 +118,8 @@ def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams) 
         Channels of the windows, in this order; those that the trial lacks are interpolated.
     params : PreprocessParams
         Filter edges, rate and window.
+    folder : Path, optional
+        Whose disk holds signal and windows of a long trial; see :func:`e2llm.core.space.working_array`.
 
     Returns
     -------
@@ -122,10 +130,10 @@ def windows_of(trial: Trial, ch_names: Sequence[str], params: PreprocessParams) 
     """
     own = [canonical(name) for name in trial.ch_names]
     lacking = [name for name in ch_names if name not in own]
-    signal, bad = clean(trial, params, lacking)
+    signal, bad = clean(trial, params, lacking, folder)
     rows = [[*own, *lacking].index(name) for name in ch_names]
     n_samples = round(params.window_s * params.sfreq)
-    windows = np.empty((signal.shape[1] // n_samples, len(rows), n_samples), dtype=np.float32)
+    windows = working_array((signal.shape[1] // n_samples, len(rows), n_samples), folder)
     for i, window in enumerate(windows):
         window[:] = signal[rows, i * n_samples : (i + 1) * n_samples]
     return windows, bad

@@ -8,11 +8,13 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil
+from pathlib import Path
 
 import mne
 import numpy as np
 from scipy import fft
 
+from ..core.space import working_array
 from .checks import DEAD_S, runs
 from .preprocess_params import PreprocessParams
 
@@ -21,8 +23,8 @@ _GUARD_S = 0.25  # of signal on either side of a block beside half a kernel: the
 _ROWS = 8  # channels transformed together: their coefficients stay in the processor's cache
 
 
-def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
-                        n_empty: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def filter_and_resample(signal, sfreq: float, params: PreprocessParams, n_empty: int = 0,
+                        folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Band-pass with MNE's kernel and change the rate, stretch by stretch.
 
     A stretch with its neighbourhood is transformed once, its coefficients are multiplied by those of the kernel, and
@@ -43,6 +45,8 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
         Filter edges and the new rate.
     n_empty : int
         Rows of zeros that are appended to the result.
+    folder : Path, optional
+        Whose disk holds a result that is large; see :func:`e2llm.core.space.working_array`.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def filter_and_resample(signal, sfreq: float, params: PreprocessParams,
     length = len(_kernel(*band))
     margin = down * ceil((length / 2 + _GUARD_S * sfreq) / down)
     step = down * max(1, ceil((_BLOCK * length - 2 * margin) / down))
-    resampled = np.zeros((n_channels + n_empty, round(n_samples * ratio)), dtype=np.float32)
+    resampled = working_array((n_channels + n_empty, round(n_samples * ratio)), folder)
     lowest, highest = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
     before, after = _surroundings(signal, sfreq, margin)
     for start in range(0, n_samples, step):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,8 @@ class Admitted(NamedTuple):
     bad: list[str]
 
 
-def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts: RecordingFacts) -> Admitted | None:
+def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts: RecordingFacts,
+          folder: Path | None = None) -> Admitted | None:
     """Windows of a trial that pass the gate: the only way from a recording to windows, in a run and for ``ask``.
 
     Parameters
@@ -52,6 +54,8 @@ def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts
         Filter edges, rate and window.
     facts : RecordingFacts
         Of the recording; what is found is noted there.
+    folder : Path, optional
+        Whose disk holds the windows of a long trial until they are let go; by default they are in memory.
 
     Returns
     -------
@@ -70,13 +74,15 @@ def admit(trial: Trial, ch_names: Sequence[str], params: PreprocessParams, facts
             raise RecordingError(f"{facts.name}: {flaw}")
         return None
     watch = SignalWatch(trial.signal, trial.sfreq, params.window_s)
-    windows, bad = windows_of(replace(trial, signal=watch), ch_names, params)
+    windows, bad = windows_of(replace(trial, signal=watch), ch_names, params, folder)
     power, shape = measure(windows, params.sfreq, list(ch_names))
     kept, flaws = judge_trial(trial, watch, power, shape, params.window_s)
     facts.add(flaws)
     places = np.flatnonzero(kept)
     if len(places) < len(windows):
-        windows, power, shape = windows[places], power[places], shape[places]
+        for i, place in enumerate(places):  # in place: the windows of a long trial are there once
+            windows[i] = windows[place]
+        windows, power, shape = windows[: len(places)], power[places], shape[places]
     add_trial(facts, trial, watch, windows, power, ch_names, len(kept) - len(places))
     return Admitted(windows, power, shape, places, bad) if len(places) else None
 
@@ -101,7 +107,7 @@ def settle_recording(facts: RecordingFacts, params: PreprocessParams) -> None:
 
 
 def admitted_trials(source: Source, recording: Recording, ch_names: Sequence[str], params: PreprocessParams,
-                    facts: RecordingFacts) -> Iterator[tuple[Trial, Admitted]]:
+                    facts: RecordingFacts, folder: Path | None = None) -> Iterator[tuple[Trial, Admitted]]:
     """Trials of a recording with their windows that pass the gate; RecordingError, also at the end, if it is refused.
 
     Parameters
@@ -110,11 +116,11 @@ def admitted_trials(source: Source, recording: Recording, ch_names: Sequence[str
         Opened.
     recording : Recording
         Of the source.
-    ch_names, params, facts
+    ch_names, params, facts, folder
         As in :func:`admit`.
     """
     for trial in source.trials(recording):
-        if (admitted := admit(trial, ch_names, params, facts)) is not None:
+        if (admitted := admit(trial, ch_names, params, facts, folder)) is not None:
             yield trial, admitted
     settle_recording(facts, params)
 

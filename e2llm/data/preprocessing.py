@@ -1,4 +1,4 @@
-"""From labelled trials to windows on disk, one trial in memory at a time, through the gate (:mod:`e2llm.data.gate`)."""
+"""From labelled trials to windows on disk, one trial at a time, through the gate (:mod:`e2llm.data.gate`)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _process_recording(source, recording, ch_names: list[str], params: Preproces
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context(file.open("wb")) for file in files]
-            for trial, admitted in admitted_trials(source, recording, ch_names, params, facts):
+            for trial, admitted in admitted_trials(source, recording, ch_names, params, facts, folder):
                 for file, values in zip(opened, admitted[:3], strict=True):
                     values.tofile(file)
                 rows += [_index_row(trial, int(w), params.window_s, admitted.bad) for w in admitted.places]

@@ -85,7 +85,7 @@ def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: S
         tokens = encode_rows(parts.encoder, corpus.windows.data, corpus.equalize, corpus.norm_groups, used,
                              folder / "tokens.npy")
         augmented = AugmentedWindows.draw(corpus, corpus.split.train, schedule.fit_2.seed)
-        evidence_probe = fit_evidence_probe(parts.encoder, augmented, tokens, used)
+        evidence_probe = fit_evidence_probe(parts.encoder, augmented, tokens, used, folder)
         predicted_evidence = np.full_like(corpus.predicted_evidence, np.nan)
         predicted_evidence[used] = evidence_probe(tokens)
         # Thoughts state what this encoder's probe predicts

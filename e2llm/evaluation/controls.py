@@ -67,8 +67,9 @@ def with_mean_token(engine: InferenceEngine, rows: list[int]) -> InferenceEngine
     rows : list of int
         Windows whose tokens are averaged.
     """
-    mean = np.mean([engine.features[engine.position[row]] for row in rows], axis=0, keepdims=True)
-    return replace(engine, features=mean.astype(np.float32), position=dict.fromkeys(engine.position, 0))
+    mean = np.mean([engine.features[engine.position[row]] for row in rows], axis=0, keepdims=True,
+                   dtype=np.float32)
+    return replace(engine, features=mean, position=dict.fromkeys(engine.position, 0))
 
 
 def with_random_projector(engine: InferenceEngine, seed: int) -> InferenceEngine:

@@ -264,7 +264,8 @@ def label_similarity(engine: InferenceEngine, rows_by_label: dict[str, list[int]
     """
     projector, processor = engine.model.projector, engine.processor
     words = engine.model.get_input_embeddings().weight
-    features = [np.stack([engine.features[engine.position[w]] for w in windows]) for windows in rows_by_label.values()]
+    features = [np.stack([engine.features[engine.position[w]] for w in windows]).astype(np.float32)
+                for windows in rows_by_label.values()]
     eeg = torch.stack([projector.state_tokens(torch.from_numpy(found).to(engine.model.device)).mean(dim=(0, 1))
                        for found in features]).float()
     text = torch.stack([words[processor.ids(f" {label}")].mean(dim=0) for label in rows_by_label]).float()

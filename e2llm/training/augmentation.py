@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..core.claims import MAX_ABS_Z
+from ..core.space import working_array
 from ..data.band_edits import DrawnEdits, Edit, draw_clear_edits, scale_band
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
-from ..models.evidence_probe import EvidenceProbe
+from ..models.evidence_probe import BLOCK, EvidenceProbe, moments_of
 from . import processes
 from .losses import NO_SOURCE, UNLABELLED
 
@@ -195,8 +197,10 @@ def edited_inputs(corpus: Corpus, edits: Sequence[Edit],
 
 
 def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.ndarray,
-                       rows: np.ndarray) -> EvidenceProbe:
+                       rows: np.ndarray, folder: Path | None = None) -> EvidenceProbe:
     """Fit the evidence probe on training windows, augmented windows, and the change between them.
+
+    Tokens of augmented windows are made block by block, and only their moments are kept.
 
     Parameters
     ----------
@@ -208,15 +212,24 @@ def fit_evidence_probe(encoder: EEGPT, augmented: AugmentedWindows, tokens: np.n
         The encoder's tokens of ``rows``.
     rows : ndarray of int, shape (n_rows,)
         Windows, training windows among them.
+    folder : Path, optional
+        Whose disk holds moments that are many; see :func:`e2llm.core.space.working_array`.
     """
-    corpus = augmented.corpus
-    train = np.isin(rows, corpus.split.train)
+    corpus, edits = augmented.corpus, augmented.edits
+    train = np.flatnonzero(np.isin(rows, corpus.split.train))
     place = {row: i for i, row in enumerate(rows[train])}
-    source_index = np.array([*np.full(train.sum(), NO_SOURCE), *(place[edit.row] for edit in augmented.edits)])
-    recorded = np.array(tokens).reshape(len(rows), tokens.shape[1], -1)[train]
-    all_tokens = np.concatenate([recorded, encode_edited(encoder, corpus, augmented.edits)])
-    all_z = np.concatenate([corpus.z[rows[train]], augmented.z])
-    return EvidenceProbe.fit(all_tokens, all_z, corpus.evidence_names.columns, source_index)
+    order = np.argsort([edit.row for edit in edits], kind="stable")  # edits of one window stand together
+    pooled = working_array((len(train) + len(edits), 2 * int(np.prod(tokens.shape[2:]))), folder, np.float64)
+    for start in range(0, len(train), BLOCK):
+        some = train[start : start + BLOCK]
+        moments_of(tokens[some], pooled[start : start + len(some)])
+    for start in range(0, len(edits), BLOCK):
+        found = encode_edited(encoder, corpus, [edits[i] for i in order[start : start + BLOCK]])
+        found = found.astype(tokens.dtype)  # rounded alike: a change is not the rounding of one of two
+        moments_of(found, pooled[len(train) + start : len(train) + start + len(found)])
+    source_index = np.array([*np.full(len(train), NO_SOURCE), *(place[edits[i].row] for i in order)])
+    all_z = np.concatenate([corpus.z[rows[train]], augmented.z[order]])
+    return EvidenceProbe.fit_moments(pooled, all_z, corpus.evidence_names.columns, source_index)
 
 
 @torch.no_grad()

@@ -93,9 +93,17 @@ def _pooled_tokens(encoder: EEGPT, corpus: Corpus, rows: np.ndarray, batch: int 
     return np.concatenate(parts)
 
 
+@torch.no_grad()
+def _pooled_by(model: EmotionEncoder, tokens: np.ndarray, summary_tokens: int, block: int = 256) -> torch.Tensor:
+    """What the head sees of tokens that lie in a file, shape (n_rows, token_width); a block in memory at a time."""
+    parts = (np.array(tokens[start : start + block], dtype=np.float32) for start in range(0, len(tokens), block))
+    return torch.cat([model.pooled(torch.from_numpy(part.reshape(*part.shape[:2], summary_tokens, -1)))
+                      for part in parts])
+
+
 def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitParams, head: HeadParams,
                 n_augmented: int, checkpoints: Path, tokens_path: Path, on_step: Callable[..., None] | None = None,
-                augmented: AugmentedWindows | None = None) -> TrainedEncoder:
+                augmented: AugmentedWindows | None = None, token_dtype: str = "float32") -> TrainedEncoder:
     """Train encoder and head on the training windows, then encode all windows and fit the evidence probe.
 
     Parameters
@@ -118,6 +126,8 @@ def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitPa
         As for :func:`e2llm.training.trainer.fit`.
     augmented : AugmentedWindows, optional
         Of the training windows; drawn with the seed of ``params`` by default.
+    token_dtype : str
+        See :func:`e2llm.training.trainer.encode_rows`.
     """
     encoder, initialization = new_encoder(corpus, size, weights, params.seed)
     rows, train, windows = corpus.split.used, corpus.split.train, corpus.windows
@@ -131,10 +141,10 @@ def fit_encoder(corpus: Corpus, size: EncoderConfig, weights: str, params: FitPa
     history = fit(model, Samples(order, lambda row: row), collate,
                   replace(params, batch_size=params.batch_size + n_augmented), checkpoints, terms=TERMS,
                   on_step=on_step)
-    tokens = encode_rows(encoder, windows.data, corpus.equalize, corpus.norm_groups, rows, tokens_path)
-    evidence_probe = fit_evidence_probe(encoder, augmented, tokens, rows)
+    tokens = encode_rows(encoder, windows.data, corpus.equalize, corpus.norm_groups, rows, tokens_path,
+                         dtype=token_dtype)
+    evidence_probe = fit_evidence_probe(encoder, augmented, tokens, rows, tokens_path.parent)
     model.cpu()
-    by_summary = np.array(tokens).reshape(len(rows), tokens.shape[1], size.summary_tokens, -1)
-    after = model.pooled(torch.from_numpy(by_summary)).detach()
+    after = _pooled_by(model, tokens, size.summary_tokens)
     return TrainedEncoder(model, initialization, history, tokens, evidence_probe, evidence_probe(tokens),
                           model.classifier(after).detach().numpy(), before, after.numpy())

@@ -263,7 +263,7 @@ def signal_collate(data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, 
 
 @torch.no_grad()
 def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subjects: np.ndarray, rows: np.ndarray,
-                path: Path, batch: int = 16) -> np.ndarray:
+                path: Path, batch: int = 16, dtype: str = "float32") -> np.ndarray:
     """Tokens of the given windows by a frozen encoder, computed once and memory-mapped.
 
     Parameters
@@ -278,11 +278,18 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
         ``.npy`` file to write.
     batch : int
         Windows at a time; few, so that what the layers hand on stays in the processor's cache.
+    dtype : str
+        Of the file: "float32", or "float16" for half of the room.
 
     Returns
     -------
     ndarray, shape (len(rows), n_times, token_width)
         Memory-mapped from ``path``.
+
+    Raises
+    ------
+    ValueError
+        If a token is too large for float16.
     """
     model.eval()
     device, out = next(model.parameters(), torch.empty(0)).device, None
@@ -290,7 +297,10 @@ def encode_rows(model: nn.Module, data: np.ndarray, equalize: Equalizer, subject
         some = rows[start : start + batch]
         tokens = model(equalize(data[some], subjects[some]).to(device)).flatten(2).cpu().numpy()
         if out is None:
-            out = reserved_map(path, (len(rows), *tokens.shape[1:]))
+            out = reserved_map(path, (len(rows), *tokens.shape[1:]), np.dtype(dtype).type)
+        if (largest := np.abs(tokens).max(initial=0.0)) > np.finfo(out.dtype).max:
+            raise ValueError(f"{path}: a token has the value {largest:.3g}, which {dtype} cannot hold: keep tokens in "
+                             'float32 (token_dtype = "float32").')
         out[start : start + len(some)] = tokens
     out.flush()
     return np.load(path, mmap_mode="r")

@@ -13,7 +13,7 @@ import pytest
 
 import e2llm
 from e2llm.core import space
-from e2llm.core.space import NoSpaceError, full_disk, require_space, reserved_map, room_or_sentence
+from e2llm.core.space import NoSpaceError, full_disk, require_space, reserved_map, room_or_sentence, working_array
 
 
 def test_room_is_asked_for_before_work(tmp_path):
@@ -91,3 +91,17 @@ except NoSpaceError as error:
                            text=True, check=False)  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "") and "make room" in ended.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_array_to_work_on_lies_in_a_file_that_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "IN_MEMORY", 4000)
+    small, large, held = (working_array(*given) for given in (((1000,), tmp_path), ((50, 1000), tmp_path),
+                                                              ((50, 1000), None)))
+    assert isinstance(large, np.memmap) and not isinstance(small, np.memmap) and not isinstance(held, np.memmap)
+    assert small.dtype == large.dtype == np.float32 and not large.any()
+    large[7] = 7
+    assert np.array_equal(large.sum(axis=1), 7000.0 * (np.arange(50) == 7))
+    if os.name == "posix":
+        assert list(tmp_path.iterdir()) == [], "no name on the disk"
+    with pytest.raises(NoSpaceError, match="an array to work on needs"):
+        working_array((1 << 40,), tmp_path)

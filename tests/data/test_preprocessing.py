@@ -17,6 +17,7 @@ from scipy.io import loadmat, savemat
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
+from e2llm.data.checks import judge_trial
 from e2llm.data.cleaning import clean, windows_of
 from e2llm.data.features import measure
 from e2llm.data.filtering import filter_and_resample
@@ -223,6 +224,48 @@ def test_a_long_recording_takes_less_than_three_times_its_windows(long_folder, t
     finally:
         tracemalloc.stop()
     assert windows.data.shape == (180, 19, 1024) and peak < 3 * windows.data.nbytes
+
+
+def peak_of(root: Path, out: Path) -> int:
+    """Largest number of bytes in memory while windows are written."""
+    source = LabelledFolder(root)
+    tracemalloc.start()
+    try:
+        run(root, out, source, params=PreprocessParams(lof_threshold=1e9))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_recording_on_the_disk_gives_equal_windows_in_memory_that_does_not_grow(long_folder, tmp_path,
+                                                                                       monkeypatch):
+    """Some windows are left out, too: the others are moved within the array, not copied."""
+    whole = pd.read_csv(long_folder / "labels.csv")
+    roots = {}
+    for name, labels in (("whole", whole), ("half", whole.replace({700: 350, 720: 370}))):
+        roots[name] = tmp_path / name
+        roots[name].mkdir()
+        shutil.copy(long_folder / "long.edf", roots[name])
+        labels.to_csv(roots[name] / "labels.csv", index=False)
+    params = PreprocessParams(lof_threshold=1e9)
+
+    def without_some(*given):
+        keep, flaws = judge_trial(*given)
+        keep[3:9] = False
+        return keep, flaws
+
+    monkeypatch.setattr("e2llm.data.gate.judge_trial", without_some)
+    held, _ = run(roots["whole"], tmp_path / "held", LabelledFolder(roots["whole"]), params=params)
+    monkeypatch.setattr("e2llm.core.space.IN_MEMORY", 100_000)
+    peaks = {name: peak_of(root, tmp_path / f"{name} windows") for name, root in roots.items()}
+    found = Windows.open(tmp_path / "whole windows")
+    assert len(found) == 180 - 6 - 2 and "3" not in found.index["window"].astype(str)[:5].tolist()
+    for name in ("data", "power", "shape"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(held, name))
+    pd.testing.assert_frame_equal(found.index, held.index)
+    assert peaks["whole"] < 1.1 * peaks["half"] and peaks["whole"] < 1.5 * found.data.nbytes, peaks
+    left = {path.name for path in (tmp_path / "whole windows").iterdir()}
+    assert left == {path.name for path in (tmp_path / "held").iterdir()}
 
 
 def test_stretches_of_any_length_give_the_same_signal(long_folder, monkeypatch):

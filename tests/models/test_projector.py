@@ -11,8 +11,9 @@ from e2llm.core.bands import BANDS
 from e2llm.core.chat import EEG_TOKEN, IGNORE
 from e2llm.core.claims import EVIDENCE_THRESHOLD, GRADED, MAX_ABS_Z, EvidenceNames
 from e2llm.core.montage import REGIONS
+from e2llm.models import evidence_probe as evidence_probe_module
 from e2llm.models.eegpt import N_PATCHES
-from e2llm.models.evidence_probe import CHANGE_WEIGHT, EvidenceProbe
+from e2llm.models.evidence_probe import CHANGE_WEIGHT, PENALTIES, EvidenceProbe, moments_of
 from e2llm.models.language import ScratchParams, load_language_model, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMConfig, E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
@@ -189,6 +190,34 @@ def test_a_probe_is_the_ridge_of_levels_and_of_weighted_changes():
     np.testing.assert_allclose(evidence_probe(tokens).mean(axis=0), z.mean(axis=0), atol=1e-5)
     plain, none = EvidenceProbe.fit(tokens, z, NAMES[:3]), EvidenceProbe.fit(tokens, z, NAMES[:3], np.full(60, -1))
     assert torch.equal(plain.weight, none.weight) and not torch.allclose(plain.weight, evidence_probe.weight, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [12, 60, 700])  # fewer windows than moments, more, and more than a block
+def test_sums_over_windows_give_the_ridge_of_scikit_learn_and_its_penalty(n, monkeypatch):
+    """Against a regression that holds all rows: leave-one-out by scikit-learn, and the ridge at that penalty."""
+    from sklearn.linear_model import Ridge, RidgeCV
+
+    rng = np.random.default_rng(n)
+    tokens, z = windows_of(rng.normal(size=(3, 12)), n, 9)
+    z = np.clip(z + rng.normal(size=z.shape), -MAX_ABS_Z, MAX_ABS_Z)
+    edited = n // 3
+    source_index = np.array([-1] * (n - edited) + list(rng.integers(0, n - edited, edited)))
+    pooled = np.hstack([tokens.astype(float).mean(axis=1), (tokens.astype(float) ** 2).mean(axis=1)])
+    np.testing.assert_allclose(moments_of(tokens), pooled, rtol=1e-12)
+    x, y = (pooled - pooled.mean(0)) / pooled.std(0), z - z.mean(0)
+    dx, dy = (of[n - edited :] - of[source_index[n - edited :]] for of in (x, y))
+    x, y = np.vstack([x, CHANGE_WEIGHT**0.5 * dx]), np.vstack([y, CHANGE_WEIGHT**0.5 * dy])
+    chosen = RidgeCV(PENALTIES, fit_intercept=False).fit(x, y)
+    expected = Ridge(chosen.alpha_, fit_intercept=False, solver="svd").fit(x, y).coef_ / pooled.std(0)
+    evidence_probe = EvidenceProbe.fit(tokens, z, NAMES[:3], source_index)
+    largest = np.abs(expected).max()
+    assert np.abs(evidence_probe.weight.numpy() - expected).max() < 1e-6 * largest  # single precision of the result
+    other = Ridge(10 * chosen.alpha_, fit_intercept=False, solver="svd").fit(x, y).coef_ / pooled.std(0)
+    assert np.abs(evidence_probe.weight.numpy() - other).max() > 1e-4 * largest, "the penalty matters here"
+    monkeypatch.setattr(evidence_probe_module, "BLOCK", 7)
+    small = EvidenceProbe.fit(tokens, z, NAMES[:3], source_index)
+    assert np.abs(small.weight.numpy() - evidence_probe.weight.numpy()).max() < 1e-6 * largest
+    np.testing.assert_allclose(small(tokens), evidence_probe(tokens), atol=1e-5)
 
 
 def test_a_probe_of_changes_ignores_what_is_only_correlated_between_windows():

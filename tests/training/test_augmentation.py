@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from corpora import CHANNELS, make_corpus
 from torch import nn
 
+from e2llm.core import space
 from e2llm.core.claims import CITED, MAX_ABS_Z
 from e2llm.data.band_edits import band_edited, draw_clear_edits, measure_edited
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Equalizer, FeatureStatistics
 from e2llm.models.evidence_probe import EvidenceProbe
+from e2llm.training import augmentation
 from e2llm.training.augmentation import TARGETS_Z, AugmentedWindows, edited_inputs, encode_edited, fit_evidence_probe
 from e2llm.training.losses import NO_SOURCE, UNLABELLED
 
@@ -162,3 +165,45 @@ def test_a_probe_fitted_on_augmented_windows_separates_features_that_move_togeth
     error = {name: np.abs(evidence_probe(predicted_evidence) - held_out.z_after)[:, :25].mean() for name,
              evidence_probe in (("plain", plain), ("taught", taught))}
     assert error["taught"] < 0.65 * error["plain"], error
+
+
+class _Wide(nn.Module):
+    """An encoder of large tokens: band powers of all electrodes in many time patches."""
+
+    PATCHES = 256
+
+    def forward(self, signal_mv):
+        tokens = _Power()(signal_mv)
+        return tokens.expand(-1, self.PATCHES, -1, -1) * torch.linspace(0.9, 1.1, self.PATCHES)[:, None, None]
+
+
+def test_tokens_of_windows_and_of_their_edits_are_never_held_at_once(corpus, augmented, tmp_path, monkeypatch):
+    """The probe is that of all tokens at once; memory stays below the tokens of the windows without the edited ones."""
+    rows, encoder = np.arange(40), _Wide()
+    tokens = encoder(corpus.equalize(corpus.windows.data[rows], None)).flatten(2).numpy()
+    place = {row: 1 + 2 * i for i, row in enumerate(TRAIN)}  # windows and others by turns, in a file
+    held = np.zeros((2 * len(rows), *tokens.shape[1:]), dtype=np.float32)
+    used = np.arange(1000, 1000 + len(held))
+    for row, i in place.items():
+        held[i], used[i] = tokens[row], row
+    np.save(tmp_path / "tokens.npy", held)
+    all_tokens = np.concatenate([tokens[TRAIN], encode_edited(encoder, corpus, augmented.edits)])
+    source_index = np.array([-1] * len(TRAIN) + [int(np.flatnonzero(edit.row == TRAIN)[0]) for edit in augmented.edits])
+    names = corpus.evidence_names.columns
+    expected = EvidenceProbe.fit(all_tokens, np.concatenate([corpus.z[TRAIN], augmented.z]), names, source_index)
+
+    monkeypatch.setattr(augmentation, "BLOCK", 4)
+    monkeypatch.setattr("e2llm.models.evidence_probe.BLOCK", 4)
+    monkeypatch.setattr(space, "IN_MEMORY", 1000)
+    tracemalloc.start()
+    try:
+        mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+        found = fit_evidence_probe(encoder, augmented, mapped, used, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    scale = float(expected.weight.abs().max())
+    torch.testing.assert_close(found.weight, expected.weight, atol=1e-5 * scale, rtol=0)
+    np.testing.assert_allclose(found(tokens), expected(tokens), atol=1e-4)
+    assert peak < all_tokens.nbytes / 2, (peak, all_tokens.nbytes)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens.npy"], "no file is left"

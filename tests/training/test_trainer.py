@@ -399,6 +399,24 @@ def test_tokens_on_disk_are_those_of_the_encoder(tmp_path):
     assert np.array_equal(tokens, 2 * data[rows])
 
 
+def test_tokens_in_half_the_room_are_rounded_and_too_large_ones_are_refused(tmp_path):
+    class Scaled(nn.Module):
+        factor = 1.0
+
+        def forward(self, signal):
+            return signal.unflatten(2, (3, 2)) * self.factor
+
+    data, rows = np.random.default_rng(0).normal(size=(9, 4, 6)).astype(np.float32), np.arange(9)
+    model, subjects = Scaled(), np.array(["a"] * 9, dtype=object)
+    equalize = lambda signal, who: torch.from_numpy(signal)  # noqa: E731
+    tokens = encode_rows(model, data, equalize, subjects, rows, tmp_path / "half.npy", dtype="float16")
+    assert tokens.dtype == np.float16 and isinstance(tokens, np.memmap)
+    assert np.array_equal(tokens, data.astype(np.float16)) and not np.array_equal(tokens, data)
+    model.factor = 1e6
+    with pytest.raises(ValueError, match=r'half.npy: a token .*float16 cannot hold: .*token_dtype = "float32"'):
+        encode_rows(model, data, equalize, subjects, rows, tmp_path / "half.npy", dtype="float16")
+
+
 def test_only_the_named_part_is_trained():
     model = Small()
     trained = lambda: [name for name, p in model.named_parameters() if p.requires_grad]  # noqa: E731
