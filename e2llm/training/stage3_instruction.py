@@ -93,7 +93,8 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
     """
     torch.manual_seed(params.seed)
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
-                        target_modules=lora_targets(model.language_model, LORA_TARGETS, _PREFIX), modules_to_save=["projector"])
+                        target_modules=lora_targets(model.language_model, LORA_TARGETS, _PREFIX),
+                        modules_to_save=["projector"])
     train_only(model)  # nothing; peft adds what is trained
     with quiet_peft():
         peft = get_peft_model(model, config)

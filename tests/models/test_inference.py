@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -213,10 +214,10 @@ class Perfect(torch.nn.Module):
     def classes(self, input_ids: torch.Tensor, eeg_features: torch.Tensor | None) -> list[int]:
         return [0] * len(input_ids) if eeg_features is None else eeg_features[:, 0, 0].int().tolist()
 
-    def generate(self, input_ids, attention_mask, eeg_features=None, **_: object) -> torch.Tensor:
+    def generate(self, input_ids, attention_mask, eeg_features=None, **_: object) -> SimpleNamespace:
         said = [[*self.ids(self.thought + LABELS.labels[c]), self.eos] for c in self.classes(input_ids, eeg_features)]
         said = [row + [self.eos] * (max(map(len, said)) - len(row)) for row in said]
-        return torch.cat([input_ids, torch.tensor(said)], dim=1)
+        return SimpleNamespace(sequences=torch.cat([input_ids, torch.tensor(said)], dim=1))
 
     def forward(self, input_ids, attention_mask, eeg_features=None, past_key_values=None, **_: object):
         cache = past_key_values or SimpleNamespace(classes=self.classes(input_ids, eeg_features))
@@ -351,8 +352,9 @@ def test_texts_that_have_ended_leave_the_batch_and_the_others_are_as_if_written_
     items, longest = ITEMS[:3], 24
     end = engine.model.generate(**engine.inputs(items, True), max_new_tokens=longest, do_sample=False,
                                 pad_token_id=0)[:, -longest:]
-    words = engine.processor.tokenizer
-    monkeypatch.setattr(words, "eos_token", words.convert_ids_to_tokens(int(end[1, 5])))
+    words = copy.copy(engine.processor.tokenizer)
+    words.eos_token = words.convert_ids_to_tokens(int(end[1, 5]))
+    monkeypatch.setattr(engine.processor, "tokenizer", words)
     monkeypatch.setattr(inference, "_PIECE", 4)
     n, decoding = kind.get("num_return_sequences", 1), {key: kind[key] for key in kind if key != "num_return_sequences"}
     sizes, own = [], engine.model.generate

@@ -394,9 +394,9 @@ def test_a_clause_has_forty_words_at_most():
 @pytest.mark.parametrize(("text", "n", "unread"), [
     ("Evidence: frontal beta very low, frontal gamma rather hi", 1, "frontal gamma rather hi"),
     ("Evidence: frontal beta very low, frontal gamma low, occipital ga", 2, "occipital ga"),
-    ("That fits sad. frontal beta low, ", 1, None), ("frontal beta low, which is false", 0, "frontal beta low, which is "
-                                                     "false"), ("frontal beta low, alpha not", 0,
-                                                                "frontal beta low, alpha not")])
+    ("That fits sad. frontal beta low, ", 1, None),
+    ("frontal beta low, which is false", 0, "frontal beta low, which is false"),
+    ("frontal beta low, alpha not", 0, "frontal beta low, alpha not")])
 def test_of_a_list_that_was_cut_off_within_a_claim_the_whole_claims_are_read(text, n, unread):
     parsed = parse(text, LABELS, GRADED, cut_off=True)
     assert len(parsed.claims) == n and parsed.unread == (() if unread is None else (unread,))
