@@ -98,13 +98,13 @@ def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, cl
     seconds : float
         Length shown.
     """
-    rows = _shown_rows(ch_names)
+    rows = shown_rows(ch_names)
     names = [ch_names[row] for row in rows]
     raw, cleaned = raw_uv[rows, : int(seconds * raw_sfreq)], clean_uv[rows, : int(seconds * clean_sfreq)]
-    spacing = max(_trace_spacing(raw), _trace_spacing(cleaned))
+    spacing = max(trace_spacing(raw), trace_spacing(cleaned))
     figure, (left, right) = panels((11, 0.6 + 0.36 * len(rows)), 1, 2)
-    _traces(left, raw, raw_sfreq, names, spacing)
-    _traces(right, cleaned, clean_sfreq, names, spacing)
+    traces(left, raw, raw_sfreq, names, spacing)
+    traces(right, cleaned, clean_sfreq, names, spacing)
     left.set_title(f"raw, {raw_sfreq:g} Hz")
     right.set_title(f"cleaned, {clean_sfreq:g} Hz")
     figure.suptitle("The same seconds before and after cleaning")
@@ -184,10 +184,10 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     region = {row: name for name, members in regions.items() for row in members}
     figure, axes = plt.subplot_mosaic([["traces", "alpha", "beta"], ["traces", "spectrum", "spectrum"]],
                                       figsize=(12, 5.6), width_ratios=[2.4, 1, 1], layout="constrained")
-    rows = _shown_rows(ch_names)
+    rows = shown_rows(ch_names)
     colors = [REGION_COLORS.get(region.get(row), "0.3") for row in rows]
     shown = signal_uv[rows]
-    _traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], _trace_spacing(shown), colors)
+    traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], trace_spacing(shown), colors)
     axes["traces"].set_title(f"{len(rows)} of {len(ch_names)} channels")
 
     level = decibels(band_power(signal_uv[None], sfreq)[0])
@@ -206,21 +206,51 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     return figure
 
 
-def _shown_rows(ch_names: Sequence[str], n: int = 12) -> list[int]:
-    """Rows of at most ``n`` channels, in the cap's order: those of SHOWN_CHANNELS first, then whatever there is."""
+def shown_rows(ch_names: Sequence[str], n: int = 12) -> list[int]:
+    """Rows of at most ``n`` channels, in the cap's order: those of SHOWN_CHANNELS first, then whatever there is.
+
+    Parameters
+    ----------
+    ch_names : sequence of str
+        Channels.
+    n : int
+        Most rows.
+    """
     names = [canonical(name) for name in ch_names]
     preferred = [names.index(name) for name in SHOWN_CHANNELS if name in names]
     return sorted((preferred + [row for row in range(len(names)) if row not in preferred])[:n])
 
 
-def _trace_spacing(signal_uv: np.ndarray) -> float:
-    """Distance between stacked traces in microvolts: a typical channel fills its lane, a bad one may leave it."""
+def trace_spacing(signal_uv: np.ndarray) -> float:
+    """Distance between stacked traces in microvolts: a typical channel fills its lane, a bad one may leave it.
+
+    Parameters
+    ----------
+    signal_uv : ndarray, shape (n_channels, n_samples)
+        Microvolts.
+    """
     return float(5 * np.median(np.std(signal_uv, axis=-1))) or 1.0
 
 
-def _traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str], spacing: float,
+def traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str], spacing: float,
             colors: Sequence | None = None) -> None:
-    """Stack traces from top to bottom and draw a scale bar in microvolts to their right."""
+    """Stack traces from top to bottom and draw a scale bar in microvolts to their right.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    signal_uv : ndarray, shape (n_channels, n_samples)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    names : sequence of str
+        At the left of each trace.
+    spacing : float
+        Distance of the traces in microvolts (:func:`trace_spacing`).
+    colors : sequence, optional
+        One for each trace.
+    """
     times = np.arange(signal_uv.shape[1]) / sfreq
     for i, trace in enumerate(signal_uv):
         ax.plot(times, trace - np.median(trace) - i * spacing, linewidth=0.7, color=colors[i] if colors else "0.2")
@@ -413,7 +443,7 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     size = 0.62 * len(labels) + 1.6
     figure, ax = panels((size + 1.4, size))
     rows = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
-    _heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
+    heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
     ax.set(title=title, xlabel="answer", ylabel="true label")
     return figure
 
@@ -435,14 +465,32 @@ def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> F
     figure, ax = panels((0.65 * len(labels) + 2.4, min(8.0, 0.34 * len(matrix) + 1.6)))
     few = len(matrix) <= 16
     rows = [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))]
-    _heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
+    heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
     ax.set(title=title, xlabel="label word", ylabel="EEG token")
     return figure
 
 
-def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], cmap: str,
+def heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], cmap: str,
               vlim: tuple[float, float], unit: str, cell: str) -> None:
-    """Draw values as colors, with their text in each cell if ``cell`` is a format."""
+    """Draw values as colors, with their text in each cell if ``cell`` is a format.
+
+    Parameters
+    ----------
+    figure, ax : Figure and Axes
+        Where to draw.
+    values : ndarray, shape (n_rows, n_columns)
+        NaN stays empty.
+    rows, columns : sequence of str
+        Names at the axes.
+    cmap : str
+        Color map.
+    vlim : tuple of float
+        Its limits.
+    unit : str
+        At the color bar.
+    cell : str
+        Format of a value, such as ``{:.0f}``; empty for no text.
+    """
     image = ax.imshow(values, cmap=cmap, vmin=vlim[0], vmax=vlim[1], aspect="auto")
     ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
