@@ -90,9 +90,13 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
         Answer in the generated text; it is marked if it is not the most probable.
     """
     n, bands = len(rows), list(BANDS)
-    layout = [[f"{i} {band}" for band in bands] for i in range(n)] + [["spectrum"] * 3 + ["answers"] * 2]
-    figure, axes = plt.subplot_mosaic(layout, figsize=(12, 2.3 * n + 3.4), height_ratios=[1] * n + [1.4],
-                                      layout="constrained")
+    layout = [[f"{i} {band}" for band in bands for _ in range(2)] for i in range(n)]
+    layout += [["spectrum"] * 5 + ["."] + ["answers"] * 4]  # a free column for the names of the answers
+    height = 2.3 * n + 3.4
+    # Fixed places: a constrained layout would take longer than all drawing together.
+    inches = {"left": 0.8 / 12, "right": 1 - 0.3 / 12, "bottom": 0.6 / height, "top": 1 - 1.05 / height}
+    figure, axes = plt.subplot_mosaic(layout, figsize=(12, height), height_ratios=[1] * n + [1.15],
+                                      gridspec_kw=inches | {"hspace": 0.55, "wspace": 0.4})
     maps = {f"{letter}{band}\n{low:g}-{high:g} Hz": z[i, :, j] for i, letter in enumerate(letters_of(n))
             for j, (band, (low, high)) in enumerate(BANDS.items())}
     plots.scalp_maps(figure, [axes[f"{i} {band}"] for i in range(n) for band in bands], maps, windows.ch_names,
@@ -454,4 +458,6 @@ def _draw_spectra(ax: plt.Axes, windows: Windows, rows: Sequence[int],
                 drawn.add(label)
     plots.frequency_axis(ax, windows.sfreq)
     ax.set_title("Spectrum, mean of channels", pad=18)
-    ax.legend(loc="upper right")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.16 * -(-len(drawn) // 2) * (high - low))  # room for the legend
+    ax.legend(loc="upper right", ncols=2)

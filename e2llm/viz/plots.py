@@ -83,34 +83,6 @@ def _legend_right(ax: Axes, title: str | None = None) -> None:
     ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, clean_sfreq: float,
-                  ch_names: Sequence[str], seconds: float = 4.0) -> Figure:
-    """The same seconds of up to twelve channels before and after cleaning, at one scale.
-
-    Parameters
-    ----------
-    raw_uv, clean_uv : ndarray, shape (n_channels, n_samples)
-        Microvolts; both begin at the same moment.
-    raw_sfreq, clean_sfreq : float
-        Their sampling rates, Hz.
-    ch_names : sequence of str
-        Channels of both.
-    seconds : float
-        Length shown.
-    """
-    rows = shown_rows(ch_names)
-    names = [ch_names[row] for row in rows]
-    raw, cleaned = raw_uv[rows, : int(seconds * raw_sfreq)], clean_uv[rows, : int(seconds * clean_sfreq)]
-    spacing = max(trace_spacing(raw), trace_spacing(cleaned))
-    figure, (left, right) = panels((11, 0.6 + 0.36 * len(rows)), 1, 2)
-    traces(left, raw, raw_sfreq, names, spacing)
-    traces(right, cleaned, clean_sfreq, names, spacing)
-    left.set_title(f"raw, {raw_sfreq:g} Hz")
-    right.set_title(f"cleaned, {clean_sfreq:g} Hz")
-    figure.suptitle("The same seconds before and after cleaning")
-    return figure
-
-
 def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
     """Mean spectrum of each group of windows, with the range of 95 % of its windows.
 

@@ -146,12 +146,13 @@ def cleaning(raw_uv: np.ndarray, raw_sfreq: float, at_start: np.ndarray, clean_u
     grid = figure.add_gridspec(1, 3, width_ratios=[1.2, 1.2, 1], left=0.06, right=0.98, bottom=0.11, top=0.84,
                                wspace=0.3)
     left, right, spectrum = (figure.add_subplot(grid[0, place]) for place in range(3))
-    spacing = plots.trace_spacing(at_start[rows])  # one scale for all settings, so that a change is seen
+    # one scale for both, and for all settings, so that a change is seen
+    spacing = max(plots.trace_spacing(raw_uv[rows]), plots.trace_spacing(at_start[rows]))
     plots.traces(left, raw_uv[rows, : int(seconds * raw_sfreq)], raw_sfreq, names, spacing)
     plots.traces(right, clean_uv[rows, : int(seconds * sfreq)], sfreq, names, spacing)
-    left.set_title(f"as recorded, {raw_sfreq:g} Hz")
+    left.set_title(f"raw, {raw_sfreq:g} Hz")
     right.set_title(f"cleaned, {sfreq:g} Hz")
-    for signal, rate, label, look in ((raw_uv, raw_sfreq, "as recorded", {"color": "0.55"}),
+    for signal, rate, label, look in ((raw_uv, raw_sfreq, "raw", {"color": "0.55"}),
                                       (at_start, sfreq, "settings at the start", {"color": "0.2", "linestyle": "--"}),
                                       (clean_uv, sfreq, "cleaned", {"color": plots.PALETTE[0]})):
         frequencies, density = plots.welch_density(signal, rate)

@@ -25,7 +25,7 @@ def preprocessing_playground(trial: Trial, params: PreprocessParams | None = Non
     Parameters
     ----------
     trial : Trial
-        Its first :data:`SECONDS` seconds are used.
+        In batch all of it is cleaned; live its first :data:`SECONDS` seconds, so that a change is seen at once.
     params : PreprocessParams, optional
         Where the controls start.
 
@@ -35,7 +35,9 @@ def preprocessing_playground(trial: Trial, params: PreprocessParams | None = Non
         The figure is closed in pyplot.
     """
     params = params or PreprocessParams()
-    some = replace(trial, signal=np.asarray(trial.signal[:, : round(SECONDS * trial.sfreq)]))
+    seconds = SECONDS if is_interactive() else np.inf
+    last = int(min(trial.signal.shape[1], seconds * trial.sfreq))
+    some = replace(trial, signal=np.asarray(trial.signal[:, :last]))
     at_start = cleaned(some, params)
 
     def draw(l_freq: float, h_freq: float, reference: str, threshold: float) -> Figure:
