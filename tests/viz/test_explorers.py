@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from asked import NAMES, N, made_up_corpus, random_model
 from matplotlib.figure import Figure
 
+from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import SEED_CHANNELS
 from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources.base import Recording, Trial
@@ -20,7 +22,7 @@ from e2llm.data.splits import make_split
 from e2llm.evaluation.shortcuts import probe
 from e2llm.models.inference import nearest_words
 from e2llm.viz import plots_explore, widgets
-from e2llm.viz.widgets.controls import Picture
+from e2llm.viz.widgets.controls import Picture, png
 from e2llm.viz.widgets.preprocessing import cleaned
 
 
@@ -33,11 +35,8 @@ def closed():
 @pytest.fixture(scope="module")
 def corpus() -> SimpleNamespace:
     made = made_up_corpus()
-    made.labels = np.full(N, SEED_VII_FEAR)
+    made.labels = np.full(N, SEED_VII.index("fear"))
     return made
-
-
-SEED_VII_FEAR = 4
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +73,11 @@ def calls(corpus, model, trial) -> dict:
 
 
 def split_index():
-    """Six people, who saw fifteen clips of seven labels."""
-    import pandas as pd
-
+    """Six people, who saw six clips of each label."""
     labels = ("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger")
-    return pd.DataFrame([{"id": i, "subject": str(subject), "session": 1 + (clip > 10), "clip": clip,
+    return pd.DataFrame([{"id": i, "subject": str(subject), "session": 1 + (clip > 20), "clip": clip,
                           "label": labels[clip % 7], "window": window, "start_s": 4.0 * window}
-                         for i, (subject, clip, window) in enumerate(np.ndindex(6, 20, 2))])
+                         for i, (subject, clip, window) in enumerate(np.ndindex(6, 42, 2))])
 
 
 def parts(panel) -> list:
@@ -116,16 +113,15 @@ def test_in_batch_there_is_one_figure_and_no_widget(name, corpus, model, trial, 
     monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
     first, again = (calls(corpus, model, trial)[name]() for _ in range(2))
     assert isinstance(first, Figure) and first.get_suptitle()
-    for figure in (first, again):
-        figure.canvas.draw()
-    assert np.array_equal(*(np.asarray(figure.canvas.buffer_rgba()) for figure in (first, again)))
+    assert png(first) == png(again)
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_every_control_of_a_panel_has_a_label_and_a_picture(name, live, corpus, model, trial):
     panel = calls(corpus, model, trial)[name]()
     assert picture(panel).startswith(b"\x89PNG") and status(panel).value == ""
-    controls = [one for one in parts(panel) if hasattr(one, "description") and not isinstance(one, ipywidgets.HTML)]
+    shown = (ipywidgets.HTML, ipywidgets.Label)
+    controls = [one for one in parts(panel) if hasattr(one, "description") and not isinstance(one, shown)]
     assert controls and all(one.description for one in controls)
     assert all(one.tooltip for one in controls if isinstance(one, ipywidgets.Button))
 
@@ -136,7 +132,7 @@ def test_every_control_of_a_panel_has_a_label_and_a_picture(name, live, corpus, 
 def test_the_evidence_of_a_window_is_against_the_own_windows(corpus):
     view = widgets.signals._WindowView(corpus.windows, None)
     own = (corpus.windows.index["subject"] == "1").to_numpy()
-    assert view.z[own].mean(axis=0) == pytest.approx(0, abs=1e-6)
+    assert view.z[own].mean(axis=0) == pytest.approx(0, abs=1e-4)
     assert view.z[own][:, 0].std() == pytest.approx(1)
 
 

@@ -118,6 +118,7 @@ class _ConfusionPanel:
         windows = self.view.corpus.windows
         found = self.view.windows(cell)
         self.window.options = [(window_name(windows, int(row)), int(row)) for row in found]
+        self.window.index = 0 if len(found) else None
         self.ask.disabled, self.shown.value = not len(found), ""
         self.picture.show(cell)
 
