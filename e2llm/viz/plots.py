@@ -39,6 +39,10 @@ _COLORBLIND = ("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161",
 PALETTE: list[tuple[float, float, float]] = [to_rgb(color) for color in _COLORBLIND]
 REGION_COLORS = dict(zip(REGIONS, PALETTE, strict=False))
 MARKERS = "os^DvPX"  # a second cue beside the color
+LINES = ("-", "--", "-.", ":")  # the same for lines
+# An emotion has one color in all figures; the first of each set of labels that the kit knows.
+EMOTION_COLORS = dict(zip(("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"),
+                          (PALETTE[i] for i in (1, 4, 7, 2, 9, 0, 3)), strict=True))
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
 STEPS = 14  # colors of a scalp map
@@ -78,6 +82,19 @@ def plain_axes(i: int) -> dict:
     return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
 
 
+def label_colors(names: Sequence[str]) -> list[tuple[float, float, float]]:
+    """Colors of labels: of emotions always the same (:data:`EMOTION_COLORS`), of any other names in their order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Labels, or other groups.
+    """
+    if set(names) <= set(EMOTION_COLORS):
+        return [EMOTION_COLORS[name] for name in names]
+    return [PALETTE[i % 10] for i in range(len(names))]
+
+
 def _legend_right(ax: Axes, title: str | None = None) -> None:
     """Put the legend to the right of a panel."""
     ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -99,12 +116,13 @@ def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> 
         Above the figure.
     """
     figure, ax = panels((8, 4))
+    colors = label_colors(list(signal_by_name))
     for i, (name, signal) in enumerate(signal_by_name.items()):
         frequencies, density = welch_density(signal, sfreq)
         level = decibels(density.mean(axis=1))
         low, high = np.percentile(level, [2.5, 97.5], axis=0)
-        ax.fill_between(frequencies, low, high, color=PALETTE[i % 10], alpha=0.15, linewidth=0)
-        ax.plot(frequencies, level.mean(axis=0), color=PALETTE[i % 10], label=f"{name} (n = {len(level)})")
+        ax.fill_between(frequencies, low, high, color=colors[i], alpha=0.15, linewidth=0)
+        ax.plot(frequencies, level.mean(axis=0), LINES[i % 4], color=colors[i], label=f"{name} (n = {len(level)})")
     frequency_axis(ax, sfreq)
     ax.set_title(title, pad=18)
     ax.legend(title="mean; shaded: 95 % of windows", loc="upper right")
@@ -488,7 +506,9 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
         Above the figure.
     """
     names = list(dict.fromkeys(colors))
-    groups = np.array([names.index(name) for name in colors])
+    if set(names) <= set(EMOTION_COLORS):
+        names = [name for name in EMOTION_COLORS if name in names]  # so that a marker too is always the same
+    groups, of_label = np.array([names.index(name) for name in colors]), label_colors(names)
     figure, axes = panels((10.5, 4.2), 1, 2)
     for ax, vectors, when in zip(axes, (before, after), ("before", "after"), strict=True):
         from sklearn.decomposition import PCA
@@ -496,7 +516,8 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(np.asarray(vectors, float))
         for i, name in enumerate(names):
-            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=as_text(name), **plain_axes(i))
+            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=as_text(name),
+                       **plain_axes(i) | {"color": of_label[i]})
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
     _legend_right(ax)

@@ -32,6 +32,8 @@ PATIENCE_MS = 60_000  # of one wait, on a machine that does other work too
 MOST_S = 2.0  # from a choice to its picture; measured at 0.4 s on a free core
 SMALLEST_CONTRAST = 4.5  # of text, WCAG 2.2 level AA
 
+SETTINGS = {"notebook-extension/tracker": '{"windowingMode": "none"}',  # all cells are on the page
+            "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}'}
 SETUP = """
 from dataclasses import replace
 from pathlib import Path
@@ -105,15 +107,15 @@ def server(classroom) -> Iterator[str]:
         port = probe.getsockname()[1]
     own = {f"JUPYTER{name}": str(classroom / ".jupyter" / name.strip("_").lower())
            for name in ("_CONFIG_DIR", "_DATA_DIR", "_RUNTIME_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")}
-    settings = classroom / ".jupyter" / "lab_settings_dir" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # all cells are on the page
+    for plugin, wanted in SETTINGS.items():
+        file = classroom / ".jupyter" / "lab_settings_dir" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(wanted)
     kept = {key: value for key, value in os.environ.items() if key not in ("E2LLM_BATCH", "MPLBACKEND")}
     kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--allow-root",
                "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={classroom}",
-               "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+               "--IdentityProvider.token=", f"--ServerApp.root_dir={classroom}"]
     with (classroom / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=classroom, stdout=log, stderr=log,
                                    env=kept | own | {"IPYTHONDIR": str(classroom / ".ipython"),

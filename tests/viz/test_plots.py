@@ -233,6 +233,21 @@ def test_embeddings_show_every_window_in_its_color(rng):
     assert len({tuple(points.get_facecolor()[0]) for points in right.collections}) == 7
 
 
+def test_an_emotion_has_one_color_whatever_is_drawn_beside_it(rng):
+    def colors(names: list[str]) -> dict:
+        figure = plots.embeddings(np.eye(len(names)), np.eye(len(names)), names, "Windows")
+        points = figure.axes[1].collections
+        plt.close(figure)
+        return {dot.get_label(): tuple(dot.get_facecolor()[0][:3]) for dot in points}
+
+    all_seven = colors(LABELS)
+    assert colors(["sad", "fear"]) == {name: all_seven[name] for name in ("fear", "sad")}
+    figure = plots.spectra({"sad": windows(rng, 2, [0]), "happy": windows(rng, 2, [0])}, SFREQ, "Two")
+    assert [tuple(line.get_color()) for line in figure.axes[0].lines[:2]] == [all_seven["sad"], all_seven["happy"]]
+    assert len({line.get_linestyle() for line in figure.axes[0].lines[:2]}) == 2  # told apart in grey too
+    assert plots.label_colors(["sad", "subject 1"]) == plots.PALETTE[:2]
+
+
 def test_scores_put_dots_intervals_and_chance_in_percent():
     table = pd.DataFrame({"name": ["recognition", "valence", "free text"], "score": [0.45, 0.7, 0.2],
                           "low": [0.4, 0.6, np.nan], "high": [0.55, 0.75, np.nan], "chance": [1 / 7, 0.5, np.nan],
