@@ -18,8 +18,6 @@ from matplotlib.figure import Figure
 
 from ...data.preprocessing import Windows
 
-LABEL_WIDTH = "82px"
-FIELD = {"style": {"description_width": LABEL_WIDTH}}
 INTERRUPTED = "interrupted; choose again to go on"
 # A picture is white: on a dark page it is dimmed. An outline shows which control the keyboard has.
 _STYLE = """<style>
@@ -29,15 +27,16 @@ body[data-jp-theme-light="false"] .e2llm-picture { filter: brightness(0.85); }
 </style>"""
 
 
-def field(width: str = "300px") -> dict:
+def field(width: str = "300px", label_width: str = "82px") -> dict:
     """Layout of a control with its label: it wraps to the next line before it shrinks.
 
     Parameters
     ----------
-    width : str
-        CSS width of label and control.
+    width, label_width : str
+        CSS width of label and control together, and of the label.
     """
-    return {"layout": ipywidgets.Layout(width=width, min_width=width, max_width="100%"), **FIELD}
+    return {"layout": ipywidgets.Layout(width=width, min_width=width, max_width="100%"),
+            "style": {"description_width": label_width}}
 
 
 def row_of(*controls: ipywidgets.Widget) -> ipywidgets.HBox:

@@ -49,13 +49,13 @@ def preprocessing_playground(trial: Trial, params: PreprocessParams | None = Non
     state = (params.l_freq, params.h_freq, AVERAGE, params.lof_threshold)
     if not is_interactive():
         return static(draw(*state))
-    slider = {"continuous_update": False, **field("360px")}
+    slider = {"continuous_update": False, **field("360px", "110px")}
     controls = (
         ipywidgets.FloatSlider(value=params.l_freq, min=0.1, max=10, step=0.1, description="low edge, Hz", **slider),
         ipywidgets.FloatSlider(value=params.h_freq, min=15, max=min(100, trial.sfreq / 2 - params.h_trans), step=1,
                                description="high edge, Hz", **slider),
         ipywidgets.Dropdown(options=[AVERAGE, *trial.ch_names], value=AVERAGE, description="reference",
-                            **field("360px")),
+                            **field("360px", "110px")),
         ipywidgets.FloatSlider(value=params.lof_threshold, min=1.0, max=5.0, step=0.1, description="threshold",
                                **slider))
     picture = Picture(draw)
