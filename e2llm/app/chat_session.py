@@ -58,6 +58,7 @@ from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 AXES = ("valence", "arousal", "intensity")
 LETTERS_A_TOKEN = 5  # on average at most; a longer question is refused before it is cut into tokens
 ANSWER_TOKENS = 16  # room for an option that is scored after the text; twice where the text is yet to be written
+NOT_TAUGHT = "The model was not taught this question: what follows answers a task that it knows, and not the question."
 ENCODE_BATCH = 64  # windows that are encoded at a time
 
 
@@ -260,13 +261,14 @@ class E2LLM:
         return Explained(" ".join(words.split()).removeprefix("… "),
                          tuple(window_name(corpus.windows, row) for row in rows), text, thought,
                          answer, found, flags(parsed, z[0], corpus.evidence_names) if len(rows) == 1 else None,
-                         before, after, tuple(rows), corpus, note=self.not_taught(rows, question, task))
+                         before, after, tuple(rows), corpus,
+                         note=NOT_TAUGHT if self.not_taught(rows, question, task) else "")
 
     def not_taught(self, windows: int | Sequence[int], question: str, task: str | None = None) -> str:
         """Why a question is not answered, with the nearest tasks; empty for one that the model was taught.
 
-        :meth:`ask` generates a text all the same, and :attr:`Explained.note` says this in front of it. The panel and
-        the command line do not ask.
+        :meth:`ask` generates a text all the same, and :attr:`Explained.note` says in front of it that it answers
+        something else. The panel and the command line do not ask.
 
         Parameters
         ----------

@@ -85,7 +85,8 @@ def recognize(question: str, n_segments: int, label_set: LabelSet) -> Taught | N
         # every word of the question is one of the task's, so it asks for nothing else
         if candidate.task != "match" and set(asked) <= known and (alike := _alike(asked, form)) > best:
             best, taught = alike, candidate
-    names_it = taught is not None and (label_set.noun in asked or taught.task != "predict" or "feel" in asked)
+    names_it = taught is not None and (taught.task != "predict" or set(_words(label_set.noun)) <= set(asked)
+                                       or "feel" in asked)
     return taught if best >= _ENOUGH and names_it else None
 
 

@@ -433,7 +433,8 @@ def test_a_question_that_was_not_taught_is_noted(model):
         reason = model.not_taught(rows, question, task)
         assert bool(reason) != is_taught, question
         found = model.explain(rows, question, "", task)
-        assert (f"Note: {reason}" in str(found)) != is_taught and ("was not taught" in found._repr_html_()) != is_taught
+        assert bool(found.note) != is_taught and ("was not taught" in found._repr_html_()) != is_taught
+        assert (f"Note: {chat_session.NOT_TAUGHT}" in str(found)) != is_taught
 
 
 def test_a_wording_decides_its_task(model):

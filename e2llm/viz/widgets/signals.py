@@ -43,7 +43,8 @@ def signal_browser(windows: Windows, start: int = 0, source: Source | None = Non
     if not is_interactive():
         return static(view.figure(start))
     picture = Picture(view.figure)
-    shown = ipywidgets.ToggleButtons(options=list(SHOWN), description="signal", style={"button_width": "auto", "description_width": "82px"})
+    shown = ipywidgets.ToggleButtons(options=list(SHOWN), description="signal",
+                                     style={"button_width": "auto", "description_width": "82px"})
     picker = WindowPicker(windows, start, lambda row: picture.show(row, SHOWN[shown.value]))
     shown.observe(lambda change: picture.show(picker.row, SHOWN[change["new"]]), "value")
     picture.show(start)
