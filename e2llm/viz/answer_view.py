@@ -63,7 +63,8 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
     mark, color, ground = MARKS[verdict]
     words = escaped(text)
     said = words.rstrip(",;")  # a mark behind the comma would be read as the next claim's
-    return (f'<span style="color: {color}; background: {ground}; border-radius: 3px; padding: 0 3px" '
+    return (f'<span style="color: {color}; background: {ground}; border-radius: 3px; padding: 0 3px; '
+            f'box-decoration-break: clone; -webkit-box-decoration-break: clone" '
             f'title="{html.escape(title)}">{said}&nbsp;<b>{mark}</b></span>{words[len(said):]}')
 
 
@@ -375,13 +376,14 @@ class Explained:
                             zip(Verdict, ("true of the signal", "false", "not read, or not measured"), strict=True))
         legend += " · unmarked: no claim about the signal"
         note = f"<div><i>{escaped(self.note)}</i></div>" if self.note else ""
+        said = " ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"
         first, *others = self._own_shares()
         more = others + ([(AFTER, self.probabilities_after)] if self.probabilities_after and not self.from_thought
                          else [])
         folded = "".join(f"<details><summary><small>{title}</small></summary>{_bars(shares, BAR_COLORS[1])}</details>"
                          for title, shares in more)
         return (f'<div><small>{lines}</small><br><b>{escaped(self.question)}</b>{note}'
-                f'<div style="margin: 4px 0">{" ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"}</div>'
+                f'<div style="margin: 4px 0; overflow-wrap: anywhere">{said}</div>'
                 f"<div><b>{answer}</b>{html.escape(self._disagreement())}</div><small>{summary}<br>{legend}</small>"
                 f"<div>{first[0]}</div>{_bars(first[1], BAR_COLORS[0])}{folded}</div>")
 

@@ -24,6 +24,7 @@ from ..data.features import band_power
 from ..data.protocols import Split
 from . import plots
 
+WIDTH = 10.5  # inches: the labels can be read where a narrow page makes a figure smaller
 N_EVIDENCE = 8  # features whose z-score is drawn
 LOW, HIGH, TYPICAL = plots.PALETTE[0], plots.PALETTE[3], "0.6"
 # From light to dark, so that the parts differ in grey too
@@ -62,9 +63,9 @@ def window_with_evidence(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence
     """
     regions = region_indices(list(ch_names))
     region = {row: name for name, members in regions.items() for row in members}
-    figure = plt.figure(figsize=(12, 6.2))
-    grid = figure.add_gridspec(2, 4, width_ratios=[2.5, 0.9, 0.9, 0.12], left=0.06, right=0.95, bottom=0.08, top=0.87,
-                               wspace=0.3, hspace=0.42)
+    figure = plt.figure(figsize=(WIDTH, 6.2))
+    grid = figure.add_gridspec(2, 4, width_ratios=[2.3, 0.9, 0.9, 0.12], left=0.06, right=0.95, bottom=0.08, top=0.87,
+                               wspace=0.4, hspace=0.42)
     traces, alpha, beta = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[0, 2])
     below = grid[1, 1:].subgridspec(1, 2, width_ratios=[1.25, 1], wspace=0.72)
     spectrum, evidence = figure.add_subplot(below[0]), figure.add_subplot(below[1])
@@ -142,7 +143,7 @@ def cleaning(raw_uv: np.ndarray, raw_sfreq: float, at_start: np.ndarray, clean_u
     """
     rows = plots.shown_rows(ch_names)
     names = [f"{ch_names[row]}*" if ch_names[row] in bad else str(ch_names[row]) for row in rows]
-    figure = plt.figure(figsize=(12, 5.4))
+    figure = plt.figure(figsize=(WIDTH, 5.4))
     grid = figure.add_gridspec(1, 3, width_ratios=[1.2, 1.2, 1], left=0.06, right=0.98, bottom=0.11, top=0.84,
                                wspace=0.3)
     left, right, spectrum = (figure.add_subplot(grid[0, place]) for place in range(3))
@@ -184,7 +185,7 @@ def nearest_words(before: Sequence[Sequence[tuple[str, float]]], after: Sequence
         Evidence tokens of one feature.
     """
     slots = [after[i : i + words_per_slot] for i in range(n_state, len(after), words_per_slot)]
-    figure = plt.figure(figsize=(12, max(3.4, 1.1 + 1.15 * n_state)))
+    figure = plt.figure(figsize=(WIDTH, max(3.4, 1.1 + 1.15 * n_state)))
     grid = figure.add_gridspec(1, 3, left=0.1, right=0.97, bottom=0.16, top=0.8, wspace=0.55)
     for place, (found, when) in enumerate(((before, "before alignment"), (after, "after alignment"))):
         ax = figure.add_subplot(grid[0, place])
@@ -231,7 +232,7 @@ def split(index: pd.DataFrame, parts: Split, probes: pd.DataFrame, title: str) -
         is_mixed = "test" in names and len(names) > 1
         name = "on both sides" if is_mixed else found.iloc[0] if len(names) == 1 else sorted(names)[0]
         grid[people.index(subject), clips.index(clip)] = code[name]
-    figure = plt.figure(figsize=(12, min(8.0, 3.2 + 0.2 * len(people))))
+    figure = plt.figure(figsize=(WIDTH, min(8.0, 3.2 + 0.2 * len(people))))
     places = figure.add_gridspec(1, 2, width_ratios=[1.7, 1], left=0.07, right=0.97, bottom=0.15, top=0.74, wspace=0.42)
     ax, scores = figure.add_subplot(places[0]), figure.add_subplot(places[1])
     ax.imshow(grid, cmap=ListedColormap(list(PARTS.values())), vmin=-0.5, vmax=len(PARTS) - 0.5, aspect="auto",
@@ -275,7 +276,7 @@ def scenario_ranking(scenario: str, of_scenario: Mapping[str, float], table: pd.
         Segments shown.
     """
     shown = table.head(n)
-    figure = plt.figure(figsize=(12, 1.9 + 0.3 * max(len(shown), len(of_scenario))))
+    figure = plt.figure(figsize=(WIDTH, 1.9 + 0.3 * max(len(shown), len(of_scenario))))
     grid = figure.add_gridspec(1, 2, width_ratios=[1, 1.5], left=0.09, right=0.97, bottom=0.17, top=0.78, wspace=1.05)
     left, right = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     left.barh(list(of_scenario), [100 * share for share in of_scenario.values()], color=plots.PALETTE[0])
@@ -313,7 +314,7 @@ def confusion_cell(matrix: np.ndarray, labels: Sequence[str], cell: tuple[int, i
         Whether the matrix is drawn too.
     """
     truth, answer = (labels[i] for i in cell)
-    figure = plt.figure(figsize=(12 if with_matrix else 9, 4.6))
+    figure = plt.figure(figsize=(WIDTH if with_matrix else 9, 4.6))
     places = figure.add_gridspec(1, 2 if with_matrix else 1, left=0.1 if with_matrix else 0.2, right=0.97, bottom=0.2,
                                  top=0.8, wspace=0.5)
     if with_matrix:
