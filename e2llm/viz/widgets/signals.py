@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ...core.environment import is_interactive
 from ...data.features import evidence
 from ...data.preprocessing import Windows
-from ...data.sources.base import Source
+from ...data.sources.base import Source, Trial
 from .. import plots_explore
 from .controls import Picture, WindowPicker, check_row, panel, row_of, static, window_name
 
@@ -73,7 +73,7 @@ class _WindowView:
     def raw(self, row: int) -> tuple[np.ndarray, float, tuple[str, ...]]:
         """Samples of a window as they were recorded, their rate and channels; the last trial stays open."""
         it = self.windows.index.iloc[row]
-        wanted = (str(it["subject"]), int(it["session"]), int(it["clip"]))
+        wanted = (str(it["subject"]), str(it["session"]), str(it["clip"]))
         if self._trial[0] != wanted:
             self._trial = (wanted, self._find(*wanted))
         trial = self._trial[1]
@@ -81,11 +81,11 @@ class _WindowView:
         signal = trial.signal[:, first : first + round(self.windows.window_s * trial.sfreq)]
         return np.asarray(signal), trial.sfreq, tuple(trial.ch_names)
 
-    def _find(self, subject: str, session: int, clip: int) -> object:
+    def _find(self, subject: str, session: str, clip: str) -> Trial:
         for recording in self.source.recordings:
             if str(recording.subject) == subject:
                 for trial in self.source.trials(recording):
-                    if (trial.session, trial.clip) == (session, clip):
+                    if (str(trial.session), str(trial.clip)) == (session, clip):
                         return trial
         raise ValueError(f"The source has no clip {clip} of subject {subject} in session {session}: open the source "
                          "that these windows were made from.")
