@@ -121,9 +121,7 @@ class Picture:
             Given to ``draw``.
         """
         with self.status.says("drawing …"):
-            figure = self._draw(*state)
-            self.image.tooltip = figure.get_suptitle()  # for a reader that does not see the picture
-            self.image.value = png(figure)
+            self.image.value = png(self._draw(*state))
             self.image.layout.display = ""
 
     def follow(self, *controls: ipywidgets.Widget) -> None:
