@@ -21,7 +21,7 @@ from ...data.preprocessing import Windows
 INTERRUPTED = "interrupted; choose again to go on"
 # A picture is white: on a dark page it is dimmed. An outline shows which control the keyboard has.
 _STYLE = """<style>
-.e2llm-picture { width: auto; max-width: 100%; height: auto !important; align-self: flex-start; }
+.e2llm-picture { width: auto; max-width: calc(100% - 4px) !important; height: auto !important; align-self: flex-start; }
 .e2llm-panel .widget-html-content { overflow-wrap: anywhere; }
 body[data-jp-theme-light="false"] .e2llm-picture { filter: brightness(0.85); }
 .e2llm-panel :focus-visible { outline: 2px solid #2f8fd8; outline-offset: 1px; }
