@@ -88,6 +88,7 @@ _NAMES = {  # module: what stands at the front door
     "training.trainer": "FitParams",
     "viz.plots": "plots",
     "viz.plots_evidence": "plots_evidence",
+    "viz.plots_explore": "plots_explore",
     "viz.plots_lessons": "plots_lessons",
     "viz.plots_model_size": "plots_model_size",
     "viz.plots_pretraining": "plots_pretraining",

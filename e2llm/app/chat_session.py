@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,6 +46,7 @@ from ..tasks import items as items_module
 from ..tasks import scenarios
 from ..tasks.items import listed, parse_answer
 from ..tasks.segments import Segment
+from ..tasks.taught import TASKS, declined, recognize
 from ..tasks.thought_parser import Parsed
 from ..training.stage3_instruction import LORA_TARGETS, quiet_peft
 from ..viz.answer_view import Explained, pieces
@@ -53,11 +55,10 @@ from .hub_import import FACTS, ExportError, export_folder, open_facts, tokenizer
 from .runs import Run
 from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 
-# task: smallest and largest number of segments
-TASKS = {"predict": (1, 1), "describe": (1, 1), "compare": (2, 2), "rank": (3, 4), "match": (2, 4)}
 AXES = ("valence", "arousal", "intensity")
 LETTERS_A_TOKEN = 5  # on average at most; a longer question is refused before it is cut into tokens
 ANSWER_TOKENS = 16  # room for an option that is scored after the text; twice where the text is yet to be written
+NOT_TAUGHT = "The model was not taught this question: what follows answers a task that it knows, and not the question."
 ENCODE_BATCH = 64  # windows that are encoded at a time
 
 
@@ -97,6 +98,19 @@ def _stream_text(engine: InferenceEngine, item: Item, said: str, limit: int) -> 
     if failed:
         raise failed[0]
     yield text
+
+
+def _named(words: str) -> tuple[str, str]:
+    """Task and axis, if words are the name of a task and not a question; else two empty texts."""
+    name, _, axis = words.partition(" ")
+    is_named = name in TASKS and (not axis or (axis in AXES and name in ("compare", "rank")))
+    return (name, axis) if is_named else ("", "")
+
+
+def _described(text: str, labels: Sequence[str]) -> str | None:
+    """The label that a description names ("The segment shows fear strong, …"), if it is exactly one."""
+    found = [label for label in labels if re.search(rf"\b{re.escape(label)}\b", text, re.IGNORECASE)]
+    return found[0] if len(found) == 1 else None
 
 
 def _special_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:
@@ -234,6 +248,8 @@ class E2LLM:
         thought, answer = thought.replace(THINK, "").strip(), parse_answer(text, item.options)
         found = pieces(thought if answer else f"{thought}\n{rest.replace(END_THINK, '')}", corpus.label_set.labels, z,
                        corpus.evidence_names)
+        if item.kind == "describe" and answer is None:  # it answers in sentences, which are checked as the thought is
+            answer = _described(rest.partition(".")[0], item.options)
         parsed = Parsed(*(tuple(itertools.chain.from_iterable(getattr(piece.parsed, name) for piece in found))
                           for name in ("statements", "unread")))
         engine, after = self._engine_for(rows), None
@@ -245,7 +261,64 @@ class E2LLM:
         return Explained(" ".join(words.split()).removeprefix("… "),
                          tuple(window_name(corpus.windows, row) for row in rows), text, thought,
                          answer, found, flags(parsed, z[0], corpus.evidence_names) if len(rows) == 1 else None,
-                         before, after, tuple(rows), corpus)
+                         before, after, tuple(rows), corpus,
+                         note=NOT_TAUGHT if self.not_taught(rows, question, task) else "")
+
+    def not_taught(self, windows: int | Sequence[int], question: str, task: str | None = None) -> str:
+        """Why a question is not answered, with the nearest tasks; empty for one that the model was taught.
+
+        :meth:`ask` generates a text all the same, and :attr:`Explained.note` says in front of it that it answers
+        something else. The panel and the command line do not ask.
+
+        Parameters
+        ----------
+        windows : int or sequence of int
+            One to four rows of the windows.
+        question : str
+            Free text, or the name of a task.
+        task : str, optional
+            A task that is named here is taken at its word: nothing is declined.
+        """
+        rows, words = self._rows(windows), str(question).strip()
+        if task is not None or not words or _named(words)[0] or recognize(words, len(rows), self.corpus.label_set):
+            return ""
+        return declined(words, len(rows), self.corpus.label_set)
+
+    def scenario_fit(self, scenario: str, windows: Sequence[int]) -> tuple[dict[str, float], pd.DataFrame]:
+        """How well segments fit a text: the probability that the model names one emotion for both.
+
+        The text alone gives a probability of every label, each segment alone gives another one, and the fit is the sum
+        of their products. No segment is compared with another.
+
+        Parameters
+        ----------
+        scenario : str
+            Free text.
+        windows : sequence of int
+            Rows of the windows.
+
+        Returns
+        -------
+        of_scenario : dict of str to float
+            Probability of every label of the text; sums to 1.
+        table : DataFrame
+            A row a window (index ``window``), the best first: ``fit`` (0 to 1), ``most probable`` and its
+            ``probability``.
+
+        Raises
+        ------
+        ValueError
+            For an empty text, or one that is too long.
+        """
+        words, label_set = self._checked_words(scenario), self.corpus.label_set
+        item = items_module.scenario_question(label_set.labels[0], words, label_set, np.random.default_rng(0))
+        self._check_room(item, "", ANSWER_TOKENS)
+        of_scenario, of_segments = closed_set(self.engine, [item])[0], self.overview(windows)
+        table = pd.DataFrame({"fit": of_segments.to_numpy() @ of_scenario,
+                              "most probable": of_segments.idxmax(axis=1),
+                              "probability": of_segments.max(axis=1)}, index=of_segments.index)
+        return (dict(zip(label_set.labels, of_scenario.tolist(), strict=True)),
+                table.sort_values("fit", ascending=False, kind="stable"))
 
     def overview(self, windows: Sequence[int] | None = None) -> pd.DataFrame:
         """Probability of every label for many windows (default: all), read from the EEG before any explanation.
@@ -272,8 +345,8 @@ class E2LLM:
             raise ValueError(f"There is no window {outside[0]}: rows go from 0 to {len(self.corpus.windows) - 1}.")
         return rows
 
-    def _item(self, rows: list[int], question: str, task: str | None) -> Item:
-        """The question in the format of the training items, with its closed set of answers."""
+    def _checked_words(self, question: str) -> str:
+        """A text that the model can read, without the spaces around it; ValueError says what it cannot read."""
         if not isinstance(question, str):
             raise ValueError(f"The question is a {type(question).__name__}, not a text: write one.")
         if not (words := question.strip()):
@@ -285,16 +358,22 @@ class E2LLM:
         if marks := [mark for mark in {EEG_TOKEN, THINK, END_THINK, *_special_texts(self.engine.processor.tokenizer)}
                      if mark in question]:
             raise ValueError(f"The question has {min(marks)}, which is a special token of the model: leave it out.")
-        name, _, axis = words.partition(" ")
-        is_wording = task is None and name in TASKS and (not axis or (axis in AXES and name in ("compare", "rank")))
-        task = name if is_wording else task or ("predict" if len(rows) == 1 else "match")
+        return words
+
+    def _item(self, rows: list[int], question: str, task: str | None) -> Item:
+        """The question in the format of the training items, with its closed set of answers."""
+        words = self._checked_words(question)
+        name, axis = _named(words) if task is None else ("", "")
+        is_wording, meant = bool(name), None if task else recognize(words, len(rows), self.corpus.label_set)
+        task = name or task or (meant.task if meant else "predict" if len(rows) == 1 else "match")
         if not isinstance(task, str) or task not in TASKS:
             raise ValueError(f"There is no task '{task}': give one of {', '.join(TASKS)}.")
         fewest, most = TASKS[task]
         if not fewest <= len(rows) <= most:
             raise ValueError(f"The task '{task}' is about {fewest}{f' to {most}' * (most > fewest)} windows, not "
                              f"{len(rows)}.")
-        item = self._wording(rows, task, (axis or None) if is_wording else "intensity", is_wording)
+        axis = axis if is_wording else meant.axis if meant else ""
+        item = self._wording(rows, task, axis or (None if is_wording else "intensity"), is_wording)
         if is_wording:
             return item
         scale = self.corpus.evidence_names.scale

@@ -198,7 +198,11 @@ def _ask(arguments: argparse.Namespace) -> int:
     with _without_language_model():
         model = ExportedModel.from_pretrained(arguments.model, arguments.language_model)
     recording = model.read(*arguments.files, statistics=arguments.statistics, table=table)
-    print(recording, recording.ask(arguments.window or [0], arguments.question), sep="\n")
+    windows = arguments.window or [0]
+    if reason := recording.not_taught(windows, arguments.question):
+        print(recording, reason, sep="\n")
+        return 1
+    print(recording, recording.ask(windows, arguments.question), sep="\n")
     return 0
 
 

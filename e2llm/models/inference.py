@@ -273,6 +273,48 @@ def label_similarity(engine: InferenceEngine, rows_by_label: dict[str, list[int]
     return torch.nn.functional.cosine_similarity(eeg[:, None], text[None], dim=-1).cpu().numpy()
 
 
+@torch.no_grad()
+def nearest_words(model: Any, processor: E2LLMProcessor, features: np.ndarray,
+                  n: int = 5) -> list[list[tuple[str, float]]]:
+    """Words of the language model that lie nearest to each token of a segment.
+
+    Both sides are centered on the mean of all words first, so that what all words share does not count.
+
+    Parameters
+    ----------
+    model : E2LLMForConditionalGeneration
+        Its projector makes the tokens.
+    processor : E2LLMProcessor
+        Its tokenizer names the words.
+    features : ndarray, shape (n_times, token_width)
+        Encoder tokens of one window.
+    n : int
+        Words of a token.
+
+    Returns
+    -------
+    list of list of (str, float)
+        For each state token and then each evidence token: words and cosines (-1 to 1), the nearest first. Word parts
+        that cannot be printed are left out.
+    """
+    words = model.get_input_embeddings().weight.float()
+    tokens = model.projector(torch.from_numpy(np.array(features))[None].to(model.device))[0].float()
+    center = words.mean(dim=0)
+    directions = torch.nn.functional.normalize(words - center, dim=-1)
+    cosines = torch.nn.functional.normalize(tokens - center, dim=-1) @ directions.T
+    found: list[list[tuple[str, float]]] = []
+    for row in cosines:
+        nearest: list[tuple[str, float]] = []
+        for word in row.argsort(descending=True, stable=True)[: 20 * n].tolist():
+            text = processor.tokenizer.decode([word]).strip()
+            if text and text.isprintable() and "\ufffd" not in text and text not in (known for known, _ in nearest):
+                nearest.append((text, float(row[word])))
+            if len(nearest) == n:
+                break
+        found.append(nearest)
+    return found
+
+
 def probabilities(scores: list[np.ndarray]) -> np.ndarray:
     """Option probabilities, normalized over the closed set, shape (n_items, n_options)."""
     stacked = np.stack(scores)

@@ -39,7 +39,7 @@ from .wordings import (
 
 DESCRIBED = 6  # claims of a description
 CLAIM_KINDS = frozenset({"predict", "zero_predict", "describe"})  # their thoughts state evidence
-_MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
+MORE = {"valence": "more pleasant", "arousal": "more activated", "intensity": "stronger"}
 
 
 def _item(kind: str, tier: int, question: list[str | Segment], thought: str, answer: str, options: list[str],
@@ -213,8 +213,8 @@ def compare(pair: list[Segment], axis: str, label_set: LabelSet, rng: np.random.
         As for :func:`predict`.
     """
     best = int(np.argmax([segment.value(axis, label_set) for segment in pair]))
-    question = _pick(COMPARE_WORDINGS, rng).format(more=_MORE[axis])
-    thought = f"{_notes(pair, axis)} {_MORE[axis].capitalize()}: {_note(pair[best], axis)} {LETTERS[best]}."
+    question = _pick(COMPARE_WORDINGS, rng).format(more=MORE[axis])
+    thought = f"{_notes(pair, axis)} {MORE[axis].capitalize()}: {_note(pair[best], axis)} {LETTERS[best]}."
     return _item("compare", 2, [*listed(pair), f" {question}"], thought, LETTERS[best], ["A", "B"], axis)
 
 
@@ -230,9 +230,9 @@ def rank(group: list[Segment], axis: str, label_set: LabelSet, rng: np.random.Ge
     """
     falling = np.argsort([-segment.value(axis, label_set) for segment in group], kind="stable")
     order = " > ".join(LETTERS[i] for i in falling)
-    question = _pick(RANK_WORDINGS, rng).format(more=_MORE[axis])
+    question = _pick(RANK_WORDINGS, rng).format(more=MORE[axis])
     ranked = " > ".join(f"{_note(group[i], axis)} {LETTERS[i]}" for i in falling)
-    thought = f"{_notes(group, axis)} {_MORE[axis].capitalize()}: {ranked}."
+    thought = f"{_notes(group, axis)} {MORE[axis].capitalize()}: {ranked}."
     options = [" > ".join(letters) for letters in itertools.permutations(LETTERS[: len(group)])]
     return _item("rank", 2, [*listed(group), f" {question}"], thought, order, options, axis)
 

@@ -29,8 +29,11 @@ from ..evaluation.faithfulness import Flag
 from ..tasks.thought_parser import Comparison, NoSalientFeature, Parsed, Statement, parse, sentences
 from . import plots
 
-# of e2llm.core.verdicts.Verdict
-MARKS = {Verdict.TRUE: ("✓", "#0072B2"), Verdict.FALSE: ("✗", "#D55E00"), Verdict.UNKNOWN: ("?", "#767676")}
+# of e2llm.core.verdicts.Verdict: mark, color of the words, and color behind them. A claim brings its own ground along:
+# it is read alike on a light and on a dark page.
+MARKS = {Verdict.TRUE: ("✓", "#00436b", "#d6eaf8"), Verdict.FALSE: ("✗", "#7a2e00", "#fde3d3"),
+         Verdict.UNKNOWN: ("?", "#3d3d3d", "#e6e6e6")}
+BAR_COLORS = ("#2f8fd8", "#808080")  # of the first and of further probabilities; seen on light and on dark pages
 
 
 
@@ -48,7 +51,7 @@ def escaped(text: str) -> str:
 
 
 def marked(verdict: Verdict, text: str, title: str = "") -> str:
-    """Words in the color of a verdict, followed by its mark, as HTML.
+    """Words in the color of a verdict, on its ground and with its mark in front of the last comma, as HTML.
 
     Parameters
     ----------
@@ -57,8 +60,12 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
     text, title : str
         The words, and the text that the browser shows under the pointer; both are escaped.
     """
-    mark, color = MARKS[verdict]
-    return f'<span style="color: {color}" title="{html.escape(title)}">{escaped(text)}&nbsp;<b>{mark}</b></span>'
+    mark, color, ground = MARKS[verdict]
+    words = escaped(text)
+    said = words.rstrip(",;")  # a mark behind the comma would be read as the next claim's
+    return (f'<span style="color: {color}; background: {ground}; border-radius: 3px; padding: 0 3px; '
+            f'box-decoration-break: clone; -webkit-box-decoration-break: clone" '
+            f'title="{html.escape(title)}">{said}&nbsp;<b>{mark}</b></span>{words[len(said):]}')
 
 
 def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references: Sequence[tuple[str, np.ndarray]],
@@ -84,9 +91,13 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
         Answer in the generated text; it is marked if it is not the most probable.
     """
     n, bands = len(rows), list(BANDS)
-    layout = [[f"{i} {band}" for band in bands] for i in range(n)] + [["spectrum"] * 3 + ["answers"] * 2]
-    figure, axes = plt.subplot_mosaic(layout, figsize=(12, 2.3 * n + 3.4), height_ratios=[1] * n + [1.4],
-                                      layout="constrained")
+    layout = [[f"{i} {band}" for band in bands for _ in range(2)] for i in range(n)]
+    layout += [["spectrum"] * 5 + ["."] + ["answers"] * 4]  # a free column for the names of the answers
+    height = 2.3 * n + 3.4
+    # Fixed places: a constrained layout would take longer than all drawing together.
+    inches = {"left": 0.8 / 12, "right": 1 - 0.3 / 12, "bottom": 0.6 / height, "top": 1 - 1.05 / height}
+    figure, axes = plt.subplot_mosaic(layout, figsize=(12, height), height_ratios=[1] * n + [1.15],
+                                      gridspec_kw=inches | {"hspace": 0.55, "wspace": 0.4})
     maps = {f"{letter}{band}\n{low:g}-{high:g} Hz": z[i, :, j] for i, letter in enumerate(letters_of(n))
             for j, (band, (low, high)) in enumerate(BANDS.items())}
     plots.scalp_maps(figure, [axes[f"{i} {band}"] for i in range(n) for band in bands], maps, windows.ch_names,
@@ -273,6 +284,8 @@ class Explained:
         Of each window, what reached such an answer.
     asked : str
         The question of such an answer as it was given.
+    note : str
+        Why the question should not be trusted to be understood (:meth:`e2llm.app.chat_session.E2LLM.not_taught`).
     """
 
     question: str
@@ -289,6 +302,7 @@ class Explained:
     from_thought: bool = False
     stated: tuple[tuple[Claim, ...], ...] = ()
     asked: str = ""
+    note: str = ""
 
     @property
     def checked(self) -> tuple[Checked, ...]:
@@ -333,6 +347,9 @@ class Explained:
         count = {verdict: sum(found is verdict for _, found in self.claims) for verdict in Verdict}
         lines = [f"{count[Verdict.TRUE]} true, {count[Verdict.FALSE]} false, {count[Verdict.UNKNOWN]} that cannot be "
                  f"checked, {len(self.unread)} unread"]
+        if not self.claims:  # as a thought that compares segments by their labels: a count of zeros would look like one
+            lines = [f"no statement about the signal{f', {len(self.unread)} unread' if self.unread else ''}: nothing "
+                     "to check"]
         if self.from_thought and self.unread:
             lines.append("unread sentences did not reach the answer")
         return lines + ([f"fabricated: {self.flag.reason}"] if self.flag is not None and self.flag.fabricated else [])
@@ -344,7 +361,9 @@ class Explained:
                   for verdict, words in dict.fromkeys(mark for piece in self.pieces for mark in piece.marks)]
         shown = [f"{title}: " + ", ".join(f"{name} {share:.0%}" for name, share in _most_probable(shares))
                  for title, shares in self._own_shares()]
-        return "\n".join([*self._window_lines(), f"Q: {self.question}", f"Thought: {thought or '(none)'}", *listed,
+        noted = [f"Note: {self.note}"] if self.note else []
+        return "\n".join([*self._window_lines(), f"Q: {self.question}", *noted,
+                          f"Thought: {thought or '(none)'}", *listed,
                           f"A: {self.answer or '(none of the closed set)'}{self._disagreement()}", *self._summary(),
                           *shown])
 
@@ -355,15 +374,18 @@ class Explained:
         lines, summary = ("<br>".join(map(escaped, lines)) for lines in (self._window_lines(), self._summary()))
         legend = " · ".join(marked(verdict, words) for verdict, words in
                             zip(Verdict, ("true of the signal", "false", "not read, or not measured"), strict=True))
+        legend += " · unmarked: no claim about the signal"
+        note = f"<div><i>{escaped(self.note)}</i></div>" if self.note else ""
+        said = " ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"
         first, *others = self._own_shares()
         more = others + ([(AFTER, self.probabilities_after)] if self.probabilities_after and not self.from_thought
                          else [])
-        folded = "".join(f"<details><summary><small>{title}</small></summary>{_bars(shares, '#767676')}</details>"
+        folded = "".join(f"<details><summary><small>{title}</small></summary>{_bars(shares, BAR_COLORS[1])}</details>"
                          for title, shares in more)
-        return (f'<div><small>{lines}</small><br><b>{escaped(self.question)}</b>'
-                f'<div style="margin: 4px 0">{" ".join(map(_piece_html, self.pieces)) or "<i>no thought</i>"}</div>'
+        return (f'<div><small>{lines}</small><br><b>{escaped(self.question)}</b>{note}'
+                f'<div style="margin: 4px 0; overflow-wrap: anywhere">{said}</div>'
                 f"<div><b>{answer}</b>{html.escape(self._disagreement())}</div><small>{summary}<br>{legend}</small>"
-                f"<div>{first[0]}</div>{_bars(first[1], '#0072B2')}{folded}</div>")
+                f"<div>{first[0]}</div>{_bars(first[1], BAR_COLORS[0])}{folded}</div>")
 
     def figure(self) -> Figure:
         """Scalp maps, spectra, and probabilities before any explanation (:func:`e2llm.viz.answer_view.answer_view`).
@@ -438,4 +460,6 @@ def _draw_spectra(ax: plt.Axes, windows: Windows, rows: Sequence[int],
                 drawn.add(label)
     plots.frequency_axis(ax, windows.sfreq)
     ax.set_title("Spectrum, mean of channels", pad=18)
-    ax.legend(loc="upper right")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.16 * -(-len(drawn) // 2) * (high - low))  # room for the legend
+    ax.legend(loc="upper right", ncols=2)

@@ -39,6 +39,10 @@ _COLORBLIND = ("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161",
 PALETTE: list[tuple[float, float, float]] = [to_rgb(color) for color in _COLORBLIND]
 REGION_COLORS = dict(zip(REGIONS, PALETTE, strict=False))
 MARKERS = "os^DvPX"  # a second cue beside the color
+LINES = ("-", "--", "-.", ":")  # the same for lines
+# An emotion has one color in all figures; the first of each set of labels that the kit knows.
+EMOTION_COLORS = dict(zip(("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"),
+                          (PALETTE[i] for i in (1, 4, 7, 2, 9, 0, 3)), strict=True))
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
 STEPS = 14  # colors of a scalp map
@@ -78,37 +82,22 @@ def plain_axes(i: int) -> dict:
     return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
 
 
-def _legend_right(ax: Axes, title: str | None = None) -> None:
-    """Put the legend to the right of a panel."""
-    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-def raw_and_clean(raw_uv: np.ndarray, raw_sfreq: float, clean_uv: np.ndarray, clean_sfreq: float,
-                  ch_names: Sequence[str], seconds: float = 4.0) -> Figure:
-    """The same seconds of up to twelve channels before and after cleaning, at one scale.
+def label_colors(names: Sequence[str]) -> list[tuple[float, float, float]]:
+    """Colors of labels: of emotions always the same (:data:`EMOTION_COLORS`), of any other names in their order.
 
     Parameters
     ----------
-    raw_uv, clean_uv : ndarray, shape (n_channels, n_samples)
-        Microvolts; both begin at the same moment.
-    raw_sfreq, clean_sfreq : float
-        Their sampling rates, Hz.
-    ch_names : sequence of str
-        Channels of both.
-    seconds : float
-        Length shown.
+    names : sequence of str
+        Labels, or other groups.
     """
-    rows = _shown_rows(ch_names)
-    names = [ch_names[row] for row in rows]
-    raw, cleaned = raw_uv[rows, : int(seconds * raw_sfreq)], clean_uv[rows, : int(seconds * clean_sfreq)]
-    spacing = max(_trace_spacing(raw), _trace_spacing(cleaned))
-    figure, (left, right) = panels((11, 0.6 + 0.36 * len(rows)), 1, 2)
-    _traces(left, raw, raw_sfreq, names, spacing)
-    _traces(right, cleaned, clean_sfreq, names, spacing)
-    left.set_title(f"raw, {raw_sfreq:g} Hz")
-    right.set_title(f"cleaned, {clean_sfreq:g} Hz")
-    figure.suptitle("The same seconds before and after cleaning")
-    return figure
+    if set(names) <= set(EMOTION_COLORS):
+        return [EMOTION_COLORS[name] for name in names]
+    return [PALETTE[i % 10] for i in range(len(names))]
+
+
+def _legend_right(ax: Axes, title: str | None = None) -> None:
+    """Put the legend to the right of a panel."""
+    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
@@ -127,12 +116,13 @@ def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> 
         Above the figure.
     """
     figure, ax = panels((8, 4))
+    colors = label_colors(list(signal_by_name))
     for i, (name, signal) in enumerate(signal_by_name.items()):
         frequencies, density = welch_density(signal, sfreq)
         level = decibels(density.mean(axis=1))
         low, high = np.percentile(level, [2.5, 97.5], axis=0)
-        ax.fill_between(frequencies, low, high, color=PALETTE[i % 10], alpha=0.15, linewidth=0)
-        ax.plot(frequencies, level.mean(axis=0), color=PALETTE[i % 10], label=f"{name} (n = {len(level)})")
+        ax.fill_between(frequencies, low, high, color=colors[i], alpha=0.15, linewidth=0)
+        ax.plot(frequencies, level.mean(axis=0), LINES[i % 4], color=colors[i], label=f"{name} (n = {len(level)})")
     frequency_axis(ax, sfreq)
     ax.set_title(title, pad=18)
     ax.legend(title="mean; shaded: 95 % of windows", loc="upper right")
@@ -184,10 +174,10 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     region = {row: name for name, members in regions.items() for row in members}
     figure, axes = plt.subplot_mosaic([["traces", "alpha", "beta"], ["traces", "spectrum", "spectrum"]],
                                       figsize=(12, 5.6), width_ratios=[2.4, 1, 1], layout="constrained")
-    rows = _shown_rows(ch_names)
+    rows = shown_rows(ch_names)
     colors = [REGION_COLORS.get(region.get(row), "0.3") for row in rows]
     shown = signal_uv[rows]
-    _traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], _trace_spacing(shown), colors)
+    traces(axes["traces"], shown, sfreq, [ch_names[row] for row in rows], trace_spacing(shown), colors)
     axes["traces"].set_title(f"{len(rows)} of {len(ch_names)} channels")
 
     level = decibels(band_power(signal_uv[None], sfreq)[0])
@@ -206,21 +196,51 @@ def window_view(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence[str], ti
     return figure
 
 
-def _shown_rows(ch_names: Sequence[str], n: int = 12) -> list[int]:
-    """Rows of at most ``n`` channels, in the cap's order: those of SHOWN_CHANNELS first, then whatever there is."""
+def shown_rows(ch_names: Sequence[str], n: int = 12) -> list[int]:
+    """Rows of at most ``n`` channels, in the cap's order: those of SHOWN_CHANNELS first, then whatever there is.
+
+    Parameters
+    ----------
+    ch_names : sequence of str
+        Channels.
+    n : int
+        Most rows.
+    """
     names = [canonical(name) for name in ch_names]
     preferred = [names.index(name) for name in SHOWN_CHANNELS if name in names]
     return sorted((preferred + [row for row in range(len(names)) if row not in preferred])[:n])
 
 
-def _trace_spacing(signal_uv: np.ndarray) -> float:
-    """Distance between stacked traces in microvolts: a typical channel fills its lane, a bad one may leave it."""
+def trace_spacing(signal_uv: np.ndarray) -> float:
+    """Distance between stacked traces in microvolts: a typical channel fills its lane, a bad one may leave it.
+
+    Parameters
+    ----------
+    signal_uv : ndarray, shape (n_channels, n_samples)
+        Microvolts.
+    """
     return float(5 * np.median(np.std(signal_uv, axis=-1))) or 1.0
 
 
-def _traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str], spacing: float,
+def traces(ax: Axes, signal_uv: np.ndarray, sfreq: float, names: Sequence[str], spacing: float,
             colors: Sequence | None = None) -> None:
-    """Stack traces from top to bottom and draw a scale bar in microvolts to their right."""
+    """Stack traces from top to bottom and draw a scale bar in microvolts to their right.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    signal_uv : ndarray, shape (n_channels, n_samples)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    names : sequence of str
+        At the left of each trace.
+    spacing : float
+        Distance of the traces in microvolts (:func:`trace_spacing`).
+    colors : sequence, optional
+        One for each trace.
+    """
     times = np.arange(signal_uv.shape[1]) / sfreq
     for i, trace in enumerate(signal_uv):
         ax.plot(times, trace - np.median(trace) - i * spacing, linewidth=0.7, color=colors[i] if colors else "0.2")
@@ -413,7 +433,7 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     size = 0.62 * len(labels) + 1.6
     figure, ax = panels((size + 1.4, size))
     rows = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
-    _heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
+    heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
     ax.set(title=title, xlabel="answer", ylabel="true label")
     return figure
 
@@ -435,14 +455,32 @@ def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> F
     figure, ax = panels((0.65 * len(labels) + 2.4, min(8.0, 0.34 * len(matrix) + 1.6)))
     few = len(matrix) <= 16
     rows = [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))]
-    _heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
+    heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
     ax.set(title=title, xlabel="label word", ylabel="EEG token")
     return figure
 
 
-def _heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], cmap: str,
+def heat_map(figure: Figure, ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], cmap: str,
               vlim: tuple[float, float], unit: str, cell: str) -> None:
-    """Draw values as colors, with their text in each cell if ``cell`` is a format."""
+    """Draw values as colors, with their text in each cell if ``cell`` is a format.
+
+    Parameters
+    ----------
+    figure, ax : Figure and Axes
+        Where to draw.
+    values : ndarray, shape (n_rows, n_columns)
+        NaN stays empty.
+    rows, columns : sequence of str
+        Names at the axes.
+    cmap : str
+        Color map.
+    vlim : tuple of float
+        Its limits.
+    unit : str
+        At the color bar.
+    cell : str
+        Format of a value, such as ``{:.0f}``; empty for no text.
+    """
     image = ax.imshow(values, cmap=cmap, vmin=vlim[0], vmax=vlim[1], aspect="auto")
     ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
@@ -468,7 +506,9 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
         Above the figure.
     """
     names = list(dict.fromkeys(colors))
-    groups = np.array([names.index(name) for name in colors])
+    if set(names) <= set(EMOTION_COLORS):
+        names = [name for name in EMOTION_COLORS if name in names]  # so that a marker too is always the same
+    groups, of_label = np.array([names.index(name) for name in colors]), label_colors(names)
     figure, axes = panels((10.5, 4.2), 1, 2)
     for ax, vectors, when in zip(axes, (before, after), ("before", "after"), strict=True):
         from sklearn.decomposition import PCA
@@ -476,7 +516,8 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(np.asarray(vectors, float))
         for i, name in enumerate(names):
-            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=as_text(name), **plain_axes(i))
+            ax.scatter(*points[groups == i].T, s=24, alpha=0.75, linewidth=0, label=as_text(name),
+                       **plain_axes(i) | {"color": of_label[i]})
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
     _legend_right(ax)

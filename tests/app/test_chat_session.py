@@ -38,7 +38,7 @@ from e2llm.viz import widgets
 from e2llm.viz.answer_view import AFTER, BEFORE, Explained, channel_z, check, pieces
 
 LABELS = SEED_VII.labels
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"
+BLUE, VERMILLION, GREY = "#00436b", "#7a2e00", "#3d3d3d"
 TRUE = "Occipital alpha low, frontal theta high."
 MIXED = "Occipital alpha low, frontal theta low. The moon may be full. That fits fear."
 
@@ -113,10 +113,12 @@ def test_a_sentence_is_cut_where_its_parts_say_the_same_alone(corpus):
 
 def test_every_claim_has_its_color_its_mark_and_its_measurement(model):
     shown = model.explain(0, "Which emotion?", said(MIXED))._repr_html_()
-    for color, title, words, mark in ((BLUE, "occipital alpha low: z = -2.50, low", "Occipital alpha low,", "✓"),
-                                       (VERMILLION, "frontal theta low: z = +2.25, high", "frontal theta low.", "✗"),
-                                       (GREY, "not read: no rule of the grammar fits", "The moon may be full.", "?")):
-        assert f'<span style="color: {color}" title="{title}">{words}&nbsp;<b>{mark}</b></span>' in shown
+    for color, title, words, mark, behind in (
+            (BLUE, "occipital alpha low: z = -2.50, low", "Occipital alpha low", "✓", ","),
+            (VERMILLION, "frontal theta low: z = +2.25, high", "frontal theta low.", "✗", " "),
+            (GREY, "not read: no rule of the grammar fits", "The moon may be full.", "?", " ")):
+        style = rf'<span style="color: {color}; background: #\w+;[^"]*" title="{re.escape(title)}">'
+        assert re.search(rf"{style}{re.escape(words)}&nbsp;<b>{re.escape(mark)}</b></span>{behind}", shown), words
     assert " That fits fear.</div>" in shown and ">false&nbsp;" in shown
 
 
@@ -419,6 +421,55 @@ def test_of_run_opens_what_belongs_together(model, corpus, monkeypatch):
     assert E2LLM.of_run("run").corpus is corpus and E2LLM.of_run("run", corpus).engine.model is model.engine.model
 
 
+# --- what was not taught
+
+
+def test_a_question_that_was_not_taught_is_noted(model):
+    for rows, question, task, is_taught in ((0, "Which emotion does this segment show?", None, True),
+                                            (0, "predict", None, True), (0, "Is this person lying?", None, False),
+                                            (0, "Is this person lying?", "predict", True),
+                                            ([0, 1], "Which segment is more pleasant?", None, True),
+                                            ([0, 1, 2, 3], "Which segment is the happiest?", None, False)):
+        reason = model.not_taught(rows, question, task)
+        assert bool(reason) != is_taught, question
+        found = model.explain(rows, question, "", task)
+        assert bool(found.note) != is_taught and ("was not taught" in found._repr_html_()) != is_taught
+        assert (f"Note: {chat_session.NOT_TAUGHT}" in str(found)) != is_taught
+
+
+def test_a_wording_decides_its_task(model):
+    ordered = model._item([0, 1, 2], "Order the segments, the one that is stronger first.", None)
+    assert ordered.kind == "rank" and len(ordered.options) == 6
+    assert model._item([0, 1], "Which segment is more activated?", None).axis == "arousal"
+    assert model._item([0], "Describe this segment.", None).kind == "describe"
+
+
+def test_a_description_is_an_answer_and_its_claims_are_checked(model):
+    found = model.explain(0, "describe", said("Occipital alpha low.", "The segment shows fear strong, unpleasant and "
+                                              "activated. Evidence: frontal theta low."))
+    assert found.answer == "fear"
+    assert [verdict for _, verdict in found.claims] == [Verdict.TRUE, Verdict.FALSE]
+    assert model.explain(0, "describe", said("", "The segment shows fear or anger.")).answer is None
+
+
+def test_a_thought_without_claims_is_not_counted(model):
+    text = said("Notes: sad A, fear B. More pleasant: fear B.", "B")
+    for shown in (str(found := model.explain([0, 1], "compare", text)), found._repr_html_()):
+        assert "0 true" not in shown and "no statement about the signal: nothing to check" in shown
+    assert "no statement about the signal, 1 unread" in str(model.explain([0, 1], "compare", said("Odd.", "B")))
+
+
+def test_the_fit_of_a_scenario_is_the_probability_of_one_emotion(model):
+    of_text, table = model.scenario_fit("A dog jumps at a child.", [3, 1, 5])
+    assert sum(of_text.values()) == pytest.approx(1) and sorted(table.index) == [1, 3, 5]
+    shares = model.overview([3, 1, 5])
+    expected = shares.to_numpy() @ np.array([of_text[label] for label in shares.columns])
+    assert table["fit"].sort_index().to_numpy() == pytest.approx(expected[[1, 0, 2]])
+    assert table["fit"].is_monotonic_decreasing
+    with pytest.raises(ValueError, match="empty"):
+        model.scenario_fit(" ", [1])
+
+
 # --- the figure
 
 
@@ -448,7 +499,8 @@ def test_the_figure_has_maps_spectra_and_answers_with_units(model, rows):
 
 @pytest.fixture
 def live(monkeypatch):
-    monkeypatch.setattr(widgets, "is_interactive", lambda: True)
+    monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
+    monkeypatch.delenv("E2LLM_BATCH", raising=False)
 
 
 @pytest.fixture
@@ -459,7 +511,7 @@ def saying(model, monkeypatch):
 
 
 def test_the_panel_in_batch_is_one_explanation(saying, monkeypatch):
-    monkeypatch.setattr(widgets, "is_interactive", lambda: False)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
 
     def refuse(*args, **kwargs):
         raise AssertionError("a widget was made in a batch run")
@@ -470,33 +522,86 @@ def test_the_panel_in_batch_is_one_explanation(saying, monkeypatch):
     assert widgets.reasoning_panel(saying, ["compare"], start=[0, 1]).rows == (0, 1)
 
 
+def parts(panel) -> SimpleNamespace:
+    """The parts of a live panel by name."""
+    names = ["count", "chosen", "drawing", "signal", "suggestion", "question", "buttons", "status", "shown", "editor",
+             "figure_status", "figure", "style"]
+    found = SimpleNamespace(**dict(zip(names, panel.children, strict=True)))
+    found.button, found.anyway = found.buttons.children
+    return found
+
+
 def test_the_panel_lights_up_claims_after_the_click(live, saying):
-    count, chosen, signal, suggestion, question, button, shown, editor, figure = widgets.reasoning_panel(
-        saying, ["Which emotion?", "compare"]
-    ).children
-    assert bytes(signal.value).startswith(b"\x89PNG") and len(chosen.children) == 1 and not shown.value
-    seen = []
-    shown.observe(lambda change: seen.append(change["new"]), "value")
-    button.click()
-    assert "✓" in shown.value and "✗" in shown.value and BLUE in shown.value and VERMILLION in shown.value
-    assert seen[1] == '<div style="white-space: pre-wrap">&lt;think&gt;</div>'  # text grows before it is judged
-    assert bytes(figure.value).startswith(b"\x89PNG") and figure.layout.display == "" and not button.disabled
-    assert editor.layout.display == "none"  # claims beside an answer from the EEG decide nothing
-    count.value = 2
-    suggestion.value = "compare"
-    assert len(chosen.children) == 2 and question.value == "compare"
-    chosen.children[1].children[1].children[2].value = 3
-    button.click()
-    assert "window 0 from" in shown.value and "window 3 from" in shown.value
+    panel = parts(widgets.reasoning_panel(saying, ["Which emotion?", "compare"]))
+    assert bytes(panel.signal.value).startswith(b"\x89PNG") and len(panel.chosen.children) == 1
+    assert not panel.shown.value
+    seen, said_before = [], []
+    panel.shown.observe(lambda change: seen.append(change["new"]), "value")
+    for status in (panel.status, panel.figure_status):
+        status.observe(lambda change: said_before.append(change["new"]), "value")
+    panel.button.click()
+    assert "✓" in panel.shown.value and "✗" in panel.shown.value
+    assert BLUE in panel.shown.value and VERMILLION in panel.shown.value
+    assert seen[0] == '<div style="white-space: pre-wrap">&lt;think&gt;</div>'  # text grows before it is judged
+    assert [text for text in said_before if text] == ["<i>generating … (to stop: interrupt the kernel)</i>",
+                                                      "<i>drawing …</i>"]
+    assert bytes(panel.figure.value).startswith(b"\x89PNG") and panel.figure.layout.display == ""
+    assert not panel.button.disabled
+    assert panel.editor.layout.display == "none"  # claims beside an answer from the EEG decide nothing
+    panel.count.value = 2
+    panel.suggestion.value = "compare"
+    assert len(panel.chosen.children) == 2 and panel.question.value == "compare"
+    panel.chosen.children[1].children[1].children[2].value = 3
+    panel.button.click()
+    assert "window 0 from" in panel.shown.value and "window 3 from" in panel.shown.value
+
+
+def test_segments_start_apart_and_the_picture_names_the_one_that_was_touched(live, saying, monkeypatch):
+    titles = []
+    monkeypatch.setattr(widgets.ask.plots, "window_view", lambda *given: titles.append(given[-1]) or plt.figure())
+    panel = parts(widgets.reasoning_panel(saying, ["compare"], start=2))
+    panel.count.value = 4
+    pickers = [line.children[1].children for line in panel.chosen.children]
+    assert len({(subject.value, window.value) for subject, _, window in pickers}) == 4
+    pickers[2][-1].value = 5
+    assert [title.partition(":")[0] for title in titles] == ["Segment A", "Segment C"]
+
+
+def test_what_was_not_taught_is_declined_and_may_be_asked_all_the_same(live, saying):
+    panel = parts(widgets.reasoning_panel(saying, ["predict"]))
+    panel.question.value = "Is this person <b>lying</b>?"
+    panel.button.click()
+    assert "was not taught this question" in panel.shown.value and "✓" not in panel.shown.value
+    assert "Which emotion does this segment show?" in panel.shown.value and panel.anyway.layout.display == ""
+    assert panel.figure.layout.display == "none"
+    panel.anyway.click()
+    assert "✓" in panel.shown.value and "was not taught" in panel.shown.value and "<b>lying" not in panel.shown.value
+    assert panel.anyway.layout.display == "none"
+
+
+def test_an_interrupt_leaves_the_panel_ready(live, saying, monkeypatch):
+    def interrupted(*_):
+        yield "Occipital"
+        raise KeyboardInterrupt
+
+    panel = parts(widgets.reasoning_panel(saying, ["predict"]))
+    monkeypatch.setattr(chat_session, "_stream_text", interrupted)
+    panel.button.click()
+    assert "interrupted" in panel.status.value and "Occipital" in panel.shown.value and not panel.button.disabled
+    assert panel.figure.layout.display == "none"
+    monkeypatch.setattr(chat_session, "_stream_text", lambda *_: iter([said(MIXED)]))
+    panel.button.click()
+    assert "✓" in panel.shown.value and not panel.status.value
 
 
 def test_an_error_is_shown_escaped(live, saying):
-    *_, question, button, shown, _, figure = widgets.reasoning_panel(saying, ["compare"]).children
-    button.click()
-    assert shown.value.startswith("<b>ValueError: The task") and figure.layout.display == "none" and not button.disabled
-    question.value = f"<b> {EEG_TOKEN}"
-    button.click()
-    assert "&lt;|eeg|&gt;" in shown.value and EEG_TOKEN not in shown.value
+    panel = parts(widgets.reasoning_panel(saying, ["compare"]))
+    panel.button.click()
+    assert panel.status.value.startswith("<b>ValueError: The task") and panel.figure.layout.display == "none"
+    assert not panel.button.disabled
+    panel.question.value = f"<b> {EEG_TOKEN} Which emotion does this segment show?"
+    panel.anyway.click()
+    assert "&lt;|eeg|&gt;" in panel.status.value and EEG_TOKEN not in panel.status.value
 
 
 def test_a_panel_needs_windows_and_a_question(saying):

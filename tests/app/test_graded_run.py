@@ -166,9 +166,11 @@ def test_the_answer_to_a_window_is_that_of_the_evaluation(run, model):
 
 
 def test_the_panel_answers_again_when_a_level_is_edited(model, monkeypatch):
-    monkeypatch.setattr(widgets, "is_interactive", lambda: True)
+    monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
+    monkeypatch.delenv("E2LLM_BATCH", raising=False)
     window = int(model.corpus.split.test[0])
-    *_, button, shown, editor, _ = widgets.reasoning_panel(model, [QUESTION], start=window).children
+    *_, buttons, _, shown, editor, _, _, _ = widgets.reasoning_panel(model, [QUESTION], start=window).children
+    button = buttons.children[0]
     assert editor.layout.display == "none"
     button.click()
     first = shown.value

@@ -694,6 +694,9 @@ def test_share_and_ask_on_the_command_line(run, edf, tmp_path, monkeypatch, caps
     assert main(["export", "small", str(tmp_path / "out")]) == 0
     assert main(["ask", str(tmp_path / "out"), str(edf), QUESTION, "--window", "3", "--statistics", "population"]) == 0
     assert f"new.edf, window 3 from 12 s, population statistics\nQ: {QUESTION}" in capsys.readouterr().out
+    assert main(["ask", str(tmp_path / "out"), str(edf), "Is this person lying?"]) == 1
+    said = capsys.readouterr().out
+    assert "was not taught this question" in said and "(predict)" in said and "Thought:" not in said
     raw = mne.io.read_raw(edf, verbose="error")
     table = pd.DataFrame(raw.get_data(units="uV").T, columns=raw.ch_names)
     table.to_csv(tmp_path / "new.csv", index=False)

@@ -167,7 +167,7 @@ def test_the_widgets_hold_names_as_text(windows, text):
     assert picker.subject.options == (text,) and picker.row == 0
     descriptions = [one.description for one in (picker.subject, picker.clip, picker.window)]
     assert not any(set("<&{") & set(said) for said in descriptions)
-    nothing_runs(widgets._failure(ValueError(text)), text)
+    nothing_runs(widgets.controls.failure(ValueError(text)), text)
 
 
 @pytest.fixture(scope="module")

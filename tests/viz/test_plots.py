@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from e2llm.core.bands import BANDS
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
 from e2llm.data.spectrum_summary import SpectrumSummary, eegmat_reference
-from e2llm.viz import plots
+from e2llm.viz import plots, plots_explore
 
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))
 LABELS = ["happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"]
@@ -65,16 +65,18 @@ def test_use_style_sets_the_resolution():
 
 def test_raw_and_clean_share_one_scale_and_the_same_seconds(rng):
     raw, cleaned = rng.normal(0, 20, (62, 2000)), rng.normal(0, 5, (62, 2560))
-    figure = plots.raw_and_clean(raw, 200.0, cleaned, 256.0, SEED_CHANNELS, seconds=4.0)
-    left, right = figure.axes
+    figure = plots_explore.cleaning(raw, 200.0, cleaned, cleaned / 2, 256.0, SEED_CHANNELS, ["FP1"], "as set")
+    left, right, spectrum = figure.axes
+    assert legend(spectrum) == ["raw", "settings at the start", "cleaned"]
+    assert title_of(figure) == "as set; interpolated*: FP1"
     assert (left.get_title(), right.get_title()) == ("raw, 200 Hz", "cleaned, 256 Hz")
     assert left.get_xlim() == right.get_xlim() == (0, 4) and left.get_xlabel() == "time (s)"
     assert left.get_ylim() == right.get_ylim()
     assert texts(left) == texts(right) == ["100 µV"]
     names = [label.get_text() for label in left.get_yticklabels()]
-    assert names == list(plots.SHOWN_CHANNELS)
+    assert names == ["FP1*", *plots.SHOWN_CHANNELS[1:]]
     # The first trace is that channel's own signal, in microvolts.
-    drawn, own = left.lines[0].get_ydata(), raw[SEED_CHANNELS.index(names[0]), :800]
+    drawn, own = left.lines[0].get_ydata(), raw[SEED_CHANNELS.index("FP1"), :800]
     np.testing.assert_allclose(drawn, own - np.median(own))
     # The scale bar is as long as it says.
     assert np.ptp(left.lines[-1].get_ydata()) == pytest.approx(100)
@@ -82,7 +84,7 @@ def test_raw_and_clean_share_one_scale_and_the_same_seconds(rng):
 
 def test_traces_of_a_small_cap_with_other_channels(rng):
     raw, cleaned = rng.normal(size=(3, 800)), rng.normal(size=(3, 1024))
-    figure = plots.raw_and_clean(raw, 200.0, cleaned, 256.0, ["PZ", "Fp1", "CZ"])
+    figure = plots_explore.cleaning(raw, 200.0, cleaned, cleaned, 256.0, ["PZ", "Fp1", "CZ"], [], "as set")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["PZ", "Fp1", "CZ"]
 
 
@@ -229,6 +231,21 @@ def test_embeddings_show_every_window_in_its_color(rng):
     assert [len(points.get_offsets()) for points in right.collections] == [10] * 7
     assert right.collections[0].get_offsets().std(axis=0).max() < 0.01  # a tight class stays tight
     assert len({tuple(points.get_facecolor()[0]) for points in right.collections}) == 7
+
+
+def test_an_emotion_has_one_color_whatever_is_drawn_beside_it(rng):
+    def colors(names: list[str]) -> dict:
+        figure = plots.embeddings(np.eye(len(names)), np.eye(len(names)), names, "Windows")
+        points = figure.axes[1].collections
+        plt.close(figure)
+        return {dot.get_label(): tuple(dot.get_facecolor()[0][:3]) for dot in points}
+
+    all_seven = colors(LABELS)
+    assert colors(["sad", "fear"]) == {name: all_seven[name] for name in ("fear", "sad")}
+    figure = plots.spectra({"sad": windows(rng, 2, [0]), "happy": windows(rng, 2, [0])}, SFREQ, "Two")
+    assert [tuple(line.get_color()) for line in figure.axes[0].lines[:2]] == [all_seven["sad"], all_seven["happy"]]
+    assert len({line.get_linestyle() for line in figure.axes[0].lines[:2]}) == 2  # told apart in grey too
+    assert plots.label_colors(["sad", "subject 1"]) == plots.PALETTE[:2]
 
 
 def test_scores_put_dots_intervals_and_chance_in_percent():

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from e2llm.core.environment import is_interactive
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
 from e2llm.data.preprocessing import Windows
 from e2llm.viz import widgets
@@ -53,24 +54,29 @@ def drawn(monkeypatch):
     """Rows drawn so far; drawing itself is left out."""
     rows = []
 
-    def draw(_, row: int) -> Figure:
+    def draw(_, row: int, before: bool = False) -> Figure:
         rows.append(row)
         return plt.figure(figsize=(1, 1))
 
-    monkeypatch.setattr(widgets, "_draw", draw)
+    monkeypatch.setattr(widgets.signals._WindowView, "figure", draw)
     return rows
 
 
 def controls(panel: ipywidgets.VBox) -> tuple:
-    return panel.children[0].children
+    """Subject, clip and window of a signal browser."""
+    return panel.children[0].children[0].children
+
+
+def image(panel: ipywidgets.VBox) -> ipywidgets.Image:
+    return next(part for part in panel.children if isinstance(part, ipywidgets.Image))
 
 
 def test_interactive_follows_the_session_name(monkeypatch):
     monkeypatch.delenv("E2LLM_BATCH", raising=False)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert not widgets.is_interactive()
+    assert not is_interactive()
     monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
-    assert widgets.is_interactive()
+    assert is_interactive()
 
 
 def test_the_browser_is_one_figure_in_batch(batch, windows):
@@ -85,7 +91,7 @@ def test_the_browser_starts_at_the_given_row(live, windows):
     subject, clip, window = controls(panel)
     assert (subject.value, clip.value, window.value, window.max) == ("1", 2, 1, 1)
     assert clip.options == (("1 (happy)", 1), ("2 (sad)", 2))
-    assert bytes(panel.children[1].value).startswith(b"\x89PNG")
+    assert bytes(image(panel).value).startswith(b"\x89PNG")
     assert not plt.get_fignums()
 
 
@@ -112,9 +118,9 @@ def test_a_subject_with_the_same_clip_number_is_drawn_too(live, drawn, windows):
 
 def test_a_picture_follows_the_dropdown(live, windows):
     panel = widgets.signal_browser(windows)
-    before = bytes(panel.children[1].value)
+    before = bytes(image(panel).value)
     controls(panel)[1].value = 2
-    assert bytes(panel.children[1].value) != before
+    assert bytes(image(panel).value) != before
 
 
 @pytest.mark.parametrize("start", [-1, 10])
