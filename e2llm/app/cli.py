@@ -393,8 +393,8 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("e2llm-tiny"), help="folder to make (e2llm-tiny)")
     command.add_argument("--seed", type=int, default=0, help="of everything drawn (0)")
     command.add_argument("--steps", type=int, default=1300, help="optimizer steps of the first lesson (1300)")
-    command.add_argument("--level-steps", type=int, default=2400,
-                         help="and of the second one, in which it learns graded levels (2400)")
+    command.add_argument("--level-steps", type=int, default=2000,
+                         help="and of the second one, in which it learns graded levels (2000)")
     command.add_argument("--start", metavar="MODEL", help="teach the second lesson alone, to this finished model: "
                          "e2llm-tiny, or a folder")
     command.add_argument("--device", default="auto", help="where it is taught: auto, cpu, cuda, cuda:1 or mps (auto)")

@@ -23,13 +23,22 @@ from ..models.catalogue import CARD, CATALOGUE, require
 from ..models.device import current_device
 from ..models.language import load_language_model
 from ..tasks import corpus_statistics, scenarios
-from ..training.level_lesson import LevelRecipe, level_examples, readers_of, teach_levels
-from ..training.tiny_language_model import Lesson, TinyRecipe, Words, lesson, teach, texts_and_words
+from ..training.level_lesson import LevelRecipe, level_examples, own_parts, readers_of, teach_levels
+from ..training.tiny_language_model import (
+    Lesson,
+    TinyRecipe,
+    Words,
+    lesson,
+    teach,
+    texts_and_words,
+    token_meanings,
+    words_of_tasks,
+)
 from ..training.trainer import FitParams
 from ..training.word_meanings import SentenceEncoder
 
 STEPS, BATCH, LR, SAVE_STEPS = 1300, 64, 4.0e-3, 200  # of the packaged model
-LEVEL_STEPS, LEVEL_LR = 2400, 2.5e-3  # of a second lesson
+LEVEL_STEPS, LEVEL_LR = 2000, 2.5e-3  # of a second lesson
 _LICENCE = "LICENSE-APACHE-2.0.txt"
 _NOTICE = """e2llm-tiny was made by e2llm (MIT licence) from text that is part of e2llm.
 
@@ -143,7 +152,11 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
               "corpus": corpus_facts()["sha256"], "held_out": sorted(held_out)}
     work = out.with_name(f".{out.name}-{hashlib.sha256(json.dumps(second).encode()).hexdigest()[:12]}")
     model, tokenizer = load_language_model(start, "float32")
-    texts, _, _ = texts_and_words(TinyRecipe(**facts["recipe"]), *_encoder_and_words(), seed, held_out, _say)
+    first, fit = TinyRecipe(**facts["recipe"]), facts["fit"]
+    texts, vocabulary, teacher = texts_and_words(first, *_encoder_and_words(), fit["seed"], held_out, _say)
+    words = words_of_tasks(first, vocabulary, fit["batch_size"], fit["seed"])
+    meanings = token_meanings(vocabulary.meanings, teacher, first.meaning_width)
+    own = own_parts(model.get_input_embeddings().weight, words, meanings)
     examples = level_examples(tokenizer, texts, recipe, seed)
     with tqdm(total=steps, desc="second lesson", file=sys.stderr) as bar:
         def on_step(step: int, **said: float) -> None:
@@ -151,7 +164,7 @@ def teach_second_lesson(start: str, out: Path, seed: int = 0, steps: int = LEVEL
             bar.update(step - bar.n)
 
         history = teach_levels(model, tokenizer, examples, readers_of(tokenizer, recipe, seed), params,
-                               work / "checkpoints", on_step)
+                               work / "checkpoints", own, recipe.own_dropout, on_step)
     finished = work / "finished"
     shutil.rmtree(finished, ignore_errors=True)
     model.cpu().half().save_pretrained(finished)

@@ -4,7 +4,8 @@ The first lesson (:mod:`e2llm.training.tiny_language_model`) teaches to copy cla
 claims grouped by region, only a fifth of the thoughts with degrees was copied without an error after 1,500 steps.
 Embeddings stay as they are, so that no word moves away from its meaning; those of the digits are learned. The words of
 the readers of tables are learned as well, and get their old embeddings back at the end: with frozen ones three readers
-of ten were right after 200 steps of tables alone, with learned ones five of ten.
+of ten were right after 200 steps of tables alone, with learned ones five of ten. As in the first lesson, half of the
+parts that words have of their own are left out in each step, so that the meanings are used.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..core.chat import IGNORE, Item
 from ..core.claims import GRADED, LOW_HIGH
 from ..models.processing import E2LLMProcessor
 from ..tasks.level_table import DIGITS, Readers
-from .tiny_language_model import THINKING_SHARE, TaughtTexts, taught_items, teachable
+from .tiny_language_model import THINKING_SHARE, TaughtTexts, Words, taught_items, teachable
 from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order
 
 _PART = 5000  # items that are drawn together
@@ -46,6 +47,8 @@ class LevelRecipe:
         Share of the items that are about tables.
     low_high_share : float
         Share of the parts in which levels have no degrees, as in the first lesson.
+    own_dropout : float
+        Share of the words whose own part is left out in a step; never of a word that the tasks need.
     """
 
     n_items: int = 96_000
@@ -53,6 +56,7 @@ class LevelRecipe:
     reader_words: int = 6
     readers_share: float = 0.5
     low_high_share: float = 0.25
+    own_dropout: float = 0.5
 
 
 def one_token_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -122,8 +126,43 @@ def level_examples(tokenizer: PreTrainedTokenizerFast, texts: TaughtTexts, recip
     return list(itertools.chain.from_iterable(parts))
 
 
+def own_parts(embedding: Tensor, words: Words, meanings: np.ndarray) -> Tensor:
+    """What the embeddings of words have beside the linear map of their meanings; 0 for words that the tasks need.
+
+    Parameters
+    ----------
+    embedding : Tensor, shape (n_tokens, hidden_size)
+        Of a model after the first lesson (:class:`e2llm.training.tiny_language_model.WordMeaningModel`).
+    words : Words
+        Tokens of the vocabulary, and those that the tasks need.
+    meanings : ndarray, shape (n_words, meaning_width)
+        Of the words of the vocabulary.
+
+    Returns
+    -------
+    Tensor, shape (n_tokens, hidden_size)
+
+    Raises
+    ------
+    ValueError
+        If no word has its meaning alone, so that the map cannot be found.
+    """
+    is_word = torch.from_numpy((words.of_word >= 0) & ~words.needed)
+    meaning = torch.from_numpy(meanings[np.maximum(words.of_word, 0)]).double()
+    within = slice(1, 1 + 2 * embedding.shape[1] // 3)  # the columns of the map
+    rest = embedding.detach().cpu().double()
+    alone = is_word & (rest[:, within.stop :] == 0).all(dim=1)  # words that the first lesson did not show
+    if int(alone.sum()) < meaning.shape[1]:
+        raise ValueError("Too few words of this model have their meaning alone: it was made by another recipe.")
+    learned = torch.linalg.lstsq(meaning[alone], rest[alone][:, within]).solution
+    own = rest.clone()
+    own[:, 0] = 0  # the constant
+    own[:, within] -= meaning @ learned
+    return (own * (is_word & ~alone)[:, None]).to(embedding.dtype)
+
+
 def mean_over_items(model: Qwen3ForCausalLM, input_ids: Tensor, attention_mask: Tensor, labels: Tensor,
-                    others: Tensor) -> dict[str, Tensor]:
+                    others: Tensor, left_out: Tensor | None = None) -> dict[str, Tensor]:
     """Mean loss of the items: an answer of one word counts as much as a long thought.
 
     Parameters
@@ -135,19 +174,24 @@ def mean_over_items(model: Qwen3ForCausalLM, input_ids: Tensor, attention_mask: 
     others : Tensor of int, shape (n,)
         Tokens of the softmax beside those of the answers; see
         :class:`e2llm.training.tiny_language_model.WordMeaningModel`.
+    left_out : Tensor, shape (n_tokens, hidden_size), optional
+        What the embeddings lack in this step.
     """
-    hidden = model.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    table = model.get_input_embeddings().weight
+    table = table if left_out is None else table - left_out
+    hidden = model.model(inputs_embeds=F.embedding(input_ids, table), attention_mask=attention_mask).last_hidden_state
     at = labels[:, 1:] != IGNORE
     wanted = labels[:, 1:][at]
     ids, place = torch.unique(torch.cat([wanted, others]), return_inverse=True)
-    logits = F.linear(hidden[:, :-1][at], model.get_input_embeddings().weight[ids])
+    logits = F.linear(hidden[:, :-1][at], table[ids])
     loss = F.cross_entropy(logits, place[: len(wanted)], reduction="none")
     share = 1 / at.sum(1, keepdim=True).expand_as(at)[at]
     return {"loss": (loss * share).sum() / len(labels)}
 
 
 def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[dict], readers: Readers,
-                 params: FitParams, folder: Path, on_step: Callable[..., None] | None = None) -> pd.DataFrame:
+                 params: FitParams, folder: Path, own: Tensor | None = None, own_dropout: float = 0.5,
+                 on_step: Callable[..., None] | None = None) -> pd.DataFrame:
     """Teach the second lesson; resumes from a checkpoint in ``folder``.
 
     Parameters
@@ -164,6 +208,10 @@ def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, ex
         Schedule and seed.
     folder : Path
         Checkpoints.
+    own : Tensor, optional
+        From :func:`own_parts`; default none is left out.
+    own_dropout : float
+        See :class:`LevelRecipe`.
     on_step
         As for :func:`e2llm.training.trainer.fit`.
 
@@ -183,7 +231,10 @@ def teach_levels(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, ex
 
     def collate(batch: list[dict]) -> dict[str, Tensor]:
         drawn = torch.Generator().manual_seed(batch[0]["place"])  # by the place alone, as in item_collate
-        return pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn)}
+        found = pad(batch) | {"others": torch.randint(len(tokenizer), (_OTHER_TOKENS,), generator=drawn)}
+        if own is None:
+            return found
+        return found | {"left_out": own * (torch.rand(len(own), 1, generator=drawn) < own_dropout)}
 
     history = fit(model, Samples(order, examples.__getitem__), collate, params, folder,
                   [{"params": layers}, {"params": [embedding], "weight_decay": 0.0}], on_step=on_step,

@@ -403,6 +403,22 @@ def task_words(items: list[Item], vocabulary: Vocabulary) -> Words:
     return Words(tokenizer, of_word, needed)
 
 
+def words_of_tasks(recipe: TinyRecipe, vocabulary: Vocabulary, batch_size: int, seed: int) -> Words:
+    """Tokenizer of a vocabulary and of the tasks of a recipe.
+
+    Parameters
+    ----------
+    recipe : TinyRecipe
+        Gives the number of drills.
+    vocabulary : Vocabulary
+        All words.
+    batch_size, seed : int
+        Of the teaching.
+    """
+    drills = drill_items(SEED_VII, recipe.drill_steps * batch_size, seed)
+    return task_words([*drills, *text_items(SEED_VII, _TASK_ITEMS, seed)], vocabulary)
+
+
 @dataclass(frozen=True)
 class Lesson:
     """All that teaching needs: examples in order, words, and meanings of tokens."""
@@ -466,7 +482,7 @@ def lesson(recipe: TinyRecipe, encoder: SentenceEncoder, by_frequency: list[str]
     texts, vocabulary, teacher = texts_and_words(recipe, encoder, by_frequency, params.seed, held_out, say)
     say("drawing items")
     drills = drill_items(SEED_VII, recipe.drill_steps * params.batch_size, params.seed)
-    words = task_words([*drills, *text_items(SEED_VII, _TASK_ITEMS, params.seed)], vocabulary)
+    words = words_of_tasks(recipe, vocabulary, params.batch_size, params.seed)
     processor = E2LLMProcessor(words.tokenizer)
     may = teachable(vocabulary.words)
     labels = [word for word, taught in zip(vocabulary.words, may, strict=True) if taught and len(word) > 2]

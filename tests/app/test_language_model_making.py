@@ -12,10 +12,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from e2llm.app import language_model_making as making
 from e2llm.core.files import checksum
-from e2llm.models.catalogue import card
 from e2llm.models.language import load_language_model
 from e2llm.tasks import scenarios
-from e2llm.training.level_lesson import LevelRecipe, level_examples
+from e2llm.training.level_lesson import LevelRecipe
 from e2llm.training.tiny_language_model import TinyRecipe
 
 RECIPE = TinyRecipe(words=400, hidden_size=48, layers=2, heads=4, meaning_width=24, n_items=40, drill_steps=1,
@@ -87,20 +86,21 @@ def test_the_card_has_the_checksum_of_every_file_and_the_model_loads(tmp_path, f
         make(tmp_path / "made")
 
 
-def test_a_second_lesson_says_what_it_started_from(tmp_path, monkeypatch):
+def test_a_second_lesson_says_what_it_started_from(tmp_path, fetched, monkeypatch):
     monkeypatch.setattr(making, "scores_in_words", lambda *_: pd.DataFrame([{
         "stratum": "known words", "kind": "match", "items": 3, "chance": 33.3, "correct": 50.0, "low": 9.0,
         "high": 90.0}]))
-    recipe = LevelRecipe(n_items=80, readers=2, reader_words=3)
-    folder = making.teach_second_lesson("e2llm-tiny", tmp_path / "graded", steps=2, recipe=recipe)
-    said, first = json.loads((folder / "card.json").read_text()), card("e2llm-tiny")
+    monkeypatch.setattr(making, "own_parts", lambda embedding, *_: torch.zeros_like(embedding))  # all words were shown
+    recipe, start = LevelRecipe(n_items=24, readers=2, reader_words=3), make(tmp_path / "start")
+    folder = making.teach_second_lesson(str(start), tmp_path / "graded", steps=2, recipe=recipe, held_out=ALL_BUT_ONE)
+    said, first = (json.loads((path / "card.json").read_text()) for path in (folder, start))
     assert said["second"]["start"] == first["sha256"]["model.safetensors"] != said["sha256"]["model.safetensors"]
-    assert said["recipe"] == first["recipe"] and said["second"]["recipe"]["n_items"] == 80
+    assert said["recipe"] == first["recipe"] and said["second"]["recipe"]["n_items"] == 24
     assert "Second lesson: 2 steps" in (folder / "README.md").read_text()
     _, tokenizer = load_language_model(str(folder))
-    assert len(tokenizer) == said["tokens"] and [path.name for path in tmp_path.iterdir()] == ["graded"]
+    assert len(tokenizer) == said["tokens"] and not list(tmp_path.glob(".graded-*"))
     with pytest.raises(FileExistsError, match="is there already"):
-        making.teach_second_lesson("e2llm-tiny", folder)
+        making.teach_second_lesson(str(start), folder)
     with pytest.raises(ValueError, match="or a folder that this command made"):
         making.teach_second_lesson(str(tmp_path), tmp_path / "other")
 
@@ -108,10 +108,9 @@ def test_a_second_lesson_says_what_it_started_from(tmp_path, monkeypatch):
 def test_both_lessons_are_taught_in_turn_and_a_first_one_that_is_finished_is_not_taught_again(tmp_path, fetched,
                                                                                               monkeypatch):
     small = LevelRecipe(n_items=24, readers=2, reader_words=2)
-    monkeypatch.setattr(making, "TinyRecipe", lambda: RECIPE)
+    monkeypatch.setattr(making, "TinyRecipe", lambda **_: RECIPE)
     monkeypatch.setattr(making, "LevelRecipe", lambda: small)
-    monkeypatch.setattr(making, "level_examples",
-                        lambda tokenizer, recipe, seed, _: level_examples(tokenizer, recipe, seed, ALL_BUT_ONE))
+    monkeypatch.setattr(making, "own_parts", lambda embedding, *_: torch.zeros_like(embedding))  # all words were shown
     monkeypatch.setattr(making, "scores_in_words", lambda *_: pd.DataFrame([{
         "stratum": "known words", "kind": "match", "items": 3, "chance": 33.3, "correct": 50.0, "low": 9.0,
         "high": 90.0}]))
