@@ -107,7 +107,7 @@ def _bars(ax: Axes, example: dict) -> None:
 
 def _thought(canvas: Axes, example: dict) -> None:
     canvas.text(0.3, 3.64, f"“{example['question']}”", fontsize=11, style="italic", color=SOFT)
-    step = min(0.4, 1.8 / len(example["claims"]))
+    step = min(0.4, 1.8 / (len(example["claims"]) + bool(example["more"])))
     for i, claim in enumerate(example["claims"]):
         mark, color = ("✓", GREEN) if claim["verdict"] == "true" else ("✗", RED)
         measured = f"z = {claim['z']:+.1f}".replace("-", "\N{MINUS SIGN}")
@@ -115,8 +115,11 @@ def _thought(canvas: Axes, example: dict) -> None:
         canvas.text(0.42, y, mark, fontsize=14, weight="bold", color=color, va="center")
         canvas.text(0.75, y, claim["claim"], fontsize=12, color=INK, va="center")
         canvas.text(3.75, y, measured, fontsize=11, color=SOFT, va="center", ha="right")
-    rest = example["thought"].split(". ", 1)[1].replace(". ", ".\n")
     y = 2.95 - step * len(example["claims"])
+    if example["more"]:
+        canvas.text(0.75, y + 0.25, f"and {example['more']} more, all true", fontsize=11, color=SOFT, va="center")
+        y -= step
+    rest = example["thought"].split(". ", 1)[1].replace(". ", ".\n")
     canvas.text(0.42, y, rest, fontsize=12, color=INK, va="center", linespacing=1.5)
     canvas.text(0.42, 0.55, f"Answer: {example['answer']}", fontsize=12.5, weight="bold", color=BLUE, va="center")
     canvas.text(2.35, 0.55, f"(the clip shows: {example['label']})", fontsize=10.5, color=SOFT, va="center")

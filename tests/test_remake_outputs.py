@@ -139,6 +139,7 @@ def test_the_answer_in_the_picture_is_right_with_true_claims_about_bands(chat):
     assert (found["window"], found["subject"], found["clip"], found["thought"]) == (0, "1", 1, THOUGHT)
     assert [(claim["claim"], claim["verdict"], claim["z"]) for claim in found["claims"]] == \
         [(claim, "true", z) for claim, z in CLAIMS.items()]
+    assert found["more"] == 0
     assert list(found["channel_z"]) == ["theta", "alpha"]  # two claims; one, before beta
     assert {name: len(values) for name, values in found["signal_uv"].items()} == \
         {name: len(values) for name, values in committed["signal_uv"].items()}
@@ -153,7 +154,7 @@ def test_the_answer_in_the_picture_is_right_with_true_claims_about_bands(chat):
 
 def test_without_such_an_answer_there_is_no_picture(chat, monkeypatch):
     monkeypatch.setattr(chat.corpus.split, "test", [5, 1])
-    with pytest.raises(ValueError, match="No test window has a right answer with exactly 4 claims"):
+    with pytest.raises(ValueError, match="No test window has a right answer with 4 claims about bands and no false one"):
         remake.example(chat)
 
 

@@ -157,11 +157,11 @@ class Alignment(_Group):
     eeg_tokens: int = Field(
         2, ge=1, le=240, description="state tokens that a segment takes in a prompt; divides 4 * window_s")
     evidence_slots: int = Field(
-        10, ge=0, le=1000, description="features of a segment that enter the prompt as words, 3 or 4 tokens each")
+        20, ge=0, le=1000, description="features of a segment that enter the prompt as words, 3 or 4 tokens each")
     levels: Literal["low_high", "graded"] = Field(
-        "low_high", description='words for evidence: "low_high", or "graded" ("rather low" to "very high")')
+        "graded", description='words for evidence: "low_high", or "graded" ("rather low" to "very high")')
     alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
-    alignment_steps: int = Field(250, ge=1, description="optimizer steps of stage 2")
+    alignment_steps: int = Field(200, ge=1, description="optimizer steps of stage 2")
     alignment_lr: float = Field(3.0e-3, gt=0, le=10, description="peak learning rate of the projector")
 
 
@@ -171,15 +171,15 @@ class Instruction(_Group):
     items_per_kind: int = Field(
         1000, ge=1, description="items of every kind; predictions three times, choices twice as many")
     replay_items: int = Field(2000, ge=0, description="text-only items, so that the text tasks are not forgotten")
-    instruction_steps: int = Field(500, ge=1, description="optimizer steps of stage 3")
+    instruction_steps: int = Field(450, ge=1, description="optimizer steps of stage 3")
     instruction_lr: float = Field(2.0e-3, gt=0, le=10, description="peak learning rate of the adapter")
     projector_lr: float = Field(1.0e-3, ge=0, le=10, description="of the projector, which trains on")
     lora_rank: int = Field(16, ge=1, le=4096, description="of the adapter")
     lora_dropout: float = Field(
         0.0, ge=0, lt=1, description="of what enters the adapter; more than 0 makes a step half as long again on a CPU")
     answer_from: Literal["eeg", "thought"] = Field(
-        "eeg", description='"eeg", or "thought": a second pass answers from the stated evidence alone')
-    second_pass_steps: int = Field(250, ge=1, description="optimizer steps of answers from the thought")
+        "thought", description='"eeg", or "thought": a second pass answers from the stated evidence alone')
+    second_pass_steps: int = Field(150, ge=1, description="optimizer steps of answers from the thought")
     second_pass_batch: int = Field(64, ge=1, le=65536, description="tables of levels in a batch")
     second_pass_lr: float = Field(5.0e-3, gt=0, le=10, description="peak learning rate of its adapter")
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.arguments import check_number
+from ..core.claims import LOW_HIGH, SCALES, Scale
 from ..core.montage import EEGPT_VOCABULARY, SEED_CHANNELS
 from ..core.space import IN_MEMORY
 from ..data.protocols import PROTOCOLS
@@ -26,7 +27,8 @@ from ..models.arithmetic import ADAM, BYTES, EncoderShape, ProjectorShape, TextS
 from ..models.encoders import encoder_config
 from ..models.evidence_probe import BLOCK
 from ..models.inference import MOST_LOGITS
-from ..tasks.items import DIRECT_KINDS
+from ..models.logits import OTHER_TOKENS
+from ..tasks.items import CLAIM_KINDS, DIRECT_KINDS
 from .parameters import FIELDS, Parameters, checked
 from .plan_devices import GB, Device, device_of
 from .stages import KINDS, SHARES
@@ -75,6 +77,7 @@ ITEMS: dict[str, ItemSize] = {
     "compare": ItemSize(2, 32, 16, 2), "rank": ItemSize(3.2, 38, 26, 7), "match": ItemSize(3, 56, 19, 2),
     "choose": ItemSize(1, 94, 19, 2), "scenario": ItemSize(0, 50, 6, 3),
 }  # fmt: skip
+GRADED_ITEMS = {**ITEMS, "predict": ItemSize(1, 28, 89, 3), "describe": ItemSize(1, 28, 71, 44)}
 
 
 class PlanError(ValueError):
@@ -409,9 +412,19 @@ class _Planner:
         return bool(getattr(self.values, "gradient_checkpointing", False))
 
     @property
-    def segment(self) -> float:
-        """Tokens that one segment takes in a prompt."""
-        return self.values.eeg_tokens + 3 * self.values.evidence_slots
+    def scale(self) -> Scale:
+        """Of the claims."""
+        return SCALES[self.values.levels]
+
+    @property
+    def items(self) -> dict[str, ItemSize]:
+        """Sizes of the items."""
+        return ITEMS if self.scale is LOW_HIGH else GRADED_ITEMS
+
+    def segment(self, kind: str) -> float:
+        """Tokens that one segment takes in a prompt of a kind of item."""
+        says = self.scale.in_every_prompt or kind in CLAIM_KINDS
+        return self.values.eeg_tokens + (2 + self.scale.level_words) * self.values.evidence_slots * says
 
     def _seconds(self, operations: float, dtype: str, kept: float = 0.0, devices: int = 1,
                  touched: float = CORE.touched_text) -> float:
@@ -510,12 +523,12 @@ class _Planner:
         tokens = labels = segments = 0.0
         for name, part in mix.items():
             kind, _, how = name.partition(" ")
-            size = ITEMS[kind]
+            size = self.items[kind]
             own = 0.0 if how == "in words" or kind == "scenario" else size.segments
             tokens += part * SEGMENT_WORDS * (how == "in words")
             thinks = how == "with a thought" or (not how and kind not in DIRECT_KINDS)
             said = size.answer + (size.thought if thinks else 0.0)
-            tokens += part * (size.prompt + said + own * self.segment)
+            tokens += part * (size.prompt + said + own * self.segment(kind))
             labels += part * said
             segments += part * own
         return tokens, labels, segments
@@ -529,14 +542,15 @@ class _Planner:
         length, labels, segments = self._lengths(self._mix(name))
         batch, calls = v.batch_size, steps * v.accumulate
         layers = text.forward(batch, length, 0.0)
-        each = text.forward(batch, length, batch * labels) + text.backward_to_inputs(batch, length, batch * labels)
+        some = labels * min(1.0, 1.1 * OTHER_TOKENS / text.vocabulary)  # the softmax is over a part of the vocabulary
+        each = text.forward(batch, length, batch * some) + text.backward_to_inputs(batch, length, batch * some)
         each += projector.training_step(batch * segments * v.eeg_tokens)
         each += text.adapter_step(batch, length, v.lora_rank) if is_adapter else 0.0
         each += layers if self.checkpointed else 0.0
         operations = calls * each
         devices = min(self.device.count, batch)
         touched = text.layers * text.activations(length, self.bytes_each, is_adapter, v.lora_dropout > 0)
-        touched += 12.0 * labels * text.vocabulary
+        touched += 12.0 * some * text.vocabulary
         seconds = self._seconds(operations, v.dtype, calls * batch * touched, devices)
         seconds += n_items * CORE.item + self._weights() / 1e9
         per_device = -(-batch // devices)
@@ -545,7 +559,7 @@ class _Planner:
         layer = per_device * text.activations(longest, self.bytes_each, is_adapter, v.lora_dropout > 0)
         kept = per_device * longest * text.hidden * self.bytes_each
         activations = text.layers * kept + layer if self.checkpointed else text.layers * layer
-        logits = per_device * labels * 1.5 * text.vocabulary * (self.bytes_each + 3 * 4.0)
+        logits = per_device * some * 1.5 * text.vocabulary * (self.bytes_each + 3 * 4.0)
         device = {"weights": self._weights() + 4.0 * projector.buffers,
                   "adapter and projector": 4.0 * trained + (4.0 * projector.parameters if is_adapter else 0.0),
                   "optimizer and gradients": (4 + ADAM) * trained, "activations": activations, "logits": logits,
@@ -557,14 +571,14 @@ class _Planner:
     def _evaluation(self) -> StagePlan:
         v, text = self.values, self.text
         test = self.windows["test"]
-        predict = ITEMS["predict"]
-        read = predict.prompt + self.segment
+        predict = self.items["predict"]
+        read = predict.prompt + self.segment("predict")
         said = predict.thought + predict.answer
         # Tier 1: scored from EEG and from shuffled EEG, and written once; without EEG few questions are left.
         pieces = [(test, read, 0.0, OPTIONS), (test, read, 0.0, OPTIONS), (test, read, said, 0)]
         for kind in ("describe", "select", "compare", "rank", "match", "choose", "predict", "match", "choose"):
-            size = ITEMS[kind]
-            length = size.prompt + size.segments * self.segment
+            size = self.items[kind]
+            length = size.prompt + size.segments * self.segment(kind)
             wrote = 0.0 if kind == "describe" else size.thought + size.answer
             n = v.test_items * 2.5  # from EEG, from shuffled EEG, and without: there many questions are equal
             pieces += [(n, length, wrote, 0)] * (kind != "describe") + [(n, length + wrote, 0.0, 4)]
@@ -590,7 +604,7 @@ class _Planner:
                 # A card computes while the processor prepares its next work.
                 seconds += (max(products, calls) if self.device.is_gpu else products + calls) / processes
         seconds += (self.windows["train"] + test) * CORE.baseline / processes
-        longest = max(size.prompt + size.segments * self.segment for size in ITEMS.values()) + 96
+        longest = max(size.prompt + size.segments * self.segment(kind) for kind, size in self.items.items()) + 96
         cache = GENERATED * longest * text.cache(self.bytes_each)
         prefill = GENERATED * longest * (6 * text.hidden + 2 * text.intermediate) * self.bytes_each
         device = {"weights": weights + 4.0 * (self.projector.parameters + self.projector.buffers),

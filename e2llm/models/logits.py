@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..core.chat import IGNORE
 
+OTHER_TOKENS = 2000  # of a softmax in training, beside those of the labels
+
 
 def logits_at(model, at: Tensor, tokens: Tensor | None = None, **inputs):
     """Output of a causal language model with logits at some places only, and of some tokens only.

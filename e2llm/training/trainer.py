@@ -17,6 +17,7 @@ from ..core.chat import IGNORE, Item
 from ..core.space import reserved_map
 from ..data.normalization import Equalizer
 from ..models.device import current_device, device_policy
+from ..models.logits import OTHER_TOKENS
 from ..tasks.items import DIRECT_KINDS
 from . import processes
 
@@ -331,7 +332,8 @@ def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.nda
     return np.concatenate(order)
 
 
-def label_tokens(examples: list[dict], processor: E2LLMProcessor, seed: int, others: int = 2000) -> torch.Tensor:
+def label_tokens(examples: list[dict], processor: E2LLMProcessor, seed: int,
+                 others: int = OTHER_TOKENS) -> torch.Tensor:
     """Tokens of a softmax that is as good as one over the whole vocabulary, and faster.
 
     An adapter and a projector cannot move single words. So a sample of the words that no label holds stands for all.
