@@ -179,7 +179,7 @@ class Instruction(_Group):
         0.0, ge=0, lt=1, description="of what enters the adapter; more than 0 makes a step half as long again on a CPU")
     answer_from: Literal["eeg", "thought"] = Field(
         "thought", description='"eeg", or "thought": a second pass answers from the stated evidence alone')
-    second_pass_steps: int = Field(150, ge=1, description="optimizer steps of answers from the thought")
+    second_pass_steps: int = Field(200, ge=1, description="optimizer steps of answers from the thought")
     second_pass_batch: int = Field(64, ge=1, le=65536, description="tables of levels in a batch")
     second_pass_lr: float = Field(5.0e-3, gt=0, le=10, description="peak learning rate of its adapter")
 
