@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from e2llm.app.parameters import Parameters
-from e2llm.core.claims import level
+from e2llm.core.claims import GRADED
+from e2llm.core.verdicts import agrees
 from e2llm.data import sources
 from e2llm.evaluation import controls
 from e2llm.models import encoders
@@ -89,11 +90,16 @@ def test_scores_in_the_pages_can_be_written_anew():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     score = {"score": 0.5, "low": 0.25, "high": 0.75}
-    metrics = {"tables": {"tier_1": [score | {"name": "LLM"}], "tiers_2_and_3": [score | {"name": "rank"}] * 3}}
-    new = {page: module.refreshed((ROOT / page).read_text(encoding="utf-8"), metrics)
-           for page in ("README.md", "docs/results.md")}
+    price = {"name": "rank", "from the EEG": 0.5, "from the thought": 0.25, "difference": -0.25, "low": -0.5,
+             "high": 0.1}
+    metrics = {"tables": {"tier_1": [score | {"name": "LLM"}], "tiers_2_and_3": [score | {"name": "rank"}] * 3,
+                          "from_thought": [score | {"name": "predict", "group": "from the thought"},
+                                           score | {"name": "rank", "group": "from the thought"}], "price": [price]}}
+    new = {page: module.refreshed((ROOT / page).read_text(encoding="utf-8"), metrics) for page in module.PAGES}
     changed = "50.0 (25.0 – 75.0)"
-    assert f"| LLM | {changed} | the whole model" in new["README.md"] and new["README.md"].count(changed) == 1
+    assert f"| LLM, from the thought | {changed} |" in new["README.md"]
+    assert "| rank | 50.0 | 25.0 | −25.0 (−50.0 – +10.0) |" in new["docs/explanations.md"]
+    assert f"| LLM | {changed} | the whole model" in new["README.md"] and new["README.md"].count(changed) == 2
     assert f"| rank | {changed} | {changed} | {changed} | 13." in new["docs/results.md"]
     assert new["docs/results.md"].count(changed) == 4 and new["README.md"].count("\n") == README.count("\n")
 
@@ -103,7 +109,8 @@ def test_the_picture_is_drawn_from_one_answer_whose_verdicts_agree_with_its_z():
     assert example["answer"] == max(example["probabilities"], key=example["probabilities"].get)
     for claim in example["claims"]:
         assert claim["claim"] in example["thought"]
-        assert (claim["verdict"] == "true") == (level(claim["z"]) == claim["claim"].rsplit(" ", 1)[1])
+        stated = GRADED.words.index(" ".join(claim["claim"].rsplit(" ", 2)[1:]))
+        assert (claim["verdict"] == "true") == bool(agrees(stated, GRADED.index(claim["z"]), GRADED))
     assert len(example["ch_names"]) == len(next(iter(example["channel_z"].values()))) == 58
 
 

@@ -31,7 +31,7 @@ def test_two_processes_write_what_one_writes_and_what_the_tiers_give_in_one_piec
     made = {}
     for n_jobs in (1, 2):
         run = linked(micro_run, tmp_path, f"jobs{n_jobs}")
-        evaluation_stage.evaluate(run, corpus, None, 4, 2, seed=1, n_jobs=n_jobs)
+        evaluation_stage.evaluate(run, corpus, None, 4, 2, seed=1, n_jobs=n_jobs, answer_from="eeg")
         made[n_jobs] = files(run.path / "evaluation")
     assert made[1] == made[2] and len(made[1]) >= 6
     engine = evaluation_stage.open_engine(micro_run)

@@ -81,7 +81,7 @@ def small_run(runs: Path, kind: str, root: Path, protocol: dict, **options) -> R
     stages.instruct(run, corpus, {"predict": 8, "compare": 8}, 0, stage3_instruction.AdapterParams(rank=4, alpha=8),
                     fit(4, 2e-2))
     truth = truth_folder(root) if kind == "seed-vii" else None
-    evaluation_stage.evaluate(run, corpus, truth, 3, 2, False, False, 0, n_jobs=1)
+    evaluation_stage.evaluate(run, corpus, truth, 3, 2, False, False, 0, n_jobs=1, answer_from="eeg")
     return run
 
 

@@ -270,7 +270,8 @@ def test_items_speak_of_these_labels_only(run):
 
 
 def test_the_evaluation_runs_and_names_what_is_unseen(run):
-    tables = evaluation_stage.evaluate(run.run, run.corpus, None, 6, 2, False, False, 0, n_jobs=1)
+    tables = evaluation_stage.evaluate(run.run, run.corpus, None, 6, 2, False, False, 0, n_jobs=1,
+                                        answer_from="eeg")
     facts = run.run.read_metrics()["facts"]
     assert "people and context both unseen" in facts["what is unseen"]
     rows = tables["tier_1"].set_index("name")

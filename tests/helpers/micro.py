@@ -45,7 +45,7 @@ def train(run: Run, protocol: dict = CLIPS, fit: FitParams = FIT) -> Run:
     stages.align(run, corpus, 1, 2, 8, 1.0, fit)
     adapter = stage3_instruction.AdapterParams(rank=2, alpha=4)
     stages.instruct(run, corpus, {"predict": 8, "match": 4, "compare": 4}, 4, adapter, fit)
-    evaluation_stage.evaluate(run, corpus, None, 3, 2, False, False, 0, n_jobs=1)
+    evaluation_stage.evaluate(run, corpus, None, 3, 2, False, False, 0, n_jobs=1, answer_from="eeg")
     return run
 
 

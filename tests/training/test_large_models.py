@@ -186,5 +186,5 @@ def test_an_evaluation_in_one_process_holds_one_language_model_at_a_time(micro_r
     corpus = stages.open_dataset(run)
     monkeypatch.setattr(evaluation_stage, "_usual_processes", lambda: 1)
     monkeypatch.setenv("E2LLM_RUNS", str(tmp_path))  # a process opens the run by its name
-    evaluation_stage.evaluate(run, corpus, None, 3, 1, True, False, 1, n_jobs=1)
+    evaluation_stage.evaluate(run, corpus, None, 3, 1, True, False, 1, n_jobs=1, answer_from="eeg")
     assert len(alive) >= 4 and max(alive) == 1
