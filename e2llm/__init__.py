@@ -16,6 +16,7 @@ The whole pipeline, on simulated EEG. It needs no download and takes about five 
     e2llm.make_language_model(run, dataset)  # loads e2llm-tiny, which was taught from text alone
     e2llm.align(run, dataset)  # stage 2: the projector
     e2llm.instruct(run, dataset)  # stage 3: the adapter; the model learns to give reasons
+    e2llm.instruct_second_pass(run, dataset)  # answers from the stated reasons alone
     print(e2llm.readable(e2llm.evaluate(run, dataset)["tier_1"]))  # scores, intervals, baselines, controls
     print(e2llm.E2LLM.of_run(run, dataset).ask(0, "Which emotion does this segment show?"))
 

@@ -104,6 +104,7 @@ def test_the_pipeline_on_the_page_runs(tmp_path, monkeypatch, capsys):
         "make_language_model": dict(scratch=e2llm.ScratchParams(600, 48, 2), n_items=40, drill_steps=1, params=fit(4)),
         "align": dict(n_items=8, params=fit(4)),
         "instruct": dict(per_kind={"predict": 8, "compare": 4}, replay=4, params=fit(4)),
+        "instruct_second_pass": dict(params=fit(4)),
         "evaluate": dict(n_items=3),
     }
     for name, values in small.items():
@@ -112,7 +113,7 @@ def test_the_pipeline_on_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = _pipeline()
     exec(compile(code, "help(e2llm)", "exec"), {})
-    assert len([line for line in code.splitlines() if line]) <= 12
+    assert len([line for line in code.splitlines() if line]) <= 13
     assert all(f"e2llm.{name}(" in code for name in small)
     said = capsys.readouterr().out
     assert "LLM, no EEG" in said and "Which emotion does this segment show?" in said

@@ -108,7 +108,7 @@ def open_dataset(run: Run, split_settings: dict | None = None, levels: str | Non
         Arguments of :func:`e2llm.data.splits.make_split`; default those that the encoder stage was trained with.
     levels : str, optional
         Words for evidence, a key of :data:`e2llm.core.claims.SCALES`; default those that stage 2 was trained with, and
-        before it "low_high".
+        before it those of the default run.
     """
     if split_settings is None:
         split_settings = run.require("encoder")["params"]["protocol"]
@@ -119,10 +119,10 @@ def open_dataset(run: Run, split_settings: dict | None = None, levels: str | Non
     predicted_evidence = None
     if run.finished("encoder") is not None and run.require("encoder")["params"]["protocol"] == split_settings:
         predicted_evidence = np.load(run.path / "encoder" / "predicted_evidence.npy")
-    if levels is None and (projector := run.finished("projector")) is not None:
-        levels = projector["params"].get("levels")  # runs of older versions have none
-    return Corpus.build(windows, LabelSet.from_dict(stored), split_settings, predicted_evidence,
-                        SCALES[levels or LOW_HIGH.name])
+    if levels is None:
+        projector = run.finished("projector")  # those of older versions name no levels
+        levels = DEFAULTS.levels if projector is None else projector["params"].get("levels", LOW_HIGH.name)
+    return Corpus.build(windows, LabelSet.from_dict(stored), split_settings, predicted_evidence, SCALES[levels])
 
 
 def initial_encoder(run: Run, corpus: Corpus) -> EEGPT:

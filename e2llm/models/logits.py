@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def logits_at(model, at: Tensor, tokens: Tensor | None = None, **inputs):
 
 
 @contextmanager
-def _some_rows(head: nn.Module, tokens: Tensor) -> Iterator[None]:
+def _some_rows(head: Any, tokens: Tensor) -> Iterator[None]:
     """An output layer that makes the logits of some tokens alone, in their order."""
     def forward(hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, head.weight[tokens], None if head.bias is None else head.bias[tokens])

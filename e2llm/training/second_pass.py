@@ -209,6 +209,8 @@ def second_pass_items(corpus: Corpus, rules: EntailedAnswers, params: SecondPass
     found: dict[int, tuple[Item, np.ndarray]] = {}
     for i, asked in enumerate(rules.asked):
         own = np.flatnonzero(which == i)
+        if not len(own):  # of few items
+            continue
         shares_of = rules.probabilities(asked, values[own])
         below = shares_of.cumsum(axis=1)
         chosen = (drawn[own, None] * below[:, -1:] > below).sum(axis=1)

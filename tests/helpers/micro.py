@@ -40,7 +40,7 @@ def train(run: Run, protocol: dict = CLIPS, fit: FitParams = FIT) -> Run:
     corpus = stages.open_dataset(run, protocol)
     if not run.finished("encoder"):
         stages.train_encoder(run, corpus, protocol, "tiny1", {}, "", FitParams(4, 8, 4e-3), HeadParams(), 0)
-    corpus = stages.open_dataset(run)
+    corpus = stages.open_dataset(run, levels="low_high")
     stages.make_language_model(run, corpus, "scratch", "float32", LANGUAGE_MODEL, 40, 1, fit)
     stages.align(run, corpus, 1, 2, 8, 1.0, fit)
     adapter = stage3_instruction.AdapterParams(rank=2, alpha=4)

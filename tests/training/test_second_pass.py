@@ -178,3 +178,10 @@ def test_the_adapter_trains_the_embeddings_of_digits_and_answers_and_both_ends_o
     words = {tokenizer.decode([i]).strip() for i in changed}
     assert set(changed) <= answer_tokens(items, processor) and {"happy", "sad"} <= words
     assert {*"1234567"} & words
+
+
+def test_few_items_may_lack_a_kind_of_question():
+    corpus = toy_corpus()
+    for seed in range(5):
+        items, shares = second_pass_items(corpus, entailed_answers(corpus, 0.5, 0), SecondPassParams(), 2, seed)
+        assert len(items) == len(shares) == 2
