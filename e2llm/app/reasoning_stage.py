@@ -212,9 +212,9 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     examples = reasoning.best_and_worst(corpus, rows, explanations)
     with replacing(stage.path / "examples.json") as partial:
         partial.write_text(json.dumps(examples, indent=1, ensure_ascii=False), encoding="utf-8")
-    stage.finish({"claims": int(sum(map(len, explanations.claims)))},
-                 meaning=" ".join([*(f"From the thought alone: {found.sentence}" for found in from_thought.values()),
-                                   causes["LLM"].sentence, meaning]))
+    sentences = [f"From the thought alone: {found.sentence}" for found in from_thought.values()]
+    own = f"From the EEG: {causes['LLM'].sentence}" if sentences else causes["LLM"].sentence
+    stage.finish({"claims": int(sum(map(len, explanations.claims)))}, meaning=" ".join([*sentences, own, meaning]))
 
 
 def open_reasoning(run: Run) -> ReasoningTables:

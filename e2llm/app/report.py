@@ -76,6 +76,7 @@ _REASONING = {
     "causes": "Claims or EEG exchanged: the model beside planted models whose chain is known",
     "interventions": "Answers that change when the explanation is edited",
     "counterfactuals": "Signal edits: one band of one region scaled",
+    "followed": "Signal edits that point to another label: whether the answer from the thought becomes it",
     "agreement": "Agreement of attribution with the simulated regions",
     "areas": "Deletion and insertion, nats",
     "feedback": "Training with feedback",
@@ -90,7 +91,15 @@ def _reasoning(run: Run) -> dict | None:
 
     found = open_reasoning(run)
     tables = {title: found.tables[name].replace({float("nan"): None}).to_dict("records")
-              for name, title in _REASONING.items() if not found.tables[name].empty}
-    return {"meaning": found.facts["meaning"], "tables": tables,
+              for name, title in _REASONING.items() if name in found.tables and not found.tables[name].empty}
+    meaning, price = found.facts["meaning"], run.read_metrics()["tables"].get("price")
+    if price:
+        import pandas as pd
+
+        from ..evaluation.from_thought import price_in_words
+
+        first, point, rest = meaning.partition(". ")
+        meaning = f"{first}. {price_in_words(pd.DataFrame(price))} {rest}" if point else meaning
+    return {"meaning": meaning, "tables": tables,
             "examples": [("Best explanations", found.examples["best"]),
                          ("Worst explanations", found.examples["worst"])]}

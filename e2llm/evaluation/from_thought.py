@@ -192,3 +192,20 @@ def price_table(table: pd.DataFrame) -> pd.DataFrame:
     shown["difference"] = [f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for value, low, high
                            in zip(table["difference"], table["low"], table["high"], strict=True)]
     return shown.assign(n=table["n"]).set_index("name")
+
+
+def price_in_words(table: pd.DataFrame) -> str:
+    """The price of basic prediction as one sentence, in points of balanced accuracy.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of :func:`price`, one of them "predict".
+    """
+    row = table.set_index("name").loc["predict"]
+    loss, ends = -100 * row["difference"], sorted(-100 * row[["low", "high"]])
+    verb = "costs" if loss >= 0 else "gains"
+    if loss < 0:
+        loss, ends = -loss, sorted(-end for end in ends)
+    return (f"An answer from the thought {verb} {loss:.1f} points of balanced accuracy against one from the EEG "
+            f"({ends[0]:.1f} to {ends[1]:.1f}).")

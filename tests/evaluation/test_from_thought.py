@@ -13,7 +13,7 @@ from e2llm.core.claims import GRADED, EvidenceNames, salient_claims
 from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import REGIONS
 from e2llm.evaluation.faithfulness import EvidenceRule
-from e2llm.evaluation.from_thought import price, price_table
+from e2llm.evaluation.from_thought import price, price_in_words, price_table
 from e2llm.evaluation.thought_causes import causes_from_thought
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), GRADED)
@@ -28,6 +28,16 @@ def test_a_price_by_hand():
     assert balanced["from the EEG"] == pytest.approx((2 / 3 + 1) / 2)
     assert balanced["difference"] == pytest.approx(2 / 6 - (2 / 3 + 1) / 2)
     assert price_table(pd.DataFrame([row]))["difference"].iloc[0].startswith("-25.0 (-50.0 to ")
+
+
+@pytest.mark.parametrize(("difference", "low", "high", "said"), [
+    (-0.064, -0.102, -0.023, "costs 6.4 points of balanced accuracy against one from the EEG (2.3 to 10.2)"),
+    (-0.01, -0.05, 0.03, "costs 1.0 points of balanced accuracy against one from the EEG (-3.0 to 5.0)"),
+    (0.02, -0.01, 0.05, "gains 2.0 points of balanced accuracy against one from the EEG (-1.0 to 5.0)")])
+def test_the_price_in_words(difference, low, high, said):
+    rows = pd.DataFrame([{"name": "rank", "difference": 0.5, "low": 0.4, "high": 0.6},
+                         {"name": "predict", "difference": difference, "low": low, "high": high}])
+    assert price_in_words(rows) == f"An answer from the thought {said}."
 
 
 def test_nothing_is_lost_where_both_say_the_same():
