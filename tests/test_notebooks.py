@@ -35,12 +35,13 @@ NEEDS_TRAINING: dict[str, set[str]] = {
            "EEG beats every permutation of the labels", "band power survives random phases",
            "without emotion, random windows score highest", "without emotion, unseen people and clips near chance",
            "without emotion, statistics of each session remove the signature"},
-    "07": {"claims turned round change fewer than one answer in five", "flagged for its own window",
+    "07": {"EEG: negated claims change less than half of the answers", "flagged for its own window",
+           "LLM: the answer follows exchanged claims", "LLM, from the thought: the answer follows exchanged claims",
            "flagged for more than half of the person's other windows", "claim precision after feedback is at least # %",
            "its difference is known within # points", "claim precision >= # %", "claim recall >= # %",
-           "without the window's EEG precision stays below # %", "explanations read",
+           "without the window's EEG precision is # points lower", "explanations read",
            "own explanations flagged less often than others'", "clear edits followed above chance",
-           "clear edits turn the claim in nine cases of ten", "untouched claims not contradicted",
+           "clear edits turn the claim in # cases of #", "untouched claims not contradicted",
            "deletion falls faster than at random", "regions of the generator found by the head, for every emotion",
            "... by the language model, for all but one at least"},
     "08": {"every model is above chance with EEG", "without EEG every model is near chance",
@@ -50,7 +51,7 @@ NEEDS_TRAINING: dict[str, set[str]] = {
            "what it learned of its own people is true for others"},
 }
 # Checks that print False where all is well.
-FALSE_IS_RIGHT = {"flagged for its own window"}
+FALSE_IS_RIGHT = {"flagged for its own window", "LLM: the answer follows exchanged claims"}
 
 every_lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
