@@ -209,7 +209,7 @@ def test_the_default_run_gives_what_the_readme_shows(finished_run):
         for name, group, score in scores:
             tolerance = TOLERANCE_OF_ITEMS if table == "tiers_2_and_3" else TOLERANCE
             assert rows[table][name, group]["score"] == pytest.approx(score, abs=tolerance), (table, name, group)
-    assert metrics["parse_rate"] >= 0.99
+    assert metrics["parse_rate"] >= 0.97
     tier_1 = {row["name"]: row for row in metrics["tables"]["tier_1"]}
     assert tier_1["LLM"]["low"] > tier_1["LLM"]["chance"]
     assert tier_1["stage-1 head"]["score"] >= 0.85 * tier_1["oracle"]["score"] - 0.05
