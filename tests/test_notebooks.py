@@ -37,6 +37,7 @@ NEEDS_TRAINING: dict[str, set[str]] = {
            "without emotion, statistics of each session remove the signature"},
     "07": {"EEG: negated claims change less than half of the answers", "flagged for its own window",
            "LLM: the answer follows exchanged claims", "LLM, from the thought: the answer follows exchanged claims",
+           "its probability falls",
            "flagged for more than half of the person's other windows", "claim precision after feedback is at least # %",
            "its difference is known within # points", "claim precision >= # %", "claim recall >= # %",
            "without the window's EEG precision is # points lower", "explanations read",
