@@ -92,8 +92,8 @@ def _reasoning(run: Run) -> dict | None:
     found = open_reasoning(run)
     tables = {title: found.tables[name].replace({float("nan"): None}).to_dict("records")
               for name, title in _REASONING.items() if name in found.tables and not found.tables[name].empty}
-    meaning, price = found.facts["meaning"], run.read_metrics()["tables"].get("price")
-    if price:
+    meaning, evaluated = found.facts["meaning"], (run.path / "metrics.json").is_file()
+    if price := run.read_metrics()["tables"].get("price") if evaluated else None:
         import pandas as pd
 
         from ..evaluation.from_thought import price_in_words
