@@ -112,8 +112,7 @@ def level_examples(tokenizer: PreTrainedTokenizerFast, texts: TaughtTexts, recip
     tokenizer : PreTrainedTokenizerFast
         Of the model; gives the words.
     texts : TaughtTexts
-        Those of the first lesson. Without the copies with replaced words, fewer questions about unknown words were
-        answered right after this lesson.
+        Those of the first lesson.
     recipe : LevelRecipe
         Sizes and shares.
     seed : int
