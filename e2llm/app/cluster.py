@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 
@@ -27,8 +27,10 @@ from ..core.files import one_line, read_mapping
 ANSWER_S = 15.0  # seconds within which a scheduler must answer
 FIRST_WORKER_S = 600.0  # seconds within which the first worker must come: jobs of a cluster wait in a queue
 SEEN_S = 20.0  # seconds within which a worker must see a file of the client: network disks are slow to show a new one
+STARTS = 4  # times that Dask may try to start the event loop of its client here: each time it waits ten seconds for it
 LOSSES = 2  # times that a job may lose its worker before it is given up
 _POLL_S = 0.2
+Started = TypeVar("Started", LocalCluster, Client)
 
 
 class ClusterError(OSError):
@@ -61,15 +63,40 @@ def connected(workers: int | None = None, scheduler: str = "",
         raise ValueError("Give one of workers, scheduler and scheduler_file.")
     if workers is not None:
         # A kernel does the work, so a limit on the memory of the worker itself would say nothing.
-        with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
-                          dashboard_address="127.0.0.1:8787", silence_logs=logging.CRITICAL) as local, \
-                Client(local) as client:  # fmt: skip
+        with start_patiently(lambda: LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
+                dashboard_address="127.0.0.1:8787", silence_logs=logging.CRITICAL)) as local, \
+                start_patiently(lambda: Client(local)) as client:  # fmt: skip
             yield client
         return
     place = scheduler or _address(Path(scheduler_file or ""))
     with _answering(place) as client:
         _wait_for_worker(client, place)
         yield client
+
+
+def start_patiently(make: Callable[[], Started]) -> Started:
+    """A cluster or a client of Dask, also on a machine that is too busy to start it in Dask's ten seconds.
+
+    Parameters
+    ----------
+    make : callable
+        Makes it. It is called ``STARTS`` times at most.
+
+    Raises
+    ------
+    ClusterError
+        If no event loop started in all this time.
+    """
+    for tried in range(1, STARTS + 1):
+        try:
+            return make()
+        except AssertionError as error:  # all that Dask says of an event loop that did not start in time
+            cause = error
+            print(f"Dask's event loop did not start in ten seconds, time {tried} of {STARTS}.", file=sys.stderr,
+                  flush=True)
+    raise ClusterError("Dask could not start here, because the machine is too busy: end other work, or use fewer"
+                       " workers. Nothing was started.") from cause
 
 
 def _address(file: Path) -> str:
@@ -83,7 +110,9 @@ def _address(file: Path) -> str:
 def _answering(place: str) -> Iterator[Client]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says of a lost connection, we say
     try:
-        client = Client(place, timeout=ANSWER_S)
+        client = start_patiently(lambda: Client(place, timeout=ANSWER_S))
+    except ClusterError:
+        raise
     except Exception as error:  # of sockets, of the address, of the protocol
         raise ClusterError(f"No scheduler answers at {place} within {ANSWER_S:g} s ({one_line(error)}): start one with "
                            " dask scheduler , or give its address. Nothing was started.") from error

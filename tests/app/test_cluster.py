@@ -30,15 +30,33 @@ def project(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def local():
     """A scheduler with one worker, which is a thread of this process."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
-                      silence_logs=logging.CRITICAL) as found:  # fmt: skip
+    with cluster.start_patiently(lambda: LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL)) as found:  # fmt: skip
         yield found
 
 
 @pytest.fixture
 def client(local):
-    with Client(local) as found:
+    with cluster.start_patiently(lambda: Client(local)) as found:
         yield found
+
+
+def test_a_busy_machine_gets_more_time_and_then_a_clear_word(monkeypatch, capsys):
+    times = iter([AssertionError(), AssertionError(), "started"])
+
+    def make():
+        found = next(times)
+        if isinstance(found, AssertionError):
+            raise found
+        return found
+
+    assert cluster.start_patiently(make) == "started"
+    assert capsys.readouterr().err.count("did not start in ten seconds") == 2
+    monkeypatch.setattr(cluster, "Client", lambda *_, **__: (_ for _ in ()).throw(AssertionError()))
+    with pytest.raises(cluster.ClusterError, match="too busy: end other work"), cluster.connected(scheduler="tcp://a:1"):
+        pass
+    assert f"time {cluster.STARTS} of {cluster.STARTS}" in capsys.readouterr().err
 
 
 def test_a_sweep_is_whole_although_a_run_fails_and_workers_are_killed(project, capfd):
@@ -113,7 +131,8 @@ def test_a_file_of_a_scheduler_is_followed(project, local):
 
 def test_a_scheduler_without_workers_is_waited_for_and_then_refused(monkeypatch, capsys):
     monkeypatch.setattr(cluster, "FIRST_WORKER_S", 0.5)
-    empty = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+    empty = cluster.start_patiently(lambda: LocalCluster(
+        n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL))
     with empty, pytest.raises(cluster.ClusterError, match=r"had no worker for 0.5 s: start some with"), \
             cluster.connected(scheduler=empty.scheduler_address):  # fmt: skip
         pass
@@ -159,8 +178,10 @@ def test_workers_without_the_package_or_with_another_are_named(project, tmp_path
         (base / name / "e2llm").mkdir(parents=True)
         (base / name / "e2llm" / "__init__.py").write_text(text + "\n")
     found: list[subprocess.Popen] = []
-    with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0",
-                      silence_logs=logging.CRITICAL) as empty, Client(empty) as client:  # fmt: skip
+    with cluster.start_patiently(lambda: LocalCluster(
+            n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL)) as empty, \
+            cluster.start_patiently(lambda: Client(empty)) as client:  # fmt: skip
         try:
             for name, path in (("none", base / "none"), ("old", base / "old"), ("changed", base / "changed"),
                                ("same", package.parent)):  # fmt: skip
