@@ -111,11 +111,12 @@ def measure(times: int, folder: Path) -> dict:
     os.environ["E2LLM_RUNS"] = str(folder)
     import torch
 
-    from e2llm.app import evaluation_stage, stages
+    from e2llm.app import evaluation_stage, second_pass_stage, stages
     from e2llm.app.runs import Run
     from e2llm.models.language import ScratchParams
     from e2llm.training import stage1_encoder, stage2_alignment, stage3_instruction
     from e2llm.training.losses import HeadParams
+    from e2llm.training.second_pass import SecondPassParams
     from e2llm.training.trainer import FitParams
 
     torch.set_num_threads(1)
@@ -146,6 +147,8 @@ def measure(times: int, folder: Path) -> dict:
     with spent("stage 3, 4 steps, with its items"):
         stages.instruct(run, corpus, {"predict": n // 2, "match": n // 4, "compare": n // 4}, n // 4,
                         stage3_instruction.AdapterParams(rank=2, alpha=4), fit)
+    with spent("second pass, 4 steps, with its items"):
+        second_pass_stage.instruct_second_pass(run, corpus, SecondPassParams(2, 4), fit)
     with spent("evaluation"):
         evaluation_stage.evaluate(run, corpus, None, n // 10, 2, False, False, 0, n_jobs=1)
     return {"windows": n, "spent": SPENT}
