@@ -3,9 +3,12 @@
 ``OMP_NUM_THREADS=1 python benchmarks/stage_growth.py`` simulates three people whose clips are 1, 4 and 16 times as
 long, and runs each size through all stages in a process of its own: the encoder ``tiny1``, few steps of training, as
 many items as windows. One more work is one continuous recording of 62 channels that gets longer. It prints seconds of
-the processor (other work on the machine hardly changes them), the largest memory beyond what was there before (pages
-that the system may write to a file at any time do not count), and the exponents: ``a * size ** exponent`` fitted to
-all sizes, and between the last two. It needs Linux, for ``/proc`` and ``malloc_trim``.
+the processor, the largest memory beyond what was there before (pages that the system may write to a file at any time
+do not count), and the exponents: ``a * windows ** exponent`` fitted to all sizes, and between the last two. It needs
+Linux, for ``/proc`` and ``malloc_trim``.
+
+Other work on the machine makes a processor slower. So a fixed piece of work is timed before and after each stage, and
+seconds are those at the speed that the processor had at the beginning of the benchmark.
 """
 
 from __future__ import annotations
@@ -38,8 +41,11 @@ CLIP_S = (8.2, 9.0)  # of the smallest size: two windows a clip
 LONG_S, LONG_SFREQ = 300, 200.0  # the one recording of the smallest size: seconds, Hz
 SPLIT = {"protocol": "clips", "fold": 0, "n_groups": 4, "normalization": "session", "accept_leaks": False}
 EVERY_S = 0.005  # how often memory is looked at
-SMALL_S, SMALL_MB = 0.5, 8.0  # below these at the largest size, growth is not judged
+# Below these at the largest size, growth is not judged: memory that was freed before and is used again is not seen.
+SMALL_S, SMALL_MB = 0.5, 32.0
 SPENT: dict[str, tuple[float, float]] = {}  # work: seconds, MB
+FRESH_S = 3.0  # how long the pace of the processor is taken for the same
+LONG = "preprocessing, one long recording"
 
 
 def anonymous_mb() -> float:
@@ -48,10 +54,54 @@ def anonymous_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
+def fixed_work() -> float:
+    """Seconds of the processor for work that is always the same: products of matrices, and a loop of Python."""
+    import torch
+
+    a = torch.ones(384, 384)
+    took = []
+    for _ in range(3):
+        start = time.process_time()
+        for _ in range(60):
+            torch.mm(a, a)
+        sum(i * i for i in range(300_000))
+        took.append(time.process_time() - start)
+    return sorted(took)[1]
+
+
+class Pace:
+    """How slow the processor is beside its first speed: 1 is as slow. What finding out takes is left out of all times.
+
+    Parameters
+    ----------
+    usual : float
+        Seconds of the fixed work at the beginning.
+    """
+
+    def __init__(self, usual: float) -> None:
+        self.usual, self.found, self.until, self.took = usual, 1.0, 0.0, 0.0
+
+    def __call__(self) -> float:
+        if time.monotonic() > self.until:
+            start = time.process_time()
+            self.found = fixed_work() / self.usual
+            self.took += time.process_time() - start
+            self.until = time.monotonic() + FRESH_S
+        return self.found
+
+    def clock(self) -> float:
+        """Seconds of the processor without those for the fixed work."""
+        return time.process_time() - self.took
+
+
+PACE = [Pace(1.0)]  # of this process
+
+
 @contextlib.contextmanager
 def spent(name: str) -> Iterator[None]:
     """Note the seconds of the processor and the peak of memory of a piece of work."""
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be counted as room
+    slow = PACE[0]()
     before, done = anonymous_mb(), threading.Event()
     peak = [before]
 
@@ -59,16 +109,17 @@ def spent(name: str) -> Iterator[None]:
         while not done.wait(EVERY_S):
             peak.append(max(peak.pop(), anonymous_mb()))
 
-    watch, start = threading.Thread(target=look), time.process_time()
+    watch, start = threading.Thread(target=look), PACE[0].clock()
     watch.start()
     try:
         yield
     finally:
-        took = time.process_time() - start
+        took = PACE[0].clock() - start
         done.set()
         watch.join()
+        at_first = took / ((slow + PACE[0]()) / 2)
         seconds, memory = SPENT.get(name, (0.0, 0.0))
-        SPENT[name] = (seconds + took, max(memory, peak[0] - before))
+        SPENT[name] = (seconds + at_first, max(memory, peak[0] - before))
 
 
 def noted(owner: object, attribute: str, name: str) -> None:
@@ -122,7 +173,7 @@ def measure(times: int, folder: Path) -> dict:
     torch.set_num_threads(1)
     params = PreprocessParams(lof_threshold=1e9)  # noise has no bad channels
     long_recording(folder / "one.npy", LONG_S * times)
-    with spent("preprocessing, one long recording"):
+    with spent(LONG):
         write_windows(OneRecording(folder / "one.npy"), folder / "one", params, 1)
     (folder / "one.npy").unlink()
     twin = simulate(folder / "twin", TwinParams(3, 2, 15, tuple(times * s for s in CLIP_S)), n_jobs=1)
@@ -154,11 +205,11 @@ def measure(times: int, folder: Path) -> dict:
     return {"windows": n, "spent": SPENT}
 
 
-def in_process(times: int) -> dict:
+def in_process(times: int, usual: float) -> dict:
     """:func:`measure` in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, __file__, "--measure", str(times), "--folder", folder],
-                              stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run([sys.executable, __file__, "--measure", str(times), "--folder", folder, "--usual",
+                               str(usual)], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -166,8 +217,9 @@ def table(found: dict[int, dict], place: int, form: str, small: float) -> tuple[
     """Rows in Markdown of seconds (place 0) or MB (place 1), and the exponents between the last two sizes."""
     sizes, lines, last = list(found), [], {}
     for name in found[sizes[0]]["spent"]:
+        n = sizes if name == LONG else [found[times]["windows"] for times in sizes]
         values = [max(found[times]["spent"][name][place], 1e-3) for times in sizes]
-        whole, last[name] = exponent(sizes, values), exponent(sizes[-2:], values[-2:])
+        whole, last[name] = exponent(n, values), exponent(n[-2:], values[-2:])
         said = f"{whole:.2f} | {last[name]:.2f}"
         if values[-1] < small:
             said = "small | small"
@@ -182,15 +234,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--usual", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
+        PACE[0] = Pace(given.usual)
         print(json.dumps(measure(given.measure, given.folder)))
         return 0
     if len(given.sizes) < 2 or not Path("/proc/self/status").exists():
         parser.error("give two or more sizes, on Linux.")
-    found = {}
+    found, usual = {}, fixed_work()
     for times in sorted(given.sizes):
-        found[times] = in_process(times)
+        found[times] = in_process(times, usual)
         print(times, found[times], file=sys.stderr, flush=True)
     print(machine(["numpy", "torch", "scikit-learn"]), end="\n\n")
     worst = {}
