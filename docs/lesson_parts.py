@@ -30,7 +30,7 @@ Set `answer`, then run the cell. The check says *right*, or gives a hint. The se
 [Solutions](solutions/{name}) are in a notebook of their own."""
 _QUIZ = """## Quiz
 
-Five questions about this lesson. In JupyterLab you click. A wrong answer names the section to read again."""
+Five questions about this lesson. In JupyterLab you click. A wrong answer gets a hint and the section to read again."""
 _IMPORTS = {"np": "import numpy as np", "pd": "import pandas as pd", "torch": "import torch", "e2llm": "import e2llm"}
 
 

@@ -13,6 +13,8 @@ import numpy as np
 
 RIGHT, OPEN, NOT_YET = "right", "open", "not yet"
 SHARE = "This looks like a share of 1. The question asks for percent."
+ROUNDED = "This is the right number, but it is rounded too far. Give more digits."
+ROUNDING = 0.15  # most that a rounded number may differ, as a share of the right one: 1 is not 0.65, rounded
 
 
 class UnreadableError(ValueError):
@@ -53,10 +55,14 @@ class Number:
         """Whether both are equal within the tolerance."""
         return abs(given - float(wanted)) <= self.within
 
-    def common(self, given: float, wanted: float) -> str:
-        """A hint that holds for every exercise of this kind, or ""."""
+    def of_form(self, given: float, wanted: float) -> str:
+        """A hint about the form of the answer, or ""; it comes before the hints of typical mistakes."""
         in_percent = self.unit == "percent" and abs(wanted) > 1 and self.same(100 * given, wanted)
         return SHARE if in_percent else ""
+
+    def of_rounding(self, given: float, wanted: float) -> str:
+        """A hint about missing digits, or ""."""
+        return ROUNDED if is_rounded(given, float(wanted)) else ""
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,19 @@ class Values:
         wanted = np.asarray(wanted, dtype=float)
         return given.shape == wanted.shape and bool(np.all(np.abs(given - wanted) <= self.within))
 
-    def common(self, given: np.ndarray, wanted: Any) -> str:
-        """A hint about the shape, or ""."""
-        shape = np.asarray(wanted).shape
-        return "" if given.shape == shape else f"Your answer has the shape {given.shape}. The right one has {shape}."
+    def of_form(self, given: np.ndarray, wanted: Any) -> str:
+        """A hint about how many numbers there must be, and in which shape, or ""."""
+        wanted = np.asarray(wanted)
+        if given.shape == wanted.shape:
+            return ""
+        if given.size != wanted.size:
+            return f"Give {self.what}. Your answer has {given.size} number{'s' if given.size > 1 else ''}."
+        return f"Give {self.what}. Your answer has the shape {given.shape}."
+
+    def of_rounding(self, given: np.ndarray, wanted: Any) -> str:
+        """A hint about missing digits, or ""."""
+        pairs = list(zip(given.ravel(), np.asarray(wanted, dtype=float).ravel(), strict=True))
+        return ROUNDED if all(abs(a - b) <= self.within or is_rounded(a, b) for a, b in pairs) else ""
 
 
 @dataclass(frozen=True)
@@ -122,8 +137,12 @@ class Letters:
         """Whether the letters are the same."""
         return given == frozenset(wanted)
 
-    def common(self, given: frozenset[str], wanted: str) -> str:
-        """No hint holds for all of these exercises."""
+    def of_form(self, given: frozenset[str], wanted: str) -> str:
+        """Letters have no other form."""
+        return ""
+
+    def of_rounding(self, given: frozenset[str], wanted: str) -> str:
+        """Letters have no digits."""
         return ""
 
 
@@ -159,13 +178,23 @@ class Function:
         except Exception as error:  # of code that is being learned
             return f"{type(error).__name__}: {error}"
 
-    def common(self, given: Callable, wanted: Callable) -> str:
+    def of_form(self, given: Callable, wanted: Callable) -> str:
         """The error that the function raised, or ""."""
         found = self._result(given)
         return f"Your function stopped with {found[:200]}." if isinstance(found, str) else ""
 
+    def of_rounding(self, given: Callable, wanted: Callable) -> str:
+        """A function has no digits."""
+        return ""
+
 
 Kind = Number | Values | Letters | Function
+
+
+def is_rounded(given: float, wanted: float) -> bool:
+    """Whether a number other than zero is ``wanted``, rounded to at most five decimals."""
+    near = given != 0 and abs(given - wanted) <= ROUNDING * abs(wanted)
+    return near and any(abs(given - round(wanted, places)) < 1e-9 for places in range(6))
 
 
 def _array(answer: Any, remedy: str) -> np.ndarray:
@@ -226,6 +255,8 @@ class Exercise:
     before : str
         Id of the cell in front of which the exercise stands, for a prediction; "" puts it into the section of
         exercises.
+    then : str
+        What a right prediction is told to do: where the lesson shows the result.
     start : str
         Code in front of ``answer = None``.
     """
@@ -241,6 +272,7 @@ class Exercise:
     hints: tuple[str, str]
     given: tuple[str, ...] = ()
     before: str = ""
+    then: str = "Now run the next cell, and compare."
     start: str = ""
 
     @property
@@ -310,8 +342,7 @@ def judge(exercise: Exercise, answer: Any, known: dict[str, Any] | None = None, 
     """
     known = known or {}
     if answer is None:
-        then = "then run the next cell" if exercise.before else "and run this cell again"
-        return Verdict(OPEN, f"Not answered yet. Set answer to {exercise.kind.what}, {then}.")
+        return Verdict(OPEN, f"Not answered yet. Set answer to {exercise.kind.what}, and run this cell again.")
     wanted = exercise.wanted(known)
     try:
         given: Any = exercise.kind.read(answer)
@@ -319,12 +350,13 @@ def judge(exercise: Exercise, answer: Any, known: dict[str, Any] | None = None, 
         return Verdict(NOT_YET, f"Not yet. {error}")
     kind: Any = exercise.kind
     if kind.same(given, wanted):
-        return Verdict(RIGHT, "Right." + (" Now run the next cell, and compare." if exercise.before else ""))
+        return Verdict(RIGHT, f"Right. {exercise.then}" if exercise.before else "Right.")
     hints: Sequence[str] = exercise.hints
-    if common := kind.common(given, wanted):
-        hints = (common, exercise.hints[0])
-    for mistake in exercise.mistakes:
-        if kind.same(given, kind.read(example_of(exercise, mistake, known))):
-            hints = mistake.hints
-            break
+    if of_form := kind.of_form(given, wanted):
+        hints = (of_form, exercise.hints[0])
+    elif mistake := next((one for one in exercise.mistakes
+                          if kind.same(given, kind.read(example_of(exercise, one, known)))), None):
+        hints = mistake.hints
+    elif of_rounding := kind.of_rounding(given, wanted):
+        hints = (of_rounding, "The last digit that you give must be right.")
     return Verdict(NOT_YET, f"Not yet. {' '.join(hints[:attempt])}")

@@ -29,6 +29,8 @@ class Question:
         One for each letter.
     where : str
         Heading of the lesson's section that answers it.
+    hint : str
+        For a wrong answer, whichever it was; it does not name the right one.
     sealed : str
         Digest of the right letter; see :func:`seal`.
     """
@@ -38,6 +40,7 @@ class Question:
     text: str
     choices: tuple[str, ...]
     where: str
+    hint: str
     sealed: str
 
     def is_right(self, letter: str) -> bool:
@@ -46,10 +49,11 @@ class Question:
 
     def verdict(self, letter: str) -> str:
         """What the reader is told about an answer."""
-        where = f"Not yet. Read again: {self.where}."
         if letter.strip().upper() not in tuple(LETTERS[:len(self.choices)]):
             return f"Give a letter, A to {LETTERS[len(self.choices) - 1]}."
-        return "Right." if self.is_right(letter) else where
+        if self.is_right(letter):
+            return "Right."
+        return f'Not yet. {self.hint} Read again the section "{self.where}".'
 
 
 def seal(lesson: str, number: int, letter: str) -> str:
@@ -82,7 +86,8 @@ def questions(lesson: str) -> tuple[Question, ...]:
     stored, _ = read_yaml(_FILE)
     if lesson not in stored:
         raise ValueError(f"There is no quiz '{lesson}': take one of {', '.join(stored)}.")
-    return tuple(Question(lesson, number, one["question"], tuple(one["choices"]), one["where"], one["sealed"])
+    return tuple(Question(lesson, number, one["question"], tuple(one["choices"]), one["where"], one["hint"],
+                          one["sealed"])
                  for number, one in enumerate(stored[lesson], 1))
 
 

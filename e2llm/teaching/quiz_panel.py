@@ -21,7 +21,8 @@ def quiz(lesson: str, answers: str | Sequence[str] | None = None):
     lesson : str
         Two digits, such as "02".
     answers : str or sequence of str, optional
-        A letter for each question. A wrong letter is answered with the section to read, not with the solution.
+        A letter for each question. A wrong letter is answered with a hint and the section to read, not with the
+        solution.
 
     Returns
     -------

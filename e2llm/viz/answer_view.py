@@ -228,6 +228,12 @@ def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNa
     return tuple(found)
 
 
+def _with_marks(piece: Piece) -> str:
+    """A piece as plain text, with its marks in front of the last comma."""
+    said = piece.text.rstrip(",;")  # a mark behind the comma would be read as the next claim's
+    return " ".join([said, *(MARKS[verdict][0] for verdict, _ in piece.marks)]) + piece.text[len(said):]
+
+
 def _piece_html(piece: Piece) -> str:
     if len(piece.marks) == 1:
         return marked(piece.marks[0][0], piece.text, piece.marks[0][1])
@@ -355,8 +361,7 @@ class Explained:
         return lines + ([f"fabricated: {self.flag.reason}"] if self.flag is not None and self.flag.fabricated else [])
 
     def __str__(self) -> str:
-        thought = " ".join(" ".join([piece.text, *(MARKS[verdict][0] for verdict, _ in piece.marks)])
-                           for piece in self.pieces)
+        thought = " ".join(_with_marks(piece) for piece in self.pieces)
         listed = [f"  {MARKS[verdict][0]} {words}"
                   for verdict, words in dict.fromkeys(mark for piece in self.pieces for mark in piece.marks)]
         shown = [f"{title}: " + ", ".join(f"{name} {share:.0%}" for name, share in _most_probable(shares))

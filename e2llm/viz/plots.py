@@ -50,10 +50,16 @@ HEAD_CENTER = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and
 BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 
 
-def use_style() -> None:
-    """Set the size of text and figures for a notebook, once at its top."""
+def use_style(dpi: float = 55) -> None:
+    """Set the size of text and figures for a notebook, once at its top.
+
+    Parameters
+    ----------
+    dpi : float
+        Dots an inch of a figure below its cell. With 90 its smallest labels are 11 pixels high.
+    """
     plt.rcParams.update({
-        "figure.dpi": 55, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
+        "figure.dpi": dpi, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
         "figure.titlesize": 12, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     })
@@ -646,13 +652,14 @@ def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
         Above the figure.
     """
     figure, axes = panels((9.5, 3.4), 1, 2)
-    for ax, kind in zip(axes, ("deletion", "insertion"), strict=True):
+    for ax, kind, done in zip(axes, ("deletion", "insertion"), ("removed", "put in"), strict=True):
         for i, (model, curve) in enumerate(table[table["kind"] == kind].groupby("model")):
             ax.plot(100 * curve["share"], curve["attributed"], label=f"{model}, most attributed first", linewidth=1.5,
                     **plain_axes(i))
             ax.plot(100 * curve["share"], curve["random"], "--", label=f"{model}, at random", linewidth=1.2,
                     markersize=4, **plain_axes(i))
-        ax.set(title=kind, xlabel="cells (%)", ylabel="log-probability of the answer (nats)")
+        ax.set(title=f"cells {done} ({kind})", xlabel=f"cells {done} (%)",
+               ylabel="log-probability of the answer (nats)")
     _legend_right(axes[1])
     figure.suptitle(title)
     return figure

@@ -10,7 +10,12 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..evaluation.causal_measures import SILENT
 from .plots import panels, plain_axes, score_panels
+
+# Measures of causal_measures that are shares of answers, as the figure names them.
+_OF_ANSWERS = {"directed success": "claims exchanged: answer of the other window",
+               "turned round": "claims turned round: another answer"}
 
 
 def evidence_capacity(table: pd.DataFrame, head: float) -> Figure:
@@ -25,9 +30,9 @@ def evidence_capacity(table: pd.DataFrame, head: float) -> Figure:
     head : float
         Balanced accuracy of the stage-1 head on the same windows, 0 to 1.
     """
-    measured = table[table["evidence"] == table["evidence"].iloc[0]].set_index("name")["score"]
-    title = (f"What is said can carry {100 * measured.min():.0f} to {100 * measured.max():.0f} %, "
-             f"the head reaches {100 * head:.0f} %")
+    carried = ", ".join(f"{100 * scores.min():.0f} to {100 * scores.max():.0f} % ({evidence})"
+                        for evidence, scores in table.groupby("evidence", sort=False)["score"])
+    title = f"What is said can carry {carried}\nThe head reaches {100 * head:.0f} %"
     figure = score_panels(table, title, series="evidence", xlim=(0, 100))
     ax = figure.axes[0]
     ax.set_title("")
@@ -39,21 +44,33 @@ def evidence_capacity(table: pd.DataFrame, head: float) -> Figure:
 
 
 def causes(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Interventions on claims and EEG, a row a measure, a color and marker a model; measures in nats are left out.
+    """Interventions on claims, a row a measure, a color and marker a model.
+
+    Drawn are the measures that are shares of answers; distances, probabilities and gains have other units and stand in
+    the table alone.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
-        Models, the one in question first, then planted ones: ``measures`` of
-        :class:`e2llm.evaluation.causal_measures.CausalTables`.
+        Models: ``measures`` of :class:`e2llm.evaluation.causal_measures.CausalTables`. The first is the one in
+        question, and so are those whose name begins with its name and a comma; all others are planted.
     """
     table = pd.concat([found.assign(model=model) for model, found in tables.items()])
-    title = f"{_followed(tables, 'directed success')} of the answers follow exchanged claims"
-    figure = score_panels(table[table["unit"] != "nats"], title, series="model", xlim=(0, 100))
+    table = table.assign(name=table["name"].astype(str).map(_in_words)).dropna(subset="name")
+    first, wanted = next(iter(tables)), _OF_ANSWERS["directed success"]
+    followed = table[table["name"] == wanted].set_index("model")["score"]
+    said = " and ".join(f"{100 * score:.0f} % ({model})" for model, score in followed.items()
+                        if model == first or str(model).startswith(f"{first}, "))
+    figure = score_panels(table, f"Claims exchanged: the answer follows in {said}", series="model", xlim=(0, 100))
     ax = figure.axes[0]
     ax.set_title("")
-    ax.set_xlabel("share, distance or probability (%)")
+    ax.set_xlabel("answers (%)")
     return figure
+
+
+def _in_words(name: str) -> str | None:
+    """A measure for a figure; None for one that is no share of answers."""
+    return f"{name.removeprefix(SILENT)}: same answer" if name.startswith(SILENT) else _OF_ANSWERS.get(name)
 
 
 def dose(tables: Mapping[str, pd.DataFrame]) -> Figure:

@@ -46,8 +46,9 @@ def contrast(vectors: np.ndarray, emotions: Sequence[str], people: Sequence[str]
     return figure
 
 
-def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Sequence[str] = ()) -> Figure:
-    """The tokens of a prompt in a row of boxes.
+def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Sequence[str] = (),
+              columns: int | None = None) -> Figure:
+    """The tokens of a prompt in a row of boxes, or in several.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Seq
         Above the row.
     below : sequence of str, optional
         A second line for each token, such as its label.
+    columns : int, optional
+        Tokens in a row, written from left to right. Without it all stand in one row, written upwards.
 
     Raises
     ------
@@ -67,18 +70,23 @@ def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Seq
     """
     if len(words) != len(kinds) or (below and len(below) != len(words)):
         raise ValueError(f"{len(words)} tokens, {len(kinds)} kinds and {len(below)} labels: give as many of each.")
-    figure, ax = panels((max(5.0, 0.62 * len(words)), 2.2))
+    across = columns or len(words)
+    rows, room = -(-len(words) // across), 1.75 if below else 1.05  # room: height of a row of boxes with its labels
+    size = (1.0 * across + 0.4, 0.62 * room * rows + 0.9) if columns else (max(5.0, 0.62 * len(words)), 2.2)
+    figure, ax = panels(size)
+    text, label = ({"fontsize": 10}, {"fontsize": 10}) if columns else ({"fontsize": 8, "rotation": 90},
+                                                                        {"fontsize": 7, "rotation": 90})
     for i, (word, kind) in enumerate(zip(words, kinds, strict=True)):
-        color, hatch = _KINDS[kind]
-        ax.add_patch(Rectangle((i, 0), 0.92, 1, facecolor=(*color, 0.25), edgecolor=color, hatch=hatch))
-        ax.text(i + 0.46, 0.5, word, ha="center", va="center", rotation=90, fontsize=8, parse_math=False,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+        (color, hatch), x, y = _KINDS[kind], i % across, -(i // across) * room
+        ax.add_patch(Rectangle((x, y), 0.92, 1, facecolor=(*color, 0.25), edgecolor=color, hatch=hatch))
+        ax.text(x + 0.46, y + 0.5, word, ha="center", va="center", parse_math=False,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, **text)
         if below:
-            ax.text(i + 0.46, -0.12, below[i], ha="center", va="top", fontsize=7, rotation=90)
+            ax.text(x + 0.46, y - 0.12, below[i], ha="center", va="top", **label)
     shown = [Patch(facecolor=(*color, 0.25), edgecolor=color, hatch=hatch, label=kind)
              for kind, (color, hatch) in _KINDS.items() if kind in kinds]
     ax.legend(handles=shown, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(shown))
-    ax.set(xlim=(0, len(words)), ylim=(-0.75 if below else -0.05, 1.05))
+    ax.set(xlim=(0, across), ylim=(1.0 - rows * room, 1.05))
     ax.axis("off")
     figure.suptitle(title)
     return figure

@@ -167,7 +167,7 @@ def test_the_text_form_is_the_same_every_time(model):
     first, again = (model.explain(0, "Which emotion?", said(MIXED)) for _ in range(2))
     assert repr(first) == str(first) == str(again) and first == again
     lines = str(first).splitlines()
-    assert lines[2] == "Thought: Occipital alpha low, ✓ frontal theta low. ✗ The moon may be full. ? That fits fear."
+    assert lines[2] == "Thought: Occipital alpha low ✓, frontal theta low. ✗ The moon may be full. ? That fits fear."
     assert lines[3:6] == ["  ✓ occipital alpha low: z = -2.50, low", "  ✗ frontal theta low: z = +2.25, high",
                           "  ? not read: no rule of the grammar fits"]
     assert lines[6] in ("A: fear", f"A: fear (the most probable answer is {first.most_probable})")
@@ -558,7 +558,8 @@ def test_the_panel_lights_up_claims_after_the_click(live, saying):
 
 def test_segments_start_apart_and_the_picture_names_the_one_that_was_touched(live, saying, monkeypatch):
     titles = []
-    monkeypatch.setattr(widgets.ask.plots, "window_view", lambda *given: titles.append(given[-1]) or plt.figure())
+    monkeypatch.setattr(widgets.ask.plots, "window_view", lambda *given: titles.append(given[-1]) or
+                        plt.figure().suptitle("A window").figure)
     panel = parts(widgets.reasoning_panel(saying, ["compare"], start=2))
     panel.count.value = 4
     pickers = [line.children[1].children for line in panel.chosen.children]

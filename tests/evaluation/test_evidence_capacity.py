@@ -140,8 +140,9 @@ def test_the_figure_states_the_finding_and_shows_chance_and_the_head(made):
     figure = plots_evidence.evidence_capacity(table, 0.91)
     (ax,) = figure.axes
     measured = table[table["evidence"] == "measured"].set_index("name")["score"]
-    least, most = (f"{100 * score:.0f}" for score in (measured.min(), measured.max()))
-    assert figure.get_suptitle() == f"What is said can carry {least} to {most} %, the head reaches 91 %"
+    said = [f"{100 * scores.min():.0f} to {100 * scores.max():.0f} % ({evidence})"
+            for evidence, scores in table.groupby("evidence", sort=False)["score"]]
+    assert figure.get_suptitle() == f"What is said can carry {said[0]}, {said[1]}\nThe head reaches 91 %"
     assert [label.get_text() for label in ax.get_yticklabels()] == list(CODINGS)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["measured", "predicted", "chance"]
     heads = [line for line in ax.lines if len(line.get_xdata()) == 2 and set(line.get_xdata()) == {91.0}]

@@ -12,7 +12,20 @@ import pytest
 
 import e2llm
 from e2llm.teaching.exercises import LESSONS, check, exercises, find
-from e2llm.teaching.judging import NOT_YET, OPEN, RIGHT, Exercise, Function, Letters, Number, Values, example_of, judge
+from e2llm.teaching.judging import (
+    NOT_YET,
+    OPEN,
+    RIGHT,
+    ROUNDED,
+    SHARE,
+    Exercise,
+    Function,
+    Letters,
+    Number,
+    Values,
+    example_of,
+    judge,
+)
 
 ALL = list(exercises().values())
 every = pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.name)
@@ -99,13 +112,32 @@ def test_a_wrong_name_is_answered_with_the_nearest_and_a_missing_value_with_the_
         check("09-beyond", 3)
 
 
+def test_a_rounded_answer_is_told_that_digits_are_missing_and_a_share_that_percent_are_asked():
+    for name, answer in (("02-loss", 0.02), ("08-paired", 4.7), ("08-many", 0.7)):
+        assert ROUNDED in judge(find(name), answer).text
+    for name, answer in (("02-loss", 0.018), ("02-loss", 0.0181), ("07-precision", 33), ("07-recall", 33.3)):
+        assert judge(find(name), answer).state == RIGHT
+    for name, answer in (("02-loss", 0.0), ("02-loss", 0.01), ("02-loss", 1), ("08-many", 1)):
+        assert ROUNDED not in judge(find(name), answer).text
+    for name in ("07-precision", "07-recall"):
+        assert SHARE in judge(find(name), 0.333).text
+
+
+def test_a_right_prediction_is_told_where_the_lesson_shows_the_result():
+    assert judge(find("02-temperature"), "C").text == "Right. Now run the next cell, and compare."
+    assert judge(find("07-chance"), 24).text == f"Right. {find('07-chance').then}"
+    assert judge(find("02-unseen"), "C").text == "Right."
+
+
 def test_kinds_read_what_readers_write():
     assert Number().read(np.float32(2)) == 2.0 and Number().read([3]) == 3.0
     assert Letters("ABC", several=True).read("c, a") == {"A", "C"}
     assert Values("numbers").same(Values("numbers").read([[1, 2]]), [[1, 2]])
     assert judge(find("02-loss"), True).state == NOT_YET, "a bool is no number"
     assert "share of 1" in judge(find("06-luck"), 0.6415).text
-    assert "shape (3,)" in judge(find("02-pairs"), (1, 2, 3)).text
+    assert "two numbers, such as (3, 3). Your answer has 3 numbers." in judge(find("02-pairs"), (1, 2, 3)).text
+    assert "has 1 number." in judge(find("02-pairs"), 3).text
+    assert "shape (4,)" in judge(find("03-cosine"), (1, -1, -1, 1)).text
     stops = judge(find("01-reference"), lambda signal: signal.no_such_thing)
     assert stops.state == NOT_YET and "stopped with AttributeError" in stops.text
     same = Function("a function", lambda function: function(2))

@@ -39,6 +39,25 @@ def test_neither_the_file_of_questions_nor_a_lesson_shows_an_answer():
     assert len({quiz.seal(lesson, number, "A") for lesson in LESSONS for number in range(1, 6)}) == 50
 
 
+def test_the_right_choice_cannot_be_told_by_its_length():
+    longest = []
+    for lesson in LESSONS:
+        for one, letter in zip(quiz.questions(lesson), quiz.key(lesson), strict=True):
+            right = one.choices[quiz.LETTERS.index(letter)]
+            others = [len(choice) for choice in one.choices if choice != right]
+            assert len(right) <= 1.15 * max(others), one.text
+            longest.append(len(right) > max(others))
+    assert sum(longest) <= len(longest) / 4, "one in four is the longest by chance"
+
+
+def test_a_hint_does_not_hold_the_right_choice():
+    for lesson in LESSONS:
+        for one, letter in zip(quiz.questions(lesson), quiz.key(lesson), strict=True):
+            assert one.hint[-1] in ".?" and len(one.hint.split()) <= 20
+            assert one.choices[quiz.LETTERS.index(letter)].lower() not in one.hint.lower()
+            assert "?." not in one.verdict("B" if letter != "B" else "A")
+
+
 def test_letters_are_judged_and_a_wrong_one_names_the_section(capsys):
     right = quiz.key("02")
     ask("02", right.lower())
@@ -46,7 +65,8 @@ def test_letters_are_judged_and_a_wrong_one_names_the_section(capsys):
     wrong = "".join(next(letter for letter in "ABCD" if letter != one) for one in right)
     ask("02", list(wrong))
     said = capsys.readouterr().out
-    assert "0 of 5 right" in said and all(f"Read again: {one.where}." in said for one in quiz.questions("02"))
+    assert "0 of 5 right" in said and all(
+        f'{one.hint} Read again the section "{one.where}".' in said for one in quiz.questions("02"))
     with pytest.raises(ValueError, match="give 5 letters"):
         ask("02", "AB")
     with pytest.raises(ValueError, match="no quiz '12'"):
@@ -63,7 +83,7 @@ def test_in_batch_it_is_text_and_in_jupyterlab_it_is_buttons(capsys, monkeypatch
 
 def test_a_click_shows_the_verdict_beside_its_own_question_and_text_is_escaped():
     first, other = quiz.questions("00")[:2]
-    odd = quiz.Question("00", 2, "<b>1 < 2</b>", other.choices, other.where, other.sealed)
+    odd = quiz.Question("00", 2, "<b>1 < 2</b>", other.choices, other.where, other.hint, other.sealed)
     view = panel([first, odd])
     (_, buttons, verdict), (text, _, untouched) = (block.children for block in view.children)
     buttons.value = quiz.key("00")[0]

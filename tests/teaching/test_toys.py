@@ -49,6 +49,29 @@ def test_a_row_of_tokens_needs_one_kind_for_each_token(careful_figures):
         raise AssertionError("a kind too many was accepted")
 
 
+def test_tokens_in_several_rows_stand_upright_with_their_labels_below(careful_figures):
+    figure = plots_lessons.token_row(list("abcde"), ["text"] * 5, "A prompt", list("12345"), columns=2)
+    figure.canvas.draw()
+    words, labels = figure.axes[0].texts[::2], figure.axes[0].texts[1::2]
+    assert [text.get_text() for text in words] == list("abcde") and all(text.get_rotation() == 0 for text in words)
+    places = [tuple(round(part, 2) for part in text.get_position()) for text in words]
+    assert [x for x, _ in places] == [0.46, 1.46, 0.46, 1.46, 0.46] and len({y for _, y in places}) == 3
+    assert all(label.get_position()[1] < word.get_position()[1]
+               for word, label in zip(words, labels, strict=True))
+
+
+def test_the_row_of_the_placeholder_reaches_no_logit_but_its_own():
+    model, processor = toy_model()
+    ids, _ = toy_item(processor)
+    eeg = torch.ones(1, 16, 8)
+    with torch.no_grad():
+        before = model(input_ids=ids, eeg_features=eeg).logits
+        model.get_input_embeddings().weight[model.config.eeg_token_id] += 1.0
+        moved = (model(input_ids=ids, eeg_features=eeg).logits - before).abs().amax(dim=(0, 1)) > 1e-5
+    moved[model.config.eeg_token_id] = False
+    assert not moved.any()
+
+
 def test_lora_is_drawn_to_scale(careful_figures):
     figure = plots_lessons.low_rank(6, 8, 2)
     sizes = sorted((patch.get_height(), patch.get_width()) for patch in figure.axes[0].patches)

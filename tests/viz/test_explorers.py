@@ -4,6 +4,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import base64
+import re
 from types import SimpleNamespace
 
 import ipywidgets
@@ -22,7 +24,8 @@ from e2llm.data.splits import make_split
 from e2llm.evaluation.shortcuts import probe
 from e2llm.models.inference import nearest_words
 from e2llm.viz import plots_explore, widgets
-from e2llm.viz.widgets.controls import Picture, png
+from e2llm.viz.widgets.controls import Picture, in_words, png
+from e2llm.viz.widgets.controls import picture as as_html
 from e2llm.viz.widgets.preprocessing import cleaned
 
 
@@ -93,7 +96,13 @@ def of_kind(panel, kind, description: str = ""):
 
 
 def picture(panel) -> bytes:
-    return bytes(next(one for one in parts(panel) if isinstance(one, ipywidgets.Image)).value)
+    """The first picture of a panel as PNG."""
+    return base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', drawn(panel)[0])[1])
+
+
+def drawn(panel) -> list[str]:
+    """Pictures of a panel as HTML."""
+    return [one.value for one in parts(panel) if isinstance(one, ipywidgets.HTML) and "<img " in one.value]
 
 
 def status(panel) -> ipywidgets.HTML:
@@ -120,6 +129,9 @@ def test_in_batch_there_is_one_figure_and_no_widget(name, corpus, model, trial, 
 def test_every_control_of_a_panel_has_a_label_and_a_picture(name, live, corpus, model, trial):
     panel = calls(corpus, model, trial)[name]()
     assert picture(panel).startswith(b"\x89PNG") and status(panel).value == ""
+    for image in drawn(panel):
+        said = re.search(r'alt="([^"]+)"', image)[1]
+        assert len(said.split()) >= 3 and 'class="e2llm-picture"' in image
     shown = (ipywidgets.HTML, ipywidgets.Label)
     controls = [one for one in parts(panel) if hasattr(one, "description") and not isinstance(one, shown)]
     assert controls and all(one.description for one in controls)
@@ -272,16 +284,30 @@ def test_an_error_or_an_interrupt_keeps_the_last_picture(error, said):
         seen.append(shown.status.line.value)
         if state:
             raise error
-        return plt.figure()
+        return plt.figure().suptitle("A state").figure
 
     seen, shown = [], Picture(draw)
     shown.show(0)
-    before = bytes(shown.image.value)
+    before = shown.image.value
     assert seen == ["<i>drawing …</i>"] and not shown.status.line.value
     shown.show(1)
-    assert said in shown.status.line.value and bytes(shown.image.value) == before
+    assert said in shown.status.line.value and shown.image.value == before
     shown.show(0)
     assert not shown.status.line.value
+
+
+def test_a_picture_says_what_it_shows_also_to_who_does_not_see_it():
+    figure, axes = plt.subplots(1, 2)
+    figure.suptitle('Costs of "A" <fear>, in \\$')
+    axes[0].set_title("before\ntraining")
+    axes[1].set_title("after")
+    assert in_words(figure) == 'Costs of "A" <fear>, in $. before training. after'
+    assert 'alt="Costs of &quot;A&quot; &lt;fear&gt;, in $. before training. after"' in as_html(figure)
+    bare = plt.figure()
+    with pytest.raises(ValueError, match="no title"):
+        in_words(bare)
+    plt.close(bare)
+    assert not plt.get_fignums()
 
 
 def test_the_words_of_evidence_stand_beside_the_state_tokens():

@@ -61,6 +61,8 @@ def test_use_style_sets_the_resolution():
         plots.use_style()
         # small on the page, sharp in a file
         assert plt.rcParams["figure.dpi"] == 55 and plt.rcParams["savefig.dpi"] == 80
+        plots.use_style(90)
+        assert plt.rcParams["figure.dpi"] == 90
 
 
 def test_raw_and_clean_share_one_scale_and_the_same_seconds(rng):
@@ -338,16 +340,17 @@ def test_deletion_curves_draw_each_model_against_random_order():
                        for (model, kind), (one, other) in values.items()], ignore_index=True)
     figure = plots.deletion_curves(table, "Taken away and put in")
     assert title_of(figure) == "Taken away and put in"
-    assert [ax.get_title() for ax in figure.axes] == ["deletion", "insertion"]
-    for ax in figure.axes:
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("cells (%)", "log-probability of the answer (nats)")
+    assert [ax.get_title() for ax in figure.axes] == ["cells removed (deletion)", "cells put in (insertion)"]
+    for ax, kind in zip(figure.axes, ("deletion", "insertion"), strict=True):
+        assert ax.get_xlabel() == {"deletion": "cells removed (%)", "insertion": "cells put in (%)"}[kind]
+        assert ax.get_ylabel() == "log-probability of the answer (nats)"
         drawn = {line.get_label(): line for line in ax.lines}
         assert set(drawn) == {f"{model}, {order}" for model in ("LLM",
                                                                 "head") for order in ("most attributed first",
                                                                                       "at random")}
         for model in ("LLM", "head"):
             one, other = drawn[f"{model}, most attributed first"], drawn[f"{model}, at random"]
-            for line, heights in zip((one, other), values[model, ax.get_title()], strict=True):
+            for line, heights in zip((one, other), values[model, kind], strict=True):
                 np.testing.assert_allclose(line.get_xydata(), np.column_stack([[0, 10, 50, 100], heights]))
             assert one.get_color() == other.get_color() and one.get_linestyle() != other.get_linestyle()
         assert drawn["LLM, at random"].get_color() != drawn["head, at random"].get_color()

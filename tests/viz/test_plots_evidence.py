@@ -20,7 +20,9 @@ def row(name: str, unit: str, score: float) -> dict:
 
 def measures(success: float) -> pd.DataFrame:
     return pd.DataFrame([row("directed success", "share", success), row("indirect effect", "nats", 4.0),
-                         row("direct effect, distance", "distance", 0.5)])
+                         row("direct effect, distance", "distance", 0.5),
+                         row("share of the effect that claims carry", "share", 0.4),
+                         row("unchanged: other wording", "share", 0.8)])
 
 
 def doses(*shares: float) -> pd.DataFrame:
@@ -29,13 +31,17 @@ def doses(*shares: float) -> pd.DataFrame:
 
 
 def test_interventions_stand_beside_planted_models():
-    figure = plots_evidence.causes({"LLM": measures(0.934), "decorative": measures(0.1)})
+    figure = plots_evidence.causes({"LLM": measures(0.034), "decorative": measures(0.1),
+                                    "LLM, from the thought": measures(0.96)})
     (ax,) = figure.axes
-    assert figure.get_suptitle() == "LLM: 93 % of the answers follow exchanged claims"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["directed success", "direct effect, distance"]
+    assert figure.get_suptitle() == "Claims exchanged: the answer follows in 3 % (LLM) and 96 % (LLM, from the thought)"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["claims exchanged: answer of the other window",
+                                                                    "other wording: same answer"]
+    assert ax.get_xlabel() == "answers (%)"
     points = {box.get_label(): box.lines[0].get_xdata().tolist() for box in ax.containers}
-    assert points["LLM"] == pytest.approx([93.4, 50]) and points["decorative"] == pytest.approx([10, 50])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["LLM", "decorative", "chance"]
+    assert points["LLM"] == pytest.approx([3.4, 80]) and points["decorative"] == pytest.approx([10, 80])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["LLM", "decorative",
+                                                                           "LLM, from the thought", "chance"]
 
 
 def test_the_dose_is_drawn_in_its_order_with_intervals_and_chance():

@@ -15,8 +15,8 @@ def _patches(corpus) -> int:
 EXERCISES = (
     Exercise(
         "02-shapes", "How many patch tokens?",
-        "A window has `len(corpus.windows.ch_names)` channels and 16 time patches of 250 ms. Inside each time patch "
-        "every channel is a token. How many *patch tokens* has one window?",
+        "A window has 16 time patches of 250 ms. The cell above prints the number of its channels. Inside each time "
+        "patch every channel is a token. How many *patch tokens* has one window?",
         Number(), lambda corpus: _patches(corpus) * len(corpus.windows.ch_names),
         "answer = 16 * len(corpus.windows.ch_names)",
         "Each pair of time patch and channel is a token. The shape (window, time patch, channel, width) shows it.",
@@ -30,8 +30,8 @@ EXERCISES = (
         given=("corpus",), before="02-05"),
     Exercise(
         "02-temperature", "What does the temperature do?",
-        "The next cell computes the contrastive loss with temperature 0.5 and 0.1. In the toy batch the nearest "
-        "window of each anchor is always its positive. What happens to the loss at 0.1?\n\n"
+        "The next cell computes the contrastive loss of another toy batch, with temperature 0.5 and 0.1. In this batch "
+        "the nearest window of each anchor is its positive. What happens to the loss at 0.1?\n\n"
         "- A: it rises\n- B: it stays the same\n- C: it falls",
         Letters("ABC"), "C", 'answer = "C"',
         "A small temperature stretches the similarities. Where the positive is already the nearest, its share of "
@@ -47,7 +47,7 @@ EXERCISES = (
         "02-loss", "Compute a loss by hand",
         "Three windows have the embeddings (1, 0), (1, 0) and (-1, 0), and the emotions happy, happy and sad. The "
         "temperature is 0.5. What is the supervised contrastive loss? The third window has no positive, so it is no "
-        "anchor.",
+        "anchor. Give three decimals.",
         Number("", 1e-3), np.log1p(np.exp(-4)),
         "positive, negative = np.exp(1 / 0.5), np.exp(-1 / 0.5)\nanswer = -np.log(positive / (positive + negative))",
         "Both anchors see one positive with cosine 1 and one negative with cosine -1. The window itself is left out.",
@@ -69,7 +69,8 @@ EXERCISES = (
         "Emotion 0 gives three anchors with two positives each, emotion 1 gives two with one each. Emotion 2 stands "
         "alone and gives none.",
         (Mistake((6, 8), ("One window has no other window of its emotion.", "Such a window is no anchor.")),
-         Mistake((5, 4), ("Every pair counts from both sides here.", "Each of two windows is an anchor once.")),
+         Mistake((5, 4), ("You counted each two windows once.",
+                          "Of two windows of one emotion each is the anchor of the other: two pairs.")),
          Mistake((6, 14), ("You counted each window as its own positive.", "Leave the diagonal out."))),
         ("Write the matrix: which window has the same emotion as which?",
          "Leave the diagonal out. An anchor is a row with at least one entry.")),

@@ -7,8 +7,8 @@ SETUP = ""
 EXERCISES = (
     Exercise(
         "04-logits", "Does a placeholder keep its own embedding?",
-        "The placeholder `<|eeg|>` has a row in the table of word embeddings, like any other token. If you change "
-        "this row, what happens to the logits of a prompt with EEG?\n\n"
+        "The placeholder `<|eeg|>` has a row in the table of word embeddings, like any other token. The next cell "
+        "changes this row at its end. What happens to the logits of a prompt with EEG?\n\n"
         "- A: nothing\n- B: they change a little\n- C: they change as much as with other EEG",
         Letters("ABC"), "A", 'answer = "A"',
         "Every placeholder's embedding is replaced before the language model reads anything.",
@@ -60,7 +60,6 @@ EXERCISES = (
         Number("percent", 0.5), 50, "answer = 100 / 2",
         "Two options are equally often right. The number of emotions plays no role here.",
         (Mistake(100 / 7, ("Emotions are not the options here.", "Count the answers that this question allows.")),
-         Mistake(0.5, ("This looks like a share of 1.", "The question asks for percent.")),
          Mistake(100 / 3, ("A *typical* level is no option of this question.", "Count the segments."))),
         ("Count the possible answers.", "One over the number of answers, in percent.")),
 )

@@ -12,40 +12,48 @@ EXERCISES = (
         "- C: A drop in alpha over the occipital region.\n- D: Occipital alpha is not low.",
         Letters("ABCD", several=True), "AC", 'answer = "AC"',
         "B is hedged and D is negated. Neither says which level holds, so neither can be true or false.",
-        (Mistake("ABC", ("One of them does not commit itself.", "A hedged sentence can never be false.")),
+        (Mistake("ABC", ("One of them says what may be, not what is.", "Such a sentence can never be false.")),
          Mistake("ACD", ("One of them says only what does not hold.", "Is *not low* typical, or high?")),
-         Mistake("A", ("Many wordings have one meaning.", "One more sentence states a level for a region and band."))),
+         Mistake("A", ("One more sentence names a region, a band and a level.",
+                       "A noun can state a level too, as *a rise* does."))),
         ("A claim names region, band and level.", "Hedged and negated sentences give no claim."),
         before="c07-05"),
     Exercise(
         "07-chance", "How often is a random claim true?",
-        "A text says *occipital alpha high*. It is compared with a random window of the same person. Its z is normal, "
-        "with mean 0 and standard deviation 1. How likely is the claim to be true? High begins at z = 0.7.",
+        "A text says *occipital alpha clearly high*. It is compared with a random window of the same person. Its z is "
+        "normal, with mean 0 and standard deviation 1. How likely is the claim to be true? It may be one level off. "
+        "*Rather high* begins at z = 0.7.",
         Number("percent", 1.5), 24.2,
         "from scipy.stats import norm\n\nanswer = 100 * norm.sf(0.7)",
-        "About 24 %. This is the chance level of claim precision, and the figure shows nearly the same number.",
-        (Mistake(50, ("A claim is not a choice between low and high alone.", "There is a third level.")),
-         Mistake(100 / 3, ("The three levels are not equally frequent.", "How much of a normal curve lies above 0.7?")),
+        "*Clearly high* is true of *rather*, *clearly* and *very* high: from z = 0.7 on, in about 24 % of windows. "
+        "*Rather high* is also true of *typical*: from -0.7 to 2.5, in about 75 %. *Very high* is true from 1.5 on, in "
+        "about 7 %. The chance level in the figure is a mean over all claims of the texts.",
+        (Mistake(50, ("A claim is not a choice between low and high alone.", "A feature can also be typical.")),
+         Mistake(100 / 3, ("Low, typical and high are not equally frequent.",
+                           "How much of a normal curve lies above 0.7?")),
          Mistake(48.4, ("That counts both sides.", "The text says on which side.")),
-         Mistake(75.8, ("That is the part below the threshold.", "High lies above it."))),
+         Mistake(75.8, ("That is the part below the threshold.", "The claim is true above it.")),
+         Mistake(6.7, ("That begins at *clearly high*.", "One level off is *rather high*. Where does that begin?"))),
         ("Sketch a normal curve and mark 0.7.", "Take the area above it, on one side."),
-        before="c07-09"),
+        before="c07-09",
+        then="Most claims say *rather*, which is true more often. The next section says what that does to chance."),
     Exercise(
         "07-precision", "Judge a thought by hand",
         "z of a window: frontal alpha +1.2, occipital alpha -0.5, temporal beta -2.3. The thought says: *frontal alpha "
-        "high, occipital alpha low, temporal beta high*. How large is its precision?",
+        "high, occipital alpha low, temporal beta high*. How large is its precision, in percent? The levels are "
+        "plain, so none may be one off.",
         Number("percent", 0.5), 100 / 3, "answer = 100 * 1 / 3",
         "Frontal alpha is true. Occipital alpha is typical, because -0.5 lies between the thresholds. Temporal beta is "
         "low.",
         (Mistake(200 / 3, ("Is -0.5 low already?", "Low begins at -0.7.")),
          Mistake(100, ("Look at each sign.", "Temporal beta is far below zero.")),
-         Mistake(0, ("One of the three claims is true.", "Compare each z with -0.7 and +0.7."))),
+         Mistake(0, ("Compare each z with -0.7 and +0.7.", "A claim is true beyond the threshold on its own side."))),
         ("Write the level of each feature first: low, typical or high.", "Then count the claims that agree.")),
     Exercise(
         "07-recall", "And its recall?",
         "*Salient* evidence has |z| of at least 2. z of another window: frontal beta -3.7, temporal beta -3.2, frontal "
         "alpha +2.3, parietal theta +1.1. The thought says: *frontal beta low, parietal theta high*. How large is its "
-        "recall?",
+        "recall, in percent?",
         Number("percent", 0.5), 100 / 3, "answer = 100 * 1 / 3",
         "Three features are salient and one of them is mentioned. Parietal theta is true but not salient.",
         (Mistake(50, ("You divided by the number of claims or of all features.", "Divide by the salient features.")),

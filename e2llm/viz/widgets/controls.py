@@ -6,6 +6,7 @@ and an interrupt leaves the last view as it was.
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -53,12 +54,42 @@ def panel(*parts: ipywidgets.Widget) -> ipywidgets.VBox:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a picture; closes it."""
+    """The figure as PNG; closes it."""
     figure.set_dpi(plt.rcParams["savefig.dpi"] if plt.rcParams["savefig.dpi"] != "figure" else figure.dpi)
     with io.BytesIO() as picture:
         FigureCanvasAgg(figure).print_png(picture)  # draws once; savefig draws twice
         plt.close(figure)
         return picture.getvalue()
+
+
+def in_words(figure: Figure) -> str:
+    """What a figure shows, for readers who do not see it: its title, and those of its panels.
+
+    Parameters
+    ----------
+    figure : Figure
+        With a title, or panels with titles.
+
+    Raises
+    ------
+    ValueError
+        If it has neither.
+    """
+    titles = [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
+    said = [" ".join(title.replace(r"\$", "$").split()) for title in titles if title.strip()]
+    if not said:
+        raise ValueError("This figure has no title, so nothing can be read out for it: give it one, or its panels.")
+    return ". ".join(dict.fromkeys(said))
+
+
+def picture(figure: Figure) -> str:
+    """The figure as an HTML image with a text in its place (:func:`in_words`); closes it.
+
+    ``ipywidgets.Image`` has no such text, and its tooltip stops the view with an error.
+    """
+    said = html.escape(in_words(figure))
+    data = base64.b64encode(png(figure)).decode()
+    return f'<img class="e2llm-picture" alt="{said}" src="data:image/png;base64,{data}">'
 
 
 def static(figure: Figure) -> Figure:
@@ -109,8 +140,7 @@ class Picture:
 
     def __init__(self, draw: Callable[..., Figure]) -> None:
         self._draw, self.status = draw, Status()
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
-        self.image.add_class("e2llm-picture")
+        self.image = ipywidgets.HTML(layout=ipywidgets.Layout(max_width="100%"))
 
     def show(self, *state: object) -> None:
         """Draw one state; the line above the picture says so until it is there.
@@ -121,7 +151,7 @@ class Picture:
             Given to ``draw``.
         """
         with self.status.says("drawing …"):
-            self.image.value = png(self._draw(*state))
+            self.image.value = picture(self._draw(*state))
             self.image.layout.display = ""
 
     def follow(self, *controls: ipywidgets.Widget) -> None:
