@@ -72,7 +72,7 @@ def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Seq
         raise ValueError(f"{len(words)} tokens, {len(kinds)} kinds and {len(below)} labels: give as many of each.")
     across = columns or len(words)
     rows, room = -(-len(words) // across), 1.75 if below else 1.05  # room: height of a row of boxes with its labels
-    size = (1.0 * across + 0.4, 0.62 * room * rows + 0.9) if columns else (max(5.0, 0.62 * len(words)), 2.2)
+    size = (1.15 * across + 0.2, 0.62 * room * rows + 0.7) if columns else (max(5.0, 0.62 * len(words)), 2.2)
     figure, ax = panels(size)
     text, label = ({"fontsize": 10}, {"fontsize": 10}) if columns else ({"fontsize": 8, "rotation": 90},
                                                                         {"fontsize": 7, "rotation": 90})
@@ -86,7 +86,7 @@ def token_row(words: Sequence[str], kinds: Sequence[str], title: str, below: Seq
     shown = [Patch(facecolor=(*color, 0.25), edgecolor=color, hatch=hatch, label=kind)
              for kind, (color, hatch) in _KINDS.items() if kind in kinds]
     ax.legend(handles=shown, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(shown))
-    ax.set(xlim=(0, across), ylim=(1.0 - rows * room, 1.05))
+    ax.set(xlim=(0, across), ylim=(1.0 - rows * room + (0.25 if columns else 0.0), 1.05))
     ax.axis("off")
     figure.suptitle(title)
     return figure
@@ -136,5 +136,5 @@ def verdict_line(z: Mapping[str, float], claimed: Mapping[str, str], title: str)
     for limit in (-LEVEL_THRESHOLD, LEVEL_THRESHOLD):
         ax.axvline(limit, color="0.4", ls="--", lw=1)
     ax.set(xlim=(-4, 4), ylim=(-len(z) + 0.5, 0.7), yticks=[-i for i in range(len(z))], yticklabels=list(z),
-           xlabel="z against the person's own mean: low | typical | high", title=title)
+           xlabel="standard deviations from the person's mean (z): low | typical | high", title=title)
     return figure
