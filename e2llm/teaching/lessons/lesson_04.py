@@ -7,11 +7,12 @@ SETUP = ""
 EXERCISES = (
     Exercise(
         "04-logits", "Does a placeholder keep its own embedding?",
-        "The placeholder `<|eeg|>` has a row in the table of word embeddings, like any other token. The next cell "
-        "changes this row at its end. What happens to the logits of a prompt with EEG?\n\n"
+        "The placeholder `<|eeg|>` has a row in the table of word embeddings, like any other token. At its end the "
+        "next cell changes this row. What happens to the logits of all other tokens, in a prompt with EEG?\n\n"
         "- A: nothing\n- B: they change a little\n- C: they change as much as with other EEG",
         Letters("ABC"), "A", 'answer = "A"',
-        "Every placeholder's embedding is replaced before the language model reads anything.",
+        "Every placeholder's embedding is replaced before the language model reads anything. Only the logit of `<|eeg|>` "
+        "itself moves, for the table of embeddings is also the last layer.",
         (Mistake("B", ("Follow the embedding of a placeholder. Does the language model ever see it?",
                        "Look at `by_hand[at]` in the next cell: what happens to the old values?")),
          Mistake("C", ("The projected EEG does not depend on that row.",
