@@ -11,8 +11,8 @@ EXERCISES = (
         "next cell changes this row. What happens to the logits of all other tokens, in a prompt with EEG?\n\n"
         "- A: nothing\n- B: they change a little\n- C: they change as much as with other EEG",
         Letters("ABC"), "A", 'answer = "A"',
-        "Every placeholder's embedding is replaced before the language model reads anything. Only the logit of `<|eeg|>` "
-        "itself moves, for the table of embeddings is also the last layer.",
+        "Every placeholder's embedding is replaced before the language model reads anything. Only the logit of "
+        "`<|eeg|>` itself moves, for the table of embeddings is also the last layer.",
         (Mistake("B", ("Follow the embedding of a placeholder. Does the language model ever see it?",
                        "Look at `by_hand[at]` in the next cell: what happens to the old values?")),
          Mistake("C", ("The projected EEG does not depend on that row.",
