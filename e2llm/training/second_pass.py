@@ -24,6 +24,7 @@ from ..core.labels import LabelSet
 from ..core.verdicts import claim_values
 from ..data.dataset import Corpus
 from ..models.adapting import lora_targets, token_targets
+from ..models.evidence_rule import EvidenceRule
 from ..models.logits import loss_at_labels
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import affect_words
@@ -63,7 +64,7 @@ class SecondPassParams:
 
 
 class EntailedAnswers:
-    """What follows from claims: logistic regressions, fitted on the claims and the facts of training windows.
+    """What follows from claims: a rule a question, fitted on the claims and the facts of training windows.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ class EntailedAnswers:
 
     def __init__(self, names: EvidenceNames, label_set: LabelSet) -> None:
         self.names, self.label_set = names, label_set
-        self.models: dict[Asked, object] = {}
+        self.rules: dict[Asked, EvidenceRule] = {}
 
     def fit(self, claims: list[Claims], labels: list[str], intensities: list[str] | None) -> EntailedAnswers:
         """Fit all rules.
@@ -89,18 +90,15 @@ class EntailedAnswers:
         intensities : list of str, length n, optional
             Words for their intensity, where the source has it.
         """
-        from sklearn.linear_model import LogisticRegression
-
-        values = np.stack([claim_values(each, self.names) for each in claims])
+        values = [claim_values(each, self.names) for each in claims]
         facts = {Asked.LABEL: labels} | ({} if intensities is None else {Asked.INTENSITY: intensities})
-        for asked, known in facts.items():
-            self.models[asked] = LogisticRegression(class_weight="balanced", max_iter=1000).fit(values, known)
+        self.rules = {asked: EvidenceRule().fit_values(values, known, self.names) for asked, known in facts.items()}
         return self
 
     @property
     def asked(self) -> list[Asked]:
         """What can be answered with this source."""
-        return [asked for asked in Asked if asked in self.models or
+        return [asked for asked in Asked if asked in self.rules or
                 (asked is Asked.AFFECT and self.label_set.has_affect)]
 
     def probabilities(self, asked: Asked, values: np.ndarray) -> np.ndarray:
@@ -118,10 +116,7 @@ class EntailedAnswers:
             words = [affect_words(label, self.label_set) for label in self.label_set.labels]
             return np.stack([of_labels[:, [word == option for word in words]].sum(axis=1)
                              for option in options_of(asked, self.label_set)], axis=1)
-        model, options = self.models[asked], options_of(asked, self.label_set)
-        found = np.zeros((len(values), len(options)))
-        found[:, [options.index(label) for label in model.classes_]] = model.predict_proba(values)
-        return found
+        return self.rules[asked].of_values(values, options_of(asked, self.label_set))
 
 
 def stated_claims(evidence: np.ndarray, names: EvidenceNames) -> list[Claims]:
