@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ..core.chat import Item
@@ -30,9 +30,9 @@ from ..models.processing import E2LLMProcessor
 from ..tasks.items import affect_words
 from ..tasks.level_table import DIGITS
 from ..tasks.second_pass import Asked, level_item, options_of
-from ..tasks.segments import INTENSITIES
-from .stage3_instruction import LAYERS, quiet_peft
-from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
+from ..tasks.segments import INTENSITIES, third
+from .stage3_instruction import LAYERS, with_new_adapter
+from .trainer import FitParams, examples_of, fit_examples, item_collate
 
 _COPIES = 8  # noisy copies of every training window that the rules are fitted on
 _SHARES = {Asked.LABEL: 0.8, Asked.AFFECT: 0.1, Asked.INTENSITY: 0.1}
@@ -148,7 +148,7 @@ def entailed_answers(corpus: Corpus, noise: float, seed: int) -> EntailedAnswers
     evidence = corpus.predicted_evidence[rows]
     claims = stated_claims(evidence + noise * rng.normal(size=evidence.shape), names)
     intensity = corpus.windows.index["intensity"].to_numpy()[rows]
-    words = None if np.isnan(intensity).any() else [INTENSITIES[min(2, int(3 * value))] for value in intensity]
+    words = None if np.isnan(intensity).any() else [INTENSITIES[third(value)] for value in intensity]
     return EntailedAnswers(names, corpus.label_set).fit(
         claims, [corpus.label_set.labels[i] for i in corpus.labels[rows]], words)
 
@@ -335,14 +335,9 @@ def train_second_pass(language_model: PreTrainedModel, processor: E2LLMProcessor
     history : DataFrame
         Loss by step.
     """
-    torch.manual_seed(params.seed)
     tokens = token_targets(language_model, sorted(answer_tokens(items, processor)))
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=lora_targets(language_model, LAYERS),
-                        trainable_token_indices=tokens)
-    train_only(language_model)
-    with quiet_peft():
-        peft = get_peft_model(language_model, config)
+    peft = with_new_adapter(language_model, params.seed, r=adapter.rank, lora_alpha=adapter.alpha,
+                            target_modules=lora_targets(language_model, LAYERS), trainable_token_indices=tokens)
     examples = _soft_examples(items, shares, processor, params.seed)
-    order = item_order([len(example["input_ids"]) for example in examples], params)
-    return peft, fit(peft, Samples(order, examples.__getitem__), _soft_collate(processor), params, folder,
-                     on_step=on_step, call=_soft_loss)
+    return peft, fit_examples(peft, examples, _soft_collate(processor), params, folder, on_step=on_step,
+                              call=_soft_loss)
