@@ -33,8 +33,8 @@ SECOND_PASS_FILES = tuple(f"{SECOND_PASS}/{name}" for name in ("adapter_config.j
 _FORM = {"files": dict, "language_model": dict, "label_set": dict, "ch_names": list, "evidence": list,
          "preprocess": dict, "statistics": str, "run": str, "dataset": str, "protocol": str}  # of e2llm.json
 _OF_LANGUAGE_MODEL = ("kind", "name", "dtype", "weights", "tokenizer")
-# Settings in which adapters of exports may differ.
-_OF_ADAPTER = ("r", "lora_alpha", "lora_dropout", "task_type", "inference_mode", "peft_version")
+# Settings in which adapters of exports may differ; peft itself corrects the last one to the layers that it finds.
+_OF_ADAPTER = ("r", "lora_alpha", "lora_dropout", "task_type", "inference_mode", "peft_version", "fan_in_fan_out")
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "README.md")
 
 
