@@ -23,14 +23,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from ..core.bands import BANDS
 from ..core.chat import EEG_TOKEN, END_THINK, LETTERS, THINK, Item
 from ..core.claims import SCALES
-from ..core.files import one_line, read_mapping
+from ..core.files import one_line
 from ..core.labels import LabelSet
 from ..core.montage import known_channels
 from ..data.dataset import Corpus
@@ -38,6 +36,7 @@ from ..data.new_subject import STATISTICS_NOTES, NewSubject, PopulationStatistic
 from ..data.preprocess_params import PreprocessParams
 from ..data.sources import TableOptions
 from ..evaluation.faithfulness import flags
+from ..models.adapting import lora_targets
 from ..models.eegpt import PATCH
 from ..models.inference import InferenceEngine, closed_set, probabilities, score_options
 from ..models.modeling import E2LLMForConditionalGeneration
@@ -48,10 +47,10 @@ from ..tasks.items import listed, parse_answer
 from ..tasks.segments import Segment
 from ..tasks.taught import TASKS, declined, recognize
 from ..tasks.thought_parser import Parsed
-from ..training.stage3_instruction import LORA_TARGETS, quiet_peft
+from ..training.stage3_instruction import LORA_TARGETS
 from ..viz.answer_view import Explained, pieces
 from ..viz.widgets import window_name
-from .hub_import import FACTS, ExportError, export_folder, open_facts, tokenizer_mark, weights_mark
+from .hub_import import FACTS, ExportError, export_folder, open_facts, tokenizer_mark, weights_mark, with_adapter
 from .runs import Run
 from .stages import load_encoder, load_tokens, open_dataset, open_instructed
 
@@ -448,31 +447,6 @@ class E2LLM:
                        position={row: i for i, row in enumerate([*known, *missing])})
 
 
-_OF_ADAPTER = ("r", "lora_alpha", "lora_dropout", "task_type", "inference_mode", "peft_version")
-
-
-def _with_adapter(model: E2LLMForConditionalGeneration, folder: Path) -> E2LLMForConditionalGeneration:
-    """The model with the adapter of a folder; it must be LoRA as an export writes it, whole, and nothing else."""
-    try:
-        settings = read_mapping(folder / "adapter_config.json", {"r": int, "target_modules": str}, "copy it again")
-        usual = {**LoraConfig().to_dict(), "target_modules": LORA_TARGETS}
-        own_class = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
-        odd = [name for name, value in settings.items() if name not in _OF_ADAPTER and value != usual.get(name)
-               and (name, value) != ("auto_mapping", own_class)]
-        if odd or not 1 <= settings["r"] <= 4096:
-            raise ValueError(f"its configuration asks for {', '.join(odd) or 'r'} as no export does")
-        stored = load_file(folder / "adapter_model.safetensors")
-        with quiet_peft():
-            peft = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
-        wanted = get_peft_model_state_dict(peft, save_embedding_layers=False)
-        if set(stored) != set(wanted) or not all(value.isfinite().all() for value in stored.values()):
-            raise ValueError("its weights are not those of its configuration, or not finite")
-        return peft.merge_and_unload().eval()
-    except Exception as error:  # of peft and safetensors too
-        raise ExportError(f"{folder} holds no adapter that can be used ({one_line(error)}): copy the folder "
-                          "again.") from error
-
-
 @dataclass(frozen=True, repr=False)
 class ExportedModel:
     """A model from an export; :meth:`read` a recording to ask about it.
@@ -539,7 +513,8 @@ class ExportedModel:
                                   f"'{language_model or language['name']}': its {what} differ"
                                   f"{'s' * (what == 'tokenizer')}, though its size is the same. Give the one that it "
                                   "was trained with.")
-        model = _with_adapter(model, folder / "adapter")
+        targets = lora_targets(model.language_model, LORA_TARGETS, "language_model.")
+        model = with_adapter(model, folder / "adapter", {"target_modules": targets})
         processor = E2LLMProcessor(tokenizer, model.config.eeg_tokens, model.config.evidence_slots,
                                    model.config.levels)
         population = PopulationStatistics.open(folder / "population_statistics.safetensors")

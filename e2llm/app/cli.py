@@ -193,10 +193,12 @@ def _export(arguments: argparse.Namespace) -> int:
 def _ask(arguments: argparse.Namespace) -> int:
     from ..data.sources import table_options
     from .chat_session import ExportedModel
+    from .thought_session import ExportedModelFromThought
 
     table = table_options(" ".join(arguments.option))
+    kind = ExportedModelFromThought if arguments.answer_from == "thought" else ExportedModel
     with _without_language_model():
-        model = ExportedModel.from_pretrained(arguments.model, arguments.language_model)
+        model = kind.from_pretrained(arguments.model, arguments.language_model)
     recording = model.read(*arguments.files, statistics=arguments.statistics, table=table)
     windows = arguments.window or [0]
     if reason := recording.not_taught(windows, arguments.question):
@@ -426,6 +428,8 @@ def command_parser() -> argparse.ArgumentParser:
                          help="of one subject, in any format that MNE reads, or a table of samples")
     command.add_argument("question", help='free text, or a task: "predict", "compare", …')
     command.add_argument("--window", type=int, action="append", help="which window, from 0 (0); repeatable, up to four")
+    command.add_argument("--answer-from", choices=("eeg", "thought"), default="eeg",
+                         help="what the answer is read from: the EEG, or the evidence that the model states (eeg)")
     command.add_argument("--statistics", choices=("subject", "population"),
                          help="what the subject is compared with (as in training)")
     command.add_argument("-o", "--option", action="append", default=[], metavar="KEY=VALUE",

@@ -7,8 +7,8 @@
 
 All files are safetensors and JSON. The LoRA adapter is not merged: it is merged on loading, as in a run, so an exported
 model gives the same bits, and the language model need not be copied. Only one that was made on the spot
-(``scratch``), or that came with the kit (``e2llm-tiny``), is in the folder.
-:mod:`e2llm.app.hub_import` loads the folder again.
+(``scratch``), or that came with the kit (``e2llm-tiny``), is in the folder. The second pass, which answers from the
+thought alone, goes with it where the run has one. :mod:`e2llm.app.chat_session` loads the folder again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from ..data.new_subject import PopulationStatistics
 from ..data.preprocess_params import PreprocessParams
 from ..models.catalogue import CATALOGUE, Bundled, require
 from ..models.modeling import E2LLMForConditionalGeneration
+from ..tasks.second_pass import Asked
 from .hub_import import (
     FACTS,
     FORMAT,
     MEANINGS,
+    SECOND_PASS,
     VERSION,
     ExportError,
     first_line,
@@ -47,6 +49,7 @@ from .hub_import import (
 )
 from .model_card import is_path, model_card, public
 from .runs import Run
+from .second_pass_stage import taught_questions
 from .stages import load_encoder, load_evidence_probe, open_dataset, open_language
 
 MADE_WITH = ("windows", "encoder", "language_model", "projector", "adapter")  # stages that decide the weights
@@ -98,6 +101,10 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
     with _whole(folder) as partial:
         language = _write_model(run, corpus, partial)
         PopulationStatistics.of(corpus).save(partial / "population_statistics.safetensors")
+        second = run.finished(SECOND_PASS)
+        if second is not None:
+            _write_second_pass(run, partial / SECOND_PASS)
+            records[SECOND_PASS] = second
         facts = {
             "format": FORMAT, "version": VERSION, "e2llm": __version__, "run": run.name, "simulated": simulated,
             "license": license or "mit",
@@ -108,7 +115,9 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
             "statistics": "population" if corpus.split.normalization == "population" else "subject",
             "protocol": corpus.split.statement,
             "evidence": corpus.evidence_names.columns, "meanings": MEANINGS, "language_model": language,
-            "made_with": {name: public(records[name]["params"]) for name in MADE_WITH},
+            SECOND_PASS: None if second is None else taught_questions(
+                map(Asked, second["facts"]["asked"]), corpus.evidence_names.scale, corpus.label_set),
+            "made_with": {name: public(record["params"]) for name, record in records.items() if name != "evaluation"},
             "versions": records["adapter"]["versions"],
         }  # fmt: skip
         (partial / "README.md").write_text(model_card(run, facts), encoding="utf-8")
@@ -139,15 +148,24 @@ def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:
     model.projector.load_state_dict({key.removeprefix(_PROJECTOR): value for key, value in trained.items()
                                      if key.startswith(_PROJECTOR)})
     model.save_pretrained(folder)
-    settings = json.loads((run.path / "adapter" / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
-    (folder / "adapter").mkdir()
-    save_file({key: value for key, value in trained.items() if not key.startswith(_PROJECTOR)},
-              folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "adapter" / "adapter_config.json",
-                {**settings, "modules_to_save": None, "base_model_name_or_path": None})
+    _write_adapter(run.path / "adapter" / "lora", folder / "adapter",
+                   {key: value for key, value in trained.items() if not key.startswith(_PROJECTOR)})
     if own:
         shutil.copytree(own, folder / name)
     return facts
+
+
+def _write_second_pass(run: Run, folder: Path) -> None:
+    """Write what the second pass needs to answer: its LoRA, and the embeddings of the tokens that were trained."""
+    lora = run.path / SECOND_PASS / "lora"
+    _write_adapter(lora, folder, load_file(lora / "adapter_model.safetensors"))
+
+
+def _write_adapter(lora: Path, folder: Path, weights: Mapping) -> None:
+    settings = json.loads((lora / "adapter_config.json").read_text(encoding="utf-8"))
+    folder.mkdir()
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "adapter_config.json", {**settings, "modules_to_save": None, "base_model_name_or_path": None})
 
 
 def _language_source(run: Run) -> dict:

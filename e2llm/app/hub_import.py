@@ -5,26 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HTTPError
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
 
 from .. import __version__
 from ..core import claims
 from ..core.bands import BANDS
-from ..core.files import checksum, one_line, read_json
+from ..core.files import checksum, one_line, read_json, read_mapping
+from ..tasks.second_pass import Asked
+from ..training.stage3_instruction import quiet_peft
 from .model_card import is_path
 
 FORMAT, VERSION, FACTS = "e2llm-export", 3, "e2llm.json"
+SECOND_PASS = "second_pass"  # folder of its adapter, and entry of the facts; null or missing without one
 # Definitions behind claims: an e2llm with other definitions must not check the claims of an older model.
 MEANINGS = {"level": claims.LEVEL_THRESHOLD, "cited": claims.CITED, "salient": claims.SALIENT,
             "evidence threshold": claims.EVIDENCE_THRESHOLD, "largest z": claims.MAX_ABS_Z,
             "bands": {name: list(edges) for name, edges in BANDS.items()}}
+SECOND_PASS_FILES = tuple(f"{SECOND_PASS}/{name}" for name in ("adapter_config.json", "adapter_model.safetensors"))
 _FORM = {"files": dict, "language_model": dict, "label_set": dict, "ch_names": list, "evidence": list,
          "preprocess": dict, "statistics": str, "run": str, "dataset": str, "protocol": str}  # of e2llm.json
 _OF_LANGUAGE_MODEL = ("kind", "name", "dtype", "weights", "tokenizer")
+# Settings in which adapters of exports may differ; peft itself corrects the last one to the layers that it finds.
+_OF_ADAPTER = ("r", "lora_alpha", "lora_dropout", "task_type", "inference_mode", "peft_version", "fan_in_fan_out")
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "README.md")
 
 
@@ -84,6 +94,12 @@ def open_facts(folder: Path) -> dict:
     if not wrong:
         wrong = [f"language_model.{name}" for name in _OF_LANGUAGE_MODEL
                  if not isinstance(facts["language_model"].get(name), str)]
+    second = facts.get(SECOND_PASS)
+    if not wrong and second is not None:
+        questions = second.get("questions") if isinstance(second, dict) else None
+        if not isinstance(questions, dict) or Asked.LABEL not in questions or set(questions) - set(Asked):
+            wrong = [f"{SECOND_PASS}.questions"]
+        wrong += [f"files.{name}" for name in SECOND_PASS_FILES if name not in facts["files"]]
     if wrong:
         raise ExportError(f"{path} is damaged (without a proper {', '.join(wrong)}): copy the folder again.")
     for name, wanted in facts["files"].items():
@@ -94,6 +110,49 @@ def open_facts(folder: Path) -> dict:
         if checksum(folder / name) != wanted:
             raise ExportError(f"{folder / name} is not as it was exported (its checksum differs): copy it again.")
     return facts
+
+
+def with_adapter(model: torch.nn.Module, folder: Path, wanted: Mapping[str, Any]) -> torch.nn.Module:
+    """The model with the adapter of a folder, merged; it must be LoRA as an export writes it, whole, and nothing else.
+
+    Parameters
+    ----------
+    model : Module
+        That the adapter was trained on.
+    folder : Path
+        Of the adapter.
+    wanted : mapping
+        Settings that differ from those that peft has by itself.
+
+    Raises
+    ------
+    ExportError
+        If it is anything else.
+    """
+    try:
+        settings = read_mapping(folder / "adapter_config.json", {"r": int}, "copy it again")
+        usual = {**LoraConfig().to_dict(), **wanted}
+        own_class = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+        odd = [name for name, value in settings.items() if name not in _OF_ADAPTER
+               and _in_order(value) != _in_order(usual.get(name)) and (name, value) != ("auto_mapping", own_class)]
+        odd += [name for name in wanted if name not in settings]
+        if odd or not 1 <= settings["r"] <= 4096:
+            raise ValueError(f"its configuration asks for {', '.join(odd) or 'r'} as no export does")
+        stored = load_file(folder / "adapter_model.safetensors")
+        with quiet_peft():
+            peft = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
+        own = get_peft_model_state_dict(peft, save_embedding_layers=False)
+        if set(stored) != set(own) or not all(value.isfinite().all() for value in stored.values()):
+            raise ValueError("its weights are not those of its configuration, or not finite")
+        return peft.merge_and_unload().eval()
+    except Exception as error:  # of peft and safetensors too
+        raise ExportError(f"{folder} holds no adapter that can be used ({one_line(error)}): copy the folder "
+                          "again.") from error
+
+
+def _in_order(value: object) -> object:
+    """Lists in an order of their own: peft writes the names of layers in any."""
+    return sorted(value, key=str) if isinstance(value, list) else value
 
 
 def export_folder(name: str | Path, revision: str | None) -> Path:

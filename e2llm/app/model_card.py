@@ -64,7 +64,8 @@ def model_card(run: Run, facts: Mapping) -> str:
         f"An EEG encoder, a projector and a LoRA adapter. With them a language model names the {label_set['noun']} of "
         f"{facts['preprocess']['window_s']:g} s of EEG and explains it. Made with e2llm {facts['e2llm']}, an "
         "independent implementation of E²-LLM (arXiv 2601.07877).",
-        "## Use", _USE.format(more=more, question=f"Which {label_set['noun']} is it?"), _language_words(language),
+        "## Use", _USE.format(more=more, question=f"Which {label_set['noun']} is it?"), _second_pass_words(facts),
+        _language_words(language),
         "## Data, protocol and audit", _table([
             {"": "data", " ": facts["dataset"]}, {"": "answers", " ": ", ".join(label_set["labels"])},
             {"": "people", " ": facts["people"]},
@@ -80,10 +81,10 @@ def model_card(run: Run, facts: Mapping) -> str:
         _table([_score_row(row) for row in tables["shortcuts"]]),
         "### Tiers 2 and 3, several windows and tasks without training: accuracy %",
         _table(_controlled(tables["tiers_2_and_3"])),
-        *_claims(run), *_examples(metrics["samples"]),
+        *_from_thought(tables), *_claims(run), *_examples(metrics["samples"]),
         "## Limits", "\n".join(f"- {limit}" for limit in _LIMITS),
         "## A new recording", _new_subject_words(facts),
-        "## What is in the folder", _contents(language),
+        "## What is in the folder", _contents(facts),
         "## License", _license_words(facts),
         "## How it was made",
         _table([{"stage": stage, "settings": f"`{json.dumps(made, sort_keys=True)}`"}
@@ -163,6 +164,19 @@ def _controlled(rows: Sequence[Mapping]) -> list[dict]:
             for line in found.values()]
 
 
+def _from_thought(tables: Mapping) -> list[str]:
+    """Answers from the thought alone with their controls, and what they cost, if the evaluation has them."""
+    if not (scores := tables.get("from_thought")):
+        return []
+    basic = [_score_row(row) | {"": row["group"]} for row in scores if row["name"] == "predict"]
+    price = [{"": row["name"], "from the EEG": f"{100 * row['from the EEG']:.1f}",
+              "from the thought": f"{100 * row['from the thought']:.1f}",
+              "difference": f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})",
+              "items": row["n"]} for row in tables["price"]]
+    return ["### Answers from the thought alone: balanced accuracy %", _table(basic),
+            "### The same items answered twice: accuracy %, balanced for predict", _table(price)]
+
+
 def _claims(run: Run) -> list[str]:
     """Precision and recall of the claims, if lesson 07 measured them."""
     if run.finished("reasoning") is None:
@@ -189,6 +203,15 @@ def _language_words(language: Mapping) -> str:
     }[language["kind"]]
 
 
+def _second_pass_words(facts: Mapping) -> str:
+    if not facts.get("second_pass"):
+        return ("Answers are read from the EEG. The folder holds no second pass, so `answer_from=\"thought\"` is not "
+                "there.")
+    return ("Answers are read from the EEG. A recording of `E2LLMFromThought.from_pretrained` takes them from the "
+            "stated evidence alone (`answer_from=\"thought\"`). There, "
+            "`recording.with_levels(answer, {\"occipital alpha\": \"very low\"})` answers again with other levels.")
+
+
 def _new_subject_words(facts: Mapping) -> str:
     names, few = facts["ch_names"], len(facts["ch_names"]) // 4
     return (f"The encoder was trained on {len(names)} channels: {', '.join(names)}. A file may lack up to {few} of "
@@ -197,7 +220,7 @@ def _new_subject_words(facts: Mapping) -> str:
             "Every answer names the choice.")
 
 
-def _contents(language: Mapping) -> str:
+def _contents(facts: Mapping) -> str:
     lines = [
         "`config.json`, `model.safetensors`: sizes, encoder and projector with its evidence probe.",
         "`adapter/`: LoRA weights of the language model. They are merged on loading, as before the evaluation.",
@@ -205,7 +228,9 @@ def _contents(language: Mapping) -> str:
         "labels.",
         "`e2llm.json`: answers, channels, preprocessing, evidence, thresholds, and a checksum of every file.",
     ]
-    if language["kind"] == "included":
+    if facts.get("second_pass"):
+        lines.append("`second_pass/`: LoRA weights and token embeddings that answer from the stated evidence alone.")
+    if facts["language_model"]["kind"] == "included":
         lines.append("`language_model/`: the language model and its tokenizer.")
     return "\n".join(f"- {line}" for line in lines)
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import cycle
 
 import numpy as np
 from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..core.bands import BANDS
 from ..core.chat import END_THINK
-from ..core.claims import Claims
+from ..core.claims import Claim, Claims, EvidenceNames, Scale
+from ..core.labels import LabelSet
+from ..core.montage import REGIONS
 from ..data.dataset import Corpus
 from ..evaluation.from_thought import SecondPass
 from ..evaluation.reasoning import thought_of
 from ..models.inference import InferenceEngine
 from ..models.processing import E2LLMProcessor
-from ..tasks.items import write_items
-from ..tasks.second_pass import Asked
+from ..tasks.items import question_text, write_items
+from ..tasks.second_pass import Asked, level_item
 from ..tasks.thought_parser import parse
 from ..training.second_pass import SecondPassParams, entailed_answers, second_pass_items, train_second_pass
 from ..training.stage3_instruction import quiet_peft
 from ..training.trainer import FitParams
 from .runs import Progress, Run, Stage
 from .stages import DEFAULTS, open_instructed, open_language
+
+_NO_WINDOWS: tuple[np.ndarray, dict] = np.empty((0, 1, 1), np.float32), {}
 
 
 def instruct_second_pass(run: Run, corpus: Corpus, adapter: SecondPassParams | None = None,
@@ -76,11 +84,51 @@ def open_second_pass(run: Run, corpus: Corpus, speaker: InferenceEngine | None =
     with quiet_peft():
         peft = PeftModel.from_pretrained(language_model, str(run.path / "second_pass" / "lora"),
                                          torch_device=str(language_model.device))
-    nothing = np.empty((0, 1, 1), np.float32), {}
-    engine = InferenceEngine(peft.merge_and_unload().eval(), E2LLMProcessor(tokenizer), *nothing)
-    speaker = speaker or InferenceEngine(*open_instructed(run), *nothing)
+    engine = text_engine(peft.merge_and_unload().eval(), tokenizer)
+    speaker = speaker or InferenceEngine(*open_instructed(run), *_NO_WINDOWS)
     return SecondPass(engine, speaker, corpus.evidence_names, corpus.label_set,
                       str(Asked.INTENSITY) in record["facts"]["asked"])
+
+
+def text_engine(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> InferenceEngine:
+    """Inference with a language model that sees no EEG.
+
+    Parameters
+    ----------
+    language_model : PreTrainedModel
+        Any, its adapter merged.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer.
+    """
+    return InferenceEngine(language_model, E2LLMProcessor(tokenizer), *_NO_WINDOWS)
+
+
+def taught_questions(asked: Iterable[Asked], scale: Scale, label_set: LabelSet) -> dict:
+    """What a second pass was taught to read, written out: levels with their thresholds, and questions with answers.
+
+    An export states it, so that no other version of the kit asks its second pass in other words.
+
+    Parameters
+    ----------
+    asked : iterable of Asked
+        What it reads.
+    scale : Scale
+        Of the claims.
+    label_set : LabelSet
+        Its labels.
+
+    Returns
+    -------
+    dict
+        ``levels``, ``thresholds``, and ``questions``: what is read to its ``text``, with every level in turn, and its
+        ``options``.
+    """
+    names = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), scale)
+    claims = [Claim(column, level) for column, level in zip(names.columns, cycle(scale.words), strict=False)]
+    items = {str(one): level_item(one, claims, names, label_set) for one in asked}
+    return {"levels": list(scale.words), "thresholds": list(scale.thresholds),
+            "questions": {name: {"text": question_text(item), "options": item.options}
+                          for name, item in items.items()}}
 
 
 def claims_of(corpus: Corpus, windows: list[int], texts: list[str]) -> dict[int, Claims]:

@@ -24,7 +24,8 @@ _TRAINED = (*_TEXT, "data.normalization", "data.protocols", "models.modeling", "
             "training.trainer")
 _ANSWERED = (*_TEXT, "data.normalization", "data.protocols", "models.inference", "models.modeling", "models.processing",
              "models.projector")
-_JUDGED = (*_ANSWERED, "core.verdicts", "evaluation.faithfulness", "tasks.thought_parser")  # verdicts of claims
+_JUDGED = (*_ANSWERED, "core.verdicts", "evaluation.faithfulness", "models.evidence_rule",
+           "tasks.thought_parser")  # verdicts of claims
 _SCORED = ("evaluation.controls", "evaluation.metrics")
 
 
@@ -47,8 +48,8 @@ STAGES: dict[str, Code] = {
                                "training.trainer")),
     "projector": Code(2, _TRAINED),
     "adapter": Code(3, (*_TRAINED, "training.stage3_instruction")),
-    "second_pass": Code(2, (*_TRAINED, "evaluation.from_thought", "tasks.level_table", "training.second_pass",
-                            "training.stage3_instruction")),
+    "second_pass": Code(2, (*_TRAINED, "evaluation.from_thought", "models.evidence_rule", "tasks.level_table",
+                            "training.second_pass", "training.stage3_instruction")),
     "evaluation": Code(4, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
                            "evaluation.baselines", "evaluation.shortcuts", "evaluation.tiers", "models.eegnet",
                            "training.eegnet", "training.stage3_instruction", "training.trainer")),

@@ -5,6 +5,8 @@
     model = E2LLMFromThought.of_run(run)
     answer = model.ask(3, "Which emotion does this segment show?")
     print(model.with_levels(answer, {"occipital alpha": "very low"}))  # the answer to the edited claims
+
+An export answers likewise: ``E2LLMFromThought.from_pretrained("exported/tiny").read("new.edf")``.
 """
 
 from __future__ import annotations
@@ -12,20 +14,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import __version__
 from ..core.chat import END_THINK, LETTERS, THINK, Item
-from ..core.claims import Claim, Claims
+from ..core.claims import SCALES, Claim, Claims
+from ..core.files import one_line, read_mapping
 from ..data.dataset import Corpus
+from ..data.sources import TableOptions
 from ..evaluation.faithfulness import flags
 from ..evaluation.from_thought import DIRECT, SecondPass
 from ..evaluation.reasoning import thought_of
+from ..models.adapting import lora_targets, token_targets
+from ..models.inference import InferenceEngine
+from ..models.language import load_language_model
+from ..models.modeling import language_model_source
 from ..tasks.items import evidence_sentence
+from ..tasks.second_pass import Asked
+from ..tasks.taught import recognize
 from ..tasks.thought_parser import Parsed, parse
-from ..tasks.wordings import PREDICT_WORDINGS, ZERO_SHOT_WORDINGS
+from ..tasks.wordings import ZERO_SHOT_WORDINGS
+from ..training.stage3_instruction import LAYERS
 from ..viz.answer_view import Explained, Piece, pieces
-from .chat_session import E2LLM
+from .chat_session import E2LLM, ExportedModel, NewRecording
+from .hub_import import SECOND_PASS, ExportError, export_folder, open_facts, with_adapter
 from .runs import Run
-from .second_pass_stage import open_second_pass
+from .second_pass_stage import open_second_pass, taught_questions, text_engine
 
 SERVED = ("predict", "compare", "rank", "match")  # tasks that stated evidence can serve
 _SEGMENT = re.compile(rf"(?m)^([{LETTERS}]): ")
@@ -59,6 +75,19 @@ class E2LLMFromThought(E2LLM):
         model = E2LLM.of_run(run, corpus)
         return cls(model.engine, model.corpus, run, second=open_second_pass(run, model.corpus, model.engine))
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, language_model: str | None = None,
+                        revision: str | None = None, device_map: str | None = None) -> ExportedModelFromThought:
+        """An exported model whose recordings are asked in this way.
+
+        Parameters
+        ----------
+        folder, language_model, revision, device_map
+            As for :meth:`e2llm.app.chat_session.E2LLM.from_pretrained`; errors are those of
+            :meth:`ExportedModelFromThought.from_pretrained`.
+        """
+        return ExportedModelFromThought.from_pretrained(folder, language_model, revision, device_map=device_map)
+
     def stream(self, windows: int | Sequence[int], question: str, said: str = "",
                task: str | None = None) -> Iterator[str]:
         """The thoughts while they are written, then the answer that follows from them; errors are those of ``ask``.
@@ -68,7 +97,7 @@ class E2LLMFromThought(E2LLM):
         windows : int or sequence of int
             One to four rows of the windows.
         question : str
-            The name of a task, or a wording of "which emotion".
+            The name of a task, or a wording of one that a thought serves (:data:`SERVED`).
         said : str
             Beginning of the text about one window.
         task : str, optional
@@ -176,9 +205,10 @@ class E2LLMFromThought(E2LLM):
     def _item(self, rows: list[int], question: str, task: str | None) -> Item:
         item = super()._item(rows, question, task)
         words = question.strip()
-        known = {form.format(noun=self.corpus.label_set.noun) for form in (*PREDICT_WORDINGS, *ZERO_SHOT_WORDINGS)}
-        if item.kind not in SERVED or (words.partition(" ")[0] not in SERVED
-                                       and words.rstrip("?.") not in {form.rstrip("?.") for form in known}):
+        known = {form.format(noun=self.corpus.label_set.noun).rstrip("?.") for form in ZERO_SHOT_WORDINGS}
+        taught = recognize(words, len(rows), self.corpus.label_set)
+        if item.kind not in SERVED or not (words.partition(" ")[0] in SERVED or words.rstrip("?.") in known
+                                           or (taught and taught.task in SERVED)):
             raise ValueError(f"A thought states levels of evidence, and nothing that this question asks for: name a "
                              f"task ({', '.join(SERVED)}), or ask a model that sees the EEG (E2LLM).")
         return item
@@ -191,3 +221,94 @@ def _thoughts(text: str, n: int) -> list[str]:
     parts = _SEGMENT.split(text)
     by_letter = dict(zip(parts[1::2], parts[2::2], strict=True))
     return [by_letter.get(letter, "") for letter in LETTERS[:n]]
+
+
+def _trained_tokens(language: PreTrainedModel, folder: Path) -> dict[str, list[int]]:
+    """The tokens whose embeddings belong to the second pass, as its configuration names them for this language model.
+
+    Raises
+    ------
+    ExportError
+        If they are no tokens of the language model.
+    """
+    path = folder / "adapter_config.json"
+    try:
+        stated = read_mapping(path, {"trainable_token_indices": dict}, "copy it again")["trainable_token_indices"]
+    except ValueError as error:
+        raise ExportError(f"{folder} holds no second pass that can be used ({one_line(error)}): copy the folder "
+                          "again.") from error
+    ids = next(iter(stated.values()), None)
+    n_tokens = language.get_input_embeddings().weight.shape[0]
+    if not (isinstance(ids, list) and ids and all(type(one) is int and 0 <= one < n_tokens for one in ids)):
+        raise ExportError(f"{path} names trained tokens that its language model does not have: copy the folder again.")
+    return token_targets(language, ids)
+
+
+def _second_pass(folder: Path, language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> InferenceEngine:
+    """The language model as it was before stage 3, with the adapter and the token embeddings of the second pass."""
+    tokens = _trained_tokens(language, folder)
+    wanted = {"target_modules": lora_targets(language, LAYERS), "trainable_token_indices": tokens}
+    return text_engine(with_adapter(language, folder, wanted), tokenizer)
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedModelFromThought(ExportedModel):
+    """A model from an export with a second pass; the answers about a recording come from the thoughts alone.
+
+    Parameters
+    ----------
+    second : InferenceEngine
+        The language model with the adapter of the second pass.
+    """
+
+    second: InferenceEngine | None = None
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, language_model: str | None = None, revision: str | None = None,
+                        dtype: str | None = None, device_map: str | None = None) -> ExportedModelFromThought:
+        """Load an export and its second pass, which needs a second copy of the language model.
+
+        Parameters
+        ----------
+        folder, language_model, revision, dtype, device_map
+            As for :meth:`e2llm.app.chat_session.ExportedModel.from_pretrained`.
+
+        Raises
+        ------
+        ExportError, LanguageModelError
+            As there, and if the export holds no second pass.
+        """
+        folder = export_folder(folder, revision)
+        facts = open_facts(folder)
+        if not facts.get(SECOND_PASS):
+            raise ExportError(f"{folder} holds no second pass, so answer_from='thought' is not there: read the answers "
+                              "from the EEG, or export a run that was made with answer_from = 'thought'.")
+        found = super().from_pretrained(folder, language_model, dtype=dtype, device_map=device_map)
+        asked = map(Asked, facts[SECOND_PASS]["questions"])
+        if facts[SECOND_PASS] != taught_questions(asked, SCALES[found.model.config.levels], found.label_set):
+            made_by = facts.get("e2llm", "of another version")
+            raise ExportError(f"{folder} was written by e2llm {made_by}, whose second pass reads other levels or "
+                              f"questions than that of {__version__}: install e2llm {made_by}.")
+        # Its adapter belongs to the language model as it was before stage 3.
+        source = language_model_source(folder, found.model.config, language_model)
+        again = load_language_model(source, dtype or facts["language_model"]["dtype"], device_map=device_map)
+        return replace(found, second=_second_pass(folder / SECOND_PASS, *again))
+
+    def read(self, *files: str | Path, statistics: str | None = None,
+             table: TableOptions | None = None) -> NewRecordingFromThought:
+        """Read files of one subject; errors are those of :class:`e2llm.app.chat_session.ExportedModel`.
+
+        Parameters
+        ----------
+        *files, statistics, table
+            As for :meth:`e2llm.app.chat_session.ExportedModel.read`.
+        """
+        new = super().read(*files, statistics=statistics, table=table)
+        second = SecondPass(self.second, new.engine, new.corpus.evidence_names, new.corpus.label_set,
+                            str(Asked.INTENSITY) in self.facts[SECOND_PASS]["questions"])
+        return NewRecordingFromThought(new.engine, new.corpus, encoder=new.encoder, notes=new.notes, second=second)
+
+
+@dataclass(frozen=True, repr=False)
+class NewRecordingFromThought(NewRecording, E2LLMFromThought):
+    """A recording of a new subject whose answers come from the thoughts alone, and whose levels can be changed."""

@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.spatial.distance import jensenshannon
 
 from ..core.claims import LEVELS, Claim, Claims, EvidenceNames
-from .faithfulness import EvidenceRule
+from ..models.evidence_rule import EvidenceRule
 from .metrics import Score, accuracy, ratio_over_subjects
 
 Answer = Callable[[np.ndarray, Sequence[Claims]], np.ndarray]
@@ -326,7 +326,7 @@ def simulatability(train_claims: Sequence[Claims], train_answers: Sequence[str],
                    answers: Sequence[str], names: EvidenceNames, subjects: np.ndarray, seed: int = 0) -> Score:
     """Whether a reader of the claims can foretell the model's answer: no proof that the answer follows from them.
 
-    The reader is a logistic regression (:class:`e2llm.evaluation.faithfulness.EvidenceRule`), fitted on the model's own
+    The reader is a logistic regression (:class:`e2llm.models.evidence_rule.EvidenceRule`), fitted on the model's own
     answers to training windows. Claims that are true of the signal foretell also an answer that was read from the
     signal beside them; whether claims decide is for :func:`causal_measures` to say.
 

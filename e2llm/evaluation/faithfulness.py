@@ -16,7 +16,8 @@ import scipy  # its parts load when they are used
 
 from ..core.claims import LOW_HIGH, SALIENT, Claim, Claims, EvidenceNames, Scale, salient_claims
 from ..core.labels import LabelSet
-from ..core.verdicts import agrees, checked_z, claim_index, claim_values, nothing_salient
+from ..core.verdicts import agrees, checked_z, claim_index, nothing_salient
+from ..models.evidence_rule import EvidenceRule
 from ..tasks.items import affect_words
 from ..tasks.thought_parser import Affect, Parsed, negated, parse, sentences
 from .metrics import Score, accuracy, ratio_over_subjects
@@ -158,66 +159,6 @@ def claims_of_another_window(z: np.ndarray, names: EvidenceNames, subjects: np.n
     own = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     others = [rng.choice(own[code][own[code] != row]) for row, code in enumerate(codes)]
     return [salient_claims(z[row], names) for row in others]
-
-
-class EvidenceRule:
-    """Labels from claims alone: logistic regression on the levels of features, from -1 (lowest) to 1 (highest).
-
-    Typical is 0, and so is what is not stated, was not measured in training, or is stated at contradicting levels.
-    """
-
-    def __init__(self) -> None:
-        self.names: EvidenceNames | None = None
-        from sklearn.linear_model import LogisticRegression
-
-        self.model = LogisticRegression(class_weight="balanced", max_iter=1000)
-
-    def _vector(self, claims: Claims) -> np.ndarray:
-        return claim_values(claims, self.names)
-
-    def fit(self, claims: Sequence[Claims], labels: Sequence[str], names: EvidenceNames) -> EvidenceRule:
-        """Fit on the salient claims and the labels of training windows.
-
-        Parameters
-        ----------
-        claims, labels : sequence, length n_windows
-            Of training windows; two labels or more.
-        names : EvidenceNames
-            What was measured.
-        """
-        if len(claims) != len(labels) or len(set(labels)) < 2:
-            raise ValueError("The rule needs one label for every window and two or more labels, got "
-                             f"{len(claims)} windows, {len(labels)} labels, {len(set(labels))} of them different.")
-        self.names = names
-        self.model.fit(np.stack([self._vector(of_window) for of_window in claims]), np.asarray(labels))
-        return self
-
-    @property
-    def labels(self) -> list[str]:
-        """Labels of the training windows; ValueError before the rule is fitted."""
-        if self.names is None:
-            raise ValueError("The rule knows no evidence yet: fit it on training windows first.")
-        return [str(label) for label in self.model.classes_]
-
-    def probabilities(self, claims: Sequence[Claims], labels: Sequence[str]) -> np.ndarray:
-        """Probability of each label, shape (n, n_labels); 0 for one that no training window had.
-
-        Parameters
-        ----------
-        claims : sequence of sequences of Claim, length n
-            Of each window.
-        labels : sequence of str
-            Columns of the result; all labels of the training windows.
-        """
-        found = np.zeros((len(claims), len(labels)))
-        known = [list(labels).index(label) for label in self.labels]
-        found[:, known] = self.model.predict_proba(np.stack([self._vector(of_window) for of_window in claims]))
-        return found
-
-    def ranked(self, claims: Claims) -> list[str]:
-        """Labels by falling probability."""
-        labels = self.labels
-        return [labels[i] for i in np.argsort(-self.probabilities([claims], labels)[0], kind="stable")]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..core.claims import LEVELS, Claims
+from ..models.evidence_rule import EvidenceRule
 from .causal_measures import Answer, CausalTables, causal_measures, from_claims
-from .faithfulness import EvidenceRule
 
 
 def decorative(probabilities: np.ndarray) -> Answer:

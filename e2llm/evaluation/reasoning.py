@@ -19,6 +19,7 @@ from ..core.verdicts import Verdict, verdicts
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
+from ..models.evidence_rule import EvidenceRule
 from ..models.inference import InferenceEngine, closed_set, generate, probabilities, score_options
 from ..tasks.items import evidence_sentence, parse_answer, question_text
 from ..tasks.thought_parser import Parsed, parse, sentences
@@ -29,7 +30,6 @@ from .controls import other_windows
 from .evidence_capacity import Fold, codings_of, evidence_capacity
 from .faithfulness import (
     UNRELATED,
-    EvidenceRule,
     claim_precision,
     claim_recall,
     claims_of_another_window,

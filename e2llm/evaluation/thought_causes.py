@@ -12,12 +12,13 @@ from ..core.claims import Claims, salient_claims
 from ..data import band_edits
 from ..data.dataset import Corpus
 from ..models.eegpt import EEGPT
+from ..models.evidence_rule import EvidenceRule
 from ..models.inference import InferenceEngine
 from ..tasks.items import evidence_sentence
 from ..tasks.thought_parser import parse
 from ..training import augmentation
 from .causal_measures import CausalTables, causal_measures, from_claims
-from .faithfulness import UNRELATED, EvidenceRule
+from .faithfulness import UNRELATED
 from .from_thought import SecondPass
 from .metrics import accuracy
 from .reasoning import CAUSAL_WINDOWS, GeneratedExplanations, generate_explanations

@@ -441,9 +441,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         folder = Path(folder)
         config = config or _read_config(folder)
         state = _read_weights(folder)
-        source = language_model or config.language_model
-        if not language_model and not Path(source).is_absolute() and (folder / source).is_dir():
-            source = str(folder / source)  # relative to the folder itself, so that a run folder can be moved
+        source = language_model_source(folder, config, language_model)
         loaded, tokenizer = load_language_model(source, dtype, device_map=device_map)
         _check_language_model(config, loaded, tokenizer, f"{folder} was trained with another language model than "
                                                          f"'{source}'")
@@ -461,6 +459,29 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise LanguageModelError(f"{folder}/model.safetensors does not fit its config.json: {lost[:5]}.")
         model._follow_language_model()
         return model.eval(), tokenizer
+
+
+def language_model_source(folder: Path, config: E2LLMConfig, language_model: str | None = None) -> str:
+    """Where the language model of a stored model is loaded from.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the model.
+    config : E2LLMConfig
+        Its configuration.
+    language_model : str, optional
+        Given in place of the stored name.
+
+    Returns
+    -------
+    str
+        A name or a path, as :func:`e2llm.models.language.load_language_model` takes it.
+    """
+    source = language_model or config.language_model
+    if not language_model and not Path(source).is_absolute() and (folder / source).is_dir():
+        source = str(folder / source)  # relative to the folder itself, so that a run folder can be moved
+    return source
 
 
 def _own(state: dict) -> dict:

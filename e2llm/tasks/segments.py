@@ -19,6 +19,11 @@ from ..models.projector import top_evidence
 INTENSITIES = ("weak", "moderate", "strong")  # thirds of the 0-1 scale
 
 
+def third(intensity: float) -> int:
+    """Place of an intensity (0 to 1) in :data:`INTENSITIES`."""
+    return min(2, int(3 * intensity))
+
+
 @dataclass(frozen=True)
 class Segment:
     """What is known of one EEG window, real or imagined; ``window`` is None for an imagined one."""
@@ -39,7 +44,7 @@ class Segment:
     @property
     def intensity_level(self) -> int:
         """Third of the intensity scale: 0 weak, 1 moderate, 2 strong."""
-        return min(2, int(3 * self.intensity))
+        return third(self.intensity)
 
     def part(self, evidence: bool = True) -> dict:
         """Content part of a message: the window, or words that stand in for it.

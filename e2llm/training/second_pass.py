@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ..core.chat import Item
@@ -24,14 +24,15 @@ from ..core.labels import LabelSet
 from ..core.verdicts import claim_values
 from ..data.dataset import Corpus
 from ..models.adapting import lora_targets, token_targets
+from ..models.evidence_rule import EvidenceRule
 from ..models.logits import loss_at_labels
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import affect_words
 from ..tasks.level_table import DIGITS
 from ..tasks.second_pass import Asked, level_item, options_of
-from ..tasks.segments import INTENSITIES
-from .stage3_instruction import LAYERS, quiet_peft
-from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, train_only
+from ..tasks.segments import INTENSITIES, third
+from .stage3_instruction import LAYERS, with_new_adapter
+from .trainer import FitParams, examples_of, fit_examples, item_collate
 
 _COPIES = 8  # noisy copies of every training window that the rules are fitted on
 _SHARES = {Asked.LABEL: 0.8, Asked.AFFECT: 0.1, Asked.INTENSITY: 0.1}
@@ -63,7 +64,7 @@ class SecondPassParams:
 
 
 class EntailedAnswers:
-    """What follows from claims: logistic regressions, fitted on the claims and the facts of training windows.
+    """What follows from claims: a rule a question, fitted on the claims and the facts of training windows.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ class EntailedAnswers:
 
     def __init__(self, names: EvidenceNames, label_set: LabelSet) -> None:
         self.names, self.label_set = names, label_set
-        self.models: dict[Asked, object] = {}
+        self.rules: dict[Asked, EvidenceRule] = {}
 
     def fit(self, claims: list[Claims], labels: list[str], intensities: list[str] | None) -> EntailedAnswers:
         """Fit all rules.
@@ -89,18 +90,15 @@ class EntailedAnswers:
         intensities : list of str, length n, optional
             Words for their intensity, where the source has it.
         """
-        from sklearn.linear_model import LogisticRegression
-
-        values = np.stack([claim_values(each, self.names) for each in claims])
+        values = [claim_values(each, self.names) for each in claims]
         facts = {Asked.LABEL: labels} | ({} if intensities is None else {Asked.INTENSITY: intensities})
-        for asked, known in facts.items():
-            self.models[asked] = LogisticRegression(class_weight="balanced", max_iter=1000).fit(values, known)
+        self.rules = {asked: EvidenceRule().fit_values(values, known, self.names) for asked, known in facts.items()}
         return self
 
     @property
     def asked(self) -> list[Asked]:
         """What can be answered with this source."""
-        return [asked for asked in Asked if asked in self.models or
+        return [asked for asked in Asked if asked in self.rules or
                 (asked is Asked.AFFECT and self.label_set.has_affect)]
 
     def probabilities(self, asked: Asked, values: np.ndarray) -> np.ndarray:
@@ -118,10 +116,7 @@ class EntailedAnswers:
             words = [affect_words(label, self.label_set) for label in self.label_set.labels]
             return np.stack([of_labels[:, [word == option for word in words]].sum(axis=1)
                              for option in options_of(asked, self.label_set)], axis=1)
-        model, options = self.models[asked], options_of(asked, self.label_set)
-        found = np.zeros((len(values), len(options)))
-        found[:, [options.index(label) for label in model.classes_]] = model.predict_proba(values)
-        return found
+        return self.rules[asked].of_values(values, options_of(asked, self.label_set))
 
 
 def stated_claims(evidence: np.ndarray, names: EvidenceNames) -> list[Claims]:
@@ -153,7 +148,7 @@ def entailed_answers(corpus: Corpus, noise: float, seed: int) -> EntailedAnswers
     evidence = corpus.predicted_evidence[rows]
     claims = stated_claims(evidence + noise * rng.normal(size=evidence.shape), names)
     intensity = corpus.windows.index["intensity"].to_numpy()[rows]
-    words = None if np.isnan(intensity).any() else [INTENSITIES[min(2, int(3 * value))] for value in intensity]
+    words = None if np.isnan(intensity).any() else [INTENSITIES[third(value)] for value in intensity]
     return EntailedAnswers(names, corpus.label_set).fit(
         claims, [corpus.label_set.labels[i] for i in corpus.labels[rows]], words)
 
@@ -340,14 +335,9 @@ def train_second_pass(language_model: PreTrainedModel, processor: E2LLMProcessor
     history : DataFrame
         Loss by step.
     """
-    torch.manual_seed(params.seed)
     tokens = token_targets(language_model, sorted(answer_tokens(items, processor)))
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=lora_targets(language_model, LAYERS),
-                        trainable_token_indices=tokens)
-    train_only(language_model)
-    with quiet_peft():
-        peft = get_peft_model(language_model, config)
+    peft = with_new_adapter(language_model, params.seed, r=adapter.rank, lora_alpha=adapter.alpha,
+                            target_modules=lora_targets(language_model, LAYERS), trainable_token_indices=tokens)
     examples = _soft_examples(items, shares, processor, params.seed)
-    order = item_order([len(example["input_ids"]) for example in examples], params)
-    return peft, fit(peft, Samples(order, examples.__getitem__), _soft_collate(processor), params, folder,
-                     on_step=on_step, call=_soft_loss)
+    return peft, fit_examples(peft, examples, _soft_collate(processor), params, folder, on_step=on_step,
+                              call=_soft_loss)

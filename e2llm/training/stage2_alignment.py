@@ -14,7 +14,7 @@ from ..models.evidence_probe import EvidenceProbe
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import ItemBuilder
-from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, label_tokens, train_only
+from .trainer import FitParams, examples_of, fit_examples, item_collate, label_tokens, train_only
 
 
 def train_projector(language, tokenizer, source: str, items: list[Item], tokens: np.ndarray, position: dict[int, int],
@@ -51,10 +51,8 @@ def train_projector(language, tokenizer, source: str, items: list[Item], tokens:
     processor = E2LLMProcessor(tokenizer, eeg_tokens, evidence_slots, levels)
     train_only(model, "projector.")
     examples = examples_of(items, processor, 0.0, params.seed)
-    order = item_order([len(example["input_ids"]) for example in examples], params)
     collate = item_collate(processor, tokens, position, noise, label_tokens(examples, processor, params.seed))
-    history = fit(model, Samples(order, examples.__getitem__), collate, params, folder, on_step=on_step)
-    return model, history
+    return model, fit_examples(model, examples, collate, params, folder, on_step=on_step)
 
 
 def alignment_items(corpus: Corpus, part: str, n: int, seed: int) -> list[Item]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import ItemBuilder
 from ..tasks.segments import imagined_segments
-from .trainer import FitParams, Samples, examples_of, fit, item_collate, item_order, label_tokens, train_only
+from .trainer import FitParams, examples_of, fit_examples, item_collate, label_tokens, train_only
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,29 @@ def train_adapter(model: E2LLMForConditionalGeneration, processor: E2LLMProcesso
     history : DataFrame
         Loss by step.
     """
-    torch.manual_seed(params.seed)
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
-                        target_modules=lora_targets(model.language_model, LORA_TARGETS, _PREFIX),
-                        modules_to_save=["projector"])
-    train_only(model)  # nothing; peft adds what is trained
-    with quiet_peft():
-        peft = get_peft_model(model, config)
+    peft = with_new_adapter(model, params.seed, r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
+                            target_modules=lora_targets(model.language_model, LORA_TARGETS, _PREFIX),
+                            modules_to_save=["projector"])
     examples = examples_of(items, processor, 0.5, params.seed)
     return peft, fit_adapter(peft, processor, examples, tokens, position, adapter, params, folder, on_step)
+
+
+def with_new_adapter(model: torch.nn.Module, seed: int, **settings: Any) -> PeftModel:
+    """A model of which only a new LoRA adapter, and what its settings name beside it, is trained.
+
+    Parameters
+    ----------
+    model : Module
+        Changed in place.
+    seed : int
+        Of the first weights.
+    **settings
+        Of peft's ``LoraConfig``.
+    """
+    torch.manual_seed(seed)
+    train_only(model)  # nothing; peft adds what is trained
+    with quiet_peft():
+        return get_peft_model(model, LoraConfig(**settings))
 
 
 def fit_adapter(peft: PeftModel, processor: E2LLMProcessor, examples: list[dict], tokens: np.ndarray,
@@ -124,9 +139,8 @@ def fit_adapter(peft: PeftModel, processor: E2LLMProcessor, examples: list[dict]
     named = [(name, p) for name, p in peft.named_parameters() if p.requires_grad]
     groups = [{"params": [p for name, p in named if "lora_" in name]},
               {"params": [p for name, p in named if "lora_" not in name], "lr": adapter.projector_lr}]
-    order = item_order([len(example["input_ids"]) for example in examples], params)
     collate = item_collate(processor, tokens, position, adapter.noise, label_tokens(examples, processor, params.seed))
-    return fit(peft, Samples(order, examples.__getitem__), collate, params, folder, groups=groups, on_step=on_step)
+    return fit_examples(peft, examples, collate, params, folder, groups=groups, on_step=on_step)
 
 
 def instruction_items(corpus: Corpus, part: str, per_kind: dict[str, int], seed: int) -> list[Item]:

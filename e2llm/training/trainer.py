@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -330,6 +330,28 @@ def item_order(lengths: list[int], params: FitParams, bucket: int = 8) -> np.nda
         batches = [block[i : i + params.batch_size] for i in range(0, len(block), params.batch_size)]
         order += [batches[i] for i in rng.permutation(len(batches))]
     return np.concatenate(order)
+
+
+def fit_examples(model: nn.Module, examples: list[dict], collate: Callable, params: FitParams, folder: Path,
+                 **more: Any) -> pd.DataFrame:
+    """Train on examples of text, in batches of similar length.
+
+    Parameters
+    ----------
+    model, collate, params, folder
+        As for :func:`fit`.
+    examples : list of dict
+        From :func:`examples_of`.
+    **more
+        Further arguments of :func:`fit`.
+
+    Returns
+    -------
+    DataFrame
+        As of :func:`fit`.
+    """
+    order = item_order([len(example["input_ids"]) for example in examples], params)
+    return fit(model, Samples(order, examples.__getitem__), collate, params, folder, **more)
 
 
 def label_tokens(examples: list[dict], processor: E2LLMProcessor, seed: int,

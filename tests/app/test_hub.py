@@ -29,6 +29,7 @@ from e2llm.app.hub_export import export, push_to_hub
 from e2llm.app.hub_import import FACTS, VERSION, ExportError
 from e2llm.app.model_card import public
 from e2llm.app.runs import Run, StageMissing
+from e2llm.app.thought_session import E2LLMFromThought
 from e2llm.core.labels import SEED_VII
 from e2llm.data.cleaning import windows_of
 from e2llm.data.features import band_power, evidence
@@ -225,6 +226,22 @@ def test_a_place_of_this_machine_is_cut_off_or_refused(run, tmp_path, monkeypatc
     with pytest.raises(ExportError, match=r"README\.md would hold the path"):
         export(run, tmp_path / "export")
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_second_pass_answers_from_the_thought_are_not_there(folder, own, edf, capsys):
+    """The same of an export that knows of no second pass, because an earlier version wrote it."""
+    assert json.loads((folder / FACTS).read_text())["second_pass"] is None and not (folder / "second_pass").exists()
+    assert '`answer_from="thought"` is not there' in (folder / "README.md").read_text()
+    facts = json.loads((own / FACTS).read_text())
+    del facts["second_pass"]
+    (own / FACTS).write_text(json.dumps(facts))
+    assert facts["version"] == 3 and isinstance(ExportedModel.from_pretrained(own), ExportedModel)
+    for each in (folder, own):
+        with pytest.raises(ExportError, match="no second pass, so answer_from='thought' is not there"):
+            E2LLMFromThought.from_pretrained(each)
+    assert main(["ask", str(folder), str(edf), QUESTION, "--answer-from", "thought"]) == 2
+    error = capsys.readouterr().err
+    assert "no second pass" in error and len(error.splitlines()) == 1
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else_ever(run, own, tmp_path):

@@ -28,9 +28,10 @@ from e2llm.evaluation.causal_measures import (
     simulatability,
     turned_round,
 )
-from e2llm.evaluation.faithfulness import EvidenceRule, claim_precision, consistency, decorative
+from e2llm.evaluation.faithfulness import claim_precision, consistency, decorative
 from e2llm.evaluation.planted_models import beside_planted, computed, mixed, startled
 from e2llm.evaluation.planted_models import decorative as decorative_model
+from e2llm.models.evidence_rule import EvidenceRule
 from e2llm.models.inference import InferenceEngine
 from e2llm.tasks.thought_parser import parse
 

@@ -12,9 +12,9 @@ from e2llm.core.bands import BANDS
 from e2llm.core.claims import GRADED, EvidenceNames, salient_claims
 from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import REGIONS
-from e2llm.evaluation.faithfulness import EvidenceRule
 from e2llm.evaluation.from_thought import price, price_in_words, price_table
 from e2llm.evaluation.thought_causes import causes_from_thought
+from e2llm.models.evidence_rule import EvidenceRule
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), GRADED)
 

@@ -14,15 +14,19 @@ from peft import LoraConfig, get_peft_model
 
 from e2llm import __version__
 from e2llm.app.hub_import import FACTS, FORMAT, MEANINGS, VERSION, tokenizer_mark, weights_mark
+from e2llm.app.second_pass_stage import taught_questions
 from e2llm.core.bands import BANDS
+from e2llm.core.claims import LOW_HIGH
 from e2llm.core.files import checksum
 from e2llm.core.labels import SEED_VII
 from e2llm.data.new_subject import PopulationStatistics
 from e2llm.data.preprocess_params import PreprocessParams
+from e2llm.models.adapting import token_targets
 from e2llm.models.eegpt import EEGPT, eegpt_config
 from e2llm.models.language import ScratchParams, load_language_model, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
-from e2llm.training.stage3_instruction import LORA_TARGETS
+from e2llm.tasks.second_pass import Asked
+from e2llm.training.stage3_instruction import LAYERS, LORA_TARGETS
 
 CHANNELS = ["FZ", "CZ", "OZ"]
 
@@ -60,12 +64,21 @@ def make_export(folder: Path, language_model: Path) -> Path:
     settings |= {"modules_to_save": None, "base_model_name_or_path": None}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    language, _ = load_language_model(str(language_model))
+    second = LoraConfig(r=2, lora_alpha=4, target_modules=LAYERS, inference_mode=True,
+                        trainable_token_indices=token_targets(language, [7, 5, 11]))
+    get_peft_model(language, second).save_pretrained(folder / "second_pass", save_embedding_layers=False)
+    settings = json.loads((folder / "second_pass" / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = None
+    (folder / "second_pass" / "adapter_config.json").write_text(json.dumps(settings))
+    (folder / "second_pass" / "README.md").unlink(missing_ok=True)
     n = len(CHANNELS) * len(BANDS)
     shapes = ((len(CHANNELS), len(BANDS)), (2, len(NAMES.columns)), (2, n))
     PopulationStatistics(*(np.ones(shape, np.float32) for shape in shapes)).save(
         folder / "population_statistics.safetensors")
     facts = {"format": FORMAT, "version": VERSION, "e2llm": __version__, "run": "tiny", "dataset": "none",
              "protocol": "none", "label_set": asdict(SEED_VII), "ch_names": CHANNELS, "statistics": "subject",
+             "second_pass": taught_questions([Asked.LABEL], LOW_HIGH, SEED_VII),
              "preprocess": asdict(PreprocessParams()), "evidence": NAMES.columns, "meanings": MEANINGS,
              "language_model": {"kind": "included", "name": "language_model", "dtype": "float32", **marks}}
     (folder / FACTS).write_text(json.dumps(facts))

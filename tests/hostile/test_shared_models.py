@@ -17,6 +17,7 @@ from e2llm.app import hub_export
 from e2llm.app.chat_session import ExportedModel
 from e2llm.app.cli import main
 from e2llm.app.hub_import import FACTS
+from e2llm.app.thought_session import ExportedModelFromThought
 from e2llm.models.lookup import ask_for_model
 
 ADAPTER, STATISTICS = "adapter/adapter_model.safetensors", "population_statistics.safetensors"
@@ -52,6 +53,7 @@ def test_the_export_that_is_changed_below_is_one(own_export):
     assert "tiny" in repr(ExportedModel.from_pretrained(own_export))
     sign(own_export)
     assert ExportedModel.from_pretrained(own_export).label_set.labels[0] == "happy"
+    assert ExportedModelFromThought.from_pretrained(own_export).second is not None
 
 
 # --- e2llm.json
@@ -219,6 +221,69 @@ def test_an_adapter_whose_weights_are_not_whole(own_export, what):
     sign(own_export)
     with refused("adapter", "copy the folder again"):
         ExportedModel.from_pretrained(own_export)
+
+
+# --- second_pass/
+
+
+@pytest.mark.parametrize("value", [7, [], {}, {"questions": 7}, {"questions": []}, {"questions": ["label"]},
+                                   {"questions": {"affect": {}}}, {"questions": {"label": {}, "lie": {}}}], ids=str)
+def test_facts_of_a_second_pass_of_another_form_are_named(own_export, value):
+    change(own_export, FACTS, "second_pass", to=value)
+    with refused(FACTS, "questions"):
+        ExportedModel.from_pretrained(own_export)
+
+
+@pytest.mark.parametrize("key", ["levels", "thresholds", "questions"])
+def test_a_second_pass_of_other_levels_and_questions(own_export, key):
+    change(own_export, FACTS, "second_pass", key, to={"label": {"text": "?", "options": [7]}})
+    with refused("second pass reads other levels or questions"):
+        ExportedModelFromThought.from_pretrained(own_export)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_second_pass_without_a_file_in_the_list(own_export, name):
+    (own_export / "second_pass" / name).unlink()
+    sign(own_export)
+    with refused(FACTS, f"second_pass/{name}"):
+        ExportedModel.from_pretrained(own_export)
+
+
+TOKENS = "trainable_token_indices"
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    (TOKENS, None), (TOKENS, [1]), (TOKENS, {}), (TOKENS, {"lm_head": [1]}), (TOKENS, {"model.embed_tokens": []}),
+    (TOKENS, {"model.embed_tokens": [10**9]}), (TOKENS, {"model.embed_tokens": [-1]}),
+    (TOKENS, {"model.embed_tokens": [True]}), (TOKENS, {"model.embed_tokens": [5, 5, 7]}),
+    (TOKENS, {"model.embed_tokens": "all"}), (TOKENS, {"model.layers.0.mlp": [1]}), (TOKENS, {"(a+)+$": [1]}),
+    (TOKENS, {"model.embed_tokens": [5, 7]}), (TOKENS, DELETE), ("target_modules", "(a+)+$"),
+    ("target_modules", ["lm_head"]), ("r", 0), ("modules_to_save", ["model"]), ("something_new", {"run": "me"})],
+    ids=str)
+def test_a_second_pass_that_asks_for_more_than_its_adapter_and_tokens(own_export, key, value):
+    change(own_export, "second_pass/adapter_config.json", key, to=value)
+    assert ExportedModel.from_pretrained(own_export), "answers from the EEG do not need it"
+    with refused("second_pass", "copy the folder again"):
+        ExportedModelFromThought.from_pretrained(own_export)
+
+
+@pytest.mark.parametrize("what", ["missing", "another shape", "nan", "one more"])
+def test_a_second_pass_whose_weights_are_not_whole(own_export, what):
+    path = own_export / "second_pass" / "adapter_model.safetensors"
+    state = load_file(path)
+    (name,) = (name for name in state if "token_adapter" in name)
+    if what == "missing":
+        del state[name]
+    elif what == "another shape":
+        state[name] = torch.zeros(2, 3)
+    elif what == "nan":
+        state[name][0, 0] = float("nan")
+    else:
+        state["base_model.model.lm_head.weight"] = torch.zeros(2, 2)
+    save_file(state, path)
+    sign(own_export)
+    with refused("second_pass", "copy the folder again"):
+        ExportedModelFromThought.from_pretrained(own_export)
 
 
 # --- weights and statistics

@@ -36,7 +36,9 @@ from transformers import (
 )
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from e2llm.app.hub_import import ExportError, with_adapter
 from e2llm.core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, THINK, Item
+from e2llm.core.files import read_json, write_json
 from e2llm.models import catalogue, device, language
 from e2llm.models.adapting import linear_layers, lora_targets
 from e2llm.models.inference import InferenceEngine, generate, score_options
@@ -356,6 +358,28 @@ def test_an_adapter_fits_every_family_of_models(tmp_path, family):
     peft(**given, eeg_features=torch.zeros(1, 16, model.config.eeg_width)).loss.backward()
     trained = [p.grad for name, p in peft.named_parameters() if "lora_B" in name]
     assert len(trained) == len(adapted) and sum(grad is not None and bool(grad.abs().sum() > 0) for grad in trained) > 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mamba", "opt", "llama"])
+def test_an_adapter_of_every_family_is_read_from_an_export(tmp_path, family):
+    """Its layers have the names of that family, and other adapters than the one of this model are refused."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(tmp_path)
+    stranger().save_pretrained(tmp_path)
+    model, other = (joined(*load_language_model(str(tmp_path)))[0] for _ in range(2))
+    targets = lora_targets(model.language_model, LORA_TARGETS, "language_model.")
+    peft = get_peft_model(model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    peft.save_pretrained(tmp_path / "lora", save_embedding_layers=False)
+    settings = read_json(tmp_path / "lora" / "adapter_config.json") | {"base_model_name_or_path": None,
+                                                                       "init_lora_weights": True}
+    write_json(tmp_path / "lora" / "adapter_config.json", settings)
+    wanted, before = peft.merge_and_unload().state_dict(), {**other.state_dict()}
+    changed = [name for name, value in before.items() if not torch.equal(value, wanted[name])]
+    found = with_adapter(other, tmp_path / "lora", {"target_modules": targets}).state_dict()
+    assert len(changed) >= 6 and all(torch.equal(found[name], value) for name, value in wanted.items())
+    write_json(tmp_path / "lora" / "adapter_config.json", {**settings, "target_modules": ["lm_head"]})
+    with pytest.raises(ExportError, match="asks for target_modules as no export does"):
+        with_adapter(joined(*load_language_model(str(tmp_path)))[0], tmp_path / "lora", {"target_modules": targets})
 
 
 def item(answer: str) -> Item:
