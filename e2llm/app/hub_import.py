@@ -19,6 +19,7 @@ from .. import __version__
 from ..core import claims
 from ..core.bands import BANDS
 from ..core.files import checksum, one_line, read_json, read_mapping
+from ..models.adapting import adapted
 from ..tasks.second_pass import Asked
 from ..training.stage3_instruction import quiet_peft
 from .model_card import is_path
@@ -113,7 +114,7 @@ def open_facts(folder: Path) -> dict:
 
 
 def with_adapter(model: torch.nn.Module, folder: Path, wanted: Mapping[str, Any]) -> torch.nn.Module:
-    """The model with the adapter of a folder, merged; it must be LoRA as an export writes it, whole, and nothing else.
+    """The model with the adapter of a folder; it must be LoRA as an export writes it, whole, and nothing else.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def with_adapter(model: torch.nn.Module, folder: Path, wanted: Mapping[str, Any]
         own = get_peft_model_state_dict(peft, save_embedding_layers=False)
         if set(stored) != set(own) or not all(value.isfinite().all() for value in stored.values()):
             raise ValueError("its weights are not those of its configuration, or not finite")
-        return peft.merge_and_unload().eval()
+        return adapted(peft)
     except Exception as error:  # of peft and safetensors too
         raise ExportError(f"{folder} holds no adapter that can be used ({one_line(error)}): copy the folder "
                           "again.") from error

@@ -18,6 +18,7 @@ from ..core.montage import REGIONS
 from ..data.dataset import Corpus
 from ..evaluation.from_thought import SecondPass
 from ..evaluation.reasoning import thought_of
+from ..models.adapting import adapted
 from ..models.inference import InferenceEngine
 from ..models.processing import E2LLMProcessor
 from ..tasks.items import question_text, write_items
@@ -68,7 +69,7 @@ def instruct_second_pass(run: Run, corpus: Corpus, adapter: SecondPassParams | N
 
 
 def open_second_pass(run: Run, corpus: Corpus, speaker: InferenceEngine | None = None) -> SecondPass:
-    """The trained second pass of a run, its adapter merged.
+    """The trained second pass of a run, with its adapter.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def open_second_pass(run: Run, corpus: Corpus, speaker: InferenceEngine | None =
     with quiet_peft():
         peft = PeftModel.from_pretrained(language_model, str(run.path / "second_pass" / "lora"),
                                          torch_device=str(language_model.device))
-    engine = text_engine(peft.merge_and_unload().eval(), tokenizer)
+    engine = text_engine(adapted(peft), tokenizer)
     speaker = speaker or InferenceEngine(*open_instructed(run), *_NO_WINDOWS)
     return SecondPass(engine, speaker, corpus.evidence_names, corpus.label_set,
                       str(Asked.INTENSITY) in record["facts"]["asked"])
@@ -96,7 +97,7 @@ def text_engine(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     Parameters
     ----------
     language_model : PreTrainedModel
-        Any, its adapter merged.
+        Any, with its adapter.
     tokenizer : PreTrainedTokenizerBase
         Its tokenizer.
     """

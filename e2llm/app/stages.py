@@ -554,7 +554,7 @@ def make_adapter_files(run: Run, folder: Path, settings: dict) -> tuple[dict, di
 
 
 def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, E2LLMProcessor]:
-    """The model after instruction tuning, with its adapter (:func:`e2llm.models.adapting.with_adapter`).
+    """The model after instruction tuning, with its adapter (:func:`e2llm.models.adapting.adapted`).
 
     Parameters
     ----------
@@ -565,11 +565,11 @@ def open_instructed(run: Run, stage: str = "adapter") -> tuple[torch.nn.Module, 
     """
     from peft import PeftModel
 
-    from ..models.adapting import with_adapter
+    from ..models.adapting import adapted
     from ..training.stage3_instruction import quiet_peft
 
     run.require(stage)
     model, processor = open_aligned(run)
     with quiet_peft():
         peft = PeftModel.from_pretrained(model, str(run.path / stage / "lora"), torch_device=str(model.device))
-    return with_adapter(peft), processor
+    return adapted(peft), processor

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.dataset import Corpus
-from ..models.adapting import with_adapter
+from ..models.adapting import adapted
 from ..models.eegpt import EEGPT
 from ..models.evidence_probe import EvidenceProbe
 from ..models.inference import InferenceEngine
@@ -105,6 +105,6 @@ def train_ablation(ablation: Ablation, corpus: Corpus, parts: Parts, schedule: S
         items += replay_items(corpus, schedule.replay, seed_3)
         peft, _ = train_adapter(model, parts.processor, items, tokens, parts.position, schedule.adapter, schedule.fit_3,
                                 folder / "adapter")
-        model = with_adapter(peft)
+        model = adapted(peft)
     engine = InferenceEngine(model.eval(), parts.processor, tokens, parts.position)
     return ablation_rows(ablation, corpus, engine, n_items, item_seeds, seed)

@@ -72,7 +72,7 @@ def token_targets(language_model: Any, ids: Sequence[int]) -> dict[str, list[int
             if any(layer is one for one in layers)}
 
 
-def with_adapter(peft: Any) -> Any:
+def adapted(peft: Any) -> Any:
     """The model that an adapter was trained for, ready to answer with it.
 
     The adapter is merged into the weights. Weights of four bits would be rounded again, and would answer otherwise than

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from e2llm.core.chat import EEG_TOKEN, END_THINK, IGNORE, THINK
 from e2llm.models import language, modeling
-from e2llm.models.adapting import with_adapter
+from e2llm.models.adapting import adapted
 from e2llm.models.eegpt import EEGPT, N_PATCHES, PATCH, eegpt_config
 from e2llm.models.language import (
     LanguageModelError,
@@ -512,7 +512,7 @@ def test_an_adapter_trains_saves_loads_and_merges(join, processor, tmp_path):
 
         packed = join(seed=1)
         packed.language_model.is_quantized = True  # as transformers marks weights of four bits
-        kept = with_adapter(PeftModel.from_pretrained(packed, str(tmp_path)))
+        kept = adapted(PeftModel.from_pretrained(packed, str(tmp_path)))
         assert isinstance(kept, E2LLMForConditionalGeneration) and type(kept.projector) is type(merged.projector)
         torch.testing.assert_close(kept(**given).logits, expected, atol=1e-5, rtol=1e-5)
         weights = {name.replace("base_layer.", ""): value for name, value in kept.state_dict().items()}
