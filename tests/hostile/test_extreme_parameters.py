@@ -69,7 +69,7 @@ def judged(name: str, value: object) -> bool:
         assert len(str(error)) < 600
         return False
     finally:
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 20
     within(name, getattr(found, name))
     return True
 
