@@ -21,163 +21,69 @@ from ..core.arguments import check_number
 from ..core.claims import LOW_HIGH, SCALES, Scale
 from ..core.montage import EEGPT_VOCABULARY, SEED_CHANNELS
 from ..core.space import IN_MEMORY
-from ..data.protocols import PROTOCOLS
-from ..data.sources.seed_vii import clip_emotion
 from ..models.arithmetic import ADAM, BYTES, EncoderShape, ProjectorShape, TextShape, text_shape
+from ..models.device import best_dtype
 from ..models.encoders import encoder_config
 from ..models.evidence_probe import BLOCK
 from ..models.inference import MOST_LOGITS
 from ..models.logits import OTHER_TOKENS
 from ..tasks.items import CLAIM_KINDS, DIRECT_KINDS
+from ..training.trainer import FitParams, item_order
 from .parameters import FIELDS, Parameters, checked
 from .plan_devices import GB, Device, device_of
+from .plan_sizes import (
+    BRIEF_WORDS,
+    GRADED_ITEMS,
+    IN_WORDS,
+    ITEMS,
+    LEVEL_TABLE,
+    MARKS,
+    MARKS_OF_OTHERS,
+    ItemSize,
+    Marks,
+    PlanError,
+    Size,
+    size_of,
+    split_shares,
+)
+from .plan_words import gb, time_in_words, two
 from .stages import KINDS, SHARES
 
 SFREQ, EVIDENCE, EDITS = 256, 29, 4  # rate of windows, features of the evidence, band edits of a training window
-TASKS, OPTIONS, OPTION_TOKENS = 9, 7, 3  # kinds of tiers 2 and 3; answers to choose from, and tokens of one
+OPTIONS, OPTION_TOKENS = 7, 3  # answers to choose from, and tokens of one
+OTHER_KINDS = ("describe", "select", "compare", "rank", "match", "choose", "match", "choose")  # tiers 2 and 3
+TAUGHT_WORDS = 40  # tokens of digits and answers, whose embeddings the second pass trains
 GENERATED, SCORED, ENCODED = 128, 64, 16  # texts and windows at a time: of generate, score_options, encode_rows
 CONTEXT = 1.0 * GB  # what a process of torch takes on a device, or in memory, without any model
 SLACK = 1.1  # freed memory that cannot be used again because it is in pieces
 SHARE_GPU, SHARE_CPU = 0.40, 0.85  # of a device's rate that matrix products reach; see docs/plan.md
-SEGMENT_WORDS = 25.0  # tokens of a segment that stands in words
+SECOND_MODELS = 2  # that answers from the thought take beside those that answer from the EEG
+LONGEST = 1.5  # the longest batch, in lengths of a mean one
 PARALLEL = 0.9  # of the rate of several devices that is left when they exchange gradients
+SERIAL = 0.18  # of the work of a processor that one thread does alone, however many there are (Amdahl's law)
 
 
 @dataclass(frozen=True)
 class Core:
-    """Seconds of one core for work that is no matrix product, measured on the default run (docs/plan.md)."""
+    """What work costs a core that is no matrix product, in seconds if nothing else is said; see docs/plan.md."""
 
     touched: float = 0.0092  # bytes kept for the backward pass while one operation of a matrix product is done
     touched_text: float = 0.0066  # the same for a language model, whose frozen weights keep less than they touch
-    recording: float = 1.55e-3  # preprocessing of one second of one recording
+    recording: float = 1.7e-3  # preprocessing of one second of one recording
+    disk: float = 0.3e9  # bytes a second that are written, and read again for their hash
     edit: float = 2.5e-3  # a band edit: drawn, filtered, measured
     batch_window: float = 5e-5  # a window of a batch of stage 1
     baseline: float = 0.08  # baselines, shortcuts and intervals, for a training or test window
     item: float = 1.0e-3  # an item drawn, worded, cut into tokens
+    rule: float = 5e-3  # rules of the second pass, for a training window
+    step: float = 0.02  # a batch put together, an optimizer step
+    layer: float = 4e-3  # a layer begun in a batch of training, forward and backward
+    loaded: float = 3.0  # libraries of language models, loaded once
     written: float = 8e-3  # writing one token of every text of a batch, beside the products
     written_layer: float = 0.8e-3  # the same, for each layer
 
 
 CORE = Core()
-
-
-@dataclass(frozen=True)
-class ItemSize:
-    """Mean size of an item in tokens, the EEG left out."""
-
-    segments: float
-    prompt: float
-    thought: float
-    answer: float
-
-
-# Means over the items of the default run; the prompt with the marks of a turn. A word takes 1.2 tokens.
-ITEMS: dict[str, ItemSize] = {
-    "predict": ItemSize(1, 28, 32, 3), "describe": ItemSize(1, 28, 23, 36), "select": ItemSize(1, 38, 19, 2),
-    "compare": ItemSize(2, 32, 16, 2), "rank": ItemSize(3.2, 38, 26, 7), "match": ItemSize(3, 56, 19, 2),
-    "choose": ItemSize(1, 94, 19, 2), "scenario": ItemSize(0, 50, 6, 3),
-}  # fmt: skip
-GRADED_ITEMS = {**ITEMS, "predict": ItemSize(1, 28, 89, 3), "describe": ItemSize(1, 28, 71, 44)}
-
-
-class PlanError(ValueError):
-    """A plan cannot be made; the message says what is missing."""
-
-
-# ---------------------------------------------------------------- recordings
-
-
-class Size(NamedTuple):
-    """How much is recorded.
-
-    Parameters
-    ----------
-    people, clips : int
-        People, and clips of each.
-    seconds : float
-        Of all clips of one person.
-    windows : int
-        Of one person.
-    raw_bytes : float
-        Of all files; 0 where it is not known.
-    """
-
-    people: int
-    clips: int
-    seconds: float
-    windows: int
-    raw_bytes: float = 0.0
-
-
-SEED_SECONDS, SEED_WINDOWS = 14_097.86, 3524  # of a person of SEED-VII: all clips, and whole windows of 4 s
-# People, clips, seconds of a clip, as the data sets describe themselves.
-OTHERS = {"emoeeg-mc": (60, 42, 60.0), "faced": (123, 28, 66.0)}
-
-
-def size_of(values: Parameters, people: int | None = None, clips: int | None = None,
-            seconds: float | None = None) -> Size:
-    """Size of the recordings that parameters ask for, unless they are given.
-
-    Parameters
-    ----------
-    values : Parameters
-        ``source``, ``twin_preset`` and so on.
-    people, clips : int, optional
-        People, and clips of each.
-    seconds : float, optional
-        Mean length of a clip.
-
-    Raises
-    ------
-    PlanError
-        If the source says nothing of its size.
-    """
-    window = values.window_s
-    if values.source in ("seed-vii", "seed-vii-raw") and not (values.twin_preset and seconds is None):
-        n = people or values.subjects or 20
-        if clips is None and seconds is None:
-            windows = SEED_WINDOWS if window == 4 else int(SEED_SECONDS / window - 80 * 0.5)
-            return Size(n, 80, SEED_SECONDS, windows, n * SEED_SECONDS * 62 * 200 * 8)
-    elif values.source in ("seed-vii", "seed-vii-raw"):
-        from ..data.simulation import TwinParams, clip_seconds
-
-        n = people or values.subjects or values.twin_subjects
-        each = clip_seconds(TwinParams(subjects=n, preset=values.twin_preset, seed=values.twin_seed), 1)
-        return Size(n, 80, float(each.sum()), int((each // window).sum()), n * float(each.sum()) * 62 * 200 * 4)
-    known = OTHERS.get(values.source)
-    if known is None and values.source not in ("seed-vii", "seed-vii-raw") and None in (people, clips, seconds):
-        raise PlanError(f"A folder of the kind {values.source!r} does not say its size before it is read: give "
-                        "--people, --clips and --seconds.")
-    known = known or (20, 80, SEED_SECONDS / 80)
-    n, n_clips, length = (given or default for given, default in
-                          zip((people or values.subjects, clips, seconds), known, strict=True))
-    return Size(int(n), int(n_clips), n_clips * length, int(n_clips * (length // window)))
-
-
-def split_shares(values: Parameters, size: Size) -> dict[str, float]:
-    """Shares of all windows that train, validate and test, by the protocol itself on clips of equal length.
-
-    Parameters
-    ----------
-    values : Parameters
-        With protocol, fold and groups.
-    size : Size
-        People, clips and seconds.
-
-    Raises
-    ------
-    ValueError
-        If the protocol cannot be served.
-    """
-    seed = size.clips == 80
-    emotions = [clip_emotion(clip) for clip in range(1, 81)] if seed else [f"label {i % 7}" for i in range(size.clips)]
-    people = min(size.people, 200)  # groups of people are of equal size: more of them change nothing
-    index = pd.DataFrame({"subject": np.repeat([str(i + 1) for i in range(people)], size.clips),
-                          "clip": np.tile(np.arange(1, size.clips + 1), people), "label": emotions * people})
-    index["session"] = (index["clip"] - 1) // 20 + 1
-    index["context"] = np.where(index["clip"] % 14 < 7, "a", "b")
-    masks = PROTOCOLS[values.protocol].masks(index, fold=values.fold, n_groups=values.n_groups)
-    return {name: float(masks[name].mean()) for name in ("train", "val", "test")}
 
 
 # ---------------------------------------------------------------- stages
@@ -229,14 +135,14 @@ class Plan:
         for stage in self.stages:
             need = sum(stage.device.values())
             if self.device.is_gpu and need > self.device.memory:
-                found.append(f"The stage {stage.name} needs {_gb(need)} on each {self.device.name}, which has "
-                             f"{_gb(self.device.memory)}.")
+                found.append(f"The stage {stage.name} needs {gb(need)} on each {self.device.name}, which has "
+                             f"{gb(self.device.memory)}.")
             need = sum(stage.host.values())
             if need > self.host_memory:
-                found.append(f"The stage {stage.name} needs {_gb(need)} of memory, and {_gb(self.host_memory)} are "
+                found.append(f"The stage {stage.name} needs {gb(need)} of memory, and {gb(self.host_memory)} are "
                              "there.")
         if self.disk > self.disk_free:
-            found.append(f"The run needs {_gb(self.disk)} on the disk, and {_gb(self.disk_free)} are free.")
+            found.append(f"The run needs {gb(self.disk)} on the disk, and {gb(self.disk_free)} are free.")
         return found
 
     @property
@@ -252,21 +158,21 @@ class Plan:
     def table(self) -> pd.DataFrame:
         """One row a stage, and their sum."""
         rows = [{"stage": stage.name, "operations": f"{stage.operations:.1e}", "time": time_in_words(stage.seconds),
-                 "on a device": _gb(sum(stage.device.values())) if self.device.is_gpu else "–",
-                 "in memory": _gb(sum(stage.host.values())), "on the disk": _gb(sum(stage.disk.values()))}
+                 "on a device": gb(sum(stage.device.values())) if self.device.is_gpu else "–",
+                 "in memory": gb(sum(stage.host.values())), "on the disk": gb(sum(stage.disk.values()))}
                 for stage in self.stages]
         total = {"stage": "together", "operations": f"{sum(stage.operations for stage in self.stages):.1e}",
                  "time": time_in_words(self.seconds),
-                 "on a device": _gb(max(sum(stage.device.values()) for stage in self.stages))
+                 "on a device": gb(max(sum(stage.device.values()) for stage in self.stages))
                  if self.device.is_gpu else "–",
-                 "in memory": _gb(max(sum(stage.host.values()) for stage in self.stages)),
-                 "on the disk": _gb(self.disk)}
+                 "in memory": gb(max(sum(stage.host.values()) for stage in self.stages)),
+                 "on the disk": gb(self.disk)}
         return pd.DataFrame([*rows, total])
 
     def parts(self) -> pd.DataFrame:
         """Memory by part, one column a stage that uses a model."""
         where = "device" if self.device.is_gpu else "host"
-        columns = {stage.name: {part: _gb(value) for part, value in getattr(stage, where).items()}
+        columns = {stage.name: {part: gb(value) for part, value in getattr(stage, where).items()}
                    for stage in self.stages if stage.device}
         return pd.DataFrame(columns).fillna("")
 
@@ -277,28 +183,14 @@ def in_words(found: Plan) -> str:
     windows = ", ".join(f"{name} {n:,}" for name, n in found.windows.items() if name != "all")
     rate = found.device.rate["bfloat16"] / 1e12
     lines = [f"{found.title + ' ' if found.title else ''}on {found.device} at {found.share:.0%} of its rate "
-             f"({_two(rate)} Tflop/s): {found.size.people:,} people, {found.windows['all']:,} windows ({windows}).", "",
+             f"({two(rate)} Tflop/s): {found.size.people:,} people, {found.windows['all']:,} windows ({windows}).", "",
              found.table().to_string(index=False), "", f"Memory on each {where}:", found.parts().to_string()]
     return "\n".join(lines)
 
 
-def time_in_words(seconds: float) -> str:
-    """A time with two figures and the unit that suits it."""
-    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length or (unit == "h" and seconds >= length):
-            return f"{_two(seconds / length)} {unit}"
-    return f"{_two(seconds)} s"
-
-
-def _two(value: float) -> str:
-    """Two figures, never with an exponent."""
-    if value >= 100:
-        return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _gb(value: float) -> str:
-    return f"{_two(value / GB)} GB" if value >= 0.05 * GB else f"{_two(value / 1e6)} MB"
+def speedup(threads: int) -> float:
+    """How many times faster several threads are than one."""
+    return 1 / (SERIAL + (1 - SERIAL) / threads)
 
 
 def plan(profile: Mapping[str, Any], gpus: str = "", people: int | None = None, clips: int | None = None,
@@ -323,7 +215,7 @@ def plan(profile: Mapping[str, Any], gpus: str = "", people: int | None = None, 
     host_memory, disk_free : float, optional
         Bytes; default the memory of this machine, and any disk.
     cores : int, optional
-        Of the machine; default those of this one.
+        Of the machine; default those of this one. Training uses a thread for each.
 
     Raises
     ------
@@ -337,17 +229,42 @@ def plan(profile: Mapping[str, Any], gpus: str = "", people: int | None = None, 
         if value is not None:
             check_number(name, value, low, high, whole=name in ("people", "clips"))
     device = device or device_of(gpus)
-    if host_memory is None:
-        import psutil
+    import psutil
 
+    if host_memory is None:
         host_memory = psutil.virtual_memory().total
+    cores = cores or psutil.cpu_count(logical=False) or os.cpu_count() or 1
     share = share or (SHARE_GPU if device.is_gpu else SHARE_CPU)
     size = size_of(values, people, clips, seconds)
     shares = split_shares(values, size)
     everything = size.people * size.windows
     windows = {"all": everything, **{name: round(part * everything) for name, part in shares.items()}}
-    made = _Planner(values, device, share, size, windows, cores or os.cpu_count() or 1)
+    made = _Planner(values, device, share, size, windows, cores)
     return Plan(title, device, share, size, windows, tuple(made.stages()), host_memory, disk_free)
+
+
+class Piece(NamedTuple):
+    """Questions of the evaluation that are alike.
+
+    Parameters
+    ----------
+    n : float
+        How many.
+    length : float
+        Tokens of each.
+    wrote : float
+        Tokens that are written after it; 0 for none.
+    options : int
+        That are scored after it; 0 for none.
+    option_tokens : float
+        Of each.
+    """
+
+    n: float
+    length: float
+    wrote: float
+    options: int
+    option_tokens: float = OPTION_TOKENS
 
 
 @dataclass(frozen=True)
@@ -367,6 +284,8 @@ class _Planner:
         yield self._language_model()
         yield self._language_stage("projector")
         yield self._language_stage("adapter")
+        if self.from_thought:
+            yield self._second_pass()
         yield self._evaluation()
 
     # -------------------------------------------------------- shapes
@@ -402,9 +321,21 @@ class _Planner:
         return ProjectorShape(self.encoder.token_width, self.text.hidden, evidence)
 
     @property
+    def dtype(self) -> str:
+        """Number format of the language model; "auto" is what the device computes in natively."""
+        if self.values.dtype != "auto":
+            return self.values.dtype
+        return "bfloat16" if self.device.is_gpu else best_dtype()
+
+    @property
     def bytes_each(self) -> float:
         """Of an activation of the language model."""
-        return 4.0 if self.values.dtype == "float32" else 2.0
+        return 4.0 if self.dtype == "float32" else 2.0
+
+    @property
+    def from_thought(self) -> bool:
+        """Whether answers from the thought are trained and tested too."""
+        return self.values.answer_from == "thought"
 
     @property
     def checkpointed(self) -> bool:
@@ -421,20 +352,52 @@ class _Planner:
         """Sizes of the items."""
         return ITEMS if self.scale is LOW_HIGH else GRADED_ITEMS
 
+    @property
+    def marks(self) -> Marks:
+        """Of the language model's chat template."""
+        name = self.values.language_model.lower()
+        return next((marks for family, marks in MARKS.items() if family in name), MARKS_OF_OTHERS)
+
+    def says(self, kind: str) -> bool:
+        """Whether the segments of a kind of item stand with their evidence."""
+        return self.scale.in_every_prompt or kind in CLAIM_KINDS
+
     def segment(self, kind: str) -> float:
-        """Tokens that one segment takes in a prompt of a kind of item."""
-        says = self.scale.in_every_prompt or kind in CLAIM_KINDS
-        return self.values.eeg_tokens + (2 + self.scale.level_words) * self.values.evidence_slots * says
+        """Tokens that one segment takes in a prompt of a kind of item: features have a comma each, and a frame."""
+        slots = self.values.evidence_slots
+        frame = 2 if slots else 0
+        return self.values.eeg_tokens + frame + (3 + self.scale.level_words) * slots * self.says(kind)
+
+    def in_words(self, kind: str) -> float:
+        """The same for a segment that stands in words."""
+        return IN_WORDS[self.scale.name] if self.says(kind) else BRIEF_WORDS
+
+    def asked(self, kind: str, segment: float, thinks: bool = True) -> float:
+        """Tokens of the prompt of a kind of item whose segments take so many tokens each."""
+        size = self.items[kind]
+        return (self.marks.thinking if thinks else self.marks.plain) + size.question + size.segments * segment
+
+    def said(self, kind: str, thinks: bool = True) -> float:
+        """Tokens of what is answered to a kind of item."""
+        size = self.items[kind]
+        return size.answer + self.marks.end + (self.marks.thought + size.thought if thinks else 0.0)
 
     def _seconds(self, operations: float, dtype: str, kept: float = 0.0, devices: int = 1,
-                 touched: float = CORE.touched_text) -> float:
+                 touched: float = CORE.touched_text, threads: int = 1) -> float:
         """Of matrix products on the device, and of what else touches the bytes that are kept on the way.
 
         A processor spends as long on norms, activations and softmax as on the products of small models. On a graphics
         card the share of the rate is meant to hold with them.
         """
-        rate = self.device.rate_of(dtype) * (devices * PARALLEL if devices > 1 else 1)
-        return operations / (self.share * rate) + (0.0 if self.device.is_gpu else kept / touched / rate)
+        products = operations / (self.share * self.device.rate_of(dtype))
+        if self.device.is_gpu:
+            return products / (devices * PARALLEL if devices > 1 else 1)
+        # A shorter number format makes products faster, and not what surrounds them.
+        return (products + kept / touched / self.device.rate_of("float32")) / speedup(threads)
+
+    def _calls(self, steps: float, layers: int) -> float:
+        """Seconds of steps of training beside what they compute; a card computes while the processor goes on."""
+        return 0.0 if self.device.is_gpu else steps * (CORE.step + layers * CORE.layer)
 
     # -------------------------------------------------------- one stage each
 
@@ -443,7 +406,9 @@ class _Planner:
         stored = self.windows["all"] * (4 * self.channels * samples + 4 * self.channels * 5 + 100)
         jobs = min(self.values.n_jobs, self.cores)
         recording = self.size.seconds / (4 if self.size.clips == 80 else 1)  # a session
-        return StagePlan("windows", seconds=CORE.recording * self.size.people * self.size.seconds / jobs,
+        # Written as the parts of recordings, joined, and read for their hash.
+        seconds = CORE.recording * self.size.people * self.size.seconds / speedup(jobs) + 3 * stored / CORE.disk
+        return StagePlan("windows", seconds=seconds,
                          host={"recordings": CONTEXT / 2 + jobs * recording * 62 * SFREQ * 8 * 4},
                          disk={"windows": stored})
 
@@ -457,10 +422,11 @@ class _Planner:
         encoding = shape.forward(2 * used + edits, self.channels, self.times)
         n_devices = self.device.count
         kept_bytes = v.encoder_steps * shape.activations(batch, *kept)
-        seconds = self._seconds(training, "float32", kept_bytes, n_devices, CORE.touched)
+        seconds = self._seconds(training, "float32", kept_bytes, n_devices, CORE.touched, self.cores)
         # By one process. Without a backward pass half as much is touched.
-        seconds += self._seconds(encoding, "float32", shape.activations(2 * used + edits, self.channels,
-                                                                        self.times) / 2, touched=CORE.touched)
+        touched = shape.activations(2 * used + edits, self.channels, self.times) / 2
+        seconds += self._seconds(encoding, "float32", touched, 1, CORE.touched, self.cores)
+        seconds += self._calls(v.encoder_steps, shape.depth)
         seconds += v.encoder_steps * batch * CORE.batch_window + edits * CORE.edit
         per_device = -(-batch // n_devices)
         device = {"weights": 4.0 * shape.parameters, "optimizer and gradients": (4 + ADAM) * shape.parameters,
@@ -486,18 +452,19 @@ class _Planner:
             each = 3 * shape.forward(v.batch_size, length, logits)
             stage.operations = v.language_steps * each
             kept = v.batch_size * shape.layers * shape.activations(length, 4.0, True) + 12.0 * logits * shape.vocabulary
-            stage.seconds = self._seconds(stage.operations, "float32", v.language_steps * kept)
+            stage.seconds = self._seconds(stage.operations, "float32", v.language_steps * kept, threads=self.cores)
+            stage.seconds += self._calls(v.language_steps, shape.layers) + CORE.loaded
             stage.disk = {"language model": 4.0 * shape.parameters}
             stage.host = {"context": CONTEXT}
         else:
-            stage.seconds = weights / 1e9  # of a disk that gives a gigabyte a second
+            stage.seconds = weights / 1e9 + CORE.loaded  # of a disk that gives a gigabyte a second
             stage.host = {"context": CONTEXT, "weights": weights}
             stage.disk = {"language model (shared by all runs)": shape.parameters * 2.0}
         return stage
 
     def _weights(self) -> float:
         """Bytes of the language model's weights; embedding and output layer are never in four bits."""
-        shape, dtype = self.text, self.values.dtype
+        shape, dtype = self.text, self.dtype
         if dtype == "4bit":
             return BYTES["4bit"] * shape.layers * shape.linear + 2.0 * (shape.parameters - shape.layers * shape.linear)
         return BYTES[dtype] * shape.parameters
@@ -518,20 +485,29 @@ class _Planner:
         total = sum(counts.values())
         return {kind: n / total for kind, n in counts.items() if n}
 
-    def _lengths(self, mix: Mapping[str, float]) -> tuple[float, float, float]:
-        """Mean tokens of an item, those with a label, and segments."""
-        tokens = labels = segments = 0.0
-        for name, part in mix.items():
-            kind, _, how = name.partition(" ")
-            size = self.items[kind]
-            own = 0.0 if how == "in words" or kind == "scenario" else size.segments
-            tokens += part * SEGMENT_WORDS * (how == "in words")
-            thinks = how == "with a thought" or (not how and kind not in DIRECT_KINDS)
-            said = size.answer + (size.thought if thinks else 0.0)
-            tokens += part * (size.prompt + said + own * self.segment(kind))
-            labels += part * said
-            segments += part * own
-        return tokens, labels, segments
+    def _item(self, name: str) -> tuple[float, float, float]:
+        """Tokens of an item, those with a label, and segments that are EEG; by a name of :meth:`_mix`."""
+        kind, _, how = name.partition(" ")
+        thinks = how == "with a thought" or (not how and kind not in DIRECT_KINDS)
+        in_words = how == "in words"
+        said = self.said(kind, thinks)
+        tokens = self.asked(kind, self.in_words(kind) if in_words else self.segment(kind), thinks) + said
+        return tokens, said, 0.0 if in_words else self.items[kind].segments
+
+    def _batches(self, mix: Mapping[str, float]) -> tuple[float, float, float, float]:
+        """Of batches: tokens of a row with its padding, in the mean and at most; labels and EEG segments of an item.
+
+        They are laid out as in training, which puts items of similar length together.
+        """
+        sizes = np.array([self._item(name) for name in mix])
+        shares = np.array([*mix.values()])
+        rows, n_batches = self.values.batch_size, 64
+        drawn = np.random.default_rng(0).choice(len(sizes), rows * n_batches, p=shares / shares.sum())
+        lengths = sizes[drawn, 0]
+        order = item_order(list(lengths), FitParams(n_batches, rows, 1.0))
+        padded = lengths[order].reshape(n_batches, rows).max(axis=1)
+        _, labels, segments = shares @ sizes / shares.sum()
+        return float(padded.mean()), float(padded.max()), float(labels), float(segments)
 
     def _language_stage(self, name: str) -> StagePlan:
         v, text, projector = self.values, self.text, self.projector
@@ -539,7 +515,7 @@ class _Planner:
         steps = v.instruction_steps if is_adapter else v.alignment_steps
         n_items = (v.items_per_kind * sum(SHARES.get(kind, 1) for kind in KINDS) + v.replay_items if is_adapter
                    else v.alignment_items)
-        length, labels, segments = self._lengths(self._mix(name))
+        length, longest, labels, segments = self._batches(self._mix(name))
         batch, calls = v.batch_size, steps * v.accumulate
         layers = text.forward(batch, length, 0.0)
         some = labels * min(1.0, 1.1 * OTHER_TOKENS / text.vocabulary)  # the softmax is over a part of the vocabulary
@@ -551,10 +527,11 @@ class _Planner:
         devices = min(self.device.count, batch)
         touched = text.layers * text.activations(length, self.bytes_each, is_adapter, v.lora_dropout > 0)
         touched += 12.0 * some * text.vocabulary
-        seconds = self._seconds(operations, v.dtype, calls * batch * touched, devices)
+        seconds = self._seconds(operations, self.dtype, calls * batch * touched, devices, threads=self.cores)
+        seconds += self._calls(calls, text.layers)
         seconds += n_items * CORE.item + self._weights() / 1e9
         per_device = -(-batch // devices)
-        longest = 1.5 * length  # batches are of similar length, and the longest decides
+        longest = max(longest, LONGEST * length)  # the longest batch decides
         trained = projector.parameters + (text.lora(v.lora_rank) if is_adapter else 0)
         layer = per_device * text.activations(longest, self.bytes_each, is_adapter, v.lora_dropout > 0)
         kept = per_device * longest * text.hidden * self.bytes_each
@@ -568,51 +545,111 @@ class _Planner:
         return StagePlan(name, operations, seconds, _slack(device), host,
                          {"weights": 4.0 * trained, "items": 600.0 * n_items})
 
-    def _evaluation(self) -> StagePlan:
+    def _second_pass(self) -> StagePlan:
+        """The adapter that answers from tables of levels: trained by one process, the embeddings of its words too."""
         v, text = self.values, self.text
-        test = self.windows["test"]
-        predict = self.items["predict"]
-        read = predict.prompt + self.segment("predict")
-        said = predict.thought + predict.answer
+        steps, rows = v.second_pass_steps, v.second_pass_batch
+        said = LEVEL_TABLE.answer + self.marks.end
+        length, logits, n_items = self.marks.plain + LEVEL_TABLE.question + said, rows * said, steps * rows
+        each = text.forward(rows, length, logits) + text.backward_to_inputs(rows, length, logits)
+        each += text.adapter_step(rows, length, v.lora_rank) + text.token_step(logits)
+        each += text.forward(rows, length, 0.0) if self.checkpointed else 0.0
+        operations = steps * each
+        layer = rows * text.activations(length, self.bytes_each, True)
+        whole = 12.0 * logits * text.vocabulary  # logits and their softmax, over the whole vocabulary
+        copied = text.token_copies(self.bytes_each)  # written and read, of the output layer and of the embedding
+        seconds = self._seconds(operations, self.dtype, steps * (text.layers * layer + whole), threads=self.cores)
+        seconds += self._calls(steps, text.layers) + steps * 4 * copied / self.device.bandwidth
+        seconds += n_items * CORE.item + self.windows["train"] * CORE.rule + self._weights() / 1e9
+        kept = rows * length * text.hidden * self.bytes_each
+        trained = text.lora(v.lora_rank) + TAUGHT_WORDS * text.hidden
+        device = {"weights": self._weights(), "adapter and projector": 4.0 * trained,
+                  "optimizer and gradients": (4 + ADAM) * trained,
+                  "activations": text.layers * kept + layer if self.checkpointed else text.layers * layer,
+                  "logits": whole, "changed embeddings": copied, "context": CONTEXT}
+        host = {"context": CONTEXT, "weights while loading": self._weights()} if self.device.is_gpu else dict(device)
+        return StagePlan("second_pass", operations, seconds, _slack(device), host,
+                         {"weights": 4.0 * trained, "items": 600.0 * n_items})
+
+    def _questions(self) -> list[Piece]:
+        """What the model is asked from the EEG, and under two controls."""
+        v, test = self.values, self.windows["test"]
+        plain = self.asked("predict", self.segment("predict"), thinks=False)
+        thinking = self.asked("predict", self.segment("predict"))
         # Tier 1: scored from EEG and from shuffled EEG, and written once; without EEG few questions are left.
-        pieces = [(test, read, 0.0, OPTIONS), (test, read, 0.0, OPTIONS), (test, read, said, 0)]
-        for kind in ("describe", "select", "compare", "rank", "match", "choose", "predict", "match", "choose"):
-            size = self.items[kind]
-            length = size.prompt + size.segments * self.segment(kind)
-            wrote = 0.0 if kind == "describe" else size.thought + size.answer
-            n = v.test_items * 2.5  # from EEG, from shuffled EEG, and without: there many questions are equal
-            pieces += [(n, length, wrote, 0)] * (kind != "describe") + [(n, length + wrote, 0.0, 4)]
-        operations = seconds = 0.0
-        layers, weights = text.layers, self._weights()
+        pieces = [Piece(2 * test, plain, 0.0, OPTIONS), Piece(test, thinking, self.said("predict"), 0)]
+        for kind in (*OTHER_KINDS, "predict"):
+            # From EEG, from shuffled EEG, and without: there many questions are equal.
+            pieces += self._answered(kind, v.test_items * 2.5, self.segment(kind))
+        return pieces
+
+    def _thought_questions(self) -> list[Piece]:
+        """What is asked again for answers from the thought: tables of levels, and items whose segments are in words."""
+        v, test = self.values, self.windows["test"]
+        table = self.marks.plain + LEVEL_TABLE.question
+        # Of the own thought and that of another window; of zero-shot prediction.
+        pieces = [Piece(2 * test + v.test_items, table, 0.0, OPTIONS)]
+        for kind in OTHER_KINDS:
+            windows = min(test, v.test_items * self.items[kind].segments)
+            pieces += [Piece(2 * windows, table, 0.0, OPTIONS),  # label and intensity
+                       *self._answered(kind, v.test_items, self.in_words(kind))]
+        return pieces
+
+    def _answered(self, kind: str, n: float, segment: float) -> list[Piece]:
+        """A thought is written about every item but descriptions, and the options are scored after it."""
+        if kind == "describe":
+            return [Piece(n, self.asked(kind, segment, thinks=False), 0.0, 4, self.said(kind, thinks=False))]
+        thought = self.said(kind)
+        asked = self.asked(kind, segment)
+        return [Piece(n, asked, thought, 0), Piece(n, asked + thought, 0.0, 4)]
+
+    def _work(self, piece: Piece, threads: int) -> tuple[float, float]:
+        """Operations and seconds of a piece of the evaluation, by one process of so many threads."""
+        text, n = self.text, piece.n
+        scored = n * piece.options * piece.option_tokens
+        reading = text.forward(n, piece.length, n) + 2 * scored * text.parameters
+        per_token = text.layers * text.activations(1.0, self.bytes_each, False) / 2
+        seconds = self._seconds(reading, self.dtype, (n * piece.length + scored) * per_token, threads=threads)
+        if not piece.wrote:
+            return reading, seconds
+        writing = 2 * n * piece.wrote * text.parameters
+        # A batch goes on until its longest text ends; each token reads all weights and the cache.
+        steps = math.ceil(n / GENERATED) * min(self._longest_text(), 1.4 * piece.wrote)
+        cache = min(n, GENERATED) * (piece.length + piece.wrote) * text.cache(self.bytes_each)
+        products = max(self._seconds(writing, self.dtype, n * piece.wrote * per_token, threads=threads),
+                       steps * (self._weights() + cache) / self.device.bandwidth)
+        calls = steps * (CORE.written + text.layers * CORE.written_layer)
+        # A card computes while the processor prepares its next work.
+        return reading + writing, seconds + (max(products, calls) if self.device.is_gpu else products + calls)
+
+    def _longest_text(self) -> float:
+        """Tokens after which a text is cut off."""
+        return max(96, 36 + 6 * self.values.evidence_slots)
+
+    def _evaluation(self) -> StagePlan:
+        v, text, test = self.values, self.text, self.windows["test"]
         processes = 1 if self.device.is_gpu else min(2, self.cores)
-        for n, length, wrote, options in pieces:
-            reading = text.forward(n, length, n) + 2 * n * options * OPTION_TOKENS * text.parameters
-            batches = math.ceil(n / (GENERATED if wrote else SCORED))
-            operations += reading
-            per_token = layers * text.activations(1.0, self.bytes_each, False) / 2
-            touched = n * (length + options * OPTION_TOKENS) * per_token
-            seconds += self._seconds(reading, v.dtype, touched) / processes
-            if wrote:
-                writing = 2 * n * wrote * text.parameters
-                operations += writing
-                # A batch goes on until its longest text ends; each token reads all weights and the cache.
-                steps = batches * min(96.0, 1.4 * wrote)
-                cache = min(n, GENERATED) * (length + wrote) * text.cache(self.bytes_each)
-                products = max(self._seconds(writing, v.dtype, n * wrote * per_token),
-                               steps * (weights + cache) / self.device.bandwidth)
-                calls = steps * (CORE.written + layers * CORE.written_layer)
-                # A card computes while the processor prepares its next work.
-                seconds += (max(products, calls) if self.device.is_gpu else products + calls) / processes
+        asked = [self._work(piece, max(1, self.cores // processes)) for piece in self._questions()]
+        again = [self._work(piece, self.cores) for piece in self._thought_questions()] if self.from_thought else []
+        operations = sum(work for work, _ in (*asked, *again))
+        # Several processes share the questions with EEG; this one then asks those from the thought.
+        seconds = sum(took for _, took in asked) / processes + sum(took for _, took in again)
         seconds += (self.windows["train"] + test) * CORE.baseline / processes
-        longest = max(size.prompt + size.segments * self.segment(kind) for kind, size in self.items.items()) + 96
+        longest = max(self.asked(kind, self.segment(kind)) for kind in self.items) + self._longest_text()
         cache = GENERATED * longest * text.cache(self.bytes_each)
         prefill = GENERATED * longest * (6 * text.hidden + 2 * text.intermediate) * self.bytes_each
+        weights = self._weights()
         device = {"weights": weights + 4.0 * (self.projector.parameters + self.projector.buffers),
                   "adapter and projector": 4.0 * text.lora(v.lora_rank), "cache of keys and values": cache,
                   "activations": prefill, "logits": 3 * 4.0 * min(MOST_LOGITS, SCORED * 4 * text.vocabulary),
                   "context": CONTEXT}
+        # A card holds the two models of the second pass when the first one is gone.
+        # On a processor they stand beside those of the processes, which wait for further work.
+        second = {"weights of the second pass": SECOND_MODELS * weights} if self.from_thought else {}
         host = ({"context": CONTEXT, "weights while loading": weights} if self.device.is_gpu
-                else {part: processes * value for part, value in device.items()})
+                else {**{part: processes * value for part, value in device.items()}, **second})
+        if second:
+            device["weights of the second pass"] = (SECOND_MODELS - 1) * weights
         return StagePlan("evaluation", operations, seconds, _slack(device), host, {"tables": 2000.0 * test})
 
 
@@ -650,6 +687,11 @@ def remedy(profile: Mapping[str, Any], made: Plan, **given: Any) -> str:
     while any(" encoder needs " in fault for fault in faults(of_encoder)) and windows > 8:
         windows, augmented = -(-windows // 2), augmented // 2
         of_encoder = {"encoder_batch": windows, "augmented_windows": augmented}
+    of_tables: dict[str, Any] = {}
+    rows, steps = values.second_pass_batch, values.second_pass_steps
+    while any(" second_pass needs " in fault for fault in faults(of_tables)) and rows > 8:
+        rows, steps = -(-rows // 2), steps * 2
+        of_tables = {"second_pass_batch": rows, "second_pass_steps": steps}
     halved: list[dict[str, Any]] = [{}]
     batch, accumulate = values.batch_size, values.accumulate
     while batch > 1:
@@ -660,7 +702,7 @@ def remedy(profile: Mapping[str, Any], made: Plan, **given: Any) -> str:
     models = [{}, *({"language_model": name} for name in SMALLER
                     if text_shape(name).parameters < text_shape(values.language_model).parameters)]
     for parts in itertools.product(models, formats, again, halved):  # what changes the results least comes first
-        change = {key: value for part in (of_encoder, *parts) for key, value in part.items()}
+        change = {key: value for part in (of_encoder, of_tables, *parts) for key, value in part.items()}
         if change and not faults(change):
             asked = " ".join(f"-p {key}={'true' if value is True else value}" for key, value in change.items())
             return f"This would fit: {asked}"

@@ -118,6 +118,30 @@ class TextShape:
         """
         return 6 * rows * length * self.lora(rank)
 
+    def token_step(self, logits: float) -> float:
+        """Operations that trained embeddings of some tokens add to a training step.
+
+        The gradient is made of the whole output layer, and the rows of these tokens are taken out of it.
+
+        Parameters
+        ----------
+        logits : float
+            As for :meth:`forward`.
+        """
+        return 2 * logits * self.vocabulary * self.hidden
+
+    def token_copies(self, bytes_each: float) -> float:
+        """Bytes that such a step takes beside the weights: a copy of the output layer with the trained rows put in.
+
+        And the gradient of this copy. Of the embedding both are gone before, or come after.
+
+        Parameters
+        ----------
+        bytes_each : float
+            Of a weight.
+        """
+        return 2 * bytes_each * self.vocabulary * self.hidden
+
     def activations(self, length: float, bytes_each: float, adapter: bool, dropout: bool = False) -> float:
         """Bytes that one text keeps for the backward pass of one layer, the layer's own weights frozen.
 

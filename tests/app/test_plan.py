@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
+import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from e2llm.app import plan as planning
 from e2llm.app.cli import main
 from e2llm.app.parameters import checked
 from e2llm.app.pipeline import load_profile, parse_assignments
-from e2llm.app.plan import ITEMS, in_words, plan, remedy, size_of, split_shares, time_in_words
+from e2llm.app.plan import LEVEL_TABLE, _Planner, in_words, plan, remedy, size_of, split_shares, time_in_words
 from e2llm.app.plan_devices import GPUS, Device, device_of
+from e2llm.core.bands import BANDS
+from e2llm.core.chat import EEG_TOKEN, IGNORE, Item
+from e2llm.core.claims import GRADED, SCALES, EvidenceNames
 from e2llm.core.labels import SEED_VII
-from e2llm.models.catalogue import require
+from e2llm.core.montage import REGIONS
+from e2llm.models.catalogue import fetched, require
+from e2llm.models.language import load_language_model
+from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.items import ItemBuilder
+from e2llm.tasks.second_pass import Asked, level_item
 from e2llm.tasks.segments import imagined_segments
+from e2llm.training.trainer import examples_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = Device("CPU", 16e9, {"float32": 50e9, "bfloat16": 50e9}, 10e9)
@@ -31,6 +43,11 @@ def paper(gpus: str = "A100-80", host_memory: float = 256e9, **changes):
 
 def stage(found, name: str):
     return next(one for one in found.stages if one.name == name)
+
+
+def planner_of(**values) -> _Planner:
+    wanted = checked(values)
+    return _Planner(wanted, CPU, 0.85, size_of(wanted), {}, 2)
 
 
 # --- sizes
@@ -65,21 +82,64 @@ def test_shares_of_a_split_are_those_of_the_protocol():
         split_shares(checked(PAPER), size._replace(people=2))
 
 
-def test_item_sizes_are_those_of_drawn_items():
-    """In the vocabulary of e2llm-tiny, where a word is one token; Qwen3 cuts some words."""
-    import numpy as np
-    from transformers import AutoTokenizer
+@pytest.mark.parametrize(("levels", "slots"), [("low_high", 10), ("graded", 20)])
+def test_item_sizes_are_those_of_drawn_items(levels, slots):
+    """Of whole training examples, with chat template, frame of the segments, thought and end."""
+    tokenizer = load_language_model("e2llm-tiny")[1]
+    processor, planner = E2LLMProcessor(tokenizer, 2, slots, levels), planner_of(levels=levels, evidence_slots=slots)
+    segments = imagined_segments(SEED_VII, 400, np.random.default_rng(0), SCALES[levels])
+    pool = [replace(segment, window=i, subject=str(i % 12)) for i, segment in enumerate(segments)]
+    with_eeg, in_words = ItemBuilder(pool, SEED_VII, 0), ItemBuilder(segments, SEED_VII, 0)
+    for name in ("predict", "predict with a thought", "describe", "describe with a thought", "select", "compare",
+                 "rank", "match", "choose", "scenario", "describe in words"):  # fmt: skip
+        kind, builder = name.split()[0], in_words if name.endswith("in words") or name == "scenario" else with_eeg
+        items = [builder.scenario() for _ in range(80)] if kind == "scenario" else builder.draw(kind, 80)
+        examples = examples_of(items, processor, float(name.endswith("with a thought")), 0)
+        tokens, labels, own = planner._item(name)
+        assert tokens == pytest.approx(mean(len(one["input_ids"]) for one in examples), rel=0.16), name
+        assert labels == pytest.approx(mean(sum(label != IGNORE for label in one["labels"]) for one in examples),
+                                       rel=0.35, abs=1.5), name  # imagined segments support fewer claims
+        assert own == pytest.approx(mean(len(one["windows"]) for one in examples), abs=0.2), name
+        if builder is with_eeg:
+            eeg = mean(one["input_ids"].count(tokenizer.convert_tokens_to_ids(EEG_TOKEN)) for one in examples)
+            commas = own * (2 + slots * planner.says(kind))
+            assert own * planner.segment(kind) == pytest.approx(eeg + commas, rel=0.05), name
 
-    tokenizer = AutoTokenizer.from_pretrained(str(require("e2llm-tiny")))
-    builder = ItemBuilder(imagined_segments(SEED_VII, 200, np.random.default_rng(0)), SEED_VII, 0)
 
-    def tokens(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+@pytest.mark.parametrize("name", ["e2llm-tiny", "smollm2-135m", "qwen3-tokenizer"])
+def test_marks_are_those_of_the_chat_template(name):
+    folder = require(name) if name == "e2llm-tiny" else fetched(name)
+    if folder is None:
+        pytest.skip(f"{name} is not in the cache: e2llm fetch {name}")
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    processor, marks = E2LLMProcessor(tokenizer), planner_of(language_model=name.replace("tokenizer", "8b")).marks
+    messages = [{"role": "user", "content": "a"}]
+    for thinks, planned in ((True, marks.thinking), (False, marks.plain)):
+        assert len(processor.ids(processor.prompt(messages, thinks))) - 1 == planned
+    item = Item("predict", 1, messages, "alpha low", "joy", ["joy"])
+    said = len(processor.ids(item.response(True).removesuffix("joy")))
+    assert said - len(processor.ids("alpha low")) == marks.thought
 
-    for kind, size in ITEMS.items():
-        items = [builder.scenario() for _ in range(60)] if kind == "scenario" else builder.draw(kind, 60)
-        said = np.mean([tokens(item.answer) + tokens(item.thought) for item in items])
-        assert size.thought + size.answer == pytest.approx(said, rel=0.35, abs=4), kind
+
+def test_a_question_of_the_second_pass_is_as_long_as_planned():
+    processor = E2LLMProcessor(load_language_model("e2llm-tiny")[1])
+    names = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), GRADED)
+    item = level_item(Asked.LABEL, (), names, SEED_VII, SEED_VII.labels[0])
+    (example,) = examples_of([item], processor, 0.0, 0)
+    planned = planner_of().marks.plain + LEVEL_TABLE.question + LEVEL_TABLE.answer + 1
+    assert planned == pytest.approx(len(example["input_ids"]), abs=3)
+
+
+def test_batches_are_padded_to_their_longest_item():
+    same, mixed = {"describe": 1.0}, {"describe": 0.5, "scenario": 0.5}
+    planner = planner_of()
+    length, longest, labels, segments = planner._batches(same)
+    assert (length, labels, segments) == pytest.approx(planner._item("describe")) and longest == length
+    own = [planner._item(name)[0] for name in mixed]
+    padded, longest, *_ = planner._batches(mixed)
+    assert np.mean(own) < padded < 1.1 * np.mean(own), "items of similar length stand together"
+    assert longest == max(own)
+    assert planner_of(batch_size=1)._batches(mixed)[0] == pytest.approx(np.mean(own), rel=0.25)
 
 
 # --- arithmetic
@@ -105,6 +165,45 @@ def test_memory_follows_the_parameters():
     assert full["optimizer and gradients"] == pytest.approx(3 * 4 * 68.9e6, rel=0.05)
     more = stage(paper("8xA100-80"), "adapter").device
     assert more["activations"] == pytest.approx(full["activations"] / 8) and more["weights"] == full["weights"]
+
+
+def test_answers_from_the_thought_are_planned_where_they_are_asked_for():
+    both, eeg = paper(), paper(answer_from="eeg")
+    names = [one.name for one in both.stages]
+    assert names == ["windows", "encoder", "language_model", "projector", "adapter", "second_pass", "evaluation"]
+    assert [one.name for one in eeg.stages] == [name for name in names if name != "second_pass"]
+    assert stage(paper(second_pass_steps=800), "second_pass").operations == pytest.approx(
+        2 * stage(both, "second_pass").operations)
+    half = stage(paper(second_pass_batch=16), "second_pass").device
+    assert half["activations"] == pytest.approx(stage(both, "second_pass").device["activations"] / 2)
+    # Tasks are asked once more beside two and a half times, and tables of levels; two models answer.
+    more = stage(both, "evaluation").operations / stage(eeg, "evaluation").operations
+    assert 1.25 < more < 1.8
+    assert stage(both, "evaluation").seconds > 1.1 * stage(eeg, "evaluation").seconds
+    second = stage(both, "evaluation").device["weights of the second pass"]
+    assert second == stage(both, "second_pass").device["weights"]
+    assert "weights of the second pass" not in stage(eeg, "evaluation").device
+
+
+def test_a_number_format_is_what_the_processor_computes_in(monkeypatch):
+    fast = Device("CPU", 16e9, {"float32": 50e9, "bfloat16": 100e9}, 10e9)
+
+    def adapter(dtype):
+        made = plan({"language_model": "smollm2-135m", "dtype": dtype}, device=fast, host_memory=16e9, cores=1)
+        return stage(made, "adapter")
+
+    for able in ("float32", "bfloat16"):
+        monkeypatch.setattr(planning, "best_dtype", lambda able=able: able)
+        assert adapter("auto") == adapter(able)
+    assert adapter("bfloat16").host["weights"] < adapter("float32").host["weights"]
+    # Products take half of the time, and what surrounds them as long as before for each byte.
+    assert 0.45 < adapter("bfloat16").seconds / adapter("float32").seconds < 0.7
+
+
+def test_more_cores_take_less_time_but_one_thread_does_a_part_alone():
+    one, two, many = (stage(plan({}, device=CPU, host_memory=16e9, cores=n), "adapter").seconds for n in (1, 2, 1000))
+    assert 0.5 < two / one < 0.75 and many / one > planning.SERIAL
+    assert planning.speedup(1) == 1 and planning.speedup(2) == pytest.approx(1.7, abs=0.02)
 
 
 def test_more_devices_take_less_time_but_never_less_than_their_share():
@@ -137,7 +236,7 @@ def test_devices_are_read():
     for text in ("0xA100-80", "A100", "8 A100-80", "8x", "x" * 200):
         with pytest.raises(ValueError, match=r"names no graphics cards: write 8xA100-80, with one of T4-16"):
             device_of(text)
-    assert 1e8 < device_of("").rate_of("float32") < 1e14
+    assert all(1e8 < device_of("").rate_of(dtype) < 1e14 for dtype in ("float32", "bfloat16"))
 
 
 def test_what_cannot_fit_is_refused_with_a_remedy_that_fits(capsys):
@@ -149,6 +248,13 @@ def test_what_cannot_fit_is_refused_with_a_remedy_that_fits(capsys):
     assert said.startswith("This would fit: -p") and changes
     mended = {**PAPER, **large, **parse_assignments(f"{key}={value}" for key, value in changes)}
     assert not plan(mended, "A10-24", host_memory=256e9, cores=16).faults
+
+
+def test_a_second_pass_that_cannot_fit_gets_smaller_batches_and_as_many_tables():
+    large = {**PAPER, "second_pass_batch": 96, "second_pass_steps": 100}
+    found = plan(large, "A100-80", host_memory=256e9, cores=16)
+    assert [fault.split(" needs ")[0] for fault in found.faults] == ["The stage second_pass"]
+    assert remedy(large, found) == "This would fit: -p second_pass_batch=48 -p second_pass_steps=200"
 
 
 def test_too_little_memory_and_disk_are_named():

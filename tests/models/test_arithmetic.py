@@ -145,6 +145,39 @@ def test_operations_of_a_step_of_an_adapter():
     assert wanted + shape.adapter_step(rows, length, 8) == found
 
 
+def test_operations_of_a_step_that_trains_the_embeddings_of_some_tokens_too():
+    shape, rows, length = SHAPES[0], 2, 16
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    model = get_peft_model(qwen(shape), LoraConfig(r=8, target_modules=targets,
+                                                   trainable_token_indices={"embed_tokens": [3, 5, 7]}))
+    ids = torch.randint(shape.vocabulary, (rows, length))
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[0, -4:] = 0
+    found = operations(lambda: model(input_ids=ids, attention_mask=mask).logits.sum().backward())
+    n = rows * length
+    wanted = shape.forward(rows, length, n) + shape.backward_to_inputs(rows, length, n)
+    assert wanted + shape.adapter_step(rows, length, 8) + shape.token_step(n) == found
+
+
+def test_the_output_layer_with_trained_rows_is_kept_for_the_backward_pass():
+    """One of the two copies that are counted; the other is its gradient. The embedding needs its indices alone."""
+    shape = TextShape(64, 1, 2, 1, 16, 64, 20_000, True)
+    model = get_peft_model(qwen(shape), LoraConfig(r=1, target_modules=["q_proj"],
+                                                   trainable_token_indices={"embed_tokens": [3, 5, 7]}))
+    whole = [p.untyped_storage().data_ptr() for p in model.parameters()]
+    made: dict[int, int] = {}
+
+    def keep(tensor):
+        if (storage := tensor.untyped_storage()).data_ptr() not in whole:
+            made[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = model(input_ids=torch.randint(9, (1, 4))).logits
+    copies = [size for size in made.values() if size == 4 * shape.vocabulary * shape.hidden]
+    assert out.requires_grad and sum(copies) == shape.token_copies(4.0) / 2
+
+
 @pytest.mark.parametrize("size", ["tiny1", "tiny2", "little"])
 def test_operations_of_the_encoder(size):
     model, shape = EEGPT(EEGPT_SIZES[size], CHANNELS), encoder_shape(size)
