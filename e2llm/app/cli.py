@@ -34,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from .pipeline import find_notebooks, parse_assignments, run_pipeline
 
     run = run_pipeline(arguments.profile, parse_assignments(arguments.parameter), arguments.name,
-                       find_notebooks(also=arguments.lesson), wait=arguments.wait)
+                       find_notebooks(also=arguments.lesson), wait=arguments.wait, scheduler=arguments.scheduler,
+                       scheduler_file=arguments.scheduler_file)
     print(f"{run.name}: finished, see {run.path / 'report.html'}")
     return 0
 
@@ -297,6 +298,9 @@ def command_parser() -> argparse.ArgumentParser:
     command.add_argument("--lesson", action="append", default=[], metavar="NN",
                          help="also run this lesson (07: reasoning); repeatable")
     command.add_argument("--wait", action="store_true", help="if another process makes this run, wait until it ends")
+    who = command.add_mutually_exclusive_group()
+    who.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="preprocess on a Dask cluster")
+    who.add_argument("--scheduler-file", type=Path, metavar="FILE", help="as --scheduler, of the file that it wrote")
     command.set_defaults(action=_run)
     command.format_help = partial(_help_with_parameters, command.format_help)
 

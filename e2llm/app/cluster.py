@@ -7,9 +7,7 @@ threads it has, and a job that is lost with its worker is given to another worke
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import os
 import sys
 import time
 import uuid
@@ -18,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster
 
 from .. import __file__ as PACKAGE
 from .. import __version__
@@ -187,8 +185,8 @@ def _travelling() -> tuple[Callable[[str], str], Callable[..., dict]]:
     return source_digest, look
 
 
-def check_workers(client: Client, folder: Path, notebooks: Sequence[Path] = (),
-                  only: Sequence[str] | None = None) -> dict[str, str]:
+def check_workers(client: Client, folder: Path, notebooks: Sequence[Path] = (), only: Sequence[str] | None = None,
+                  shared: str = "the lessons and the profile") -> dict[str, str]:
     """What is wrong with workers: a sentence for each that cannot be used.
 
     Parameters
@@ -201,6 +199,8 @@ def check_workers(client: Client, folder: Path, notebooks: Sequence[Path] = (),
         Files that a worker must see too.
     only : sequence of str, optional
         Addresses of the workers that are asked; default all.
+    shared : str
+        What those files are, for a sentence.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def check_workers(client: Client, folder: Path, notebooks: Sequence[Path] = (),
         answers = client.run(look, str(probe), content, [str(path) for path in notebooks], SEEN_S, workers=asked,
                              on_error="return") if asked else {}
         for worker, found in answers.items():
-            if fault := _fault(worker, found, own, probe, content):
+            if fault := _fault(worker, found, own, probe, content, shared):
                 faults[worker] = fault
     finally:
         for path in folder.glob(f"{probe.name}*"):
@@ -246,7 +246,7 @@ def _other_dask(client: Client, asked: Sequence[str]) -> dict[str, str]:
     return faults
 
 
-def _fault(worker: str, found: Any, own: str, probe: Path, content: str) -> str:
+def _fault(worker: str, found: Any, own: str, probe: Path, content: str, shared: str) -> str:
     if isinstance(found, BaseException):
         return f"The worker {worker} could not be asked ({one_line(found)}): look into its log."
     where = f"The worker {worker} on {found['host']}"
@@ -261,7 +261,7 @@ def _fault(worker: str, found: Any, own: str, probe: Path, content: str) -> str:
     answer = probe.with_name(found["answer"]) if "answer" in found else None
     if not found["sees"] or answer is None or not _shows(answer, content):
         said = f" ({one_line(found['fault'])})" if "fault" in found else ""
-        return (f"{where} does not share the folder {probe.parent} or the lessons and the profile with this "
+        return (f"{where} does not share the folder {probe.parent} or {shared} with this "
                 f"machine{said}: put the project on a disk that all workers see under this path, or set E2LLM_RUNS to "
                 "a folder on one.")
     return ""
@@ -367,38 +367,6 @@ def _result(future: Future) -> tuple[Any] | None:
     if future.status == "finished":
         return (future.result(timeout=60),)
     return (future.exception(timeout=60),) if future.status == "error" else None
-
-
-def make_run(profile: str, parameters: Mapping, name: str, here: str, runs: str,
-             notebooks: Sequence[str]) -> dict[str, Any]:
-    """One run, on a worker, with as many threads as the worker has.
-
-    Parameters
-    ----------
-    profile, parameters, name, notebooks
-        As in :func:`e2llm.app.pipeline.run_pipeline`.
-    here, runs : str
-        Working directory, inside the project, and the folder of its runs.
-
-    Returns
-    -------
-    dict
-        Its ``metrics.json``.
-    """
-    from .pipeline import run_pipeline  # here: a client has no need of it
-
-    # Dask tells the processes of a worker to use one thread, however many the worker has.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
-                            str(get_worker().state.nthreads))
-    before = dict(os.environ)
-    os.environ.update({"E2LLM_RUNS": runs}, **threads)
-    try:
-        with contextlib.chdir(here), contextlib.redirect_stderr(io.StringIO()):  # the client shows one bar for all
-            run = run_pipeline(profile, parameters, name, [Path(path) for path in notebooks], share=True)
-            return run.read_metrics()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def dashboard(client: Client) -> str:

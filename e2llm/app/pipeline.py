@@ -32,6 +32,7 @@ from . import parameters, report
 from .locks import held
 from .runs import Run, runs_folder
 from .sharing import SHARE
+from .spreading import SCHEDULER, check_cluster
 
 if TYPE_CHECKING:
     from jupyter_client import KernelManager
@@ -314,10 +315,11 @@ def _ask_for_data(values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _batch_environment(share: bool) -> Iterator[None]:
+def _batch_environment(share: bool, scheduler: str = "") -> Iterator[None]:
     """Environment of the kernels: no live widgets, and one folder of runs whatever their working directory."""
     before = dict(os.environ)
-    os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()), **({SHARE: "1"} if share else {}))
+    os.environ.update(E2LLM_BATCH="1", E2LLM_RUNS=str(runs_folder()), **({SHARE: "1"} if share else {}),
+                      **({SCHEDULER: scheduler} if scheduler else {}))
     keep_freed_memory()
     try:
         with children_end_with_this():
@@ -472,6 +474,8 @@ def run_pipeline(
     cell_timeout: float = CELL_TIMEOUT_S,
     wait: bool = False,
     share: bool = False,
+    scheduler: str = "",
+    scheduler_file: str | Path | None = None,
 ) -> Run:
     """Run the notebooks one after the other into ``runs/<name>/notebooks/``, then write the report.
 
@@ -491,6 +495,9 @@ def run_pipeline(
         Wait for another process that runs the pipeline of this run; otherwise that is an error.
     share : bool
         Take stages that other runs have made from the same parameters and inputs (:mod:`e2llm.app.sharing`).
+    scheduler, scheduler_file : str, path, optional
+        Address of a Dask scheduler, or the file that it wrote: its workers preprocess the recordings. The windows are
+        the same, so neither is a parameter of the run.
 
     Raises
     ------
@@ -502,6 +509,8 @@ def run_pipeline(
         If another process runs the pipeline of this run.
     PipelineError
         If a notebook fails. Finished stages stay, and are skipped the next time.
+    OSError
+        If the scheduler or its workers cannot be used (:class:`e2llm.app.cluster.ClusterError`); no kernel starts.
     """
     overrides = dict(overrides or {})
     notebooks = [Path(path).resolve() for path in notebooks or find_notebooks()]
@@ -509,13 +518,14 @@ def run_pipeline(
     everything = {key: value for values in wanted.values() for key, value in values.items()}
     _ask_for_files(everything)
     _ask_for_data(everything)
+    address = check_cluster(runs_folder(), scheduler, scheduler_file)
     for values in wanted.values():
         if "language_model" in values:
             values["language_model"] = from_here(values["language_model"])
     run = Run.open(name or run_name(profile, overrides))
     require_space(run.path, LEAST_SPACE, f"the run {run.name!r}")
     # A separate lock: the kernels take the one of stages.
-    with held(run, "the pipeline", "pipeline", wait), _batch_environment(share), \
+    with held(run, "the pipeline", "pipeline", wait), _batch_environment(share, address), \
             _terminal_bar(run, len(wanted)) as bar:  # fmt: skip
         (run.path / "progress.json").unlink(missing_ok=True)  # of a run that was killed
         (run.path / "notebooks").mkdir(exist_ok=True)

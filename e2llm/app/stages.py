@@ -33,7 +33,8 @@ from ..training.stage1_encoder import fit_encoder, new_encoder
 from ..training.trainer import FitParams
 from .parameters import checked
 from .processes import ask_to_share, made_in_processes
-from .runs import Progress, Run, Stage, StageMissing
+from .runs import Progress, Run, Stage, StageMissing, runs_folder
+from .spreading import asked_scheduler, spread
 
 # What stands on transformers and peft loads for seconds: functions import it, for most lessons need none.
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _fit_params(steps: int, batch_size: int, lr: float, **more: float) -> FitPar
 
 
 def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessParams | None = None,
-               subjects: int | None = None, n_jobs: int = 2, **options) -> Stage:
+               subjects: int | None = None, n_jobs: int = 2, scheduler: str | None = None, **options) -> Stage:
     """Preprocess a data source into the stage ``windows``; finished work with the same inputs is kept.
 
     Parameters
@@ -70,7 +71,10 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
     subjects : int, optional
         Read only so many subjects.
     n_jobs : int
-        Processes that read recordings.
+        Recordings processed at a time, here.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers process the recordings instead; the windows are the same. Default:
+        what the environment variable :data:`e2llm.app.spreading.SCHEDULER` says, and "" keeps them here.
     **options
         Further arguments of the source's class.
 
@@ -83,13 +87,20 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
     ------
     SourceError
         If the folder is not what this kind of source reads.
+    OSError
+        If the cluster cannot be used (:class:`e2llm.app.cluster.ClusterError`).
     """
+    scheduler = asked_scheduler(scheduler)
+    if scheduler:
+        data_root = Path(data_root).absolute()  # workers have working directories of their own
     params, source = params or PreprocessParams(), open_source(kind, data_root, subjects=subjects, **options)
     inputs = {"data": data_fingerprint(data_root, source.inputs(), run.path / ".data-digests.json")}
     stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
     if not stage.done:
-        stage.begin()
-        skipped = write_windows(source, stage.path / "signal", params, n_jobs)
+        files = [recording.path for recording in source.recordings if recording.path.is_file()]
+        with spread(scheduler, runs_folder(), files):
+            stage.begin()
+            skipped = write_windows(source, stage.path.absolute() / "signal", params, n_jobs)
         windows = Windows.open(stage.path / "signal")
         labels = source.answers(windows.index["label"])
         (stage.path / "labels.json").write_text(json.dumps(asdict(labels), indent=1))

@@ -186,7 +186,7 @@ def _on_workers(workers: Workers, profile: str | Path, wanted: Mapping[str, Mapp
                 notebooks: Sequence[Path]) -> dict[str, dict]:
     """As :func:`_one_after_the_other`, by the workers of a cluster."""
     try:
-        from . import cluster
+        from . import cluster, worker_run
     except ImportError as error:
         raise ValueError(f"Workers need Dask, which is not installed ({error}): pip install -c constraints.txt -e "
                          '".[cluster]", or leave the option out to make one run after the other.') from error
@@ -215,7 +215,7 @@ def _on_workers(workers: Workers, profile: str | Path, wanted: Mapping[str, Mapp
                 bar.write(f"{run}: {said} ({len(ended)} of {len(jobs)})", file=sys.stderr)
 
         with bar:
-            cluster.run_jobs(client, cluster.make_run, jobs, done,
+            cluster.run_jobs(client, worker_run.make_run, jobs, done,
                              lambda new: cluster.check_workers(client, folder, [*notebooks, file], new))
     return ended
 

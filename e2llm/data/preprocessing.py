@@ -15,7 +15,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..core.arguments import check_number
@@ -24,6 +23,7 @@ from ..core.claims import SHAPE
 from ..core.environment import is_watched
 from ..core.files import one_line, read_mapping
 from ..core.montage import eegpt_channels
+from ..core.threads import one_thread
 from .checks import RecordingFacts, write_quality
 from .common_channels import agreed_channels, placed_by_position, usable_recordings
 from .gate import admitted_trials, compare
@@ -38,6 +38,11 @@ _LONGEST_PART = 180  # letters of a file's name before its suffix; most disks al
 
 def _process_recording(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
     """Write the windows of one recording to part files; return the reason if it had to be skipped."""
+    with one_thread():  # of whatever process and thread this is
+        return _written(source, recording, ch_names, params, folder)
+
+
+def _written(source, recording, ch_names: list[str], params: PreprocessParams, folder: Path) -> str | None:
     part, noted = (_part(folder, recording.name, suffix) for suffix in (".csv", ".json"))
     if part.exists():  # written last, so the signal is whole
         return None
@@ -156,7 +161,8 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
     params : PreprocessParams
         Filter edges, rate and window.
     n_jobs : int
-        Recordings processed at a time; the result does not depend on it.
+        Recordings processed at a time; the result does not depend on it. They are threads, unless
+        ``joblib.parallel_config`` has set another backend, which then says how many.
 
     Returns
     -------
@@ -182,14 +188,12 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         (partial / "stamp").write_text(stamp, "utf-8", "surrogateescape")
     todo = [recording for recording in source.recordings if recording.name not in skipped]
     jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
-    # Threads, for the transforms and products let go of the interpreter and nothing is copied or started; each product
-    # runs in one thread, so that cores are not shared and sums are the same for every number of jobs.
-    with threadpool_limits(1):
-        reasons = Parallel(n_jobs=n_jobs, backend="threading", return_as="generator")(jobs)
-        progress = tqdm(reasons, total=len(todo), desc="recordings", leave=False, disable=not is_watched())
-        for recording, reason in zip(todo, progress, strict=True):
-            if reason is not None:
-                skipped[recording.name] = reason
+    # Threads, for the transforms and products let go of the interpreter and nothing is copied or started.
+    reasons = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator", batch_size=1)(jobs)
+    progress = tqdm(reasons, total=len(todo), desc="recordings", leave=False, disable=not is_watched())
+    for recording, reason in zip(todo, progress, strict=True):
+        if reason is not None:
+            skipped[recording.name] = reason
     noted = {recording.name: RecordingFacts(**json.loads(_part(partial, recording.name, ".json").read_text("utf-8")))
              for recording in todo}
     compare(noted, skipped, params)
