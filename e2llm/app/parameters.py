@@ -225,7 +225,7 @@ class FurtherLessons(_Group):
     null_subjects: int = Field(9, ge=1, le=9999, description="people in it")
     null_seed: int = Field(2027, ge=0, lt=2**32, description="its seed")
     eegnet_steps: int = Field(400, ge=1, description="optimizer steps of the baseline EEGNet")
-    feedback_samples: int = Field(4, ge=1, le=1000, description="chains that are sampled for every training window")
+    feedback_samples: int = Field(4, ge=1, le=1000, description="thoughts that are sampled for every training window")
     feedback_temperature: float = Field(1.0, gt=0, le=1000, description="of the sampling")
     feedback_steps: int = Field(200, ge=1, description="optimizer steps of the round of feedback")
     feedback_lr: float = Field(1.0e-3, gt=0, le=10, description="its peak learning rate")
