@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..models.device import is_device_name
-from .processes import check_shares
+from .processes import check_sharded, check_shares
 
 NYQUIST = 128.0  # Hz; windows have 256 samples a second
 CLIP_FOLDS = 4  # of the protocols that hold out clips
@@ -197,6 +197,8 @@ class Training(_Group):
         '"mps"')
     processes: int = Field(
         1, ge=1, le=1024, description="processes that train together, each on its part of a batch; on GPUs one a GPU")
+    sharded: bool = Field(
+        False, description="each process keeps a part of the frozen language model (FSDP), for one that no GPU holds")
     gradient_checkpointing: bool = Field(
         False, description="less memory, more time: activations of the language model are computed twice")
 
@@ -263,6 +265,7 @@ class Parameters(Data, Split, Encoder, LanguageModel, Alignment, Instruction, Tr
     def _shared_batches(self) -> Parameters:
         check_shares(self.processes, {name: getattr(self, name) for name in
                                       ("encoder_batch", "augmented_windows", "batch_size")})
+        check_sharded(self.sharded, self.processes, self.dtype)
         return self
 
 

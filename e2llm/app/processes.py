@@ -43,6 +43,31 @@ def check_shares(processes: int, batches: Mapping[str, int]) -> None:
             raise ValueError(f"{name} = {size} cannot be divided among processes = {processes}: take a multiple of it.")
 
 
+def check_sharded(sharded: bool, processes: int, dtype: str) -> None:
+    """Refuse to spread a language model that cannot be divided.
+
+    Parameters
+    ----------
+    sharded : bool
+        Whether each process is to keep a part of the frozen language model; see :mod:`e2llm.training.sharding`.
+    processes : int
+        How many train together.
+    dtype : str
+        Of the language model's weights.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter.
+    """
+    if sharded and processes == 1:
+        raise ValueError("sharded = True, but processes = 1, and one process holds the whole language model: take "
+                         "processes = 2 or more, or sharded = False.")
+    if sharded and dtype == "4bit":
+        raise ValueError("sharded = True, but weights that are packed to dtype = '4bit' cannot be divided among "
+                         "processes: take dtype = 'bfloat16', or sharded = False.")
+
+
 def ask_to_share(processes: int, batches: Mapping[str, int]) -> None:
     """Refuse processes that cannot share batches, or would have no device of their own, before any work.
 
@@ -60,11 +85,12 @@ def ask_to_share(processes: int, batches: Mapping[str, int]) -> None:
     ask_for_processes(processes, device_policy().device)
 
 
-def made_in_processes(stage: Stage, processes: int) -> tuple[dict, dict] | None:
+def made_in_processes(stage: Stage, processes: int, sharded: bool = False) -> tuple[dict, dict] | None:
     """Let several processes make the files of a stage that has begun; None if there is but one, this one.
 
     A batch keeps its size and is divided among them, so the result is that of one process, up to rounding, and
-    ``processes`` is no part of a stage's key. The dataset and the models are opened from the run in each of them.
+    ``processes`` and ``sharded`` are no part of a stage's key. The dataset and the models are opened from the run in
+    each of them.
 
     Parameters
     ----------
@@ -72,6 +98,8 @@ def made_in_processes(stage: Stage, processes: int) -> tuple[dict, dict] | None:
         Its parameters say all; it is locked by this process.
     processes : int
         How many train together; see :func:`ask_to_share`.
+    sharded : bool
+        Whether each keeps a part of the frozen language model; see :func:`check_sharded`.
 
     Returns
     -------
@@ -89,7 +117,8 @@ def made_in_processes(stage: Stage, processes: int) -> tuple[dict, dict] | None:
             return None
         command = [sys.executable, "-m", "e2llm.app.train_stage", "--run", stage.run.name, "--stage", stage.name,
                    "--device", policy.device, "--processes", str(processes), "--locked",
-                   *(["--gradient-checkpointing"] if policy.gradient_checkpointing else [])]
+                   *(["--gradient-checkpointing"] if policy.gradient_checkpointing else []),
+                   *(["--sharded"] if sharded else [])]
         with children_end_with_this():
             done = subprocess.run(command, env={**os.environ, "E2LLM_RUNS": str(stage.run.path.parent)},
                                   stdout=subprocess.PIPE, text=True, check=False)

@@ -32,7 +32,7 @@ from ..training.losses import EmotionEncoder, HeadParams
 from ..training.stage1_encoder import fit_encoder, new_encoder
 from ..training.trainer import FitParams
 from .parameters import checked
-from .processes import ask_to_share, made_in_processes
+from .processes import ask_to_share, check_sharded, made_in_processes
 from .runs import Progress, Run, Stage, StageMissing, runs_folder
 from .spreading import asked_scheduler, spread
 
@@ -357,21 +357,26 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     return stage
 
 
+def language_source(run: Run) -> dict[str, str]:
+    """Name, number format and attention of a run's language model."""
+    run.require("language_model")
+    return json.loads((run.path / "language_model" / "source.json").read_text(encoding="utf-8"))
+
+
 def open_language(run: Run):
     """Language model, on the device of the policy, and tokenizer of a run, and where they come from."""
     from ..models.language import load_language_model
 
-    run.require("language_model")
-    folder = run.path / "language_model"
-    source = json.loads((folder / "source.json").read_text())
-    name = str(folder / "model") if source["name"] == "model" else source["name"]
+    source = language_source(run)
+    name = str(run.path / "language_model" / "model") if source["name"] == "model" else source["name"]
     return *load_language_model(name, source["dtype"], attention=source.get("attention", "auto")), name
 
 
 def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
           evidence_slots: int = DEFAULTS.evidence_slots,
           n_items: int = DEFAULTS.alignment_items, noise: float = DEFAULTS.token_noise,
-          params: FitParams | None = None, processes: int = DEFAULTS.processes) -> Stage:
+          params: FitParams | None = None, processes: int = DEFAULTS.processes,
+          sharded: bool = DEFAULTS.sharded) -> Stage:
     """Stage 2: cross-modal alignment with encoder and language model frozen.
 
     Parameters
@@ -390,13 +395,16 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
         Schedule.
     processes : int
         That train together; see :func:`e2llm.app.processes.made_in_processes`.
+    sharded : bool
+        Each of them keeps a part of the frozen language model; see :mod:`e2llm.training.sharding`.
 
     Raises
     ------
     ProcessError
         If one of several processes fails.
     ValueError
-        If the state tokens do not divide the time patches of a window, or processes cannot share a batch.
+        If the state tokens do not divide the time patches of a window, or processes cannot share a batch
+        or the language model.
     """
     from ..training.stage2_alignment import alignment_items
 
@@ -411,10 +419,11 @@ def align(run: Run, corpus: Corpus, eeg_tokens: int = DEFAULTS.eeg_tokens,
     if (patches := load_tokens(run)[0].shape[1]) % eeg_tokens:
         raise ValueError(f"eeg_tokens = {eeg_tokens} must divide the {patches} time patches of a window of "
                          f"{corpus.windows.window_s:g} s: take another number.")
+    check_sharded(sharded, processes, language_source(run)["dtype"])
     ask_to_share(processes, {"batch_size": params.batch_size})
     stage.begin()
     write_items(alignment_items(corpus, "train", n_items, params.seed), stage.path / "items.jsonl")
-    made = made_in_processes(stage, processes)
+    made = made_in_processes(stage, processes, sharded)
     metrics, facts = made or make_projector_files(run, stage.path, stage.params)
     return stage.finish(metrics, **facts)
 
@@ -476,7 +485,7 @@ def items_per_kind(run: Run) -> dict[str, int]:
 
 def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, replay: int = DEFAULTS.replay_items,
              adapter: AdapterParams | None = None, params: FitParams | None = None,
-             processes: int = DEFAULTS.processes) -> Stage:
+             processes: int = DEFAULTS.processes, sharded: bool = DEFAULTS.sharded) -> Stage:
     """Stage 3: instruction tuning with chain of thought, by LoRA.
 
     Parameters
@@ -495,13 +504,15 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
         Schedule.
     processes : int
         That train together; see :func:`e2llm.app.processes.made_in_processes`.
+    sharded : bool
+        Each of them keeps a part of the frozen language model; see :mod:`e2llm.training.sharding`.
 
     Raises
     ------
     ProcessError
         If one of several processes fails.
     ValueError
-        If a kind belongs to the zero-shot tier, or processes cannot share a batch.
+        If a kind belongs to the zero-shot tier, or processes cannot share a batch or the language model.
     """
     from ..training.stage3_instruction import AdapterParams, instruction_items, replay_items
 
@@ -518,6 +529,7 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     stage = run.stage("adapter", settings, needs=("projector",))
     if stage.done:
         return stage
+    check_sharded(sharded, processes, language_source(run)["dtype"])
     ask_to_share(processes, {"batch_size": params.batch_size})
     stage.begin()
     items = instruction_items(corpus, "train", per_kind, params.seed) + replay_items(corpus, replay, params.seed)
@@ -526,7 +538,7 @@ def instruct(run: Run, corpus: Corpus, per_kind: dict[str, int] | None = None, r
     if lacking := {kind for kind, n in per_kind.items() if n} - {item.kind for item in items}:
         reasons = ItemBuilder.of_part(corpus, "train", params.seed).left_out()
         left_out = {"left_out": {kind: reasons[kind] for kind in sorted(lacking & reasons.keys())}}
-    made = made_in_processes(stage, processes)
+    made = made_in_processes(stage, processes, sharded)
     metrics, facts = made or make_adapter_files(run, stage.path, stage.params)
     return stage.finish(metrics, **facts, **left_out)
 

@@ -26,7 +26,7 @@ from ..core.environment import is_first_process
 from ..core.files import read_json, replacing
 from ..models.device import use_device
 from .locks import hold
-from .processes import MADE, begun
+from .processes import MADE, begun, check_sharded
 from .runs import Run
 
 STAGES = {"1": "encoder", "2": "projector", "3": "adapter"}
@@ -39,10 +39,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--stage", required=True, choices=[*STAGES, *STAGES.values()], help="its number or name")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
+    parser.add_argument("--sharded", action="store_true", help="stages 2 and 3: a part of the frozen model in each")
     parser.add_argument("--processes", type=int, default=0, help="launch so many; a launched one passes over it")
     parser.add_argument("--locked", action="store_true", help="the run is locked by who started this")
     words = sys.argv[1:] if words is None else words
     chosen = parser.parse_args(words)
+    if chosen.sharded and STAGES.get(chosen.stage, chosen.stage) == "encoder":
+        parser.error("--sharded is for stages 2 and 3: stage 1 has no frozen language model.")
     launched = "RANK" in os.environ
     return launch(words, chosen.processes) if chosen.processes and not launched else work(chosen)
 
@@ -89,14 +92,16 @@ def _reason(failures: dict[int, ProcessFailure], processes: int) -> str:
 def _make(chosen: argparse.Namespace) -> None:
     from accelerate import PartialState  # here: the launcher needs none of these, and they load for seconds
 
-    from ..training.processes import PartDone
+    from ..training.processes import PartDone, n_processes
     from . import stages
 
     makers = {"encoder": stages.make_encoder_files, "projector": stages.make_projector_files,
               "adapter": stages.make_adapter_files}
-    device = use_device(chosen.device, chosen.gradient_checkpointing)
+    device = use_device(chosen.device, chosen.gradient_checkpointing, chosen.sharded)
     PartialState(cpu=device.type == "cpu")  # joins the others
     run, name = Run.open(chosen.run), STAGES.get(chosen.stage, chosen.stage)
+    if chosen.sharded:
+        check_sharded(True, n_processes(), stages.language_source(run)["dtype"])
     if is_first_process() and not chosen.locked:
         hold(run, name)
     folder = begun(run.path, name)

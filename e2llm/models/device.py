@@ -37,10 +37,13 @@ class DevicePolicy:
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     gradient_checkpointing : bool
         Language models keep the inputs of their layers only, and compute the rest again in the backward pass.
+    sharded : bool
+        A training spreads the frozen language model over its processes; see :mod:`e2llm.training.sharding`.
     """
 
     device: str = "auto"
     gradient_checkpointing: bool = False
+    sharded: bool = False
 
 
 _policy = DevicePolicy()
@@ -51,12 +54,12 @@ def device_policy() -> DevicePolicy:
     return _policy
 
 
-def use_device(device: str = "auto", gradient_checkpointing: bool = False) -> torch.device:
+def use_device(device: str = "auto", gradient_checkpointing: bool = False, sharded: bool = False) -> torch.device:
     """Set the policy of this process; models that are loaded already stay where they are.
 
     Parameters
     ----------
-    device, gradient_checkpointing
+    device, gradient_checkpointing, sharded
         See :class:`DevicePolicy`.
 
     Returns
@@ -69,7 +72,7 @@ def use_device(device: str = "auto", gradient_checkpointing: bool = False) -> to
     DeviceError
         If there is no such device here.
     """
-    return set_policy(DevicePolicy(device, gradient_checkpointing))
+    return set_policy(DevicePolicy(device, gradient_checkpointing, sharded))
 
 
 def set_policy(policy: DevicePolicy) -> torch.device:
@@ -94,6 +97,11 @@ def using(policy: DevicePolicy) -> Iterator[None]:
 def current_device() -> torch.device:
     """Where models go under the policy of this process."""
     return find_device(_policy.device)
+
+
+def loading_device() -> torch.device:
+    """Where language models are read into: a device that need not hold all of a sharded one is not asked to."""
+    return find_device("cpu" if _policy.sharded else _policy.device)
 
 
 def is_device_name(name: str) -> bool:

@@ -27,7 +27,7 @@ from transformers.utils import logging
 from ..core.chat import EEG_TOKEN, END_THINK, THINK
 from ..core.files import one_line, read_json
 from .catalogue import CATALOGUE, Elsewhere, FetchError, require
-from .device import DeviceError, ask_for_device, best_dtype, current_device, device_policy
+from .device import DeviceError, ask_for_device, best_dtype, device_policy, loading_device
 
 # The turn format of Qwen3, reduced to what is used here: with enable_thinking off, an empty thought is given.
 _CHAT_TEMPLATE = (
@@ -252,7 +252,7 @@ def load_language_model(name: str, dtype: str | torch.dtype = "float32", eeg_tok
     """
     where, extra = _located(name)
     options = _number_format(best_dtype() if dtype == "auto" else str(dtype).removeprefix("torch."), attention)
-    if device_map is None and (device := current_device()).type != "cpu":
+    if device_map is None and (device := loading_device()).type != "cpu":
         device_map = {"": device}  # read straight into its memory
     options |= {} if device_map is None else {"device_map": device_map}
     try:

@@ -137,9 +137,13 @@ def fit(model: nn.Module, samples: Samples, collate: Callable, params: FitParams
     )
 
     set_seed(params.seed)
+    device = current_device()
+    if device_policy().sharded:
+        from .sharding import shard_frozen  # here, as above
+
+        shard_frozen(model, device)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(groups or [{"params": trainable}], lr=params.lr, weight_decay=params.weight_decay)
-    device = current_device()
     logging.disable_progress_bar()  # of checkpoint writing: it would stand in a notebook's outputs
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=params.steps, seed=params.seed,

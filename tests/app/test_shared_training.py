@@ -42,19 +42,23 @@ def encoder(run: Run, n: int) -> Path:
     return stage.path
 
 
-def projector(run: Run, n: int) -> Path:
+def projector(run: Run, n: int, sharded: bool = False) -> Path:
     params = FitParams(STEPS, 4, 4e-3, seed=5, save_steps=SAVE)
-    return stages.align(run, stages.open_dataset(run), 1, 2, 16, 1.0, params, processes=n).path
+    return stages.align(run, stages.open_dataset(run), 1, 2, 16, 1.0, params, n, sharded).path
 
 
-def adapter(run: Run, n: int) -> Path:
+def adapter(run: Run, n: int, sharded: bool = False) -> Path:
     params = FitParams(STEPS, 8, 4e-3, seed=5, save_steps=SAVE, accumulate=2)
     return stages.instruct(run, stages.open_dataset(run), KINDS, 6, AdapterParams(rank=2, alpha=4), params,
-                           processes=n).path
+                           n, sharded).path
 
 
 def losses(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "history.csv")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def same_losses(one: Path, other: Path) -> None:
@@ -150,6 +154,57 @@ def test_two_processes_go_on_from_their_checkpoint(micro_run, tmp_path):
     resumed, whole = adapter(run, 2), adapter(alone, 1)
     unmarked(resumed)
     same_losses(resumed, whole)
+
+
+@pytest.mark.full
+def test_two_processes_that_share_the_frozen_model_train_as_one_and_leave_the_same_files(micro_run, tmp_path):
+    encoded, found = linked(micro_run, tmp_path, "encoder"), []
+    encoder(encoded, 1)
+    for n in (1, 2):
+        run = linked(encoded, tmp_path, f"processes-{n}")
+        found.append((run, [projector(run, n, n > 1), adapter(run, n, n > 1)]))
+    (first, one), (second, two) = found
+    for folder, other in zip(one, two, strict=True):
+        same_losses(folder, other)
+        assert names(folder) == names(other)
+        assert first.require(folder.name)["params"] == second.require(folder.name)["params"]
+        assert first.require(folder.name)["facts"] == second.require(folder.name)["facts"]
+        for file in folder.rglob("*.safetensors"):
+            weights = load_file(file), load_file(other / file.relative_to(folder))
+            assert weights[0].keys() == weights[1].keys()
+            for name, value in weights[0].items():  # those of the evidence probe are large
+                assert (value - weights[1][name]).abs().max() <= 1e-4 * value.abs().max().clamp_min(1.0), name
+    config = "lora/adapter_config.json"
+    assert (one[1] / config).read_bytes() == (two[1] / config).read_bytes()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("n", "sharded"), [(2, True), (1, False)])
+def test_a_sharded_training_goes_on_from_its_checkpoint_sharded_or_not(micro_run, tmp_path, n, sharded):
+    run, alone = linked(micro_run, tmp_path, "two"), linked(micro_run, tmp_path, "one")
+    with one_killed(run, "adapter"), pytest.raises(ProcessError, match="process 2 of 2 was ended from outside"):
+        adapter(run, 2, True)
+    mark(run, "adapter")
+    resumed, whole = adapter(run, n, sharded), adapter(alone, 1)
+    unmarked(resumed)
+    same_losses(resumed, whole)
+
+
+def test_a_model_that_cannot_be_divided_is_refused(micro_run, tmp_path, monkeypatch, capsys):
+    run = linked(micro_run, tmp_path, "one")
+    with pytest.raises(ValueError, match=r"^sharded = True, but processes = 1, .*: take processes = 2 or more"):
+        projector(run, 1, True)
+    monkeypatch.setattr(stages, "language_source", lambda run: {"dtype": "4bit"})
+    with pytest.raises(ValueError, match=r"^sharded = True, but weights that are packed to dtype = '4bit' cannot be"):
+        projector(run, 2, True)
+    with pytest.raises(ValueError, match=r"processes = 1, and one process holds the whole language model"):
+        checked({"sharded": True})
+    with pytest.raises(ValueError, match=r"'4bit' cannot be divided among processes: take dtype = 'bfloat16'"):
+        checked({"sharded": True, "processes": 2, "dtype": "4bit"})
+    assert checked({"sharded": True, "processes": 2}).sharded
+    with pytest.raises(SystemExit):
+        train_stage.main(["--run", "one", "--stage", "1", "--sharded"])
+    assert "stage 1 has no frozen language model" in capsys.readouterr().err
 
 
 @pytest.mark.full
