@@ -186,7 +186,7 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
     Raises
     ------
     ValueError
-        If a value is refused (:func:`e2llm.app.parameters.checked`), no notebook takes it, it contradicts the
+        If a value is refused (:func:`e2llm.app.parameters.checked`), no notebook takes an override, it contradicts the
         simulated data that exist already, or a notebook declares an unknown parameter.
     """
     declared = {path: declared_parameters(path) for path in notebooks}
@@ -201,7 +201,7 @@ def validate(profile: Mapping, overrides: Mapping, notebooks: Sequence[Path]) ->
     if "run_name" in values:
         raise ValueError("run_name is no parameter of a profile: give the run's name by --name.")
     effective = parameters.checked(values).model_dump()
-    for name in values:
+    for name in overrides:  # a profile may also hold those of lessons that do not run
         if not any(name in names for names in declared.values()):
             running = ", ".join(path.stem for path in declared)
             raise ValueError(f"{name} is a parameter of none of the lessons that would run ({running}): leave it out, "
