@@ -178,6 +178,13 @@ def test_wrong_parameters_are_refused_before_a_kernel_starts(project, no_kernels
     assert not (project / "runs").exists()
 
 
+def test_a_profile_may_hold_parameters_of_lessons_that_do_not_run(project):
+    notebooks = find_notebooks()
+    assert validate({"test_items": 3}, {}, notebooks) == validate({}, {}, notebooks)
+    with pytest.raises(ValueError, match="There is no parameter 'tst_items'"):
+        validate({"tst_items": 3}, {}, notebooks)
+
+
 def test_a_notebook_with_a_parameter_that_nobody_knows_or_without_a_run_name_is_refused(project):
     notebooks = find_notebooks()
     write_notebook(notebooks[1], SECOND + "sed = 1\n")
