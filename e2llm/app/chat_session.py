@@ -38,7 +38,7 @@ from ..data.sources import TableOptions
 from ..evaluation.faithfulness import flags
 from ..models.adapting import lora_targets
 from ..models.eegpt import PATCH
-from ..models.inference import InferenceEngine, closed_set, probabilities, score_options
+from ..models.inference import InferenceEngine, closed_set, never, probabilities, score_options
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks import items as items_module
@@ -73,9 +73,9 @@ def _stream_text(engine: InferenceEngine, item: Item, said: str, limit: int) -> 
     def work() -> None:
         try:
             engine.model.generate(**inputs, max_new_tokens=limit, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-                                    eos_token_id=tokenizer.eos_token_id,
-                                  suppress_tokens=[tokenizer.convert_tokens_to_ids(EEG_TOKEN)],
-                                    streamer=streamer, stopping_criteria=[stopped])
+                                  eos_token_id=tokenizer.eos_token_id,
+                                  logits_processor=[never(tokenizer.convert_tokens_to_ids(EEG_TOKEN))],
+                                  streamer=streamer, stopping_criteria=[stopped])
         except Exception as error:  # raised again in the caller's thread
             failed.append(error)
         finally:

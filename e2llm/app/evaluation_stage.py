@@ -318,6 +318,7 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
                   "shortcuts": shortcuts, "tiers_2_and_3": others.scores, "item_seeds": others.item_seeds}
         if len(others.strata):
             tables["strata"] = others.strata
+        predictions = first.predictions
         if answer_from == "thought":
             from .second_pass_stage import claims_of, open_second_pass
 
@@ -325,11 +326,12 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
             with_eeg = {kind: given[kind, EEGInput.EEG] for kind in asked}
             found = examined(corpus, open_second_pass(run, corpus), first, asked, with_eeg, thoughts, seed)
             tables |= {"from_thought": found.scores, "price": found.price}
+            predictions = replace(predictions, answers=predictions.answers | found.answers)
         if with_ablation:
             tables["ablation"] = _ablation_table(run, corpus, n_items, item_seeds, seed, stage.path / "checkpoints")
         for name, table in tables.items():
             table.to_csv(stage.path / f"{name}.csv", index=False)
-        first.predictions.table().to_csv(stage.path / "predictions.csv", index=False)
+        predictions.table().to_csv(stage.path / "predictions.csv", index=False)
         truths = corpus.labels[corpus.split.test]
         scores = {"parse_rate": first.answers.parse_rate, "samples": explained_samples(corpus, first, others.examples),
                  "calibration": calibration(first.predictions.probabilities, truths)}

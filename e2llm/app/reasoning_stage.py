@@ -18,7 +18,7 @@ from ..data.dataset import Corpus
 from ..evaluation import counterfactual, reasoning
 from ..evaluation.attribution import Scorer, attribution_tables, head_score, language_score
 from ..evaluation.controls import EEGInput, shuffled
-from ..evaluation.from_thought import FROM_THOUGHT
+from ..evaluation.from_thought import FROM_THOUGHT, model_name
 from ..evaluation.reasoning import evidence_rule, generate_explanations
 from ..evaluation.thought_causes import answers_to_edits, causes_from_thought
 from ..models.inference import InferenceEngine, sample
@@ -182,7 +182,7 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     from_thought, followed = {}, pd.DataFrame()
     if params.answer_from == "thought":
         second = open_second_pass(run, corpus, engine)
-        from_thought = {f"LLM, {FROM_THOUGHT}": causes_from_thought(second, corpus, explanations, seed)}
+        from_thought = {model_name(FROM_THOUGHT): causes_from_thought(second, corpus, explanations, seed)}
         followed = answers_to_edits(engine, second, corpus, explanations, rows, encoder, evidence_rule(corpus), seed)
         del second
     attributions = attribution_tables(corpus, scorers_of(run, corpus, seed, engine), params.is_twin,

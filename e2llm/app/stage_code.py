@@ -50,7 +50,7 @@ STAGES: dict[str, Code] = {
     "adapter": Code(3, (*_TRAINED, "training.stage3_instruction")),
     "second_pass": Code(2, (*_TRAINED, "evaluation.from_thought", "models.evidence_rule", "tasks.level_table",
                             "training.second_pass", "training.stage3_instruction")),
-    "evaluation": Code(4, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
+    "evaluation": Code(5, (*_ANSWERED, *_DATASET, *_ENCODER, *_SCORED, "data.audit", "evaluation.ablation",
                            "evaluation.baselines", "evaluation.shortcuts", "evaluation.tiers", "models.eegnet",
                            "training.eegnet", "training.stage3_instruction", "training.trainer")),
     "feedback": Code(2, (*_JUDGED, "training.feedback", "training.trainer")),

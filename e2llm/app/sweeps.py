@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.arguments import check_number
 from ..core.files import check_name, one_line, project_root, read_yaml, replacing
 from ..core.tables import read_predictions
+from ..evaluation.from_thought import pooled_price
 from ..evaluation.tiers import pooled, spread
 from .locks import RunBusy
 from .pipeline import (
@@ -253,20 +254,24 @@ def _spread_over_seeds(rows: list[dict], swept: list[str], name: str) -> None:
 def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
     """Write tier 1 over all folds of each combination of the other keys: ``<name>-pooled.csv``.
 
-    Combinations with a failed fold are left out.
+    With answers from the thought also what they cost: ``<name>-price.csv``. Combinations with a failed fold are left
+    out.
     """
     others = [key for key in swept if key != "fold"]
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(str(row[key]) for key in others), []).append(row)
-    tables = []
+    tables, prices = [], []
     for same, members in groups.items():
         if not any("error" in row for row in members):
             answers = [read_predictions(runs_folder() / row["run"] / "predictions.csv") for row in members]
-            tables.append(pooled(answers).assign(**dict(zip(others, same, strict=True)), folds=len(members)))
-    if tables:
-        with replacing(runs_folder() / f"{name}-pooled.csv") as partial:
-            pd.concat(tables, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
+            facts = {**dict(zip(others, same, strict=True)), "folds": len(members)}
+            tables.append(pooled(answers).assign(**facts))
+            prices.append(pooled_price(answers).assign(**facts))
+    for kind, found in (("pooled", tables), ("price", [table for table in prices if len(table)])):
+        if found:
+            with replacing(runs_folder() / f"{name}-{kind}.csv") as partial:
+                pd.concat(found, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
 
 
 def scalars(metrics: Mapping, prefix: str = "") -> dict[str, float]:

@@ -18,7 +18,7 @@ from ..tasks.second_pass import Asked, in_words, level_item, options_of
 from ..tasks.segments import Segment
 from .controls import Role, other_windows
 from .metrics import paired_difference, ratio_over_subjects
-from .tiers import Answers, Tier1, answer, graded, item_score, tier_1_row
+from .tiers import Answers, Predictions, Tier1, answer, graded, item_score, tier_1_row
 
 FROM_THOUGHT = "from the thought"
 OTHER_THOUGHT, NO_THOUGHT = "thought of another window", "empty thought"
@@ -137,11 +137,38 @@ def price(kind: str, truth: Sequence[str], eeg: Sequence[str], thought: Sequence
             **dict(zip(("difference", "low", "high"), difference, strict=True)), "n": len(truth)}
 
 
+def pooled_price(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What basic prediction from the thought costs over the folds of a protocol; every person was tested in one.
+
+    Parameters
+    ----------
+    tables : sequence of DataFrame
+        ``predictions.csv`` of runs that differ only in their fold (:func:`e2llm.evaluation.tiers.pooled`).
+
+    Returns
+    -------
+    DataFrame
+        A row of :func:`price`; none where the runs hold no answers from the thought.
+    """
+    table, own = pd.concat(tables, ignore_index=True), model_name(FROM_THOUGHT)
+    if own not in table:
+        return pd.DataFrame()
+    subjects = table["subject"].astype(str).to_numpy()
+    return pd.DataFrame([price("predict", *(table[name].tolist() for name in ("label", "LLM", own)), subjects,
+                               Predictions.from_table(table).labels)])
+
+
+def model_name(group: str) -> str:
+    """The name of answers from the thought, or of a control of them, among the models: "LLM, from the thought"."""
+    return f"LLM, {group}"
+
+
 class ThoughtTables(NamedTuple):
     """Scores of answers from the thought, and what they cost."""
 
     scores: pd.DataFrame  # name, group, role, score, low, high, chance, n
     price: pd.DataFrame  # rows of :func:`price`
+    answers: dict[str, np.ndarray]  # to the test windows: model and its controls to class indices
 
 
 def examined(corpus: Corpus, second: SecondPass, first: Tier1, asked: Mapping[str, list[list[Item]]],
@@ -182,7 +209,8 @@ def examined(corpus: Corpus, second: SecondPass, first: Tier1, asked: Mapping[st
         prices.append(price(kind, [item.answer for item in items], given[kind].chosen, answers.chosen,
                             np.array([item.subject for item in items]), seed=seed))
     columns = ["name", "group", "role", "score", "low", "high", "chance", "n"]
-    return ThoughtTables(pd.DataFrame(rows)[columns], pd.DataFrame(prices))
+    return ThoughtTables(pd.DataFrame(rows)[columns], pd.DataFrame(prices),
+                         {model_name(group): found for group, found in best.items()})
 
 
 def price_table(table: pd.DataFrame) -> pd.DataFrame:

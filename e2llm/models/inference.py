@@ -139,6 +139,19 @@ def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool
     return texts
 
 
+def never(token: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A logits processor after which a token is never written.
+
+    The ``suppress_tokens`` of transformers do the same, but read and copy all logits for it: a seventh of the time in
+    which a small model writes.
+    """
+    def processor(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores[:, token] = -torch.inf  # a copy of the model's logits: transformers made it for its processors
+        return scores
+
+    return processor
+
+
 def _new_tokens(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int, **decoding) -> list[list[int]]:
     """What follows each prompt, ``n`` times; texts that have ended leave the batch, so that none waits for the longest.
 
@@ -146,7 +159,7 @@ def _new_tokens(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: i
     """
     tokenizer = engine.processor.tokenizer
     fixed = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, **decoding,
-             "suppress_tokens": [tokenizer.convert_tokens_to_ids(EEG_TOKEN)], "return_dict_in_generate": True}
+             "logits_processor": [never(tokenizer.convert_tokens_to_ids(EEG_TOKEN))], "return_dict_in_generate": True}
     rows = list(range(n * len(inputs["input_ids"])))
     said: list[list[int]] = [[] for _ in rows]
     given, left = {**inputs, "num_return_sequences": n}, most

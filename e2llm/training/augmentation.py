@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..core.claims import MAX_ABS_Z
+from ..core.montage import region_indices
 from ..core.space import working_array
 from ..data.band_edits import DrawnEdits, Edit, draw_clear_edits, scale_band
 from ..data.dataset import Corpus
@@ -82,7 +83,7 @@ class AugmentedWindows:
         return len(self.edits)
 
     def batch(self, places: list[int], equalized: Mapping[int, torch.Tensor] | None = None,
-              own: list[int] | None = None) -> dict[str, torch.Tensor]:
+              own: list[int] | None = None, kept: KeptEdits | None = None) -> dict[str, torch.Tensor]:
         """Inputs of stage 1: equalized signal in millivolts, no label, targets for the evidence only.
 
         See :func:`edited_inputs` for ``equalized``.
@@ -95,11 +96,14 @@ class AugmentedWindows:
             See :func:`edited_inputs`.
         own : list of int, optional
             Make signals of these only.
+        kept : KeptEdits, optional
+            Of the edits of earlier batches; by default all are made.
         """
         edits = [self.edits[place] for place in (places if own is None else own)]
         spectral = np.full((len(places), self.corpus.spectral.shape[1]), np.nan, dtype=np.float32)
         spectral[:, : self.z.shape[1]] = np.clip(self.z[places], -MAX_ABS_Z, MAX_ABS_Z)
-        return {"signal_mv": edited_inputs(self.corpus, edits, equalized),
+        signals = (kept or KeptEdits(self.corpus, 0)).inputs(edits, equalized or {})
+        return {"signal_mv": signals,
                 "labels": torch.full((len(places),), UNLABELLED), "spectral": torch.from_numpy(spectral)}
 
     def append_augmented(self, order: np.ndarray, batch_size: int, n: int, seed: int) -> np.ndarray:
@@ -139,14 +143,16 @@ class AugmentedWindows:
 
         return np.concatenate([np.concatenate([batch, drawn(batch)]) for batch in batches])
 
-    def collate(self, windows: Callable[..., dict[str, torch.Tensor]]) -> Callable[[list[int]], dict]:
+    def collate(self, windows: Callable[..., dict[str, torch.Tensor]],
+                kept_bytes: int = 2**28) -> Callable[[list[int]], dict]:
         """Batches of an order from :meth:`append_augmented`: ``windows(rows, own)`` makes the recorded part.
 
+        Edited channels stay in memory, ``kept_bytes`` of them at most: an edit comes in several batches.
         ``source_index`` is the place in the batch of the window that each augmented one was made from;
         :data:`e2llm.training.losses.NO_SOURCE` where there is none. Of several processes each makes the signals of its
         part of a batch, and ``order``; see :func:`e2llm.training.processes.whole_batch`.
         """
-        n_windows = len(self.corpus.windows)
+        n_windows, kept = len(self.corpus.windows), KeptEdits(self.corpus, kept_bytes)
 
         def collate(rows: list[int]) -> dict[str, torch.Tensor]:
             own = [row for row in rows if row < n_windows]
@@ -159,13 +165,47 @@ class AugmentedWindows:
             batch = windows(own, signals_of)
             if augmented:
                 added = self.batch(augmented, dict(zip(signals_of, batch["signal_mv"], strict=True)),
-                                   [augmented[i - len(own)] for i in mine if i >= len(own)])
+                                   [augmented[i - len(own)] for i in mine if i >= len(own)], kept)
                 batch = {**{name: torch.cat([batch[name], part]) for name, part in added.items()},
                          "source_index": torch.tensor([NO_SOURCE] * len(own) + sources)}
             order = {} if len(parts) == 1 else {"order": torch.tensor(list(chain(*parts))).argsort()}
             return batch | order
 
         return collate
+
+
+class KeptEdits:
+    """Edited channels of band-edited windows that were made once, the first that are asked for.
+
+    An edit changes one region, so it takes about a sixth of the memory of a window.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Dataset.
+    room : int
+        Bytes that it may take; 0 keeps nothing.
+    """
+
+    def __init__(self, corpus: Corpus, room: int) -> None:
+        self.corpus, self.room = corpus, room
+        self.regions = region_indices(corpus.windows.ch_names)
+        self.kept: dict[Edit, torch.Tensor] = {}
+
+    def inputs(self, edits: Sequence[Edit], equalized: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """As :func:`edited_inputs`, equal bit for bit; edits that are kept need their window in ``equalized``."""
+        known = {edit for edit in edits if edit in self.kept and edit.row in equalized}
+        new = [edit for edit in dict.fromkeys(edits) if edit not in known]
+        made = dict(zip(new, edited_inputs(self.corpus, new, equalized) if new else (), strict=True))
+        signals = torch.stack([made[edit] if edit in made else equalized[edit.row] for edit in edits])
+        for signal, edit in zip(signals, edits, strict=True):
+            if edit not in made:
+                signal[self.regions[edit.region]] = self.kept[edit]
+        for edit, signal in made.items():
+            changed = signal[self.regions[edit.region]]
+            if changed.nbytes <= self.room and edit not in self.kept:
+                self.kept[edit], self.room = changed, self.room - changed.nbytes
+        return signals
 
 
 def edited_inputs(corpus: Corpus, edits: Sequence[Edit],

@@ -26,7 +26,9 @@ from e2llm.app.second_pass_stage import claims_of, instruct_second_pass, open_se
 from e2llm.app.thought_session import E2LLMFromThought
 from e2llm.core.claims import GRADED, LOW_HIGH, SCALES, Claim, salient_claims
 from e2llm.core.files import read_json
+from e2llm.core.tables import read_predictions
 from e2llm.data.sources.seed_vii import SeedVII
+from e2llm.evaluation.from_thought import pooled_price
 from e2llm.evaluation.reasoning import generate_explanations
 from e2llm.models.inference import InferenceEngine
 from e2llm.tasks import level_table, second_pass
@@ -116,6 +118,8 @@ def test_the_tables_say_what_an_answer_from_the_thought_scores_and_costs(run):
     assert all(row["from the EEG"] == pytest.approx(eeg[row["name"]]) for row in price if row["name"] != "predict")
     llm = next(row["score"] for row in tables["tier_1"] if row["name"] == "LLM")
     assert price[0]["from the EEG"] == pytest.approx(llm)
+    answers = read_predictions(run.path / "predictions.csv")
+    assert pooled_price([answers]).iloc[0].to_dict() == pytest.approx(price[0]), "the answers behind it are kept"
     empty = next(row for row in scores if row["group"] == "empty thought")
     assert empty["score"] == pytest.approx(1 / 7, abs=0.15)
 

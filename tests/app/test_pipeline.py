@@ -519,14 +519,22 @@ def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypa
             run.write_metrics({"fold": fold})
             answers = pd.DataFrame({"subject": [f"{fold}a", f"{fold}b"] * 2, "clip": [1, 1, 2, 2], "window": 0,
                                     "label": ["x", "x", "y", "y"], "LLM": ["x", "x", "y", "x" if fold else "y"]})
+            if parameters["seed"]:
+                answers["LLM, from the thought"] = ["x", "y", "y", "x" if fold else "y"]
             run.write_predictions(answers.assign(**{"p(x)": 0.5, "p(y)": 0.5}))
 
-    write_notebook(project / "notebooks" / "02_folds.ipynb", 'run_name = "tiny"  # run\nfold = 0  # fold')
+    write_notebook(project / "notebooks" / "02_folds.ipynb",
+                   'run_name = "tiny"  # run\nfold = 0  # fold\nseed = 0  # seed')
     monkeypatch.setattr("papermill.execute_notebook", with_answers)
     sweep("tiny", {"fold": [0, 1]}, "folds")
     table = pd.read_csv(project / "runs" / "folds-pooled.csv").set_index("name")
     assert table.loc["LLM", "score"] == pytest.approx(0.5 * (1 + 3 / 4))
     assert table.loc["LLM", "subjects"] == 4 and table.loc["LLM", "folds"] == 2 and table.loc["LLM", "chance"] == 0.5
+    assert not (project / "runs" / "folds-price.csv").exists(), "nothing was answered from the thought"
+    sweep("tiny", {"fold": [0, 1], "seed": [0, 1]}, "both")
+    price = pd.read_csv(project / "runs" / "both-price.csv")
+    assert price["seed"].tolist() == [1] and price["folds"].tolist() == [2]
+    assert price["difference"].tolist() == pytest.approx([-0.25])
 
 
 def test_a_sweep_over_three_seeds_gives_their_spread(project, monkeypatch):

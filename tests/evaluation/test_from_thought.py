@@ -12,7 +12,7 @@ from e2llm.core.bands import BANDS
 from e2llm.core.claims import GRADED, EvidenceNames, salient_claims
 from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import REGIONS
-from e2llm.evaluation.from_thought import price, price_in_words, price_table
+from e2llm.evaluation.from_thought import pooled_price, price, price_in_words, price_table
 from e2llm.evaluation.thought_causes import causes_from_thought
 from e2llm.models.evidence_rule import EvidenceRule
 
@@ -77,3 +77,24 @@ def test_a_wording_that_the_grammar_does_not_read_would_be_seen(world, monkeypat
     monkeypatch.setattr(thought_causes, "evidence_sentence", lambda *_: "It rains.")
     score = causes_from_thought(world.second, world.corpus, world.explanations, 0).measures.set_index("name")["score"]
     assert score["unchanged: other wording"] < 0.5
+
+
+def test_the_price_over_folds_is_that_of_all_people_together():
+    rng, labels = np.random.default_rng(3), ["rest", "count", "seen in no test"]
+    folds = []
+    for people in (["1", "2"], ["3", "4"], ["5", "6"]):
+        truth = rng.permutation(np.repeat(labels[:2], 12))
+        table = pd.DataFrame({"subject": rng.choice(people, 24), "label": truth})
+        for name, right in (("LLM", 0.9), ("LLM, from the thought", 0.6)):
+            table[name] = np.where(rng.uniform(size=24) < right, truth, rng.choice(labels, 24))
+        folds.append(table.assign(**{f"p({label})": 1 / 3 for label in labels}))
+    together = pd.concat(folds)
+    row = pooled_price(folds).iloc[0]
+    scores = {name: np.mean([(given == label)[together["label"] == label].mean() for label in labels[:2]])
+              for name, given in together[["LLM", "LLM, from the thought"]].items()}
+    assert row["from the EEG"] == pytest.approx(scores["LLM"]) and row["n"] == 72
+    assert row["from the thought"] == pytest.approx(scores["LLM, from the thought"])
+    assert row["difference"] == pytest.approx(row["from the thought"] - row["from the EEG"])
+    assert row["low"] < row["difference"] < row["high"] < 0
+    without = [table.drop(columns="LLM, from the thought") for table in folds]
+    assert pooled_price(without).empty, "these runs answered from the EEG alone"

@@ -13,12 +13,20 @@ from torch import nn
 
 from e2llm.core import space
 from e2llm.core.claims import CITED, MAX_ABS_Z
+from e2llm.core.montage import region_indices
 from e2llm.data.band_edits import band_edited, draw_clear_edits, measure_edited
 from e2llm.data.features import evidence, measure
 from e2llm.data.normalization import Equalizer, FeatureStatistics
 from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.training import augmentation
-from e2llm.training.augmentation import TARGETS_Z, AugmentedWindows, edited_inputs, encode_edited, fit_evidence_probe
+from e2llm.training.augmentation import (
+    TARGETS_Z,
+    AugmentedWindows,
+    KeptEdits,
+    edited_inputs,
+    encode_edited,
+    fit_evidence_probe,
+)
 from e2llm.training.losses import NO_SOURCE, UNLABELLED
 
 TRAIN = np.arange(10, 30)
@@ -134,6 +142,23 @@ def test_a_mixed_batch_is_windows_then_augmented_windows_with_their_source_index
     assert batch["source_index"].tolist() == [NO_SOURCE, NO_SOURCE, 1]
     assert collate([of + 1, n + 4])["source_index"].tolist() == [NO_SOURCE, NO_SOURCE], "its window is not there"
     assert set(collate([12])) == {"signal_mv", "labels", "spectral"}
+
+
+def test_edits_that_are_kept_are_equal_bit_for_bit_and_take_no_more_memory_than_given(corpus, augmented):
+    edits = list(augmented.edits[:6])
+    rows = sorted({edit.row for edit in edits})
+    equalized = dict(zip(rows, corpus.equalize(corpus.windows.data[rows], corpus.norm_groups[rows]), strict=True))
+    wanted = edited_inputs(corpus, edits, equalized)
+    largest = max(len(region_indices(CHANNELS)[edit.region]) for edit in edits) * wanted[0, 0].nbytes
+    for room in (0, largest, 2**30):
+        kept = KeptEdits(corpus, room)
+        for asked in ([0, 3, 0], [5, 0, 3], [1, 2, 4]):  # an edit twice, known and new ones, new ones only
+            found = kept.inputs([edits[i] for i in asked], equalized)
+            assert torch.equal(found, wanted[asked])
+            found.zero_()  # what a batch holds is its own
+        assert sum(signal.nbytes for signal in kept.kept.values()) <= room
+        assert len(kept.kept) == {0: 0, 2**30: 6}.get(room, len(kept.kept))
+    assert torch.equal(kept.inputs(edits[:1], {}), edited_inputs(corpus, edits[:1])), "its window is not there"
 
 
 class _Power(nn.Module):
