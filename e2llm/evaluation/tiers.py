@@ -121,7 +121,7 @@ class Predictions:
             raise ValueError(f"The table of predictions has no column of shares for the label {unknown[0]!r:.60} of "
                              "its rows: make it again.")
         numbers = shares.apply(pd.to_numeric, errors="coerce")
-        if list(shares) != [f"p({label})" for label in labels] or not np.isfinite(numbers).all(None):
+        if list(shares) != [f"p({label})" for label in labels] or not np.isfinite(numbers).all(axis=None):
             raise ValueError("The table of predictions has shares that are no numbers, or that are not its last "
                              "columns: make it again.")
         first, code = columns.index("label") + 1, {label: i for i, label in enumerate(labels)}
