@@ -153,9 +153,9 @@ def pooled_price(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     table, own = pd.concat(tables, ignore_index=True), model_name(FROM_THOUGHT)
     if own not in table:
         return pd.DataFrame()
+    truth, eeg, thought = (table[name].tolist() for name in ("label", "LLM", own))
     subjects = table["subject"].astype(str).to_numpy()
-    return pd.DataFrame([price("predict", *(table[name].tolist() for name in ("label", "LLM", own)), subjects,
-                               Predictions.from_table(table).labels)])
+    return pd.DataFrame([price("predict", truth, eeg, thought, subjects, Predictions.from_table(table).labels)])
 
 
 def model_name(group: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.chat import END_THINK, THINK, Item
-from ..core.claims import Claim, Claims, salient_claims
+from ..core.claims import Claim, Claims, EvidenceNames, salient_claims
 from ..core.verdicts import Verdict, verdicts
 from ..data import band_edits
 from ..data.dataset import Corpus
@@ -103,7 +103,25 @@ def claims_table(corpus: Corpus, rows: np.ndarray, claims_by_model: Mapping[str,
     seed : int
         Of the intervals.
     """
-    z, names, subjects, found = corpus.z[rows], corpus.evidence_names, corpus.subjects[rows], []
+    return scored_claims(corpus.z[rows], corpus.evidence_names, corpus.subjects[rows], claims_by_model, seed)
+
+
+def scored_claims(z: np.ndarray, names: EvidenceNames, subjects: np.ndarray,
+                  claims_by_model: Mapping[str, Sequence[Sequence[Claim]]], seed: int) -> pd.DataFrame:
+    """As :func:`claims_table`, for windows that need not be of one split.
+
+    Parameters
+    ----------
+    z : ndarray, shape (n, n_evidence)
+        Measured evidence of the windows.
+    names : EvidenceNames
+        Its columns.
+    subjects : ndarray, shape (n,)
+        Person of each window; the intervals are over people.
+    claims_by_model, seed
+        As for :func:`claims_table`.
+    """
+    found = []
     for name, claims in claims_by_model.items():
         a_window = np.mean([len(each) for each in claims])
         for measure, score in (("precision", claim_precision), ("recall", claim_recall)):
@@ -170,9 +188,14 @@ def capacity(corpus: Corpus, seed: int) -> pd.DataFrame:
     seed : int
         Of the intervals.
     """
+    return evidence_capacity([evidence_fold(corpus)], corpus.evidence_names, len(corpus.label_set),
+                             codings_of(corpus.evidence_names.scale), seed)
+
+
+def evidence_fold(corpus: Corpus) -> Fold:
+    """Both kinds of evidence of a run whose stage 1 is finished, under its split."""
     evidence = {"measured": corpus.z, "predicted by the encoder": corpus.predicted_evidence}
-    return evidence_capacity([Fold(evidence, corpus.labels, corpus.subjects, corpus.split)], corpus.evidence_names,
-                             len(corpus.label_set), codings_of(corpus.evidence_names.scale), seed)
+    return Fold(evidence, corpus.labels, corpus.subjects, corpus.split)
 
 
 def evidence_rule(corpus: Corpus) -> EvidenceRule:
@@ -229,7 +252,8 @@ def _scores_after(engine: InferenceEngine, items: list[Item], thoughts: list[str
     return score_options(engine, items, [f"{THINK}\n{thought}\n{END_THINK}\n\n" for thought in thoughts])
 
 
-def answer_after_claims(engine: InferenceEngine, items: Sequence[Item], write: Callable[[Claims], str]) -> Answer:
+def answer_after_claims(engine: InferenceEngine, items: Sequence[Item], write: Callable[[Claims], str],
+                        places: Sequence[int] | None = None) -> Answer:
     """A model that sees the EEG and a thought, as :mod:`e2llm.evaluation.causal_measures` takes it.
 
     The question of a place stays what it is when its EEG is exchanged.
@@ -242,11 +266,14 @@ def answer_after_claims(engine: InferenceEngine, items: Sequence[Item], write: C
         Questions with equally many options, each about one window of its own. All are asked each time.
     write : callable
         Claims about a window to the thought, without a conclusion.
+    places : sequence of int, optional
+        Windows that the rows of an answer count, if there are more than those of the items.
     """
     windows = [item.windows[0] for item in items]
+    counted = windows if places is None else places
 
     def answer(rows: np.ndarray, claims: Sequence[Claims]) -> np.ndarray:
-        seen = {window: engine.position[windows[row]] for window, row in zip(windows, rows, strict=True)}
+        seen = {window: engine.position[counted[row]] for window, row in zip(windows, rows, strict=True)}
         thoughts = [write(each) for each in claims]
         return probabilities(_scores_after(replace(engine, position=seen), list(items), thoughts))
 
