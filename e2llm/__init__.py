@@ -4,7 +4,7 @@ An encoder turns four seconds of EEG into tokens. A small projector maps these t
 model. The language model first states measured evidence ("occipital alpha low"), then names an emotion. Every such
 claim is compared with the signal, and every score stands beside its chance level and its controls.
 
-The whole pipeline, on simulated EEG. It needs no download and takes about five minutes on two cores::
+The whole pipeline, on simulated EEG. It needs no download and takes about seven minutes on two cores::
 
     import e2llm
 
@@ -57,6 +57,7 @@ _NAMES = {  # module: what stands at the front door
     "app.evaluation_stage": "evaluate",
     "app.second_pass_stage": "instruct_second_pass",
     "app.reasoning_stage": "ReasoningParams evaluate_reasoning",
+    "app.fold_reasons": "reasons_over_folds",
     "app.pretraining_stage": "pretrain",
     "app.chat_session": "E2LLM",
     "app.thought_session": "E2LLMFromThought",
