@@ -29,7 +29,8 @@ EXERCISES = (
         then="The prompt of a real item, some cells below, holds as many `<|eeg|>`."),
     Exercise(
         "03-gradient", "Who learns in stage 2?",
-        "The loss of stage 2 is computed from the words that the language model writes. Which weights change?\n\n"
+        "The loss of stage 2 is computed from the probabilities that the language model gives to the expected words. "
+        "Which weights change?\n\n"
         "- A: encoder, projector and language model\n- B: the projector\n- C: projector and language model",
         Letters("ABC"), "B", 'answer = "B"',
         "The gradient passes *through* the language model, but its weights are frozen. So is the encoder. The check "
@@ -57,8 +58,8 @@ EXERCISES = (
          "A cosine is a scalar product divided by both lengths.")),
     Exercise(
         "03-patches", "What does a state token average?",
-        "A window has 16 time patches, and a segment takes 2 state tokens. How many milliseconds of signal does one "
-        "state token average?",
+        "A window of four seconds has 16 time patches, and takes 2 state tokens. How many milliseconds of signal does "
+        "one state token average?",
         Number("milliseconds", 1.0), 2000, "answer = 16 / 2 * 250",
         "The projector averages neighboring time patches: eight patches of 250 ms for each of two tokens.",
         (Mistake(8, ("That is a number of patches.", "How long is one patch?")),

@@ -8,7 +8,8 @@ EXERCISES = (
     Exercise(
         "05-majority", "What does the majority reach?",
         "Suppose that 30 % of the windows are *happy*, and a classifier always says *happy*. There are seven emotions. "
-        "What is its **balanced** accuracy? The next table has such a row.",
+        "*Balanced accuracy* is the mean over emotions of the share that is answered rightly. What is it here? The "
+        "next table has such a row.",
         Number("percent", 0.5), 100 / 7, "answer = (100 + 6 * 0) / 7",
         "It finds all windows of one class and none of six. The mean over classes is one seventh.",
         (Mistake(30, ("That is the plain accuracy.", "Balanced accuracy is a mean over classes, not over windows.")),

@@ -87,15 +87,15 @@ EXERCISES = (
         ("First compute the chance that none misses.", "The opposite of none is at least one.")),
     Exercise(
         "06-claims", "What may be claimed?",
-        "Which of these sentences does this run support? Give all letters.\n\n"
+        "Which of these sentences do this run and this lesson support? Give all letters.\n\n"
         "- A: On simulated EEG the model names the emotion label of unseen people's windows above chance.\n"
         "- B: The model can tell an employer whether a person is stressed.\n"
-        "- C: The claims about bands are true of their own window more often than of another window.\n"
+        "- C: Under a wrong split a table without any EEG can score as high as a model.\n"
         "- D: The model reads what a person feels.\n"
         "- E: A claim that is true of the signal is the reason for the answer.",
         Letters("ABCDE", several=True), "AC", 'answer = "AC"',
-        "A is tier 1 with its controls, C is lesson 07. B and D speak about people, but the labels name film clips. "
-        "E takes truth for cause. Whether an answer depends on its claims needs a test of its own.",
+        "A is tier 1 with its controls, C is the table of shortcuts. B and D speak about people, but the labels name "
+        "film clips. E takes truth for cause. Whether an answer depends on its claims needs a test of its own.",
         (Mistake("ACE", ("A true reason need not be the cause of the answer.",
                          "Which test of lesson 07 would support this sentence?")),
          Mistake("ABC", ("Whose state was ever measured here? And who agreed to that use?",

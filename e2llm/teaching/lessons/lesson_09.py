@@ -43,8 +43,8 @@ EXERCISES = (
         ("What would an error of 1 mean?", "Read the first of the two tasks once more.")),
     Exercise(
         "09-beyond", "How many differences are clear?",
-        "The table `gain` holds differences with 95 % intervals that are not corrected. How many intervals lie wholly "
-        "above or wholly below zero?",
+        "The table `gain` holds differences with 95 % intervals that are not corrected. How many rows have "
+        "an interval wholly above or wholly below zero?",
         Number(), _beyond_zero, 'answer = int(((gain["low"] > 0) | (gain["high"] < 0)).sum())',
         "Count rows whose interval does not contain zero. Remember that none is corrected for their number.",
         (Mistake(lambda gain: len(gain) - _beyond_zero(gain), ("Those contain zero.", "You want the others.")),
