@@ -55,8 +55,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
                   Workers(arguments.workers, arguments.scheduler, arguments.scheduler_file))
     print(table.to_string(index=False))
     if "fold" in grid:
-        tables = table_name(profile, overrides, name)
-        print(f"Tier 1 over all folds of each combination: {runs_folder() / f'{tables}-pooled.csv'}")
+        pooled = runs_folder() / f"{table_name(profile, overrides, name)}-pooled.csv"
+        print(f"Tier 1 over all folds of each combination whose folds are complete: {pooled}" if pooled.exists() else
+              "No combination has all its folds, so there is no table of tier 1 over them.")
     if "error" not in table:
         return 0
     failed = table.dropna(subset="error")

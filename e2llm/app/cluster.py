@@ -293,7 +293,8 @@ class _Job:
 
 
 def run_jobs(client: Client, function: Callable, jobs: Mapping[str, Mapping[str, Any]],
-             done: Callable[[str, Any], None], usable: Callable[[Sequence[str]], Mapping[str, str]]) -> None:
+             done: Callable[[str, Any], None], usable: Callable[[Sequence[str]], Mapping[str, str]],
+             checked: Sequence[str] | None = None) -> None:
     """Call a function once for each job, on every worker one at a time.
 
     Parameters
@@ -306,9 +307,12 @@ def run_jobs(client: Client, function: Callable, jobs: Mapping[str, Mapping[str,
         Name to keyword arguments.
     done : callable
         Called here with the name of a job that has ended and its result, or the exception that ended it. A job that
+        was cancelled by others, or whose connection broke, counts as one that lost its worker. One that
         lost its worker ``LOSSES`` times ends with :class:`ClusterError`.
     usable : callable
         Given addresses of workers that come later, says which cannot be used and why, as :func:`check_workers` does.
+    checked : sequence of str, optional
+        Addresses of the workers that can be used already; default all that there are now.
 
     Raises
     ------
@@ -316,7 +320,7 @@ def run_jobs(client: Client, function: Callable, jobs: Mapping[str, Mapping[str,
         If the scheduler is lost.
     """
     waiting, running = [_Job(name, arguments) for name, arguments in jobs.items()], []
-    known = set(client.nthreads())
+    known = set(client.nthreads() if checked is None else checked)
     refused: set[str] = set()
     last_seen = time.monotonic()
     while waiting or running:
@@ -335,7 +339,7 @@ def run_jobs(client: Client, function: Callable, jobs: Mapping[str, Mapping[str,
             if result is not None and not isinstance(result[0], KilledWorker):
                 running.remove(job)
                 done(job.name, result[0])
-            elif result is not None or job.worker not in there:
+            elif result is not None or job.worker not in there or job.future.status in ("cancelled", "lost"):
                 running.remove(job)
                 job.future.cancel(force=True)
                 job.lost.append(job.worker)

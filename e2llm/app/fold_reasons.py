@@ -6,6 +6,7 @@ the tables here count the people of all runs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -67,29 +68,33 @@ def reasons_over_folds(runs: Sequence[Run], seed: int = 0) -> dict[str, pd.DataF
     Raises
     ------
     ValueError
-        If a window was tested in several runs, or the runs measured other evidence or have other labels.
+        If a window was tested in several runs, the runs measured other evidence or have other labels, or one model
+        gives one answer to all windows.
     """
+    corpora = [open_dataset(run) for run in runs]
+    _must_be_folds([run.name for run in runs], corpora)  # before any thought is written
     explained = []
-    for run in runs:
-        corpus, engine = open_dataset(run), open_engine(run)
-        items = prediction_items(corpus, corpus.split.test, seed)
+    for run, corpus in zip(runs, corpora, strict=True):
+        engine, items = open_engine(run), prediction_items(corpus, corpus.split.test, seed)
         explained.append(_Explained(run, corpus, engine, generate_explanations(engine, corpus, items)))
-    _must_be_folds([fold.corpus for fold in explained])
     names, label_set = explained[0].corpus.evidence_names, explained[0].corpus.label_set
     folds = [evidence_fold(fold.corpus) for fold in explained]
     return {"claims": _claims(explained, seed), "causes": _causes(explained, seed),
             "capacity": evidence_capacity(folds, names, len(label_set), codings_of(names.scale), seed)}
 
 
-def _must_be_folds(corpora: Sequence[Corpus]) -> None:
-    tested = np.concatenate([corpus.split.test for corpus in corpora])
-    if len(np.unique(tested)) < len(tested):
-        raise ValueError("A window was tested in several runs: give runs of a protocol whose test parts are disjoint.")
-    kept = {(corpus.label_set.labels, tuple(corpus.evidence_names.columns), corpus.evidence_names.scale,
-             len(corpus.windows)) for corpus in corpora}
-    if len(kept) > 1:
-        raise ValueError("The runs differ in their windows, labels, evidence or levels: give runs that differ only in "
-                         "their fold.")
+def _must_be_folds(names: Sequence[str], corpora: Sequence[Corpus]) -> None:
+    def kept(corpus: Corpus) -> tuple:
+        return (corpus.label_set.labels, tuple(corpus.evidence_names.columns), corpus.evidence_names.scale,
+                len(corpus.windows))
+
+    for (one, first), (other, second) in itertools.combinations(zip(names, corpora, strict=True), 2):
+        if np.intersect1d(first.split.test, second.split.test).size:
+            raise ValueError(f"A window was tested in the run {one!r} and in {other!r}: give runs of a protocol whose "
+                             "test parts are disjoint.")
+        if kept(first) != kept(second):
+            raise ValueError(f"The runs {one!r} and {other!r} differ in their windows, labels, evidence or levels: "
+                             "give runs that differ only in their fold.")
 
 
 def _claims(explained: Sequence[_Explained], seed: int) -> pd.DataFrame:
@@ -109,6 +114,7 @@ def _causes(explained: Sequence[_Explained], seed: int) -> pd.DataFrame:
     claims = [each for fold, step in zip(explained, every, strict=True) for each in fold.explanations.claims[::step]]
     windows = [item.windows[0] for own in items for item in own]
     subjects = np.array([item.subject for own in items for item in own])
+    folds = np.repeat(np.arange(len(items)), [len(own) for own in items])
     levels = explained[0].corpus.evidence_names.scale.words
 
     def after(write: Callable[[Claims], str]) -> Answer:
@@ -116,11 +122,11 @@ def _causes(explained: Sequence[_Explained], seed: int) -> pd.DataFrame:
                          for fold, own in zip(explained, items, strict=True)], items)
 
     unrelated = {"unrelated sentence": after(lambda stated: f"{UNRELATED[0]} {evidence_sentence(stated)}")}
-    found = {"LLM": causal_measures(after(evidence_sentence), claims, subjects, unrelated, seed, levels)}
+    found = {"LLM": causal_measures(after(evidence_sentence), claims, subjects, unrelated, seed, levels, folds)}
     if all(fold.run.finished("second_pass") is not None for fold in explained):
         seconds = [open_second_pass(fold.run, fold.corpus, fold.engine) for fold in explained]
         answer = _by_fold([from_claims(second.shares) for second in seconds], items)
-        found[model_name(FROM_THOUGHT)] = causal_measures(answer, claims, subjects, None, seed, levels)
+        found[model_name(FROM_THOUGHT)] = causal_measures(answer, claims, subjects, None, seed, levels, folds)
     return pd.concat([tables.measures.assign(model=model) for model, tables in found.items()], ignore_index=True)
 
 

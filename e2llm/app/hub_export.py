@@ -193,10 +193,15 @@ def _whole(folder: Path) -> Iterator[Path]:
         yield partial
         if folder.exists():
             folder.rename(old)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)  # what was there before
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for path in (partial, old):
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse_other_things(folder: Path) -> None:

@@ -86,8 +86,8 @@ def spread(scheduler: str, folder: Path, files: Sequence[Path]) -> Iterator[None
         return
     cluster = _cluster()
     with cluster.connected(scheduler=scheduler) as client:
-        _refuse(cluster.check_workers(client, folder, files, shared="the recordings"))
-        workers = sorted(client.nthreads())
+        workers = sorted(client.nthreads())  # one that joins during the check is not used
+        _refuse(cluster.check_workers(client, folder, files, workers, shared="the recordings"))
         print(f"Recordings on {len(workers)} workers; Dask's dashboard: {cluster.dashboard(client)}", file=sys.stderr,
               flush=True)
         from .dask_backend import CertainWorkers  # here, for it needs Dask too

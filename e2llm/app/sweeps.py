@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.arguments import check_number
 from ..core.files import check_name, one_line, project_root, read_yaml, replacing
 from ..core.tables import read_predictions
+from ..data.sources.base import SourceError
 from ..evaluation.from_thought import pooled_price
 from ..evaluation.tiers import pooled, spread
 from .locks import RunBusy
@@ -178,8 +179,8 @@ def _one_after_the_other(profile: str | Path, wanted: Mapping[str, Mapping],
     for run, parameters in wanted.items():
         try:
             ended[run] = scalars(run_pipeline(profile, parameters, run, notebooks, share=True).read_metrics())
-        except (PipelineError, StageMissing, RunBusy) as error:
-            ended[run] = {"error": str(error)}
+        except (PipelineError, StageMissing, RunBusy, SourceError, ValueError, OSError) as error:
+            ended[run] = {"error": str(error)}  # of one run; the others go on
     return ended
 
 
@@ -200,9 +201,10 @@ def _on_workers(workers: Workers, profile: str | Path, wanted: Mapping[str, Mapp
             for run, parameters in wanted.items()}  # fmt: skip
     ended: dict[str, dict] = {}
     with cluster.connected(workers.workers, workers.scheduler, workers.scheduler_file) as client:
-        if faults := cluster.check_workers(client, folder, [*notebooks, file]):
+        there = sorted(client.nthreads())  # one that joins during the check is asked later
+        if faults := cluster.check_workers(client, folder, [*notebooks, file], there):
             raise cluster.ClusterError(" ".join([*faults.values(), "Nothing was started."]))
-        print(f"{len(jobs)} runs on {len(client.nthreads())} workers; Dask's dashboard: {cluster.dashboard(client)}",
+        print(f"{len(jobs)} runs on {len(there)} workers; Dask's dashboard: {cluster.dashboard(client)}",
               file=sys.stderr, flush=True)
         bar = tqdm.tqdm(total=len(jobs), unit="run", disable=None, file=sys.stderr)
 
@@ -217,7 +219,7 @@ def _on_workers(workers: Workers, profile: str | Path, wanted: Mapping[str, Mapp
 
         with bar:
             cluster.run_jobs(client, worker_run.make_run, jobs, done,
-                             lambda new: cluster.check_workers(client, folder, [*notebooks, file], new))
+                             lambda new: cluster.check_workers(client, folder, [*notebooks, file], new), there)
     return ended
 
 
@@ -246,9 +248,7 @@ def _spread_over_seeds(rows: list[dict], swept: list[str], name: str) -> None:
                               {})[row["seed"]] = Run.open(row["run"]).read_metrics()
     tables = [spread(members).assign(**dict(zip(others, same, strict=True))) for same, members in groups.items()
               if len(members) >= 3]
-    if tables:
-        with replacing(runs_folder() / f"{name}-seeds.csv") as partial:
-            pd.concat(tables, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
+    _write_or_remove(runs_folder() / f"{name}-seeds.csv", tables)
 
 
 def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
@@ -268,10 +268,17 @@ def _pool_folds(rows: list[dict], swept: list[str], name: str) -> None:
             facts = {**dict(zip(others, same, strict=True)), "folds": len(members)}
             tables.append(pooled(answers).assign(**facts))
             prices.append(pooled_price(answers).assign(**facts))
-    for kind, found in (("pooled", tables), ("price", [table for table in prices if len(table)])):
-        if found:
-            with replacing(runs_folder() / f"{name}-{kind}.csv") as partial:
-                pd.concat(found, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
+    _write_or_remove(runs_folder() / f"{name}-pooled.csv", tables)
+    _write_or_remove(runs_folder() / f"{name}-price.csv", [table for table in prices if len(table)])
+
+
+def _write_or_remove(path: Path, tables: Sequence[pd.DataFrame]) -> None:
+    """Write tables as one; where there are none, that of an earlier sweep goes, for it would pass as this one's."""
+    if not tables:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as partial:
+        pd.concat(tables, ignore_index=True).to_csv(partial, index=False, lineterminator="\n")
 
 
 def scalars(metrics: Mapping, prefix: str = "") -> dict[str, float]:

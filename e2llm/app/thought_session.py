@@ -203,6 +203,9 @@ class E2LLMFromThought(E2LLM):
         return found.chosen[0], thought_of(found.texts[0]), None
 
     def _item(self, rows: list[int], question: str, task: str | None) -> Item:
+        if len(set(rows)) < len(rows):
+            raise ValueError("A window stands twice in the question, and answers from the thought tell segments apart "
+                             "by their window: give each window once.")
         item = super()._item(rows, question, task)
         words = question.strip()
         known = {form.format(noun=self.corpus.label_set.noun).rstrip("?.") for form in ZERO_SHOT_WORDINGS}

@@ -340,7 +340,8 @@ def areas(curves: pd.DataFrame, subjects: np.ndarray) -> pd.DataFrame:
                 for order, curve in wide.items()}
         mean = {order: np.array([values[own].mean() for own in _people(subjects, len(values))])
                 for order, values in area.items()}
-        difference = mean_over_subjects(mean["attributed"] - mean["random"], 0.0, len(subjects))
+        difference = mean_over_subjects(mean["attributed"] - mean["random"], 0.0, len(subjects),
+                                        one_subject=(np.nan, np.nan))
         rows.append(difference.row(kind, **{order: values.mean() for order, values in mean.items()}))
     return pd.DataFrame(rows)
 
@@ -426,7 +427,7 @@ def region_agreement(band_attribution: np.ndarray, labels: Sequence[str], subjec
         some = table if name == "all" else table[table["emotion"] == name]
         people = some.groupby("person")[["own", "other emotions"]].mean()
         own, others = people.to_numpy().T
-        beyond = mean_over_subjects(own - others, 0.0, len(own))
+        beyond = mean_over_subjects(own - others, 0.0, len(own), one_subject=(-1.0, 1.0))
         # One person gives no information about others
         low, high = (beyond.low, beyond.high) if len(own) > 1 else (-1.0, 1.0)
         rows.append(mean_over_subjects(own, 0.5, int(some["n"].sum())).row(name) | {

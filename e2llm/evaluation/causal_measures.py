@@ -94,7 +94,8 @@ def replaced(claims: Claims, donor: Claims, n: float, rng: np.random.Generator) 
     return tuple(claim for stated in merged.values() for claim in stated)
 
 
-def donors(answers: np.ndarray, subjects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def donors(answers: np.ndarray, subjects: np.ndarray, rng: np.random.Generator,
+           folds: np.ndarray | None = None) -> np.ndarray:
     """For each window another with another answer: of the same person, or of anybody where the person has none.
 
     Parameters
@@ -105,6 +106,8 @@ def donors(answers: np.ndarray, subjects: np.ndarray, rng: np.random.Generator) 
         Person of each window.
     rng : Generator
         Draws the windows.
+    folds : ndarray, shape (n,), optional
+        Fold in which each window was tested; a donor is of the same one.
 
     Returns
     -------
@@ -114,22 +117,24 @@ def donors(answers: np.ndarray, subjects: np.ndarray, rng: np.random.Generator) 
     Raises
     ------
     ValueError
-        If all answers are one.
+        If all answers are one, or all of a fold.
     """
     found = np.empty(len(answers), dtype=int)
-    for i, pool in enumerate(_pools(answers, subjects)):
+    for i, pool in enumerate(_pools(answers, subjects, folds)):
         found[i] = rng.choice(pool)
     return found
 
 
-def _pools(answers: np.ndarray, subjects: np.ndarray) -> list[np.ndarray]:
+def _pools(answers: np.ndarray, subjects: np.ndarray, folds: np.ndarray | None) -> list[np.ndarray]:
     """Windows that may be a donor of each window."""
-    if len(np.unique(answers)) < 2:
-        raise ValueError("The model gives one answer to all windows, so no claims can lead to another: test a trained "
-                         "model, on windows of several labels.")
+    folds = np.zeros(len(answers), dtype=int) if folds is None else np.asarray(folds)
+    if alike := [fold for fold in np.unique(folds) if len(np.unique(answers[folds == fold])) < 2]:
+        where = f" of fold {alike[0]}" if len(np.unique(folds)) > 1 else ""
+        raise ValueError(f"The model gives one answer to all windows{where}, so no claims can lead to another: test a "
+                         "trained model, on windows of several labels.")
     pools = []
-    for answer, subject in zip(answers, subjects, strict=True):
-        other = answers != answer
+    for answer, subject, fold in zip(answers, subjects, folds, strict=True):
+        other = (answers != answer) & (folds == fold)
         own = np.flatnonzero(other & (subjects == subject))
         pools.append(own if len(own) else np.flatnonzero(other))
     return pools
@@ -193,7 +198,7 @@ class CausalTables(NamedTuple):
 
 def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarray,
                     variants: Mapping[str, Answer] | None = None, seed: int = 0,
-                    levels: Sequence[str] = LEVELS) -> CausalTables:
+                    levels: Sequence[str] = LEVELS, folds: np.ndarray | None = None) -> CausalTables:
     """Change claims or EEG and see what becomes of the answer.
 
     The answer of a window is the one that the model gives with the window's own EEG and claims. A *donor* is a window,
@@ -238,6 +243,8 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
         Of donors, orders and intervals.
     levels : sequence of str
         Levels of claims, from lowest to highest: the words of their scale.
+    folds : ndarray, shape (n,), optional
+        Fold in which each window was tested, where each has a model of its own; a donor is of the same one.
 
     Returns
     -------
@@ -254,6 +261,7 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
     Pearl 2001, Direct and indirect effects, UAI; and those of this module.
     """
     rows, subjects = np.arange(len(claims)), np.asarray(subjects)
+    unbounded = (np.nan, np.nan)  # interval of one person for values that are no shares
     if not len(claims) or len(subjects) != len(claims):
         raise ValueError(f"Expected one subject for every window and a window at least, got {len(subjects)} subjects "
                          f"and {len(claims)} windows.")
@@ -268,17 +276,21 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
 
     own = ask(claims)
     answers = own.argmax(axis=1)
-    other = donors(answers, subjects, rng)
+    other = donors(answers, subjects, rng, folds)
     wanted = answers[other]
     donor_claims = [claims[i] for i in other]
     reordered = [tuple(each[i] for i in rng.permutation(len(each))) for each in claims]
     exchanged, shuffled, empty = ask(donor_claims), ask(reordered), ask([()] * len(rows))
     other_eeg, total = ask(claims, other), own[other]
-    pools = _pools(answers, subjects)
+    pools = _pools(answers, subjects, folds)
 
-    def score(values: np.ndarray, chance: np.ndarray | float, kept: np.ndarray = rows) -> Score:
+    def score(values: np.ndarray, chance: np.ndarray | float, kept: np.ndarray = rows,
+              one_subject: tuple[float, float] = (0.0, 1.0)) -> Score:
         expected = np.broadcast_to(chance, len(rows))[kept].astype(float)
-        return accuracy(np.asarray(values, dtype=float)[kept], expected, subjects[kept], seed)
+        return accuracy(np.asarray(values, dtype=float)[kept], expected, subjects[kept], seed, one_subject)
+
+    def nats(values: np.ndarray, chance: np.ndarray | float, kept: np.ndarray = rows) -> Score:
+        return score(values, chance, kept, unbounded)
 
     def follows(given: np.ndarray) -> Score:
         said = given.argmax(axis=1)
@@ -293,15 +305,15 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
         moved = shuffled.argmax(axis=1) != answers
         found += [("turned round", "share", score(opposite.argmax(axis=1) != answers, moved, turned)),
                   ("turned round, fall of own answer", "nats",
-                   score(-log_gain(own, opposite, answers), -log_gain(own, shuffled, answers), turned)),
+                   nats(-log_gain(own, opposite, answers), -log_gain(own, shuffled, answers), turned)),
                   ("turned round, distance", "distance",
                    score(distance(own, opposite), distance(own, shuffled), turned))]
     found.append(("empty thought, largest probability", "probability", score(empty.max(axis=1), 1 / own.shape[1])))
     gain, all_gain = log_gain(own, exchanged, wanted), log_gain(own, total, wanted)
     rest = _rest_gain(own, exchanged, answers, wanted)
-    share = Score(*ratio_over_subjects(gain, all_gain, subjects, seed), 0.0, len(rows))
-    found += [("indirect effect", "nats", score(gain, rest)),
-              ("direct effect", "nats", score(log_gain(own, other_eeg, wanted), 0.0)),
+    share = Score(*ratio_over_subjects(gain, all_gain, subjects, seed, unbounded), 0.0, len(rows))
+    found += [("indirect effect", "nats", nats(gain, rest)),
+              ("direct effect", "nats", nats(log_gain(own, other_eeg, wanted), 0.0)),
               ("share of the effect that claims carry", "share", share),
               ("indirect effect, distance", "distance", score(distance(own, exchanged), distance(own, shuffled))),
               ("direct effect, distance", "distance", score(distance(own, other_eeg), 0.0))]
@@ -318,7 +330,7 @@ def causal_measures(answer: Answer, claims: Sequence[Claims], subjects: np.ndarr
         given = ask(mixed) if np.isfinite(n) else exchanged
         label = f"{n:.0f}" if np.isfinite(n) else "all"
         dose += [follows(given).row(label, unit="share"),
-                 score(log_gain(own, given, wanted), _rest_gain(own, given, answers, wanted)).row(label, unit="nats")]
+                 nats(log_gain(own, given, wanted), _rest_gain(own, given, answers, wanted)).row(label, unit="nats")]
     return CausalTables(pd.DataFrame(measures), pd.DataFrame(dose))
 
 

@@ -131,7 +131,7 @@ def price(kind: str, truth: Sequence[str], eeg: Sequence[str], thought: Sequence
         scores = [float(np.mean([hits[coded[0] == i].mean() for i in np.unique(coded[0])])) for hits in right]
     else:
         gain = right[1].astype(float) - right[0]
-        difference = ratio_over_subjects(gain, np.ones(len(gain)), subjects, seed)
+        difference = ratio_over_subjects(gain, np.ones(len(gain)), subjects, seed, one_subject=(-1.0, 1.0))
         scores = [float(hits.mean()) for hits in right]
     return {"name": kind, "from the EEG": scores[0], FROM_THOUGHT: scores[1],
             **dict(zip(("difference", "low", "high"), difference, strict=True)), "n": len(truth)}

@@ -149,7 +149,8 @@ def ratio_over_subjects(above: np.ndarray, below: np.ndarray, subjects: np.ndarr
     return float(parts.sum() / wholes.sum()), *interval
 
 
-def accuracy(correct: np.ndarray, chance: np.ndarray, subjects: np.ndarray, seed: int = 0) -> Score:
+def accuracy(correct: np.ndarray, chance: np.ndarray, subjects: np.ndarray, seed: int = 0,
+             one_subject: tuple[float, float] = (0.0, 1.0)) -> Score:
     """Accuracy of items whose options differ in number, with an interval from resampling whole subjects.
 
     Parameters
@@ -162,12 +163,15 @@ def accuracy(correct: np.ndarray, chance: np.ndarray, subjects: np.ndarray, seed
         Subject of every item.
     seed : int
         Of the interval.
+    one_subject : tuple of float
+        See :func:`percentile_interval`; for values that are no shares.
     """
-    return Score(*ratio_over_subjects(correct, np.ones(len(correct)), subjects, seed), float(np.mean(chance)),
-                 len(correct))
+    found = ratio_over_subjects(correct, np.ones(len(correct)), subjects, seed, one_subject)
+    return Score(*found, float(np.mean(chance)), len(correct))
 
 
-def mean_over_subjects(values: np.ndarray, chance: float, n: int, seed: int = 0) -> Score:
+def mean_over_subjects(values: np.ndarray, chance: float, n: int, seed: int = 0,
+                       one_subject: tuple[float, float] = (0.0, 1.0)) -> Score:
     """Mean of one number a subject, with an interval from resampling the subjects.
 
     Parameters
@@ -180,9 +184,11 @@ def mean_over_subjects(values: np.ndarray, chance: float, n: int, seed: int = 0)
         Number of windows or items behind the values.
     seed : int
         Of the interval.
+    one_subject : tuple of float
+        See :func:`percentile_interval`; (-1, 1) for differences of shares, NaN for values without bounds.
     """
     _, draws = resample_subjects(np.arange(len(values)), seed)
-    interval = percentile_interval(draws @ values / len(values), len(values))
+    interval = percentile_interval(draws @ values / len(values), len(values), one_subject)
     return Score(float(np.mean(values)), *interval, chance, n)
 
 

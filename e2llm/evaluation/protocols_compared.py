@@ -222,4 +222,4 @@ def session_clock(corpus: Corpus, seed: int = 0) -> Score:
             told = scipy.stats.spearmanr(clock.predict(features[test]), place[test]).statistic
             agreement[corpus.subjects[rows[0]]].append(told)
     by_subject = np.array([np.mean(values) for values in agreement.values()])
-    return mean_over_subjects(by_subject, chance=0.0, n=len(index), seed=seed)
+    return mean_over_subjects(by_subject, chance=0.0, n=len(index), seed=seed, one_subject=(-1.0, 1.0))

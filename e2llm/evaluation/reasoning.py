@@ -456,7 +456,8 @@ def feedback_table(corpus: Corpus, rows: np.ndarray, before: GeneratedExplanatio
     found = []
     for measure in one:
         both = (other - one)[measure].dropna()
-        difference = mean_over_subjects(both.to_numpy(), 0.0, len(rows)) if len(both) else Score.undefined()
+        difference = (mean_over_subjects(both.to_numpy(), 0.0, len(rows), one_subject=(-1.0, 1.0)) if len(both)
+                      else Score.undefined())
         means = {name: table.loc[both.index, measure].mean() for name, table in (("before", one), ("after", other))}
         found.append(difference.row(measure, **means, subjects=len(both)))
     return pd.DataFrame(found)

@@ -444,7 +444,8 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str,
+                     rows: Sequence[str] | None = None) -> Figure:
     """Cosine similarity of projected EEG tokens with the word embeddings of the labels.
 
     Parameters
@@ -455,14 +456,16 @@ def token_similarity(matrix: np.ndarray, labels: Sequence[str], title: str) -> F
         Names of the columns.
     title : str
         Above the figure.
+    rows : sequence of str, optional
+        Labels whose mean tokens the rows are; default single tokens, by number.
     """
     matrix = np.asarray(matrix, float)
     limit = float(np.nanmax(np.abs(matrix))) or 1.0
     figure, ax = panels((0.65 * len(labels) + 2.4, min(8.0, 0.34 * len(matrix) + 1.6)))
     few = len(matrix) <= 16
-    rows = [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))]
-    heat_map(figure, ax, matrix, rows, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
-    ax.set(title=title, xlabel="label word", ylabel="EEG token")
+    names = rows or [str(i) if few or i % 5 == 0 else "" for i in range(len(matrix))]
+    heat_map(figure, ax, matrix, names, labels, "RdBu_r", (-limit, limit), "cosine similarity", "{:.2f}" * few)
+    ax.set(title=title, xlabel="label word", ylabel="mean EEG token of" if rows else "EEG token")
     return figure
 
 

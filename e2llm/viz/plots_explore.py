@@ -169,7 +169,7 @@ def cleaning(raw_uv: np.ndarray, raw_sfreq: float, at_start: np.ndarray, clean_u
 
 
 def nearest_words(before: Sequence[Sequence[tuple[str, float]]], after: Sequence[Sequence[tuple[str, float]]],
-                  n_state: int, title: str, words_per_slot: int = 3) -> Figure:
+                  n_state: int, words_per_slot: int, title: str) -> Figure:
     """Nearest words of the state tokens before and after alignment, and the words of the evidence tokens.
 
     Parameters
@@ -179,13 +179,15 @@ def nearest_words(before: Sequence[Sequence[tuple[str, float]]], after: Sequence
         (:func:`e2llm.models.inference.nearest_words`).
     n_state : int
         How many are state tokens; the others are evidence tokens.
+    words_per_slot : int
+        Evidence tokens of one feature (:func:`e2llm.models.projector.tokens_per_slot`).
     title : str
         Above the figure.
-    words_per_slot : int
-        Evidence tokens of one feature.
     """
     slots = [after[i : i + words_per_slot] for i in range(n_state, len(after), words_per_slot)]
-    figure = plt.figure(figsize=(WIDTH, max(3.4, 1.1 + 1.15 * n_state)))
+    said = [" ".join(token[0][0] for token in slot) for slot in slots]
+    used = [f"{i + 1}. {words}" for i, words in enumerate(said) if any(letter.isalpha() for letter in words)]
+    figure = plt.figure(figsize=(WIDTH, max(3.4, 1.1 + 1.15 * n_state, 1.6 + 0.21 * len(used))))
     grid = figure.add_gridspec(1, 3, left=0.1, right=0.97, bottom=0.16, top=0.8, wspace=0.55)
     for place, (found, when) in enumerate(((before, "before alignment"), (after, "after alignment"))):
         ax = figure.add_subplot(grid[0, place])
@@ -200,8 +202,6 @@ def nearest_words(before: Sequence[Sequence[tuple[str, float]]], after: Sequence
             ax.text(0.98, middle, f"token {token + 1}", transform=ax.get_yaxis_transform(), ha="right", va="center")
     ax = figure.add_subplot(grid[0, 2])
     ax.set_axis_off()
-    said = [" ".join(token[0][0] for token in slot) for slot in slots]
-    used = [f"{i + 1}. {words}" for i, words in enumerate(said) if any(letter.isalpha() for letter in words)]
     text = "\n".join(used or ["none is in use"]) + f"\n({len(said) - len(used)} of {len(said)} slots are empty)"
     ax.set_title("Evidence tokens, as words\n(copied, not trained)", loc="left")
     ax.text(0, 0.98, text if said else "this model has none", va="top", transform=ax.transAxes, parse_math=False)

@@ -230,6 +230,21 @@ def test_jobs_end_with_their_results_and_errors_and_a_lost_scheduler_is_named(cl
         cluster.run_jobs(client, divmod_of, {"a": {"x": 7, "y": 2}}, ended.__setitem__, dict)
 
 
+def test_a_job_that_others_cancel_is_given_again(client, monkeypatch, capsys):
+    submit, cancelled, ended = client.submit, [], {}
+
+    def cancelled_once(*args, **named):
+        future = submit(*args, **named)
+        if not cancelled:
+            cancelled.append(future)
+            future.cancel()
+        return future
+
+    monkeypatch.setattr(client, "submit", cancelled_once)
+    cluster.run_jobs(client, divmod_of, {"a": {"x": 7, "y": 2}}, ended.__setitem__, dict)
+    assert ended == {"a": (3, 1)} and "was lost; another one goes on" in capsys.readouterr().err
+
+
 def divmod_of(x: int, y: int) -> tuple[int, int]:
     return divmod(x, y)
 

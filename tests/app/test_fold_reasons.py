@@ -35,8 +35,8 @@ def explanations(micro_run, corpus):
 def test_one_fold_has_the_tables_of_its_run(micro_run, corpus, explanations, monkeypatch):
     asked = {}
 
-    def measured(answer, claims, subjects, variants, seed, levels):
-        asked.update(answer=answer, claims=claims, subjects=subjects, levels=levels)
+    def measured(answer, claims, subjects, variants, seed, levels, folds):
+        asked.update(answer=answer, claims=claims, subjects=subjects, levels=levels, folds=folds)
         return CausalTables(claims_table(corpus, corpus.split.test, {"LLM": explanations.claims}, 0), None)
 
     monkeypatch.setattr(fold_reasons, "causal_measures", measured)  # so small a model gives one answer to all
@@ -48,6 +48,7 @@ def test_one_fold_has_the_tables_of_its_run(micro_run, corpus, explanations, mon
     assert asked["claims"] == explanations.claims[:: len(rows) // len(asked["claims"])]
     assert asked["levels"] == corpus.evidence_names.scale.words
     n = len(asked["claims"])
+    assert asked["folds"].tolist() == [0] * n
     stated = [salient_claims(z, corpus.evidence_names) for z in corpus.z[rows[:n]]]
     own = answer_after_claims(open_engine(micro_run), explanations.items[:: len(rows) // n], evidence_sentence)
     for places in (np.arange(n), np.arange(n)[::-1]):  # with the own EEG, and with that of another window
@@ -63,10 +64,11 @@ def test_every_fold_is_asked_about_its_own_windows():
     assert found.tolist() == [[0, 1, 0], [0, 0, 1], [1, 4, 2], [2, 3, 0], [2, 2, 1]]
 
 
-def test_runs_that_are_no_folds_of_one_protocol_are_refused(micro_run, corpus):
-    with pytest.raises(ValueError, match="tested in several runs"):
+def test_runs_that_are_no_folds_of_one_protocol_are_refused(micro_run, corpus, monkeypatch):
+    monkeypatch.setattr(fold_reasons, "open_engine", lambda _: pytest.fail("no model is opened before"))
+    with pytest.raises(ValueError, match=f"tested in the run '{micro_run.name}' and in '{micro_run.name}'"):
         reasons_over_folds([micro_run, micro_run])
     other = replace(corpus, split=replace(corpus.split, test=corpus.split.train),
                     label_set=replace(corpus.label_set, labels=corpus.label_set.labels[::-1]))
-    with pytest.raises(ValueError, match="differ only in their fold"):
-        fold_reasons._must_be_folds([corpus, other])
+    with pytest.raises(ValueError, match=r"'a' and 'b' differ in .* differ only in their fold"):
+        fold_reasons._must_be_folds(["a", "b"], [corpus, other])

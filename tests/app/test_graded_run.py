@@ -129,6 +129,12 @@ def model(run) -> E2LLMFromThought:
     return E2LLMFromThought.of_run(run)
 
 
+def test_a_window_that_stands_twice_is_refused(model):
+    """Its two thoughts would be one for the second pass, so an edit of one of them would be lost."""
+    with pytest.raises(ValueError, match="give each window once"):
+        model.ask([0, 0], "compare arousal")
+
+
 def test_nothing_but_the_claims_reaches_the_answer(model):
     corpus, window = model.corpus, int(model.corpus.split.test[0])
     evidence = "Evidence: frontal: beta very low, gamma rather high; occipital: alpha clearly low."

@@ -273,6 +273,22 @@ def test_an_export_that_fails_leaves_what_was_there(run, own, monkeypatch, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
+def test_an_export_that_cannot_be_put_in_place_leaves_what_was_there(run, own, monkeypatch, tmp_path):
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.suffix == ".part":
+            raise PermissionError("in use")
+        return rename(path, target)
+
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(PermissionError, match="in use"):
+        export(run, own)
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
 @pytest.mark.parametrize(("stage", "notebook"),
                          [("windows", "01_preprocessing"), ("encoder", "02_encoder"),
                           ("language_model", "03_alignment"),

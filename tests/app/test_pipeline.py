@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from toy_project import write_notebook
 
 import e2llm
+from e2llm.app import sweeps
 from e2llm.app.cli import main
 from e2llm.app.locks import RunBusy
 from e2llm.app.parameters import FIELDS
@@ -39,6 +40,7 @@ from e2llm.app.sweeps import sweep
 from e2llm.core.files import check_name
 from e2llm.data.simulation import TwinParams
 from e2llm.data.sources.base import SourceError
+from e2llm.models.catalogue import FetchError
 
 FIRST = """\
 run_name = "tiny"  # folder in runs/
@@ -536,6 +538,14 @@ def test_a_sweep_over_folds_pools_their_people(project, fake_execution, monkeypa
     assert price["seed"].tolist() == [1] and price["folds"].tolist() == [2]
     assert price["difference"].tolist() == pytest.approx([-0.25])
 
+    def without_fold_1(_, target, parameters, **__):
+        if parameters.get("fold"):
+            raise OSError("disk full")
+
+    monkeypatch.setattr("papermill.execute_notebook", without_fold_1)
+    sweep("tiny", {"fold": [0, 1]}, "folds")
+    assert not (project / "runs" / "folds-pooled.csv").exists(), "that of the earlier sweep is not this one's"
+
 
 def test_a_sweep_over_three_seeds_gives_their_spread(project, monkeypatch):
     def with_scores(_, target, parameters, **__):
@@ -565,6 +575,20 @@ def test_a_failed_run_does_not_stop_a_sweep(project, fake_execution, capsys):
     assert "bad luck" in table.loc["trial-seed13", "error"]
     assert table.loc["mean", "all.accuracy"] == pytest.approx(0.31)
     assert "trial-seed2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [SourceError("no such folder"), FetchError("no such model"), OSError("disk full")])
+def test_a_run_that_cannot_start_does_not_stop_a_sweep(project, fake_execution, monkeypatch, error):
+    make = sweeps.run_pipeline
+
+    def start(profile, parameters, *rest, **named):
+        if parameters["seed"] == 1:
+            raise error
+        return make(profile, parameters, *rest, **named)
+
+    monkeypatch.setattr(sweeps, "run_pipeline", start)
+    table = sweep("tiny", {"seed": [0, 1, 2]}, "trial").set_index("run")
+    assert table.loc["trial-seed1", "error"] == str(error) and not pd.isna(table.loc["trial-seed2", "all.accuracy"])
 
 
 def test_a_sweep_is_checked_as_a_whole_before_it_starts(project, no_kernels):

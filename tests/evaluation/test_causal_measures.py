@@ -251,6 +251,15 @@ def test_donors_answer_otherwise_and_are_of_the_same_person_where_possible():
         donors(np.zeros(3, dtype=int), np.array(["a", "b", "c"]), np.random.default_rng(0))
 
 
+def test_donors_are_of_the_fold_whose_model_is_asked():
+    answers, subjects, folds = np.array([0, 0, 1, 1, 0, 1]), np.array(list("aabbcc")), np.array([0, 0, 0, 0, 1, 1])
+    for seed in range(20):
+        found = donors(answers, subjects, np.random.default_rng(seed), folds)
+        assert (folds[found] == folds).all() and (answers[found] != answers).all()
+    with pytest.raises(ValueError, match="one answer to all windows of fold 1"):
+        donors(answers, subjects, np.random.default_rng(0), np.array([0, 0, 0, 1, 0, 1]))
+
+
 def test_log_gain_and_distance_by_hand():
     before, after = np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.25, 0.75], [0.0, 1.0]])
     assert log_gain(before, after, np.array([1, 1])) == pytest.approx([np.log(1.5), -np.log(LEAST)])
@@ -313,6 +322,8 @@ def test_the_seed_decides_and_people_are_drawn_whole(world):
     pd.testing.assert_frame_equal(one.dose, two.dose)
     alone = causal_measures(model, world.stated, np.full(len(world.test), "s"), seed=3).measures.set_index("name")
     assert alone.loc["directed success", ["low", "high"]].tolist() == [0, 1]  # one person tells nothing of others
+    without_bounds = alone[(alone["unit"] == "nats") | (alone.index == "share of the effect that claims carry")]
+    assert len(without_bounds) == 4 and without_bounds[["low", "high"]].isna().all(axis=None), "these are no shares"
 
 
 @pytest.mark.parametrize(("answer", "claims", "subjects", "message"), [

@@ -46,6 +46,12 @@ def test_nothing_is_lost_where_both_say_the_same():
     assert row["difference"] == row["low"] == row["high"] == 0
 
 
+def test_one_person_tells_nothing_of_what_others_would_lose():
+    for labels in (None, ["A", "B"]):
+        row = price("match", ["A", "A"], ["A", "A"], ["A", "B"], np.array(["1", "1"]), labels)
+        assert [row[name] for name in ("difference", "low", "high")] == [-0.5, -1, 1]
+
+
 @pytest.fixture(scope="module")
 def world() -> SimpleNamespace:
     rng = np.random.default_rng(0)

@@ -311,10 +311,11 @@ def test_a_picture_says_what_it_shows_also_to_who_does_not_see_it():
 
 
 def test_the_words_of_evidence_stand_beside_the_state_tokens():
-    words = [[("sad", 0.9), ("fear", 0.5)]] * 2 + [[("occipital", 1.0)], [("alpha", 1.0)], [("low", 1.0)]] \
-        + [[("]", 1.0)]] * 3
-    figure = plots_explore.nearest_words(words, words, 2, "a window")
-    plt.close(figure)
-    text = figure.axes[-1].texts[0].get_text()
-    assert text == "1. occipital alpha low\n(1 of 2 slots are empty)"
+    state, slot = [[("sad", 0.9), ("fear", 0.5)]] * 2, ["occipital", "alpha", "rather", "low"]
+    for level_words in (1, 2):  # as many as the scale of the model has
+        said = slot[: 1 + level_words] + slot[3:]
+        words = [*state, *([(word, 1.0)] for word in said), *[[("]", 1.0)]] * len(said)]
+        figure = plots_explore.nearest_words(words, words, 2, 2 + level_words, "a window")
+        plt.close(figure)
+        assert figure.axes[-1].texts[0].get_text() == f"1. {' '.join(said)}\n(1 of 2 slots are empty)"
     assert len(NAMES.columns) > 20 and figure.axes[0].get_title() == "State tokens, before alignment"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipywidgets
 from matplotlib.figure import Figure
 
+from ...core.claims import SCALES
 from ...core.environment import is_interactive
 from ...data.preprocessing import Windows
 from ...models.inference import InferenceEngine, nearest_words
+from ...models.projector import tokens_per_slot
 from .. import plots_explore
 from .controls import Picture, WindowPicker, panel, static, window_name
 
@@ -47,7 +49,9 @@ def token_explorer(engine: InferenceEngine, windows: Windows, start: int = 0,
         features = engine.features[engine.position[row]]
         before, after = (nearest_words(model, engine.processor, features, N_WORDS)
                          for model in (untrained, engine.model))
-        return plots_explore.nearest_words(before, after, engine.processor.eeg_tokens, window_name(windows, row))
+        words_per_slot = tokens_per_slot(SCALES[engine.model.config.levels])
+        return plots_explore.nearest_words(before, after, engine.processor.eeg_tokens, words_per_slot,
+                                           window_name(windows, row))
 
     if not is_interactive():
         return static(draw(start))
