@@ -215,6 +215,9 @@ def test_token_similarity_is_symmetric_about_zero():
     assert texts(ax) == ["0.50", "-0.25", "0.10", "0.00"]
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("label word", "EEG token", "Tokens")
     assert color_bars(figure)[0].get_ylabel() == "cosine similarity"
+
+
+def test_rows_of_mean_tokens_are_named_by_their_labels():
     ax = plots.token_similarity([[0.5, -0.25]] * 2, ["happy", "sad"], "Means", ["happy", "sad"]).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["happy", "sad"]
     assert ax.get_ylabel() == "mean EEG token of"
