@@ -142,8 +142,7 @@ def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool
 def never(token: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """A logits processor after which a token is never written.
 
-    The ``suppress_tokens`` of transformers do the same, but read and copy all logits for it: a seventh of the time in
-    which a small model writes.
+    The ``suppress_tokens`` of transformers do the same, but read and copy all logits for it.
     """
     def processor(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         scores[:, token] = -torch.inf  # a copy of the model's logits: transformers made it for its processors
