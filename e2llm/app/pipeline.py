@@ -370,7 +370,7 @@ def _imports(notebook: Path) -> str:
         except SyntaxError:  # a cell for IPython alone
             continue
         found += [ast.unparse(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-    return "\n".join([*found, *([STAGES_LOAD] if "import e2llm" in found else [])])
+    return "\n".join(["import e2llm", *found, *([STAGES_LOAD] if "import e2llm" in found else [])])
 
 
 _LONGEST_FOLDER = 50  # letters; with the name of a kernel's socket some 100, and a system allows 103 or 107
@@ -388,16 +388,23 @@ def _connection() -> dict[str, str]:
 
 
 def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
-    """A kernel in the folder of a notebook; one that is started ahead of its turn loads what the notebook imports."""
+    """A kernel in the folder of a notebook; one that is started ahead of its turn loads what the notebook imports.
+
+    Each loads this package before its first cell, and so ends with this process
+    (:func:`~e2llm.core.environment.end_with_parent`). The kernel's own watch is off: it ends the kernel and leaves its
+    workers.
+    """
     from jupyter_client import KernelManager
 
     name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"]
     kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient",
                            **_connection())
-    loaded = [f"--IPKernelApp.exec_lines=exec({_imports(notebook)!r}, {{}})"] if ahead else []
+    loaded = _imports(notebook) if ahead else "import e2llm"
     # The log is the kernel's own; output of cells comes as messages.
     kernel.start_kernel(cwd=str(notebook.parent),
-                        extra_arguments=["--log-level=50", "--HistoryManager.hist_file=:memory:", *loaded])
+                        extra_arguments=["--log-level=50", "--HistoryManager.hist_file=:memory:",
+                                         "--IPKernelApp.parent_handle=0",
+                                         f"--IPKernelApp.exec_lines=exec({loaded!r}, {{}})"])
     return kernel
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -130,6 +131,10 @@ def _end_after(process: int) -> None:
 
 def _end_with_children() -> None:
     """End this process at once, and those that it started: a worker need not know of this module."""
+    if hasattr(os, "getpgrp") and os.getpgrp() == os.getpid():
+        # A kernel leads a group of its own. One call ends all of it: a search for workers takes time, in which
+        # the kernel may be ended by somebody else, who would leave them.
+        os.killpg(os.getpid(), signal.SIGKILL)
     import psutil
 
     for child in psutil.Process().children(recursive=True):
