@@ -320,6 +320,9 @@ def _number_format(dtype: str, attention: str) -> dict:
     except DeviceError as error:
         raise LanguageModelError(str(error)) from None
     chosen = {"attn_implementation": "flash_attention_2"} if attention == "flash" else {}
+    if dtype == "bfloat16" and loading_device().type == "cpu":
+        # The backward pass of PyTorch's SDPA takes longer there than all products of a layer (benchmarks/attention.py).
+        chosen = {"attn_implementation": "eager"}
     if dtype != "4bit":
         return {"dtype": getattr(torch, dtype), **chosen}
     packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,

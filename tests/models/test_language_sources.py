@@ -227,6 +227,12 @@ def test_every_weight_has_the_format_that_was_asked_for(tmp_path, dtype):
 # ---------------------------------------------------------------- words
 
 
+@pytest.mark.parametrize("dtype, expected", [("float32", "sdpa"), ("bfloat16", "eager")])
+def test_attention_in_bfloat16_on_the_processor_is_that_with_the_fast_backward_pass(tmp_path, dtype, expected):
+    model, _ = load_language_model(str(save(tmp_path, stranger())), dtype=dtype)
+    assert model.config._attn_implementation == expected
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_new_row_is_the_mean_of_the_others_and_tied_embeddings_stay_tied(tmp_path, tied):
