@@ -6,9 +6,9 @@ And what lessons 05 and 06 look at.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 
 from ..core.chat import END_THINK, Item
+from ..core.claims import Claims
 from ..core.environment import end_with_parent
 from ..core.files import data_fingerprint
 from ..core.tables import read_predictions, read_table
@@ -29,7 +30,7 @@ from ..data.splits import accepted_rules
 from ..evaluation import control_models
 from ..evaluation.baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, oracle
 from ..evaluation.controls import EEGInput, Role
-from ..evaluation.from_thought import examined
+from ..evaluation.from_thought import SecondPass, ThoughtTables, examined, stated_in
 from ..evaluation.metrics import calibration, crossed
 from ..evaluation.shortcuts import PROBES, neighbor_worth, probe, session_worth
 from ..evaluation.tiers import (
@@ -152,13 +153,20 @@ def in_processes(work: Iterable, n_jobs: int) -> list:
     n_jobs : int
         Number of processes; 1 makes them here.
     """
-    with parallel_config("loky", n_jobs=n_jobs, initializer=partial(_begin_process, os.getpid(), device_policy())):
+    with parallel_config("loky", n_jobs=n_jobs, initializer=_Beginning(os.getpid(), device_policy())):
         return Parallel(batch_size=1)(work)
 
 
-def _begin_process(parent: int, policy: DevicePolicy) -> None:
-    end_with_parent(parent)
-    set_policy(policy)
+@dataclass(frozen=True)
+class _Beginning:
+    """What a process does first. Those of the last call go on if theirs was equal, with the models that they loaded."""
+
+    parent: int
+    policy: DevicePolicy
+
+    def __call__(self) -> None:
+        end_with_parent(self.parent)
+        set_policy(self.policy)
 
 
 def _usual_processes() -> int:
@@ -193,8 +201,45 @@ def _three_tiers(run: Run, corpus: Corpus, recipes: tuple[Recipe, ...], best: np
     work: list[Any] = [delayed(_tier_1)(run, key, recipes, seed, best),
                        *(delayed(_answered)(run, key, asked[kind], source, seed) for kind, source in pieces)]
     first, *given = in_processes(work, n_jobs)
-    _opened.cache_clear()  # what comes next loads a model of its own
     return first, asked, dict(zip(pieces, given, strict=True))
+
+
+@lru_cache(maxsize=1)
+def _second_pass(run: Run, key: str, _second: str) -> SecondPass:
+    """Its language models, loaded once in a process; ``_second`` is the key of its own stage."""
+    from .second_pass_stage import open_second_pass
+
+    return open_second_pass(run, *_opened(run, key))
+
+
+def _forget_models() -> None:
+    """Free what this process loaded, where it answers itself."""
+    _second_pass.cache_clear()
+    _opened.cache_clear()
+
+
+def _best(run: Run, keys: tuple[str, str], claims: Sequence[Claims]) -> np.ndarray:
+    return _second_pass(run, *keys).shares(claims).argmax(axis=1)
+
+
+def _from_thought(run: Run, keys: tuple[str, str], items: list[Item], claims: dict[int, Claims]) -> Answers:
+    return _second_pass(run, *keys).answers(items, claims)
+
+
+def _three_tiers_from_thought(run: Run, corpus: Corpus, first: Tier1, asked: dict[str, list[list[Item]]],
+                              given: dict[tuple[str, EEGInput], Answers], seed: int, n_jobs: int) -> ThoughtTables:
+    """All tiers once more, from the thoughts of the first one; in pieces like :func:`_three_tiers`."""
+    from .second_pass_stage import claims_of
+
+    keys = run.require("adapter")["key"], run.require("second_pass")["key"]
+    claims = claims_of(corpus, [item.windows[0] for item in first.items], first.answers.texts)
+    items = {kind: [item for part in drawn for item in part] for kind, drawn in asked.items()}
+    stated = stated_in(corpus, claims, seed)
+    work = [*(delayed(_from_thought)(run, keys, items[kind], claims) for kind in asked),
+            *(delayed(_best)(run, keys, each) for each in stated.values())]
+    found = in_processes(work, n_jobs)
+    return examined(corpus, dict(zip(stated, found[len(asked) :], strict=True)), first, asked,
+                    {kind: given[kind, EEGInput.EEG] for kind in asked}, dict(zip(asked, found, strict=False)), seed)
 
 
 def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds: int, seed: int,
@@ -308,9 +353,9 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     stage = run.stage("evaluation", settings, needs=needs, inputs=inputs)
     if not stage.done:
         stage.begin()
-        findings = _examine(run, corpus)
+        findings, n_jobs = _examine(run, corpus), n_jobs or _usual_processes()
         first, asked, given = _three_tiers(run, corpus, recipes, oracle_answers(truth, corpus), n_items, item_seeds,
-                                           seed, n_jobs or _usual_processes())
+                                           seed, n_jobs)
         others = examination(corpus, asked, given, seed)
         shortcuts = probe(corpus.windows.index, corpus.split, seed)
         findings += reached_by_shortcuts(first.table[first.table["role"] == Role.MODEL], shortcuts)
@@ -320,13 +365,10 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
             tables["strata"] = others.strata
         predictions = first.predictions
         if answer_from == "thought":
-            from .second_pass_stage import claims_of, open_second_pass
-
-            thoughts = claims_of(corpus, [item.windows[0] for item in first.items], first.answers.texts)
-            with_eeg = {kind: given[kind, EEGInput.EEG] for kind in asked}
-            found = examined(corpus, open_second_pass(run, corpus), first, asked, with_eeg, thoughts, seed)
+            found = _three_tiers_from_thought(run, corpus, first, asked, given, seed, n_jobs)
             tables |= {"from_thought": found.scores, "price": found.price}
             predictions = replace(predictions, answers=predictions.answers | found.answers)
+        _forget_models()  # what comes next loads a model of its own
         if with_ablation:
             tables["ablation"] = _ablation_table(run, corpus, n_items, item_seeds, seed, stage.path / "checkpoints")
         for name, table in tables.items():

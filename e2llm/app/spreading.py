@@ -1,4 +1,4 @@
-"""Preprocessing of one run spread over the workers of a Dask cluster, by joblib's Dask backend.
+"""Preprocessing of one run spread over processes here, or over the workers of a Dask cluster, by joblib's backends.
 
 :func:`e2llm.data.preprocessing.write_windows` asks joblib for threads unless another backend is set. Here it is set.
 """
@@ -59,15 +59,18 @@ def check_cluster(folder: Path, scheduler: str = "", scheduler_file: str | Path 
 
 
 @contextlib.contextmanager
-def spread(scheduler: str, folder: Path, files: Sequence[Path]) -> Iterator[None]:
-    """Within the block joblib's calls are made by the workers that a cluster has now; "" leaves them here.
+def spread(scheduler: str, n_jobs: int, folder: Path, files: Sequence[Path]) -> Iterator[None]:
+    """Within the block joblib's calls are made by processes here, or by the workers that a cluster has now.
 
-    A worker makes as many at a time as it has threads. Calls of a lost worker are made again by another one.
+    A worker of a cluster makes as many at a time as it has threads. Calls of a lost worker are made again by another
+    one.
 
     Parameters
     ----------
     scheduler : str
-        Address, ``tcp://host:port``.
+        Address, ``tcp://host:port``; "" is no cluster.
+    n_jobs : int
+        Processes without a cluster.
     folder : Path
         Folder of the runs, which all workers must share.
     files : sequence of Path
@@ -82,7 +85,8 @@ def spread(scheduler: str, folder: Path, files: Sequence[Path]) -> Iterator[None
         If Dask is not installed.
     """
     if not scheduler:
-        yield
+        with parallel_config("loky", n_jobs=n_jobs):  # the processes that simulated a twin go on
+            yield
         return
     cluster = _cluster()
     with cluster.connected(scheduler=scheduler) as client:

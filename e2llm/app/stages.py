@@ -98,7 +98,7 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
     stage = run.stage("windows", {"source": kind, "subjects": subjects, **options, **asdict(params)}, inputs=inputs)
     if not stage.done:
         files = [recording.path for recording in source.recordings if recording.path.is_file()]
-        with spread(scheduler, runs_folder(), files):
+        with spread(scheduler, n_jobs, runs_folder(), files):
             stage.begin()
             skipped = write_windows(source, stage.path.absolute() / "signal", params, n_jobs)
         windows = Windows.open(stage.path / "signal")

@@ -188,7 +188,7 @@ def write_windows(source: Source, folder: str | Path, params: PreprocessParams |
         (partial / "stamp").write_text(stamp, "utf-8", "surrogateescape")
     todo = [recording for recording in source.recordings if recording.name not in skipped]
     jobs = (delayed(_process_recording)(source, recording, ch_names, params, partial) for recording in todo)
-    # Threads, for the transforms and products let go of the interpreter and nothing is copied or started.
+    # Threads need nothing started. Processes are faster (e2llm.app.spreading): short transforms hold the interpreter.
     reasons = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator", batch_size=1)(jobs)
     progress = tqdm(reasons, total=len(todo), desc="recordings", leave=False, disable=not is_watched())
     for recording, reason in zip(todo, progress, strict=True):

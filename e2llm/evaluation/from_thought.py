@@ -171,42 +171,57 @@ class ThoughtTables(NamedTuple):
     answers: dict[str, np.ndarray]  # to the test windows: model and its controls to class indices
 
 
-def examined(corpus: Corpus, second: SecondPass, first: Tier1, asked: Mapping[str, list[list[Item]]],
-             given: Mapping[str, Answers], claims: Mapping[int, Claims], seed: int) -> ThoughtTables:
+def stated_in(corpus: Corpus, claims: Mapping[int, Claims], seed: int) -> dict[str, list[Claims]]:
+    """What basic prediction from the thought is made from: of each test window its claims, and those of the controls.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Its test windows were asked about.
+    claims : mapping of int to sequence of Claim
+        Of the thought about every test window.
+    seed : int
+        Of the exchange of thoughts.
+
+    Returns
+    -------
+    dict
+        :data:`FROM_THOUGHT`, :data:`OTHER_THOUGHT` and :data:`NO_THOUGHT`, each to the claims of every test window.
+    """
+    test = corpus.split.test
+    index, own = corpus.windows.index.iloc[test], [claims[int(row)] for row in test]
+    other = other_windows(index["subject"].to_numpy(), index["label"].to_numpy(), np.random.default_rng(seed + 1))
+    return {FROM_THOUGHT: own, OTHER_THOUGHT: [own[i] for i in other], NO_THOUGHT: [()] * len(own)}
+
+
+def examined(corpus: Corpus, best: Mapping[str, np.ndarray], first: Tier1, asked: Mapping[str, list[list[Item]]],
+             eeg: Mapping[str, Answers], thought: Mapping[str, Answers], seed: int) -> ThoughtTables:
     """All tiers from the thoughts about the test windows, beside the answers from the EEG.
 
     Parameters
     ----------
     corpus : Corpus
         Its test windows were asked about.
-    second : SecondPass
-        Answers.
+    best : mapping of str to ndarray of int, shape (n_test,)
+        Class indices that :meth:`SecondPass.shares` gives to each part of :func:`stated_in`.
     first : Tier1
         Basic prediction from the EEG.
-    asked, given : mapping
-        Kind to its items (:func:`e2llm.evaluation.tiers.questions`), and to the answers from the EEG.
-    claims : mapping of int to sequence of Claim
-        Of the thought about every test window.
+    asked, eeg, thought : mapping
+        Kind to its items (:func:`e2llm.evaluation.tiers.questions`), and to the answers of both.
     seed : int
-        Of intervals and controls.
+        Of intervals.
     """
-    test, labels = corpus.split.test, corpus.label_set.labels
-    index = corpus.windows.index.iloc[test]
-    own = [claims[int(row)] for row in test]
-    other = other_windows(index["subject"].to_numpy(), index["label"].to_numpy(), np.random.default_rng(seed + 1))
-    stated = {FROM_THOUGHT: own, OTHER_THOUGHT: [own[i] for i in other], NO_THOUGHT: [()] * len(own)}
-    best = {group: second.shares(each).argmax(axis=1) for group, each in stated.items()}
+    labels, subjects = corpus.label_set.labels, corpus.subjects[corpus.split.test]
     rows = [tier_1_row(corpus, "predict", found, Role.MODEL if group == FROM_THOUGHT else Role.CONTROL)
             | {"group": group} for group, found in best.items()]
     truth = [item.answer for item in first.items]
-    prices = [price("predict", truth, first.answers.chosen, [labels[i] for i in best[FROM_THOUGHT]],
-                    index["subject"].to_numpy(), labels, seed)]
+    prices = [price("predict", truth, first.answers.chosen, [labels[i] for i in best[FROM_THOUGHT]], subjects, labels,
+                    seed)]
     for kind, drawn in asked.items():
         items = [item for part in drawn for item in part]
-        answers = second.answers(items, claims)
-        score, people = item_score(graded(corpus, drawn, answers), seed)
+        score, people = item_score(graded(corpus, drawn, thought[kind]), seed)
         rows.append(score.row(kind, group=FROM_THOUGHT, role=Role.MODEL) | people)
-        prices.append(price(kind, [item.answer for item in items], given[kind].chosen, answers.chosen,
+        prices.append(price(kind, [item.answer for item in items], eeg[kind].chosen, thought[kind].chosen,
                             np.array([item.subject for item in items]), seed=seed))
     columns = ["name", "group", "role", "score", "low", "high", "chance", "n"]
     return ThoughtTables(pd.DataFrame(rows)[columns], pd.DataFrame(prices),
