@@ -196,7 +196,11 @@ def _profiles(root: Path) -> Iterator[Line]:
     from .pipeline import load_profile, profile_path
 
     for path in sorted(profile_path(DEFAULT).parent.glob("*.yaml"), key=lambda path: (path.stem != DEFAULT, path.stem)):
-        values = checked(load_profile(path.stem))
+        try:
+            values = checked(load_profile(path.stem))
+        except ValueError as error:
+            yield Line(STOP if path.stem == DEFAULT else NOTE, path.stem, str(error), f"mend {path}")
+            continue
         facts, lacking = [], []
         data = _data(values.source, values.source_options, root, values.data_root, values.twin_preset)
         (facts if data.mark == OK else lacking).append(data.fact)
@@ -267,9 +271,9 @@ def _default_run(seconds: float) -> Iterator[Line]:
     from .plan_devices import this_cpu
     from .runs import runs_folder
 
-    profile = load_profile(DEFAULT)
+    profile = {}
     try:
-        lessons = find_notebooks()
+        profile, lessons = load_profile(DEFAULT), find_notebooks()
         validate(profile, {}, lessons)
         yield Line(OK, "lessons", f"{len(lessons)} notebooks, their parameters fit")
     except (OSError, ValueError) as error:

@@ -199,7 +199,7 @@ def make_in_two_lessons(out: Path, seed: int = 0, steps: int = STEPS, level_step
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: give another folder, or remove it.")
-    first = out.with_name(f".{out.name}-first")
+    first = out.with_name(f".{out.name}-first-{steps}-{seed}")  # of other arguments it would be another model
     if not first.exists():
         make_language_model(first, seed, steps)
     teach_second_lesson(str(first), out, seed, level_steps)
@@ -310,7 +310,7 @@ def _kept_lesson(work: Path, facts: dict) -> Lesson | None:
     try:
         if json.loads((work / "facts.json").read_text(encoding="utf-8")) != json.loads(json.dumps(facts)):
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # none, or cut off while it was written
         return None
     kept = np.load(work / "lesson.npz")
     ids, labels = (np.split(kept[name], kept["ends"][:-1]) for name in ("ids", "labels"))

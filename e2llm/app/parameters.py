@@ -10,6 +10,7 @@ import difflib
 import math
 import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -39,6 +40,15 @@ class _Group(BaseModel):
             if isinstance(part, int) and abs(part) > LARGEST:
                 raise ValueError(f"must be at most {LARGEST}")
         return value
+
+    @field_validator("data_root", "null_root", check_fields=False)
+    @classmethod
+    def _from_home(cls, value: str) -> str:
+        """A folder below the home folder, ``~``, is written out here, so that every lesson finds the same one."""
+        try:
+            return str(Path(value).expanduser()) if value.startswith("~") else value
+        except RuntimeError as error:
+            raise ValueError(f"names no folder ({error})") from None
 
 
 class Data(_Group):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from jupyter_client import KernelManager
 
 CELL_TIMEOUT_S = 24 * 3600  # of one cell; a kernel that hangs must end
+KERNEL_TIMEOUT_S = 600  # until a kernel answers: it imports first, which takes long from a cold network disk
 LEAST_SPACE = 256 << 20  # bytes that are free before a run starts; the default run needs some 130 MB beside its windows
 LONGEST_NAME = 100  # letters of a run's name, before its hash
 # What a stage of a lesson loads when it is reached; a kernel that waits for its turn has it loaded by then.
@@ -395,16 +396,21 @@ def _start_kernel(notebook: Path, ahead: bool) -> KernelManager:
     workers.
     """
     from jupyter_client import KernelManager
+    from jupyter_client.kernelspec import NoSuchKernel
 
-    name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"]
+    name = json.loads(notebook.read_text(encoding="utf-8"))["metadata"].get("kernelspec", {}).get("name", "python3")
     kernel = KernelManager(kernel_name=name, client_class="jupyter_client.asynchronous.AsyncKernelClient",
                            **_connection())
     loaded = _imports(notebook) if ahead else "import e2llm"
     # The log is the kernel's own; output of cells comes as messages.
-    kernel.start_kernel(cwd=str(notebook.parent),
-                        extra_arguments=["--log-level=50", "--HistoryManager.hist_file=:memory:",
-                                         "--IPKernelApp.parent_handle=0",
-                                         f"--IPKernelApp.exec_lines=exec({loaded!r}, {{}})"])
+    try:
+        kernel.start_kernel(cwd=str(notebook.parent),
+                            extra_arguments=["--log-level=50", "--HistoryManager.hist_file=:memory:",
+                                             "--IPKernelApp.parent_handle=0",
+                                             f"--IPKernelApp.exec_lines=exec({loaded!r}, {{}})"])
+    except NoSuchKernel as error:
+        raise PipelineError(f"The notebook {notebook.name} asks for the kernel {name!r}, which is not installed: "
+                            "choose another one in JupyterLab and save it, or install that one.") from error
     return kernel
 
 
@@ -434,7 +440,7 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
     try:
         papermill.execute_notebook(
             notebook, target, parameters=given, cwd=notebook.parent, progress_bar=False, log_output=False,
-            autosave_cell_every=5, execution_timeout=cell_timeout, km=kernel,
+            autosave_cell_every=5, execution_timeout=cell_timeout, start_timeout=KERNEL_TIMEOUT_S, km=kernel,
         )  # fmt: skip
     except PapermillExecutionError as error:
         fact = f"cell [{error.exec_count}] raised {error.ename}: {' '.join(str(error.evalue).split())}"
@@ -442,6 +448,8 @@ def _execute(notebook: Path, target: Path, parameters: Mapping, cell_timeout: fl
         fact = f"a cell ran for longer than {cell_timeout:g} s"
     except DeadKernelError:
         fact = "its kernel died, most often for lack of memory"
+    except RuntimeError as error:  # of a kernel that has not answered yet
+        fact = f"its kernel did not start ({' '.join(str(error).split())})"
     except OSError as error:  # the notebook itself could not be written
         fact = f"{type(error).__name__}: {error}"
     else:

@@ -127,6 +127,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     host_memory: float
     disk_free: float
+    remarks: tuple[str, ...] = ()  # what the plan takes for granted, or leaves out, in sentences
 
     @property
     def faults(self) -> list[str]:
@@ -185,7 +186,7 @@ def in_words(found: Plan) -> str:
     lines = [f"{found.title + ' ' if found.title else ''}on {found.device} at {found.share:.0%} of its rate "
              f"({two(rate)} Tflop/s): {found.size.people:,} people, {found.windows['all']:,} windows ({windows}).", "",
              found.table().to_string(index=False), "", f"Memory on each {where}:", found.parts().to_string()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", *found.remarks] if found.remarks else [])])
 
 
 def speedup(threads: int) -> float:
@@ -240,7 +241,16 @@ def plan(profile: Mapping[str, Any], gpus: str = "", people: int | None = None, 
     everything = size.people * size.windows
     windows = {"all": everything, **{name: round(part * everything) for name, part in shares.items()}}
     made = _Planner(values, device, share, size, windows, cores)
-    return Plan(title, device, share, size, windows, tuple(made.stages()), host_memory, disk_free)
+    return Plan(title, device, share, size, windows, tuple(made.stages()), host_memory, disk_free,
+                tuple(_remarks(values, device)))
+
+
+def _remarks(values: Parameters, device: Device) -> Iterator[str]:
+    if device.count > 1 and values.processes != device.count:
+        yield (f"This plans {device.count} processes that train together: run it with -p processes={device.count}, for "
+               f"processes = {values.processes}.")
+    if more := [name for name in ("ablation", "eegnet") if getattr(values, name)]:
+        yield f"The trainings of {' and '.join(more)} are not in this plan."
 
 
 class Piece(NamedTuple):

@@ -73,6 +73,8 @@ def size_of(values: Parameters, people: int | None = None, clips: int | None = N
     elif values.source in ("seed-vii", "seed-vii-raw"):
         from ..data.simulation import TwinParams, clip_seconds
 
+        if clips is not None:
+            raise PlanError("The simulated twin has 80 clips: leave --clips out, or give twin_preset= and --seconds.")
         n = people or values.subjects or values.twin_subjects
         each = clip_seconds(TwinParams(subjects=n, preset=values.twin_preset, seed=values.twin_seed), 1)
         return Size(n, 80, float(each.sum()), int((each // window).sum()), n * float(each.sum()) * 62 * 200 * 4)
@@ -80,7 +82,7 @@ def size_of(values: Parameters, people: int | None = None, clips: int | None = N
     if known is None and values.source not in ("seed-vii", "seed-vii-raw") and None in (people, clips, seconds):
         raise PlanError(f"A folder of the kind {values.source!r} does not say its size before it is read: give "
                         "--people, --clips and --seconds.")
-    known = known or (20, 80, SEED_SECONDS / 80)
+    known = known or (values.twin_subjects if values.twin_preset else 20, 80, SEED_SECONDS / 80)
     n, n_clips, length = (given or default for given, default in
                           zip((people or values.subjects, clips, seconds), known, strict=True))
     return Size(int(n), int(n_clips), n_clips * length, int(n_clips * (length // window)))

@@ -19,7 +19,8 @@ def build(run: Run) -> Path:
     ----------
     run : Run
         Read are ``metrics.json``, ``params.yaml``, the records of finished stages and ``figures/*.png``. If the
-        metrics are missing or belong to an earlier state of the run, the report has no results.
+        metrics are missing or belong to an earlier state of the run, the report has no results. A figure of an earlier
+        state is left out.
 
     Returns
     -------
@@ -32,10 +33,10 @@ def build(run: Run) -> Path:
         metrics = run.read_metrics()
     except StageMissing:  # none yet, or of an earlier state of the run: they do not belong to its stages
         metrics = {}
-    figures = {path.stem: path.read_bytes() for path in sorted((run.path / "figures").glob("*.png"))
-               if not path.name.startswith(".")}
+    figures = {name: path.read_bytes() for name, path in run.current_figures().items()}
     values = _values(run)
-    html = render(run.name, metrics, stages, figures, _reasoning(run), _quality(run), values, _by_group(values))
+    html = render(run.name, metrics, stages, figures, _reasoning(run, metrics), _quality(run), values,
+                  _by_group(values))
     path = run.path / "report.html"
     with replacing(path) as partial:
         partial.write_text(html, encoding="utf-8", errors="backslashreplace")
@@ -83,7 +84,7 @@ _REASONING = {
 }
 
 
-def _reasoning(run: Run) -> dict | None:
+def _reasoning(run: Run, metrics: Mapping) -> dict | None:
     """Results of lesson 07, or None if there are none for the present state of the run."""
     if run.finished("reasoning") is None:
         return None
@@ -92,8 +93,8 @@ def _reasoning(run: Run) -> dict | None:
     found = open_reasoning(run)
     tables = {title: found.tables[name].replace({float("nan"): None}).to_dict("records")
               for name, title in _REASONING.items() if name in found.tables and not found.tables[name].empty}
-    meaning, evaluated = found.facts["meaning"], (run.path / "metrics.json").is_file()
-    if price := run.read_metrics()["tables"].get("price") if evaluated else None:
+    meaning = found.facts["meaning"]
+    if price := metrics.get("tables", {}).get("price"):
         import pandas as pd
 
         from ..evaluation.from_thought import price_in_words

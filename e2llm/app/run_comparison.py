@@ -112,7 +112,8 @@ def _claims(run: Run, corpus: Corpus, texts: pd.DataFrame, seed: int) -> list[di
 
 def _writing(name: str, thoughts: Sequence[str], subjects: Sequence[str], corpus: Corpus, judge: tuple | None,
              seed: int) -> list[dict]:
-    found = fluency(list(thoughts), list(subjects), list(corpus.label_set.labels), judge, seed)
+    found = fluency(list(thoughts), list(subjects), list(corpus.label_set.labels), judge, seed,
+                    corpus.evidence_names.scale)
     return [row | {"run": name, "group": "writing", "chance": np.nan} for row in found.to_dict("records")]
 
 

@@ -21,8 +21,9 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,7 @@ class Run:
     name: str
     path: Path
     root: Path
+    _used: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # stages; see :meth:`figure`
 
     @classmethod
     def open(cls, name: str) -> Run:
@@ -135,6 +137,7 @@ class Run:
         if check_name(name, "stage") in _RESERVED:
             raise ValueError(f"{name!r} is a folder of every run: give the stage another name.")
         found = {need: self._needed(need, name) for need in needs}
+        self._used.add(name)
         return Stage(self, name, _plain(params, "params"), _plain(inputs or {}, "inputs"), found, code_of(name))
 
     def finished(self, name: str, above: tuple[str, ...] = ()) -> dict | None:
@@ -177,6 +180,7 @@ class Run:
         record = self.finished(name)
         if record is None:
             raise StageMissing(f"The stage {name!r} {self._fact(name)} in {self.path}: {self._remedy(name)}")
+        self._used.add(name)
         return record
 
     def _needed(self, need: str, by: str) -> str:
@@ -212,26 +216,29 @@ class Run:
         whole : Path
             Folder of the complete new stage.
         """
-        place, old = self.path / name, self.path / f".{name}.old"
+        # A name of its own: on a shared disk an open file keeps what is left of an earlier one.
+        place, old = self.path / name, self.path / f".{name}.old-{uuid.uuid4().hex[:8]}"
         (whole / "stage.part.json").unlink(missing_ok=True)
         shutil.rmtree(whole / "checkpoints", ignore_errors=True)
         if place.exists():
-            shutil.rmtree(old, ignore_errors=True)
             place.rename(old)
         whole.rename(place)
         shutil.rmtree(old, ignore_errors=True)
 
     def _recover(self) -> None:
         """Finish replacements of stages that were interrupted."""
-        if not any(self.path.glob(".*.part-*/stage.json")) and not any(self.path.glob(".*.old")):
+        if not any(self.path.glob(".*.part-*/stage.json")) and not any(self.path.glob(".*.old*")):
             return
         try:
             with held(self, "recovery"):
                 for record in self.path.glob(".*.part-*/stage.json"):
                     self.put_stage(record.parent.name[1:].rpartition(".part-")[0], record.parent)
-                for old in self.path.glob(".*.old"):
-                    place = self.path / old.name[1:].removesuffix(".old")
-                    shutil.rmtree(old) if place.exists() else old.rename(place)
+                for old in self.path.glob(".*.old*"):
+                    place = self.path / old.name[1:].rpartition(".old")[0]
+                    if not place.exists() and (old / "stage.json").is_file():
+                        old.rename(place)
+                    else:
+                        shutil.rmtree(old, ignore_errors=True)  # a file that is open elsewhere stays until it is closed
         except RunBusy:
             return  # not interrupted: another process is just doing it
 
@@ -295,6 +302,9 @@ class Run:
     def figure(self, figure: Figure, name: str) -> Path:
         """Save a figure as ``figures/<name>.png`` of the run; equal figures give equal bytes.
 
+        The state of the stages that were asked for since the run was opened is noted with it: see
+        :meth:`current_figures`.
+
         Parameters
         ----------
         figure : Figure
@@ -305,7 +315,34 @@ class Run:
         path = self.path / "figures" / f"{check_name(name, 'figure')}.png"
         with replacing(path) as partial:
             figure.savefig(partial, dpi=90, metadata={"Software": None})
+        shown = {stage: fingerprint(record) for stage in sorted(self._used)
+                 if (record := self.finished(stage)) is not None}
+        write_json(self._figure_sources, {**self._figures_of(), name: shown})
         return path
+
+    def current_figures(self) -> dict[str, Path]:
+        """Figures of the run by name, without those that show a stage which has changed since."""
+        sources, state = self._figures_of(), {}
+
+        def is_current(name: str) -> bool:
+            for stage, noted in sources.get(name, {}).items():
+                if stage not in state:
+                    record = self.finished(stage)
+                    state[stage] = None if record is None else fingerprint(record)
+                if state[stage] != noted:
+                    return False
+            return True
+
+        found = {path.stem: path for path in sorted((self.path / "figures").glob("[!.]*.png"))}
+        return {name: path for name, path in found.items() if is_current(name)}
+
+    def _figures_of(self) -> dict[str, dict[str, str]]:
+        """Figures that were noted, each with the stages that it shows; those of older versions were not."""
+        return read_mapping(self._figure_sources, {}) if self._figure_sources.is_file() else {}
+
+    @property
+    def _figure_sources(self) -> Path:
+        return self.path / "figures" / ".sources.json"
 
     def publish_figures(self, also: Sequence[str] = ()) -> list[Path]:
         """Copy figures of the run over those of the same names in ``figures/`` of the project, which README shows.
@@ -323,9 +360,10 @@ class Run:
         Raises
         ------
         FileNotFoundError
-            If the run has no figure of a name in ``also``, or none that is published.
+            If the run has no figure of a name in ``also``, or none that is published. One that shows a stage which has
+            changed since does not count.
         """
-        made = {path.stem: path for path in sorted((self.path / "figures").glob("*.png"))}
+        made = self.current_figures()
         if lost := sorted(set(also) - set(made)):
             raise FileNotFoundError(f"The run {self.name!r} has no figure {', '.join(lost)}; it has "
                                     f"{', '.join(made) or 'none'}.")
@@ -500,7 +538,8 @@ class Progress(AbstractContextManager):
             self._bar.update(step - self._bar.n)
         if self._reports and (time.monotonic() - self._written >= 0.5 or step >= self._total):
             state = {"label": self._label, "step": step, "total": self._total, "facts": _plain(facts, "facts")}
-            write_json(self._path, state)
+            with suppress(OSError):  # it only informs: a full disk, or a reader on Windows, ends no training
+                write_json(self._path, state)
             self._written = time.monotonic()
 
     def close(self, *_: object) -> None:
@@ -508,6 +547,7 @@ class Progress(AbstractContextManager):
         if self._bar is not None:
             self._bar.close()
         if self._reports:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     __exit__ = close

@@ -102,9 +102,10 @@ def preprocess(run: Run, kind: str, data_root: str | Path, params: PreprocessPar
             stage.begin()
             skipped = write_windows(source, stage.path.absolute() / "signal", params, n_jobs)
         windows = Windows.open(stage.path / "signal")
-        labels = source.answers(windows.index["label"])
+        n_windows, facts, labels = len(windows), windows.channel_facts, source.answers(windows.index["label"])
+        del windows  # Windows renames no folder of which a file is open
         (stage.path / "labels.json").write_text(json.dumps(asdict(labels), indent=1))
-        stage.finish({"windows": len(windows)}, skipped=skipped, channels=windows.channel_facts)
+        stage.finish({"windows": n_windows}, skipped=skipped, channels=facts)
     return stage
 
 
@@ -351,8 +352,11 @@ def make_language_model(run: Run, corpus: Corpus, name: str = DEFAULTS.language_
     parameters = sum(p.numel() for p in model.parameters())
     # Decided once: what follows is computed alike wherever the run goes on.
     dtype = best_dtype() if dtype == "auto" else dtype
+    # Of a hub also the commit: whatever the hub gives later, what follows takes this one.
+    if not is_scratch and (commit := getattr(model.config, "_commit_hash", None)):
+        name = f"{name.partition('@')[0]}@{commit}"
     (stage.path / "source.json").write_text(json.dumps({"name": "model" if is_scratch else name, "dtype": dtype,
-                                                           **chosen}))
+                                                        **chosen}))
     stage.finish({"parameters": parameters, "vocabulary": len(tokenizer)})
     return stage
 

@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.arguments import check_number
 from ..core.files import check_name, one_line, project_root, read_yaml, replacing
 from ..core.tables import read_predictions
-from ..data.sources.base import SourceError
+from ..data.sources.base import RecordingError, SourceError
 from ..evaluation.from_thought import pooled_price
 from ..evaluation.tiers import pooled, spread
 from .locks import RunBusy
@@ -165,10 +165,9 @@ def sweep(profile: str | Path, grid: Mapping[str, Sequence], name: str | None = 
     table = _with_mean_and_sd(pd.DataFrame(rows), list(grid))
     with replacing(runs_folder() / f"{name}-sweep.csv") as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
-    if len(grid.get("seed", ())) >= 3:
-        _spread_over_seeds(rows, list(grid), name)
-    if "fold" in grid:
-        _pool_folds(rows, list(grid), name)
+    # Also without seeds or folds: a table of an earlier sweep of this name goes.
+    _spread_over_seeds(rows if len(grid.get("seed", ())) >= 3 else [], list(grid), name)
+    _pool_folds(rows if "fold" in grid else [], list(grid), name)
     return table
 
 
@@ -179,7 +178,7 @@ def _one_after_the_other(profile: str | Path, wanted: Mapping[str, Mapping],
     for run, parameters in wanted.items():
         try:
             ended[run] = scalars(run_pipeline(profile, parameters, run, notebooks, share=True).read_metrics())
-        except (PipelineError, StageMissing, RunBusy, SourceError, ValueError, OSError) as error:
+        except (PipelineError, StageMissing, RunBusy, RecordingError, SourceError, ValueError, OSError) as error:
             ended[run] = {"error": str(error)}  # of one run; the others go on
     return ended
 

@@ -221,6 +221,7 @@ def _assemble(partial: Path, folder: Path, names: list[str], shapes: list[tuple[
             for name in names:
                 with _part(partial, name, suffix).open("rb") as part:
                     shutil.copyfileobj(part, file)
+    (partial / "stamp").unlink()  # first: a part that is lost after it is made again
     for path in partial.iterdir():
         if path.name not in (*_ARRAYS, *_FOUND):
             path.unlink()

@@ -347,12 +347,12 @@ def areas(curves: pd.DataFrame, subjects: np.ndarray) -> pd.DataFrame:
 
 
 def _people(subjects: np.ndarray, n: int) -> list[np.ndarray]:
-    """Rows of each person; an interval over people needs two."""
+    """Rows of each person."""
     subjects = np.asarray(subjects)
-    if subjects.shape != (n,) or len(names := np.unique(subjects)) < 2:
-        raise ValueError(f"An interval over people needs the subject of each of the {n} windows, and two people or "
-                         "more: give more windows.")
-    return [subjects == name for name in names]
+    if subjects.shape != (n,):
+        raise ValueError(f"An interval over people needs the subject of each of the {n} windows: got subjects of shape "
+                         f"{subjects.shape}.")
+    return [subjects == name for name in np.unique(subjects)]
 
 
 def generator_cells(ch_names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -110,7 +110,7 @@ def variants(engine: InferenceEngine, items: list[Item], index: pd.DataFrame, ro
 
 # Signals (n, channels, samples) in microvolts and normalization groups (n,) -> class indices (n,)
 Answerer = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# Signals, subjects (n,), class indices (n,), generator -> signals
+# Signals, subjects or other groups (n,), class indices (n,), generator -> signals
 SignalControl = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -179,7 +179,7 @@ def shuffled_within_subject(signals: np.ndarray, subjects: np.ndarray, labels: n
 
 def matched_noise(signals: np.ndarray, subjects: np.ndarray, labels: np.ndarray,
                   rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise with each person's mean power spectrum in every channel.
+    """Gaussian noise with the mean power spectrum of each person, or of another group, in every channel.
 
     Parameters
     ----------
@@ -290,9 +290,12 @@ def battery(models: Mapping[str, Answerer], signals: np.ndarray, truth: np.ndarr
     changes = {EEGInput.EEG: lambda intact, *_: intact, **SIGNAL_CONTROLS}
     answers: dict[str, dict[str, np.ndarray]] = {name: {} for name in models}
     for control, change in changes.items():
-        changed = change(signals, subjects, truth, np.random.default_rng(seed))
+        # Exchanged windows take their normalization along. All other changes stay within a normalization group.
+        exchanged = control == EEGInput.SHUFFLED
+        changed = change(signals, subjects if exchanged else norm_groups, truth, np.random.default_rng(seed))
+        source = other_windows(subjects, truth, np.random.default_rng(seed)) if exchanged else slice(None)
         for name, answer in models.items():
-            answers[name][control] = answer(changed, norm_groups)
+            answers[name][control] = answer(changed, norm_groups[source])
     for name in models:
         intact = answers[name].pop(EEGInput.EEG)
 

@@ -398,7 +398,7 @@ def with_unrelated_sentence(thought: str, rng: np.random.Generator) -> str:
     return " ".join([*found[:place], str(rng.choice(UNRELATED)), *found[place:]])
 
 
-def without_conclusion(thought: str, labels: Sequence[str]) -> str:
+def without_conclusion(thought: str, labels: Sequence[str], scale: Scale = LOW_HIGH) -> str:
     """A thought without sentences that state affect or a conclusion: the answer must come from the evidence.
 
     Parameters
@@ -407,6 +407,8 @@ def without_conclusion(thought: str, labels: Sequence[str]) -> str:
         One sentence or more.
     labels : sequence of str
         Labels that may be concluded.
+    scale : Scale
+        Of the claims.
     """
-    found = [(sentence, parse(sentence, labels)) for sentence in _some_sentences(thought)]
+    found = [(sentence, parse(sentence, labels, scale)) for sentence in _some_sentences(thought)]
     return " ".join(sentence for sentence, parsed in found if not parsed.affect and parsed.conclusion is None)

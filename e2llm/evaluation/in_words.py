@@ -27,7 +27,7 @@ class _OneStratum(ItemBuilder):
 
 
 def items_in_words(stratum: str, n: int, seed: int) -> dict[str, list[Item]]:
-    """Items about the zero-shot texts of a stratum, in the wordings that no one was taught.
+    """Items about the zero-shot texts of a stratum; "match" and "choose" in wordings that no one was taught.
 
     Parameters
     ----------
@@ -45,6 +45,8 @@ def items_in_words(stratum: str, n: int, seed: int) -> dict[str, list[Item]]:
 
 def scores_in_words(model, tokenizer, n: int = 300, seed: int = 0) -> pd.DataFrame:
     """Share of right answers by stratum and kind, with a Wilson interval.
+
+    The interval takes items as independent. Items of "match" and "choose" share texts, so theirs is too narrow.
 
     "scenario" is answered from the closed set without a thought; "match" and "choose" are answered in free text after a
     thought, and what is no option counts as wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -73,7 +74,8 @@ def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects
                    levels: Sequence[str] = LEVELS) -> dict[str, CausalTables]:
     """The measures of a model, and those of planted models with the same claims about the same windows.
 
-    "decorative", "computed", their mean "half", and "upset": by any change (:func:`startled`).
+    "decorative", "computed", their mean "half", and "upset": by any change (:func:`startled`). One that gives one
+    answer to all windows cannot be measured and is left out with a warning.
 
     Parameters
     ----------
@@ -91,5 +93,10 @@ def beside_planted(name: str, answer: Answer, claims: Sequence[Claims], subjects
     beside, derived = decorative(probabilities), computed(rule, labels)
     planted = {"decorative": beside, "half": mixed(beside, derived, 0.5), "computed": derived,
                "upset": startled(probabilities, claims)}
-    return {name: causal_measures(answer, claims, subjects, variants, seed, levels),
-            **{kind: causal_measures(model, claims, subjects, None, seed, levels) for kind, model in planted.items()}}
+    found = {name: causal_measures(answer, claims, subjects, variants, seed, levels)}
+    for kind, model in planted.items():
+        try:
+            found[kind] = causal_measures(model, claims, subjects, None, seed, levels)
+        except ValueError as error:  # answers from the EEG may be the same for all windows, those after claims not
+            warnings.warn(f"The planted model {kind!r} is left out of the comparison. {error}", stacklevel=2)
+    return found

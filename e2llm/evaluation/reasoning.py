@@ -309,7 +309,8 @@ def interventions(engine: InferenceEngine, corpus: Corpus, explanations: Generat
         If no thought holds a claim.
     """
     labels, scale, rng = corpus.label_set.labels, corpus.evidence_names.scale, np.random.default_rng(seed)
-    bare = [without_conclusion(thought, labels) if sentences(thought) else "" for thought in explanations.thoughts]
+    bare = [without_conclusion(thought, labels, scale) if sentences(thought) else ""
+            for thought in explanations.thoughts]
     usable = [i for i, thought in enumerate(bare) if parse(thought, labels, scale).claims]
     if not usable:
         raise ValueError("No thought about these windows holds a claim, so none can be corrupted: train the model "

@@ -83,7 +83,8 @@ def in_words(item: Item, read: Mapping[int, Segment]) -> Item:
     def words(part: dict) -> dict:
         if part["type"] != "eeg":
             return part
-        return replace(read[part["window"]], window=None).part(item.kind in CLAIM_KINDS)
+        segment = replace(read[part["window"]], window=None)
+        return segment.part(item.kind in CLAIM_KINDS or segment.scale.in_every_prompt)
 
     messages = [{**message, "content": [words(part) for part in message["content"]]} for message in item.messages]
     return replace(item, messages=messages, windows=[])

@@ -99,7 +99,8 @@ def predicted_claims(z: np.ndarray, predicted_evidence: np.ndarray, names: Evide
         raise ValueError("There is no predicted evidence for this window: it lies outside the split that the encoder "
                          "was trained with.")
     scale = names.scale
-    found = top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], scale.most, scale.cited)
+    most = min(scale.most, len(names.columns))  # a small cap measures less than a thought has room for
+    found = top_evidence(torch.from_numpy(np.asarray(predicted_evidence))[None], most, scale.cited)
     which, is_used = (part[0].numpy() for part in found)
     stated, measured = scale.index(predicted_evidence), scale.index(z)
     return tuple(Claim(names.columns[i], scale.words[stated[i]]) for i in which[is_used]

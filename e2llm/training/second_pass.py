@@ -78,7 +78,7 @@ class EntailedAnswers:
         self.names, self.label_set = names, label_set
         self.rules: dict[Asked, EvidenceRule] = {}
 
-    def fit(self, claims: list[Claims], labels: list[str], intensities: list[str] | None) -> EntailedAnswers:
+    def fit(self, claims: list[Claims], labels: list[str], intensities: list[str | None]) -> EntailedAnswers:
         """Fit all rules.
 
         Parameters
@@ -87,12 +87,14 @@ class EntailedAnswers:
             Of training windows.
         labels : list of str, length n
             Theirs.
-        intensities : list of str, length n, optional
-            Words for their intensity, where the source has it.
+        intensities : list of str or None, length n
+            Words for their intensity; None where the source states none. It is taught from the others, if they differ.
         """
         values = [claim_values(each, self.names) for each in claims]
-        facts = {Asked.LABEL: labels} | ({} if intensities is None else {Asked.INTENSITY: intensities})
-        self.rules = {asked: EvidenceRule().fit_values(values, known, self.names) for asked, known in facts.items()}
+        self.rules = {Asked.LABEL: EvidenceRule().fit_values(values, labels, self.names)}
+        stated = [(value, word) for value, word in zip(values, intensities, strict=True) if word is not None]
+        if len({word for _, word in stated}) > 1:
+            self.rules[Asked.INTENSITY] = EvidenceRule().fit_values(*map(list, zip(*stated, strict=True)), self.names)
         return self
 
     @property
@@ -148,7 +150,7 @@ def entailed_answers(corpus: Corpus, noise: float, seed: int) -> EntailedAnswers
     evidence = corpus.predicted_evidence[rows]
     claims = stated_claims(evidence + noise * rng.normal(size=evidence.shape), names)
     intensity = corpus.windows.index["intensity"].to_numpy()[rows]
-    words = None if np.isnan(intensity).any() else [INTENSITIES[third(value)] for value in intensity]
+    words = [None if np.isnan(value) else INTENSITIES[third(value)] for value in intensity]
     return EntailedAnswers(names, corpus.label_set).fit(
         claims, [corpus.label_set.labels[i] for i in corpus.labels[rows]], words)
 

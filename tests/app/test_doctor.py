@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from e2llm.app import doctor, plan, plan_devices
+from e2llm.app import doctor, pipeline, plan, plan_devices
 from e2llm.app.cli import main
 from e2llm.app.doctor import NOTE, OK, STOP, Line
 
@@ -110,6 +110,20 @@ def test_too_little_room_a_folder_that_cannot_be_written_and_no_lessons_stop_it(
     found = _lines()
     assert "1.0 MB are free" in found["room"].fact
     assert {what for what, line in found.items() if line.mark == STOP} == {"room", "folder of runs", "lessons"}
+
+
+def test_a_profile_that_cannot_be_used_is_named_and_the_others_are_looked_at(elsewhere, monkeypatch, capsys):
+    real = pipeline.load_profile
+    monkeypatch.setattr(pipeline, "load_profile", lambda name: {"learning_rate": 1} if name == "laptop" else real(name))
+    found = _lines()
+    assert found["laptop"].mark == NOTE and "There is no parameter 'learning_rate'" in found["laptop"].fact
+    assert found["tiny"].mark == OK and found["paper"].mark == NOTE
+
+    def damaged(name):
+        raise ValueError(f"{name}.yaml is no YAML.")
+
+    monkeypatch.setattr(pipeline, "load_profile", damaged)
+    assert main(["doctor"]) == 1 and "tiny.yaml is no YAML." in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_read_stop_the_default_run(elsewhere):

@@ -114,7 +114,7 @@ def test_both_lessons_are_taught_in_turn_and_a_first_one_that_is_finished_is_not
     monkeypatch.setattr(making, "scores_in_words", lambda *_: pd.DataFrame([{
         "stratum": "known words", "kind": "match", "items": 3, "chance": 33.3, "correct": 50.0, "low": 9.0,
         "high": 90.0}]))
-    make(first := tmp_path / ".made-first")
+    make(first := tmp_path / f".made-first-{making.STEPS}-0")
     start = checksum(first / "model.safetensors")
     monkeypatch.setattr(making, "make_language_model", None)  # it is there
     said = json.loads((making.make_in_two_lessons(tmp_path / "made", level_steps=2) / "card.json").read_text())

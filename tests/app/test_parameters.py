@@ -276,3 +276,12 @@ def test_a_command_that_readme_or_a_lesson_shows_is_taken_as_a_shell_hands_it_ov
 
 def test_readme_shows_commands():
     assert len(_shown_commands()) >= 10 and any('twin_preset=""' in command for command in _shown_commands())
+
+
+def test_a_folder_below_the_home_folder_is_written_out_once(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    values = checked({"data_root": "~/twin", "null_root": "~/null"})
+    assert (values.data_root, values.null_root) == ("/home/someone/twin", "/home/someone/null")
+    assert checked({}).data_root == "data/twin" and checked({"data_root": "a/~b"}).data_root == "a/~b"
+    with pytest.raises(ValueError, match="data_root = '~nobody-there/x' names no folder"):
+        checked({"data_root": "~nobody-there/x"})

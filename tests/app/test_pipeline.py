@@ -320,6 +320,26 @@ def test_a_failing_cell_gives_one_paragraph(project, capfd):
     assert (project / "runs" / "tiny" / "first" / "stage.json").exists()
 
 
+def test_a_kernel_that_is_unknown_or_does_not_start_fails_its_notebook(project, capfd, monkeypatch):
+    path = project / "notebooks" / "05_evaluation.ipynb"
+    write_notebook(path, SECOND, EVALUATE)
+    whole = path.read_text()
+    path.write_text(whole.replace('"name": "python3"', '"name": "conda-env-lab"'))
+    assert main(["run"]) == 1
+    assert "05_evaluation.ipynb asks for the kernel 'conda-env-lab', which is not installed" in capfd.readouterr().err
+    path.write_text(whole)
+
+    def silent(*_, **__):
+        raise RuntimeError("Kernel didn't respond in 600 seconds")
+
+    monkeypatch.setattr("papermill.execute_notebook", silent)
+    assert main(["run"]) == 1
+    assert "its kernel did not start (Kernel didn't respond in 600 seconds)" in capfd.readouterr().err
+    assert main(["sweep", "-g", "seed=0,1", "--name", "trial"]) == 1
+    table = pd.read_csv(project / "runs" / "trial-sweep.csv")
+    assert len(table) == 2 and table["error"].str.contains("did not start").all()
+
+
 def test_a_lesson_gets_several_values_as_several_values(project):
     path = write_notebook(project / "notebooks" / "08_scaling.ipynb",
                           'run_name = "tiny"\nsizes = ("a",)\nsize_seeds = (5,)\nsave_steps = 2\n',
@@ -567,6 +587,8 @@ def test_a_sweep_over_three_seeds_gives_their_spread(project, monkeypatch):
     assert (row["mean"], row["sd"], row["min"], row["max"], row["seeds"]) == pytest.approx((0.6, 0.1, 0.5, 0.7, 3))
     sweep("tiny", {"seed": [0, 1]}, "two")
     assert not (project / "runs" / "two-seeds.csv").exists()
+    sweep("tiny", {"seed": [0, 1]}, "three")
+    assert not (project / "runs" / "three-seeds.csv").exists(), "that of the earlier sweep is not this one's"
 
 
 def test_a_failed_run_does_not_stop_a_sweep(project, fake_execution, capsys):

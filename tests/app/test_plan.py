@@ -18,6 +18,7 @@ from e2llm.app.parameters import checked
 from e2llm.app.pipeline import load_profile, parse_assignments
 from e2llm.app.plan import LEVEL_TABLE, _Planner, in_words, plan, remedy, size_of, split_shares, time_in_words
 from e2llm.app.plan_devices import GPUS, Device, device_of
+from e2llm.app.plan_sizes import PlanError
 from e2llm.core.bands import BANDS
 from e2llm.core.chat import EEG_TOKEN, IGNORE, Item
 from e2llm.core.claims import GRADED, SCALES, EvidenceNames
@@ -304,3 +305,16 @@ def test_the_page_is_what_the_function_says():
     assert module.refreshed(page) == page
     assert len(module.BLOCK.findall(page)) == len(module.CASES) >= 5
     assert planning.SHARE_GPU == 0.4
+
+
+def test_what_a_plan_takes_for_granted_or_leaves_out_is_said():
+    said = in_words(paper(gpus="8xA100-80"))
+    assert "run it with -p processes=8, for processes = 1." in said
+    assert "processes" not in in_words(paper(gpus="8xA100-80", processes=8, encoder_batch=64, augmented_windows=64))
+    assert "The trainings of ablation and eegnet are not in this plan." in in_words(paper(ablation=True, eegnet=True))
+
+
+def test_the_clips_of_the_twin_are_not_asked_for_and_its_people_count():
+    with pytest.raises(PlanError, match="The simulated twin has 80 clips"):
+        size_of(checked({}), clips=40)
+    assert size_of(checked({"twin_subjects": 5}), seconds=10).people == 5

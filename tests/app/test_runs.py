@@ -313,7 +313,7 @@ def test_a_process_killed_while_finishing_leaves_one_whole_stage_or_none(run, cu
         content = "data" if expected == {"lr": 0.1} else str(expected)
         assert (run.path / "first" / "data.txt").read_text() == content
         assert sorted(path.name for path in (run.path / "first").iterdir()) == ["data.txt", "stage.json"]
-    assert not any(name.endswith(".old") for name in hidden(run))
+    assert not any(".old" in name for name in hidden(run))
     stage = run.stage("first", {"lr": 0.2})
     if not stage.done:
         stage.begin().finish()
@@ -529,6 +529,52 @@ def test_figures_are_published_on_request_those_that_are_shown_already(run, tmp_
     assert shown.with_name("drawn_by_hand.png").read_bytes() == b"kept"
     with pytest.raises(FileNotFoundError, match="has no figure claims; it has confusion, shortcuts"):
         run.publish_figures(["claims"])
+
+
+def test_a_figure_of_a_stage_that_changed_is_in_no_report(run, tmp_path):
+    make(run, "windows")
+    run.figure(drawing(), "spectra")
+    make(run, "reasoning", {"seed": 0}, ("windows",))
+    run.figure(drawing(), "claims")
+    (run.path / "figures" / "by_hand.png").write_bytes(b"of an older version")
+    assert list(run.current_figures()) == ["by_hand", "claims", "spectra"]
+    again = Run.open("tiny")
+    make(again, "reasoning", {"seed": 1}, ("windows",))
+    assert list(again.current_figures()) == ["by_hand", "spectra"]  # what shows the windows alone stays
+    with pytest.raises(FileNotFoundError, match="has no figure claims"):
+        again.publish_figures(["claims"])
+    again.figure(drawing(), "claims")
+    assert "claims" in again.current_figures()
+    make(again, "windows", {"l_freq": 1.0})
+    assert list(again.current_figures()) == ["by_hand"]
+
+
+def test_what_an_open_file_keeps_of_an_old_stage_stops_nothing(run, monkeypatch):
+    """As on a network disk: what another process has open cannot be removed."""
+    make(run, "first", {"lr": 0.1})
+    real = shutil.rmtree
+    monkeypatch.setattr(runs.shutil, "rmtree", lambda path, ignore_errors=False, **more: None
+                        if ignore_errors and ".old" in path.name else real(path, ignore_errors, **more))
+    make(run, "first", {"lr": 0.2})
+    for lr in (0.3, 0.4):
+        (left,) = run.path.glob(".first.old-*") if lr == 0.3 else list(run.path.glob(".first.old-*"))[:1]
+        (left / "stage.json").unlink(missing_ok=True)
+        make(Run.open("tiny"), "first", {"lr": lr})
+    assert Run.open("tiny").require("first")["params"] == {"lr": 0.4}
+    real(run.path / "first")
+    for left in run.path.glob(".first.old-*"):
+        (left / "stage.json").unlink(missing_ok=True)
+    assert Run.open("tiny").finished("first") is None  # a part of a stage is no stage
+
+
+def test_progress_that_cannot_be_written_ends_no_training(run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_json", full)
+    with Progress(run, 10, "training") as progress:
+        for step in range(11):
+            progress.update(step, loss=0.5)
 
 
 def test_progress_writes_seldom_and_prints_nothing_in_batch(run, capfd):

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from edfio import Edf, EdfSignal
 from layouts import write_bids, write_emoeeg, write_seed_raw
 
@@ -24,8 +25,9 @@ import e2llm
 from e2llm.app import runs, stage_code, stages
 from e2llm.app.runs import Run
 from e2llm.core import files
-from e2llm.core.claims import EvidenceNames
+from e2llm.core.claims import GRADED, EvidenceNames
 from e2llm.core.files import data_fingerprint
+from e2llm.core.labels import SEED_VII
 from e2llm.data.preprocess_params import PreprocessParams
 from e2llm.data.sources import SOURCES, open_source
 from e2llm.data.sources.base import SourceError
@@ -255,7 +257,8 @@ def test_every_constant_that_decides_a_stage_and_its_version_make_it_stale(proje
 
 
 TEXT = ("language_model", "projector", "adapter", "feedback", "evaluation", "reasoning", "scaling", "speech")
-SPOKEN = ("feedback", "reasoning", "scaling", "speech")
+SPOKEN = ("evaluation", "feedback", "reasoning", "scaling", "speech")
+STATED = ("second_pass", "evaluation")
 DECIDING = {
     "core.claims.MAX_CLAIMS": TEXT, "core.claims.CITED": TEXT, "core.claims.SALIENT": TEXT,
     "core.claims.LEVEL_THRESHOLD": TEXT,
@@ -267,7 +270,7 @@ DECIDING = {
     "models.evidence_probe.CHANGE_WEIGHT": ("encoder",), "training.augmentation.TARGETS_Z": ("encoder",),
     "data.band_edits.TARGET_Z": ("reasoning",),
     "tasks.thought_parser.LEXICON": SPOKEN, "evaluation.faithfulness.DECORATIVE_MARGIN": SPOKEN,
-    "app.reasoning_stage.TARGETS": ("reasoning",),
+    "app.reasoning_stage.TARGETS": ("reasoning",), "tasks.second_pass._QUESTIONS": STATED,
     "training.stage3_instruction.LORA_TARGETS": ("adapter", "evaluation"),
     "evaluation.metrics.N_BOOTSTRAP": ("evaluation", "reasoning"),
     "evaluation.baselines.STRENGTHS": ("evaluation", "probe"), "data.audit.NEAR": ("evaluation",),
@@ -324,3 +327,16 @@ def test_a_constant_that_cannot_be_stated_is_named(monkeypatch):
     with pytest.raises(TypeError, match=r"constant core\.claims\.CITED is a object"):
         stage_code.code_of("adapter")
     assert stage_code.code_of("a reader's own") == {}
+
+
+def test_a_model_of_a_hub_is_pinned_to_the_commit_that_was_loaded(project, monkeypatch):
+    loaded = SimpleNamespace(config=SimpleNamespace(_commit_hash="0f1e2d"), parameters=lambda: iter([torch.zeros(3)]))
+    monkeypatch.setattr(language, "load_language_model", lambda name, *_, **__: (loaded, ["a", "b"]))
+    corpus = SimpleNamespace(label_set=SEED_VII, evidence_names=SimpleNamespace(scale=GRADED))
+    run = Run.open("tiny")
+    for name in ("someone/small", "someone/small@main"):
+        stages.make_language_model(run, corpus, name)
+        assert stages.language_source(run)["name"] == "someone/small@0f1e2d"
+    loaded.config._commit_hash = None  # a folder
+    stages.make_language_model(run, corpus, "elsewhere")
+    assert stages.language_source(run)["name"] == "elsewhere"

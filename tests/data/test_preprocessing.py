@@ -459,6 +459,24 @@ def test_a_run_that_was_cut_off_goes_on(tiny_twin, tmp_path, straight):
     assert_same(windows, straight)
 
 
+def test_a_run_that_was_cut_off_while_its_parts_were_joined_goes_on(tiny_twin, tmp_path, straight, monkeypatch):
+    folder, real, removed = tmp_path / "windows", Path.unlink, []
+
+    def dies(path, missing_ok=False):
+        real(path, missing_ok)
+        removed.append(path.name)
+        if len(removed) == 4:
+            raise CutOff
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Path, "unlink", dies)
+        with pytest.raises(CutOff):
+            run(tiny_twin, folder)
+    windows, skipped = run(tiny_twin, folder)
+    assert skipped == {}
+    assert_same(windows, straight)
+
+
 def test_parts_made_with_other_parameters_are_not_reused(tiny_twin, tmp_path, straight):
     folder = tmp_path / "windows"
     with pytest.raises(CutOff):

@@ -370,12 +370,13 @@ def test_deletion_refuses_what_does_not_fit(change, match):
         deletion_insertion(alpha_score(0), noise(3, 4), [1] * 3, **given)
 
 
-def test_an_interval_over_people_needs_people():
+def test_one_person_says_nothing_about_others():
     curves = deletion_insertion(alpha_score(0), noise(2, 2), [1, 1], np.zeros((2, 2, 16)), [0, 1],
                                 np.random.default_rng(0))
-    for subjects in (np.array(["a", "a"]), np.array(["a", "b", "c"])):
-        with pytest.raises(ValueError, match="needs the subject of each of the 2 windows, and two people or more"):
-            areas(curves, subjects)
+    table = areas(curves, np.array(["a", "a"]))
+    assert np.isfinite(table["score"]).all() and table[["low", "high"]].isna().all(axis=None)
+    with pytest.raises(ValueError, match="needs the subject of each of the 2 windows"):
+        areas(curves, np.array(["a", "b", "c"]))
 
 
 @pytest.mark.parametrize(("target", "more", "match"), [
@@ -444,8 +445,10 @@ def test_the_rest_is_no_band_and_strangers_are_refused():
         region_agreement(values[:, :2], LABELS, OWNERS, CAP[:2])
     with pytest.raises(ValueError, match="of all windows"):
         region_agreement(values, LABELS[1:], OWNERS[1:], CAP)
-    with pytest.raises(ValueError, match="two people or more"):
-        region_agreement(values, LABELS, np.full(len(LABELS), "a"), CAP)
+    alone = region_agreement(values, LABELS, np.full(len(LABELS), "a"), CAP)
+    assert np.isfinite(alone["score"]).all() and set(alone["subjects"]) == {1}
+    assert (alone[["low", "high"]] == [0.0, 1.0]).all(axis=None)
+    assert (alone[["difference low", "difference high"]] == [-1.0, 1.0]).all(axis=None)
 
 
 def test_an_emotion_that_one_person_had_says_nothing_about_others():

@@ -136,6 +136,14 @@ def test_a_model_stands_first_beside_planted_ones_with_its_own_claims(world, pla
         pd.testing.assert_frame_equal(found[name].measures.set_index("name"), expected)
 
 
+def test_a_planted_model_that_cannot_be_measured_is_left_out_loudly(world):
+    model, same = world.model(1.0), np.tile(world.eeg[world.test][:1], (len(world.test), 1))
+    fact = "The planted model 'decorative' is left out of the comparison. The model gives one answer to all windows"
+    with pytest.warns(UserWarning, match=fact):
+        found = beside_planted("LLM", model, world.stated, world.subjects, same, world.rule, LABELS)
+    assert {"LLM", "computed"} <= set(found) and "decorative" not in found
+
+
 def test_the_dose_rises_to_the_donors_answer(world):
     derived, decorated = (world.tables(world.model(weight)).dose for weight in (1.0, 0.0))
     share = derived[derived["unit"] == "share"].set_index("name")["score"]

@@ -66,6 +66,24 @@ def table(**models) -> pd.DataFrame:
     return battery(models, SIGNALS, TRUTH, OWNERS, CLIPS, 2, more, n_permutations=200).set_index(["name", "group"])
 
 
+def test_exchanged_windows_take_their_normalization_along_and_noise_is_that_of_its_group():
+    sessions = np.char.add(OWNERS, np.where(CLIPS < 6, "/1", "/2"))
+    codes = np.unique(sessions, return_inverse=True)[1]
+    level = np.where(CLIPS < 6, 1.0, 3.0) + OWNERS.astype(int)  # of each session
+    signals = (level[:, None, None] * np.random.default_rng(0).normal(size=(len(codes), 2, 64))).astype(np.float32)
+    seen = []
+
+    def model(signals, norm_groups):
+        seen.append(signals.std(axis=(1, 2)) / level[np.unique(sessions, return_index=True)[1]][
+            np.searchsorted(np.unique(sessions), norm_groups)])
+        return TRUTH
+
+    battery({"one": model}, signals, TRUTH, OWNERS, CLIPS, 2, n_permutations=5, norm_groups=sessions)
+    assert len(seen) == 1 + len(SIGNAL_CONTROLS)
+    for ratio in seen:  # the loudness of every window is that of the group by which it is normalized
+        assert np.abs(ratio - 1).max() < 0.4
+
+
 # --- each control
 
 

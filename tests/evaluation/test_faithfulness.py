@@ -501,6 +501,8 @@ def test_an_unrelated_sentence_says_nothing_and_keeps_the_rest():
 def test_evidence_alone_is_what_is_left_without_conclusion():
     assert without_conclusion(THOUGHT, LABELS) == "Occipital alpha low, frontal theta high."
     assert without_conclusion("That fits fear. Bananas.", LABELS) == "Bananas."
+    graded = "Frontal theta clearly high. Occipital alpha is rather low, so this points to fear."
+    assert without_conclusion(graded, LABELS, GRADED) == "Frontal theta clearly high."
 
 
 def test_an_empty_thought_cannot_be_changed():

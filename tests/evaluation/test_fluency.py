@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from e2llm.core.claims import GRADED
 from e2llm.evaluation.studies.fluency import QUESTION, fluency, negative_log_probability
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 
@@ -39,6 +40,12 @@ def test_counts_are_those_of_a_reader():
                                        "that fits fear. that fits fear.", "nothing stands out.")]
     pairs = [pair for words in pairs for pair in itertools.pairwise(words)]
     assert found["distinct word pairs"] == len(set(pairs)) / len(pairs)
+
+
+def test_graded_texts_are_read_with_their_scale():
+    texts = ["Evidence: frontal beta rather low, occipital alpha clearly high. That fits fear."] * 2
+    assert scores(texts, ["1", "2"], scale=GRADED).loc["readable sentences", "score"] == 1.0
+    assert scores(texts, ["1", "2"]).loc["readable sentences", "score"] == 0.5
 
 
 def test_garbage_is_less_readable_and_a_parrot_less_varied():

@@ -356,6 +356,13 @@ def test_predicted_claims_are_the_largest_predictions_that_are_true():
     assert sum(map(len, expected)) < (np.abs(predicted_evidence[ROWS]) >= EVIDENCE_THRESHOLD).sum()
 
 
+def test_a_small_cap_has_fewer_features_than_a_thought_has_room_for():
+    names = EvidenceNames(tuple(("alpha", region) for region in ("frontal", "occipital")), GRADED)
+    z = np.linspace(1, 3, len(names.columns))
+    assert GRADED.most > len(names.columns)
+    assert len(predicted_claims(z, z, names)) == len(names.columns)
+
+
 def test_graded_claims_state_the_predicted_level_where_it_is_true():
     names, z, predicted_evidence = replace(NAMES, scale=GRADED), *np.zeros((2, len(NAMES.columns)))
     # Exactly right; one level off; likewise; two off; too small to state; on the other side.

@@ -12,13 +12,15 @@ import pytest
 import torch
 from peft import PeftModel
 
-from e2llm.core.claims import GRADED, Claim, EvidenceNames
+from e2llm.core.chat import Item
+from e2llm.core.claims import GRADED, LOW_HIGH, Claim, EvidenceNames
 from e2llm.core.labels import SEED_VII
 from e2llm.core.verdicts import claim_values
 from e2llm.models.language import load_language_model
 from e2llm.models.processing import E2LLMProcessor
 from e2llm.tasks.level_table import level_table
-from e2llm.tasks.second_pass import Asked, options_of
+from e2llm.tasks.second_pass import Asked, in_words, options_of
+from e2llm.tasks.segments import Segment
 from e2llm.training import second_pass
 from e2llm.training.second_pass import (
     SecondPassParams,
@@ -117,6 +119,27 @@ def test_a_source_without_intensity_is_not_asked_for_it():
     corpus = toy_corpus()
     corpus.windows.index["intensity"] = np.nan
     assert entailed_answers(corpus, 0.3, 0).asked == [Asked.LABEL, Asked.AFFECT]
+
+
+def test_intensity_is_taught_from_the_windows_that_have_one():
+    corpus = toy_corpus()
+    intensity = corpus.windows.index["intensity"].to_numpy().copy()
+    whole = entailed_answers(corpus, 0.3, 0)
+    corpus.windows.index["intensity"] = np.where(np.arange(len(intensity)) % 5 == 0, np.nan, intensity)
+    found = entailed_answers(corpus, 0.3, 0)
+    assert found.asked == [Asked.LABEL, Asked.AFFECT, Asked.INTENSITY]
+    nothing = np.zeros((1, len(NAMES.columns)))
+    assert np.array_equal(found.probabilities(Asked.LABEL, nothing), whole.probabilities(Asked.LABEL, nothing))
+    corpus.windows.index["intensity"] = 0.9  # one third alone: nothing could be told apart
+    assert entailed_answers(corpus, 0.3, 0).asked == [Asked.LABEL, Asked.AFFECT]
+
+
+@pytest.mark.parametrize("scale, stated", [(LOW_HIGH, True), (GRADED, False)])
+def test_a_segment_in_words_is_worded_as_in_training(scale, stated):
+    segment = Segment(3, "fear", 0.9, (Claim("frontal beta", "low"),), scale=scale)
+    item = Item("compare", 2, [{"role": "user", "content": [segment.part(False)]}], "", "A", ["A", "B"], windows=[3])
+    (part,) = in_words(item, {3: segment}).messages[0]["content"]
+    assert ("frontal beta" in str(part)) == stated
 
 
 def test_items_hold_tables_and_the_answers_that_follow():

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ...core.chat import IGNORE
+from ...core.claims import LOW_HIGH, Scale
 from ...tasks.thought_parser import parse, sentences
 from ..metrics import ratio_over_subjects
 
@@ -22,7 +23,7 @@ QUESTION = "What does this person's EEG show, and which emotion fits?"  # prompt
 
 
 def fluency(texts: Sequence[str], subjects: Sequence[str], labels: Sequence[str], judge: tuple | None = None,
-            seed: int = 0) -> pd.DataFrame:
+            seed: int = 0, scale: Scale = LOW_HIGH) -> pd.DataFrame:
     """Measures of texts; their intervals resample people.
 
     Parameters
@@ -35,6 +36,8 @@ def fluency(texts: Sequence[str], subjects: Sequence[str], labels: Sequence[str]
         A language model that was not trained on any text of this kit, for ``perplexity``.
     seed : int
         Of the intervals.
+    scale : Scale
+        Of the claims that the grammar may read.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def fluency(texts: Sequence[str], subjects: Sequence[str], labels: Sequence[str]
         raise ValueError(f"Give as many subjects as texts, and one or more: got {len(texts)} texts, "
                          f"{len(subjects)} subjects.")
     of_text = [sentences(text) for text in texts]
-    unread = [len(parse(text, labels).unread) for text in texts]
+    unread = [len(parse(text, labels, scale).unread) for text in texts]
     words = [[word.lower() for sentence in found for word in sentence.split()] for found in of_text]
     one, count = np.ones(len(texts)), np.array([len(found) for found in of_text])
     repeats = np.array([max(Counter(found).values(), default=0) > 1 for found in of_text])
