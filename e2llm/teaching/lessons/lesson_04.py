@@ -8,7 +8,8 @@ EXERCISES = (
     Exercise(
         "04-logits", "Does a placeholder keep its own embedding?",
         "The placeholder `<|eeg|>` has a row in the table of word embeddings, like any other token. At its end the "
-        "next cell changes this row. What happens to the logits of all other tokens, in a prompt with EEG?\n\n"
+        "next cell changes this row. What happens to the logits of all other words of the vocabulary, in a prompt with "
+        "EEG?\n\n"
         "- A: nothing\n- B: they change a little\n- C: they change as much as with other EEG",
         Letters("ABC"), "A", 'answer = "A"',
         "Every placeholder's embedding is replaced before the language model reads anything. Only the logit of "
@@ -22,7 +23,7 @@ EXERCISES = (
     Exercise(
         "04-mask", "Mask the labels",
         "A prompt has the ids 5, 6, 7. The answer has the ids 8, 9. The model is trained on the answer only. Write the "
-        "list of labels, in the form that the package uses (before any shift).",
+        "list of labels, one a token, each at the place of its own token. This answer has no end mark.",
         Values("a list of five numbers"), [-100, -100, -100, 8, 9], "answer = [-100, -100, -100, 8, 9]",
         "A label of -100 has no loss. The shift by one happens inside the loss, not in the labels.",
         (Mistake([-100, -100, 8, 9, -100], ("You shifted the labels.", "The loss shifts. Labels stand at their ids.")),
