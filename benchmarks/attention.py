@@ -1,7 +1,7 @@
 """Attention of a language model in bfloat16 on the processor: plain products, against PyTorch's SDPA.
 
-A step of stage 3 as SmolLM2-135M takes it, with its shape, random weights and four of its thirty layers. In float32
-SDPA is the faster one (last row, where it is called ours).
+Forward and backward pass with the shape of SmolLM2-135M, random weights and four of its thirty layers. The last row
+shows float32, where SDPA is taken (and called ours).
 """
 
 from __future__ import annotations

@@ -238,8 +238,9 @@ def _three_tiers_from_thought(run: Run, corpus: Corpus, first: Tier1, asked: dic
     work = [*(delayed(_from_thought)(run, keys, items[kind], claims) for kind in asked),
             *(delayed(_best)(run, keys, each) for each in stated.values())]
     found = in_processes(work, n_jobs)
-    return examined(corpus, dict(zip(stated, found[len(asked) :], strict=True)), first, asked,
-                    {kind: given[kind, EEGInput.EEG] for kind in asked}, dict(zip(asked, found, strict=False)), seed)
+    thought, best = found[: len(asked)], found[len(asked) :]
+    return examined(corpus, dict(zip(stated, best, strict=True)), first, asked,
+                    {kind: given[kind, EEGInput.EEG] for kind in asked}, dict(zip(asked, thought, strict=True)), seed)
 
 
 def _train_ablation(run_name: str, ablation: Ablation, n_items: int, item_seeds: int, seed: int,

@@ -321,7 +321,7 @@ def _number_format(dtype: str, attention: str) -> dict:
         raise LanguageModelError(str(error)) from None
     chosen = {"attn_implementation": "flash_attention_2"} if attention == "flash" else {}
     if dtype == "bfloat16" and loading_device().type == "cpu":
-        # The backward pass of PyTorch's SDPA takes longer there than all products of a layer (benchmarks/attention.py).
+        # PyTorch's SDPA is the slower one there, because of its backward pass (benchmarks/attention.py).
         chosen = {"attn_implementation": "eager"}
     if dtype != "4bit":
         return {"dtype": getattr(torch, dtype), **chosen}
