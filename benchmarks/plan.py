@@ -25,8 +25,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from e2llm.app.pipeline import load_profile
-from e2llm.app.plan import CORE, SHARE_CPU, plan
+from e2llm.app.plan import plan
 from e2llm.app.plan_devices import measured_rate
+from e2llm.app.plan_stages import CORE, SHARE_CPU
 from e2llm.core.montage import EEGPT_VOCABULARY
 from e2llm.models.arithmetic import EncoderShape, TextShape, text_shape
 from e2llm.models.eegpt import EEGPT, EEGPT_SIZES, eegpt_config
@@ -51,7 +52,7 @@ def measured(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def planned(operations: float, kept: float, touched: float, layers: int = 0) -> float:
-    """As :mod:`e2llm.app.plan` plans a step on a processor, at the rate that it has now; it begins so many layers."""
+    """As a stage plans a step on a processor, at the rate that it has now; it begins so many layers."""
     rate = measured_rate()
     return operations / (SHARE_CPU * rate) + kept / touched / rate + layers * CORE.layer
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..core.chat import Item
-from ..core.claims import Claims, EvidenceNames
+from ..core.claims import Claim, Claims, EvidenceNames
 from ..core.labels import LabelSet
 from ..data.dataset import Corpus
 from ..models.inference import InferenceEngine, closed_set
@@ -48,9 +48,11 @@ class SecondPass:
     names: EvidenceNames
     label_set: LabelSet
     has_intensity: bool
+    known: dict[tuple[Asked, tuple[Claim, ...]], np.ndarray] = field(
+        default_factory=dict, init=False, repr=False, compare=False)
 
     def shares(self, claims: Sequence[Claims], asked: Asked = Asked.LABEL) -> np.ndarray:
-        """Probability of every option, shape (n, n_options).
+        """Probability of every option, shape (n, n_options). Equal claims are read once, also in later calls.
 
         Parameters
         ----------
@@ -59,7 +61,11 @@ class SecondPass:
         asked : Asked
             What is read.
         """
-        return closed_set(self.engine, [level_item(asked, each, self.names, self.label_set) for each in claims])
+        keys = [(asked, tuple(each)) for each in claims]
+        if new := [key for key in dict.fromkeys(keys) if key not in self.known]:
+            items = [level_item(asked, each, self.names, self.label_set) for _, each in new]
+            self.known.update(zip(new, closed_set(self.engine, items), strict=True))
+        return np.stack([self.known[key] for key in keys])
 
     def read(self, claims: Mapping[int, Claims]) -> dict[int, Segment]:
         """What is read of windows, as segments in words.

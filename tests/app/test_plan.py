@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from e2llm.app import plan as planning
+from e2llm.app import plan_stages as planning
 from e2llm.app.cli import main
 from e2llm.app.parameters import checked
 from e2llm.app.pipeline import load_profile, parse_assignments
-from e2llm.app.plan import LEVEL_TABLE, _Planner, in_words, plan, remedy, size_of, split_shares, time_in_words
+from e2llm.app.plan import in_words, plan, remedy, time_in_words
 from e2llm.app.plan_devices import GPUS, Device, device_of
-from e2llm.app.plan_sizes import PlanError
+from e2llm.app.plan_sizes import LEVEL_TABLE, PlanError, size_of, split_shares
+from e2llm.app.plan_stages import StagePlanner
 from e2llm.core.bands import BANDS
 from e2llm.core.chat import EEG_TOKEN, IGNORE, Item
 from e2llm.core.claims import GRADED, SCALES, EvidenceNames
@@ -46,9 +47,9 @@ def stage(found, name: str):
     return next(one for one in found.stages if one.name == name)
 
 
-def planner_of(**values) -> _Planner:
+def planner_of(**values) -> StagePlanner:
     wanted = checked(values)
-    return _Planner(wanted, CPU, 0.85, size_of(wanted), {}, 2)
+    return StagePlanner(wanted, CPU, 0.85, size_of(wanted), {}, 2)
 
 
 # --- sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,11 @@ from e2llm.core.bands import BANDS
 from e2llm.core.claims import GRADED, EvidenceNames, salient_claims
 from e2llm.core.labels import SEED_VII
 from e2llm.core.montage import REGIONS
-from e2llm.evaluation.from_thought import pooled_price, price, price_in_words, price_table
+from e2llm.evaluation import from_thought
+from e2llm.evaluation.from_thought import SecondPass, pooled_price, price, price_in_words, price_table
 from e2llm.evaluation.thought_causes import causes_from_thought
 from e2llm.models.evidence_rule import EvidenceRule
+from e2llm.tasks.second_pass import Asked
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS), GRADED)
 
@@ -104,3 +107,23 @@ def test_the_price_over_folds_is_that_of_all_people_together():
     assert row["low"] < row["difference"] < row["high"] < 0
     without = [table.drop(columns="LLM, from the thought") for table in folds]
     assert pooled_price(without).empty, "these runs answered from the EEG alone"
+
+
+def test_equal_claims_are_read_once_by_one_model(world, monkeypatch):
+    """Tasks of all tiers ask about the same windows; another model reads them anew."""
+    asked: list = []
+
+    def closed_set(engine, items):
+        asked.append((engine, len(items)))
+        return np.arange(len(items) * len(items[0].options), dtype=float).reshape(len(items), -1)
+
+    monkeypatch.setattr(from_thought, "closed_set", closed_set)
+    one, other, third = world.explanations.claims[:3]
+    second = SecondPass("first", None, NAMES, SEED_VII, has_intensity=True)
+    found = second.shares([one, other, one])
+    assert asked == [("first", 2)] and found[0].tolist() == found[2].tolist() == list(range(7))
+    again = second.shares([other, third])
+    assert asked == [("first", 2), ("first", 1)] and again[0].tolist() == found[1].tolist()
+    second.shares([one], Asked.INTENSITY)
+    replace(second, engine="second").shares([one])
+    assert asked[2:] == [("first", 1), ("second", 1)]

@@ -232,3 +232,14 @@ def test_tokens_of_windows_and_of_their_edits_are_never_held_at_once(corpus, aug
     np.testing.assert_allclose(found(tokens), expected(tokens), atol=1e-4)
     assert peak < all_tokens.nbytes / 2, (peak, all_tokens.nbytes)
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.npy"], "no file is left"
+
+
+def test_the_probe_takes_an_edit_of_every_window_and_targets_by_turns(monkeypatch):
+    rows = [*range(8), *range(8), *range(7)]  # three targets; the last one has no clear edit of the last window
+    for most, each in ((8, [1] * 8), (23, [3] * 7 + [2]), (99, [3] * 7 + [2]), (18, [3, 3, 2, 2, 2, 2, 2, 2])):
+        chosen = augmentation._spread(rows, most)
+        assert len(set(chosen.tolist())) == len(chosen) == min(most, len(rows))
+        taken = np.asarray(rows)[chosen]
+        assert np.bincount(taken).tolist() == each and (np.diff(taken) >= 0).all(), "edits of a window stand together"
+    targets = augmentation._spread(rows, 8) // 8
+    assert np.bincount(targets).tolist() == [3, 3, 2], "no target is left out"
