@@ -80,7 +80,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(in_words(found))
     if not found.faults:
         return 0
-    print(*found.faults, remedy(values, found, **size), sep="\n", file=sys.stderr)
+    print(*found.faults, sep="\n", file=sys.stderr)
+    print(remedy(values, found, **size), file=sys.stderr)
     return 1
 
 

@@ -162,7 +162,8 @@ def _travelling() -> tuple[Callable[[str], str], Callable[..., dict]]:
             import e2llm
 
             found["version"] = getattr(e2llm, "__version__", "unknown")
-            found["source"] = source_digest(str(Path(e2llm.__file__).parent))
+            # Of what this process has loaded: files that change later do not change that.
+            found["source"] = vars(e2llm).setdefault("_first_digest", source_digest(str(Path(e2llm.__file__).parent)))
         except ImportError as error:
             found["fault"] = str(error)
             return found
@@ -335,11 +336,15 @@ def run_jobs(client: Client, function: Callable, jobs: Mapping[str, Mapping[str,
                 refused.add(worker)
                 print(f"Not used: {fault}", file=sys.stderr, flush=True)
         for job in [*running]:
-            result = _result(job.future)
+            try:
+                result, unreachable = _result(job.future), False
+            except Exception:  # of the connection, not of the call: its worker holds a result that cannot be had
+                result, unreachable = None, True
             if result is not None and not isinstance(result[0], KilledWorker):
                 running.remove(job)
                 done(job.name, result[0])
-            elif result is not None or job.worker not in there or job.future.status in ("cancelled", "lost"):
+            elif (result is not None or unreachable or job.worker not in there
+                  or job.future.status in ("cancelled", "lost")):
                 running.remove(job)
                 job.future.cancel(force=True)
                 job.lost.append(job.worker)

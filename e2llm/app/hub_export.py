@@ -50,6 +50,7 @@ from .hub_import import (
 from .model_card import is_path, model_card, public
 from .runs import Run
 from .second_pass_stage import taught_questions
+from .stage_code import code_of
 from .stages import load_encoder, load_evidence_probe, open_dataset, open_language
 
 MADE_WITH = ("windows", "encoder", "language_model", "projector", "adapter")  # stages that decide the weights
@@ -89,7 +90,10 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
     """
     folder = Path(folder)
     records = {name: run.require(name) for name in (*MADE_WITH, "evaluation")}
+    if (second := run.finished(SECOND_PASS)) is not None:
+        records[SECOND_PASS] = second
     run.read_metrics()
+    _refuse_other_code(run, records)
     _refuse_other_things(folder)
     simulated = bool(records["evaluation"]["params"]["oracle"])  # only simulated data have a ground truth
     if not simulated and not (license and dataset):
@@ -101,10 +105,8 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
     with _whole(folder) as partial:
         language = _write_model(run, corpus, partial)
         PopulationStatistics.of(corpus).save(partial / "population_statistics.safetensors")
-        second = run.finished(SECOND_PASS)
         if second is not None:
             _write_second_pass(run, partial / SECOND_PASS)
-            records[SECOND_PASS] = second
         facts = {
             "format": FORMAT, "version": VERSION, "e2llm": __version__, "run": run.name, "simulated": simulated,
             "license": license or "mit",
@@ -125,6 +127,14 @@ def export(run: Run, folder: str | Path, license: str | None = None, dataset: st
         _write_json(partial / FACTS, facts)
         _refuse_paths(partial, [run.root, run.path])
     return folder
+
+
+def _refuse_other_code(run: Run, records: Mapping[str, Mapping]) -> None:
+    """An export states what levels and questions mean in this version, so its stages must be of this version."""
+    for name, record in records.items():
+        if record.get("code", {}) != code_of(name):
+            raise ExportError(f"The stage {name!r} of the run {run.name!r} was made by another version of the kit, and "
+                              "an export states the definitions of this one: run the lessons again, then export.")
 
 
 def _write_model(run: Run, corpus: Corpus, folder: Path) -> dict:

@@ -178,13 +178,18 @@ def remedy(profile: Mapping[str, Any], made: Plan, **given: Any) -> str:
     values = checked(profile)
 
     def faults(change: Mapping[str, Any]) -> list[str]:
-        return plan({**profile, **change}, device=made.device, share=made.share, host_memory=made.host_memory,
-                    disk_free=made.disk_free, **given).faults
+        try:
+            return plan({**profile, **change}, device=made.device, share=made.share, host_memory=made.host_memory,
+                        disk_free=made.disk_free, **given).faults
+        except ValueError as error:  # a batch that the processes cannot share is no remedy
+            return [str(error)]
 
     of_encoder: dict[str, Any] = {}
     windows, augmented = values.encoder_batch, values.augmented_windows
     while any(" encoder needs " in fault for fault in faults(of_encoder)) and windows > 8:
         windows, augmented = -(-windows // 2), augmented // 2
+        if windows % values.processes or augmented % values.processes:
+            break
         of_encoder = {"encoder_batch": windows, "augmented_windows": augmented}
     of_tables: dict[str, Any] = {}
     rows, steps = values.second_pass_batch, values.second_pass_steps

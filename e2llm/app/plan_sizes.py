@@ -41,9 +41,11 @@ class Size(NamedTuple):
     raw_bytes: float = 0.0
 
 
+MANY = 5000  # people at most whose shares are counted one by one
 SEED_SECONDS, SEED_WINDOWS = 14_097.86, 3524  # of a person of SEED-VII: all clips, and whole windows of 4 s
-# People, clips, seconds of a clip, as the data sets describe themselves.
-OTHERS = {"emoeeg-mc": (60, 42, 60.0), "faced": (123, 28, 66.0)}
+# People, clips, seconds of a clip that are used, as the data sets describe themselves.
+OTHERS = {"emoeeg-mc": (60, 42, 30.0), "faced": (123, 28, 30.0)}
+CHANNELS = {"faced": 30}  # of a source that the encoder was trained on; others may have all 58 of SEED-VII
 
 
 def size_of(values: Parameters, people: int | None = None, clips: int | None = None,
@@ -66,7 +68,7 @@ def size_of(values: Parameters, people: int | None = None, clips: int | None = N
     """
     window = values.window_s
     if values.source in ("seed-vii", "seed-vii-raw") and not (values.twin_preset and seconds is None):
-        n = people or values.subjects or 20
+        n = _people(values, people, 20)
         if clips is None and seconds is None:
             windows = SEED_WINDOWS if window == 4 else int(SEED_SECONDS / window - 80 * 0.5)
             return Size(n, 80, SEED_SECONDS, windows, n * SEED_SECONDS * 62 * 200 * 8)
@@ -75,7 +77,7 @@ def size_of(values: Parameters, people: int | None = None, clips: int | None = N
 
         if clips is not None:
             raise PlanError("The simulated twin has 80 clips: leave --clips out, or give twin_preset= and --seconds.")
-        n = people or values.subjects or values.twin_subjects
+        n = _people(values, people, values.twin_subjects)
         each = clip_seconds(TwinParams(subjects=n, preset=values.twin_preset, seed=values.twin_seed), 1)
         return Size(n, 80, float(each.sum()), int((each // window).sum()), n * float(each.sum()) * 62 * 200 * 4)
     known = OTHERS.get(values.source)
@@ -83,9 +85,14 @@ def size_of(values: Parameters, people: int | None = None, clips: int | None = N
         raise PlanError(f"A folder of the kind {values.source!r} does not say its size before it is read: give "
                         "--people, --clips and --seconds.")
     known = known or (values.twin_subjects if values.twin_preset else 20, 80, SEED_SECONDS / 80)
-    n, n_clips, length = (given or default for given, default in
-                          zip((people or values.subjects, clips, seconds), known, strict=True))
-    return Size(int(n), int(n_clips), n_clips * length, int(n_clips * (length // window)))
+    n, n_clips, length = _people(values, people, known[0]), clips or known[1], seconds or known[2]
+    return Size(n, n_clips, n_clips * length, int(n_clips * (length // window)))
+
+
+def _people(values: Parameters, there: int | None, known: int) -> int:
+    """Of those that are there, a run takes the first ``subjects``."""
+    there = there or known
+    return min(there, values.subjects or there)
 
 
 def split_shares(values: Parameters, size: Size) -> dict[str, float]:
@@ -105,7 +112,9 @@ def split_shares(values: Parameters, size: Size) -> dict[str, float]:
     """
     seed = size.clips == 80
     emotions = [clip_emotion(clip) for clip in range(1, 81)] if seed else [f"label {i % 7}" for i in range(size.clips)]
-    people = min(size.people, 200)  # groups of people are of equal size: more of them change nothing
+    # Groups of people are of equal size, so more people change nothing; one left out is a smaller share of more.
+    few = 0 < values.n_groups <= 200 and values.protocol != "within_subject"
+    people = min(size.people, 200 if few else MANY)
     index = pd.DataFrame({"subject": np.repeat([str(i + 1) for i in range(people)], size.clips),
                           "clip": np.tile(np.arange(1, size.clips + 1), people), "label": emotions * people})
     index["session"] = (index["clip"] - 1) // 20 + 1

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.claims import LOW_HIGH, SCALES, Scale
-from ..core.montage import EEGPT_VOCABULARY, SEED_CHANNELS
 from ..core.space import IN_MEMORY
 from ..models.arithmetic import ADAM, BYTES, EncoderShape, ProjectorShape, TextShape, text_shape
 from ..models.device import best_dtype
@@ -29,6 +28,7 @@ from .parameters import Parameters
 from .plan_devices import GB, Device
 from .plan_sizes import (
     BRIEF_WORDS,
+    CHANNELS,
     GRADED_ITEMS,
     IN_WORDS,
     ITEMS,
@@ -160,8 +160,8 @@ class StagePlanner:
 
     @property
     def channels(self) -> int:
-        """Of a window: SEED-VII's channels that the encoder was trained on."""
-        return 58 if self.values.source.startswith("seed") else min(58, len(EEGPT_VOCABULARY), len(SEED_CHANNELS))
+        """Of a window: those that the encoder was trained on, by default SEED-VII's."""
+        return CHANNELS.get(self.values.source, 58)
 
     @property
     def times(self) -> int:

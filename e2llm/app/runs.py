@@ -267,9 +267,8 @@ class Run:
         """
         if not (path := self.path / "metrics.json").is_file():
             raise StageMissing(f"{path} is not there: {self._remedy('evaluation')}")
-        noted = self._metrics_source
-        source = read_mapping(noted, {}).get("evaluation") if noted.is_file() else None
-        if source != self._evaluated():
+        noted = self._metrics_source  # a folder that was copied without it, or an older one, may hold anything
+        if not noted.is_file() or read_mapping(noted, {}).get("evaluation") != self._evaluated():
             fact = "is of an earlier state of the run, before its stages changed"
             raise StageMissing(f"{path} {fact}: {self._remedy('evaluation')}")
         return read_json(path)

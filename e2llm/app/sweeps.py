@@ -103,12 +103,12 @@ def read_sweep(path: str | Path) -> SweepFile:
         if not isinstance(value, known[key]):
             kind = "a mapping" if known[key] is dict else "text"
             raise ValueError(f"{path}: {key} must be {kind}.")
-    grid = {str(key): text_kept(str(key), values, written["grid"][key]) for key, values in
+    grid = {str(key): text_kept(str(key), values, written["grid"].get(key)) for key, values in
             content.get("grid", {}).items()}
     for key, values in grid.items():
         if not isinstance(values, list):
             raise ValueError(f"{path}: {key} in the grid must be a list of values, as [1, 2].")
-    fixed = {str(key): text_kept(str(key), value, written["parameters"][key]) for key, value in
+    fixed = {str(key): text_kept(str(key), value, written["parameters"].get(key)) for key, value in
              content.get("parameters", {}).items()}
     return SweepFile(content.get("profile", "tiny"), content.get("name"), fixed, grid)
 

@@ -37,7 +37,8 @@ def make_run(profile: str, parameters: Mapping, name: str, here: str, runs: str,
     os.environ.update({"E2LLM_RUNS": runs}, **threads)
     try:
         with contextlib.chdir(here), contextlib.redirect_stderr(io.StringIO()):  # the client shows one bar for all
-            run = run_pipeline(profile, parameters, name, [Path(path) for path in notebooks], share=True)
+            # A worker that was given up may still be closing, with its run in its hands.
+            run = run_pipeline(profile, parameters, name, [Path(path) for path in notebooks], wait=True, share=True)
             return run.read_metrics()
     finally:
         os.environ.clear()

@@ -22,7 +22,7 @@ IN_MEMORY = 128 << 20  # bytes of a working array from which on it lies in a fil
 SPARE = 4 << 20  # bytes; a write that failed may have needed more than is left, but hardly more than this
 _WORDS = re.compile(r"No space left on device|Disk quota exceeded|File too large|\d+ requested and \d+ written"
                     r"|unexpected pos \d+ vs \d+", re.IGNORECASE)  # fmt: skip
-_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class NoSpaceError(OSError):
@@ -82,7 +82,7 @@ def room_or_sentence(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _ERRORS and not _WORDS.search(str(error)):
+        if error.errno not in NO_ROOM and not _WORDS.search(str(error)):
             raise
         place = Path(error.filename).parent if error.filename else folder
         raise NoSpaceError(_sentence(place, free_bytes(place if place.is_dir() else folder), "")) from error

@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 from toy_project import log_of, toy_project
 
-from e2llm.app import cluster, sweeps
+import e2llm
+from e2llm.app import cluster, sweeps, worker_run
 from e2llm.app.cli import main
 from e2llm.app.runs import Run
 from e2llm.app.sweeps import Workers, read_sweep, sweep
@@ -245,6 +247,54 @@ def test_a_job_that_others_cancel_is_given_again(client, monkeypatch, capsys):
     assert ended == {"a": (3, 1)} and "was lost; another one goes on" in capsys.readouterr().err
 
 
+def test_a_result_that_cannot_be_had_is_made_again_and_ends_no_sweep(client, monkeypatch, capsys):
+    real, lost = cluster._result, []
+
+    def unreachable_once(future):
+        if future.status == "finished" and not lost:
+            lost.append(future.key)
+            raise TimeoutError("no answer within 60 s")
+        return real(future)
+
+    monkeypatch.setattr(cluster, "_result", unreachable_once)
+    ended = {}
+    cluster.run_jobs(client, divmod_of, {"a": {"x": 7, "y": 2}, "b": {"x": 9, "y": 2}}, ended.__setitem__, dict)
+    assert ended == {"a": (3, 1), "b": (4, 1)} and len(lost) == 1
+    assert "was lost; another one goes on" in capsys.readouterr().err
+
+
+def test_a_process_states_the_code_that_it_has_loaded_not_the_one_on_the_disk_now(monkeypatch, tmp_path):
+    """A worker that runs on after an update would preprocess by old code under the new name."""
+    monkeypatch.delattr(e2llm, "_first_digest", raising=False)
+    (package := tmp_path / "e2llm").mkdir()
+    (package / "__init__.py").write_text("a = 1\n")
+    monkeypatch.setattr(e2llm, "__file__", str(package / "__init__.py"))
+    (probe := tmp_path / "probe").write_text("here")
+    digest, look = cluster._travelling()
+    first = look(str(probe), "here", [], 0.0)["source"]
+    assert first == digest(str(package))
+    (package / "__init__.py").write_text("a = 2\n")
+    assert look(str(probe), "here", [], 0.0)["source"] == first != digest(str(package))
+    monkeypatch.delattr(e2llm, "_first_digest")
+
+
+def test_a_run_given_to_another_worker_waits_for_the_one_that_is_closing(project, monkeypatch):
+    asked = {}
+
+    class Made:
+        def read_metrics(self):
+            return {"score": 1}
+
+    def make(*_, **named):
+        asked.update(named)
+        return Made()
+
+    monkeypatch.setattr(worker_run, "run_pipeline", make)
+    monkeypatch.setattr(worker_run, "get_worker", lambda: SimpleNamespace(state=SimpleNamespace(nthreads=1)))
+    assert worker_run.make_run("tiny", {}, "a", str(project), str(project / "runs"), []) == {"score": 1}
+    assert asked == {"wait": True, "share": True}
+
+
 def divmod_of(x: int, y: int) -> tuple[int, int]:
     return divmod(x, y)
 
@@ -278,7 +328,9 @@ def test_a_sweep_is_read_out_of_a_file_and_options_replace_its_values(project, m
 @pytest.mark.parametrize(("text", "fact"), [
     ("[1]", "must be a mapping"), ("grids: {}", "entry 'grids': known are profile"), ("grid: [1]", "must be a mapping"),
     ("grid: {seed: 1}", "seed in the grid must be a list"), ("name: 3", "name must be text"), ("a: *b", "is not YAML"),
-    ("name: x", "at least one value"), ("grid: {seeds: [1]}", "did you mean seed"),
+    ("name: x", "at least one value"), ("grid: {1: [0, 1]}", "'1'"),
+    ("grid: {seed: [0]}\nparameters: {on: 3}", "'True'"),
+    ("grid: {seeds: [1]}", "did you mean seed"),
 ])
 def test_a_file_that_is_no_sweep_is_refused(project, capsys, text, fact):
     Path("sweep.yaml").write_text(text)

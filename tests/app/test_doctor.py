@@ -126,6 +126,14 @@ def test_a_profile_that_cannot_be_used_is_named_and_the_others_are_looked_at(els
     assert main(["doctor"]) == 1 and "tiny.yaml is no YAML." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("profile", [{"seeed": 3}, {"window_s": -1}])
+def test_a_default_profile_with_a_wrong_parameter_is_a_line_and_no_traceback(elsewhere, monkeypatch, capsys, profile):
+    real = pipeline.load_profile
+    monkeypatch.setattr(pipeline, "load_profile", lambda name: profile if name == "tiny" else real(name))
+    assert main(["doctor"]) == 1
+    assert next(iter(profile)) in (out := capsys.readouterr().out) and "on the processor" in out
+
+
 def test_data_that_cannot_be_read_stop_the_default_run(elsewhere):
     (elsewhere / "data" / "twin").mkdir(parents=True)
     line = _lines()["tiny"]

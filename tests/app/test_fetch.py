@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -133,6 +135,26 @@ def test_a_wheel_that_is_another_is_named(cache, asset, tmp_path, make, fact):
     with pytest.raises(FetchError, match=rf"other\.whl is not the wheel of small==1\.0 \(.*{fact}"):
         fetch("small", path)
     assert list(cache.iterdir()) == []
+
+
+def test_a_full_disk_is_no_fault_of_the_wheel(cache, asset, wheel, monkeypatch, capsys):
+    real = Path.open
+
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", *a, **k: Full() if self.name == "a.bin" and "w" in mode
+                        else real(self, mode, *a, **k))
+    assert main(["fetch", "small", "--wheel", str(wheel)]) == 2
+    error = capsys.readouterr().err
+    assert "is not the wheel" not in error and "disk" in error
 
 
 def test_a_failed_download_says_what_pip_said_and_what_to_do(cache, asset, monkeypatch):

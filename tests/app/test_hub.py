@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import e2llm
-from e2llm.app import chat_session, evaluation_stage, hub_export, model_card, stages
+from e2llm.app import chat_session, evaluation_stage, hub_export, model_card, stage_code, stages
 from e2llm.app.chat_session import E2LLM, ExportedModel, NewRecording
 from e2llm.app.cli import main
 from e2llm.app.hub_export import export, push_to_hub
@@ -421,6 +421,16 @@ def test_claims_that_meant_something_else_are_refused(own):
         ExportedModel.from_pretrained(own)
 
 
+@pytest.mark.parametrize("stage", ["windows", "adapter", "evaluation"])
+def test_a_run_of_another_version_of_the_kit_is_not_exported_under_the_definitions_of_this_one(run, tmp_path, stage,
+                                                                                               monkeypatch):
+    code = stage_code.STAGES[stage]
+    monkeypatch.setitem(stage_code.STAGES, stage, code._replace(version=code.version + 1))
+    with pytest.raises(ExportError, match=rf"The stage '{stage}' .* by another version of the kit.* run the lessons"):
+        export(run, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_export_of_another_version_is_refused(own, version):
     """Version 1 had no evidence tokens, version 2 other names in its files."""
@@ -653,7 +663,7 @@ def test_what_lesson_07_found_stands_in_the_card(run, folder, tmp_path):
     facts = json.loads((folder / FACTS).read_text())
     assert "was not measured for this run (lesson 07)" in model_card.model_card(run, facts)
     reviewed = Run("small", tmp_path, tmp_path)
-    shutil.copyfile(run.path / "metrics.json", tmp_path / "metrics.json")
+    reviewed.write_metrics(run.read_metrics())
     stage = reviewed.stage("reasoning", {}).begin()
     (stage.path / "claims.csv").write_text("name,group,score,low,high,chance,n,claims a "
                                            "window\nLLM,precision,0.977,0.973,0.981,0.256,357,4.2\n")

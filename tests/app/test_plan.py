@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from e2llm.app import plan_devices
 from e2llm.app import plan_stages as planning
 from e2llm.app.cli import main
 from e2llm.app.parameters import checked
@@ -67,6 +69,64 @@ def test_the_size_of_the_twin_is_that_of_the_default_run():
     assert size.people * size.windows == 3840
     found = plan({}, device=CPU, host_memory=16e9, cores=2)
     assert found.windows["test"] == 336 and found.windows["train"] == 1056  # as facts of its metrics say
+
+
+@pytest.mark.parametrize(("source", "people", "windows", "channels"), [("faced", 123, 28 * 7, 30),
+                                                                        ("emoeeg-mc", 60, 42 * 7, 58)])
+def test_other_sources_are_as_long_as_the_kit_uses_them(source, people, windows, channels):
+    values = {"source": source, "twin_preset": ""}
+    size = size_of(checked(values))
+    assert (size.people, size.windows) == (people, windows)
+    planner = StagePlanner(checked(values), CPU, 0.85, size, {}, 2)
+    assert planner.channels == channels
+
+
+@pytest.mark.parametrize("values", [{}, PAPER, {"source": "faced", "twin_preset": ""}])
+def test_a_run_takes_no_more_people_than_there_are_or_than_it_asks_for(values):
+    there = size_of(checked(values)).people
+    assert size_of(checked({**values, "subjects": 5}), people=60).people == 5
+    assert size_of(checked({**values, "subjects": 500})).people == there
+    assert size_of(checked({**values, "subjects": 70}), people=60).people == 60
+
+
+def test_one_person_left_out_is_a_smaller_share_of_more_people():
+    for protocol in ("subjects", "within_subject"):
+        values = checked({**PAPER, "protocol": protocol, "n_groups": 0})
+        small, large = (split_shares(values, size_of(values, people=n)) for n in (100, 1000))
+        assert large["test"] == pytest.approx(small["test"] / 10, rel=0.01)
+    values = checked({**PAPER, "protocol": "subjects", "n_groups": 300})
+    assert split_shares(values, size_of(values, people=1000))["test"] == pytest.approx(1 / 300, rel=0.3)
+
+
+def test_a_rate_is_measured_however_long_the_first_product_takes(monkeypatch):
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(plan_devices.time, "perf_counter", lambda: next(clock))
+    assert plan_devices.measured_rate(size=8, seconds=0.1) == pytest.approx(2 * 8**3 / 10)
+
+
+@pytest.mark.parametrize("more", [{"processes": 8}, {"processes": 2, "sharded": True}, {"processes": 3,
+                                  "encoder_batch": 48, "augmented_windows": 48, "batch_size": 24}])
+def test_a_remedy_is_looked_for_among_what_several_processes_can_share(more):
+    values = {**PAPER, **more}
+    found = plan(values, f"{more['processes']}xA10-24", host_memory=256e9, cores=16)
+    assert found.faults
+    said = remedy(values, found)
+    assert said.startswith(("This would fit: -p", "No smaller batch or model makes it fit"))
+    changes = dict(re.findall(r"-p (\w+)=(\S+)", said))
+    mended = {**values, **parse_assignments(f"{key}={value}" for key, value in changes.items())}
+    assert not changes or not plan(mended, f"{more['processes']}xA10-24", host_memory=256e9, cores=16).faults
+
+
+def test_the_facts_are_said_also_where_the_search_for_a_remedy_fails(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def fails(*_, **__):
+        raise ValueError("no remedy today")
+
+    monkeypatch.setattr("e2llm.app.plan.remedy", fails)
+    assert main(["plan", "--profile", "paper", "--gpus", "T4-16", "--memory", "256"]) == 2
+    error = capsys.readouterr().err
+    assert "The stage adapter needs" in error and "no remedy today" in error
 
 
 def test_a_folder_that_does_not_say_its_size_is_asked_about():

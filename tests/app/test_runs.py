@@ -465,6 +465,18 @@ def test_metrics_of_an_earlier_state_of_the_run_are_not_shown_as_the_new_ones(ru
     assert run.write_metrics({"tables": {}}) and run.read_metrics() == {"tables": {}}
 
 
+def test_metrics_that_do_not_say_of_which_evaluation_they_are_are_not_shown(run):
+    """As in a folder of an older version, or one that was copied without its hidden files."""
+    make(run, "windows")
+    make(run, "evaluation", needs=("windows",))
+    run.write_metrics({"tables": {}})
+    run._metrics_source.unlink()
+    for change in (lambda: None, lambda: make(run, "windows", {"seconds": 5})):
+        change()
+        with pytest.raises(StageMissing, match="is of an earlier state of the run"):
+            run.read_metrics()
+
+
 def test_predictions_keep_every_digit(run):
     table = pd.DataFrame({"window": [1, 2], "p": [1 / 3, 2 / 3]})
     pd.testing.assert_frame_equal(pd.read_csv(run.write_predictions(table)), table, check_exact=True)

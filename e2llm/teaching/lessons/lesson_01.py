@@ -31,8 +31,8 @@ EXERCISES = (
         given=("h_freq",), before="01-13"),
     Exercise(
         "01-samples", "How large is a window?",
-        "A window of **6 seconds** is cut at 256 Hz. How many samples has a channel? How many patches of 250 ms? "
-        "Give both numbers, in this order.",
+        "A window of **6 seconds** is cut at 256 Hz. How many samples has a channel? How many patches of 250 ms, "
+        "the pieces that EEGPT reads? Give both numbers, in this order.",
         Values("two numbers, such as (100, 10)"), (1536, 24), "answer = (6 * 256, 6 * 4)",
         "Samples are seconds times sampling rate. A quarter of a second is 64 samples, so 1536 / 64 = 24 patches.",
         (Mistake((1200, 24), ("That is the rate of the recording. Windows are cut after resampling.",

@@ -25,7 +25,7 @@ EXERCISES = (
          Mistake(lambda eeg_tokens, evidence_slots, levels: evidence_slots * _words(levels),
                  ("The slots are right. Something else stands in front of them.", "Add the state tokens."))),
         ("A segment has two kinds of tokens. Add both.", "State tokens, plus the tokens of all slots."),
-        given=("eeg_tokens", "evidence_slots", "levels"), before="03-05",
+        given=("eeg_tokens", "evidence_slots", "levels"), before="idea-03",
         then="The prompt of a real item, some cells below, holds as many `<|eeg|>`."),
     Exercise(
         "03-gradient", "Who learns in stage 2?",

@@ -31,7 +31,7 @@ EXERCISES = (
     Exercise(
         "08-paired", "A paired difference",
         "Three people score 80, 40 and 60 % with one model, and 75, 35 and 56 % with another. What is the mean "
-        "**paired** difference, in points?",
+        "**paired** difference, first minus second, in points?",
         Number("points", 0.01), 14 / 3, "answer = np.mean([80 - 75, 40 - 35, 60 - 56])",
         "People differ by 40 points, but each gains 4 or 5. A paired interval does not contain what people share.",
         (Mistake(14, ("That is the sum.", "Take the mean over people.")),
@@ -41,7 +41,7 @@ EXERCISES = (
     Exercise(
         "08-many", "Thirteen differences",
         "Thirteen differences are tested at 5 %, and in truth all are zero. How many do you expect to look "
-        "*significant*?",
+        "*significant*? The expected number need not be whole.",
         Number("", 0.01), 0.65, "answer = 13 * 0.05",
         "More than one half. So one significant difference among thirteen is weak evidence.",
         (Mistake(0.05, ("That is a single test.", "Add over all tests.")),

@@ -44,7 +44,7 @@ EXERCISES = (
     Exercise(
         "09-beyond", "How many differences are clear?",
         "The table `gain` holds differences with 95 % intervals that are not corrected. How many rows have "
-        "an interval wholly above or wholly below zero?",
+        "an interval wholly above or wholly below zero? A row that stands twice counts twice.",
         Number(), _beyond_zero, 'answer = int(((gain["low"] > 0) | (gain["high"] < 0)).sum())',
         "Count rows whose interval does not contain zero. Remember that none is corrected for their number.",
         (Mistake(lambda gain: len(gain) - _beyond_zero(gain), ("Those contain zero.", "You want the others.")),
