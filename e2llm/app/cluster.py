@@ -162,7 +162,7 @@ def _travelling() -> tuple[Callable[[str], str], Callable[..., dict]]:
             import e2llm
 
             found["version"] = getattr(e2llm, "__version__", "unknown")
-            # Of what this process has loaded: files that change later do not change that.
+            # As it was when this process was first asked: files that change later are not what it has loaded.
             found["source"] = vars(e2llm).setdefault("_first_digest", source_digest(str(Path(e2llm.__file__).parent)))
         except ImportError as error:
             found["fault"] = str(error)
@@ -338,8 +338,9 @@ def run_jobs(client: Client, function: Callable, jobs: Mapping[str, Mapping[str,
         for job in [*running]:
             try:
                 result, unreachable = _result(job.future), False
-            except Exception:  # of the connection, not of the call: its worker holds a result that cannot be had
+            except Exception as error:  # of the connection, not of the call: its worker holds what cannot be had
                 result, unreachable = None, True
+                print(f"{job.name}: its result cannot be fetched ({one_line(error)}).", file=sys.stderr, flush=True)
             if result is not None and not isinstance(result[0], KilledWorker):
                 running.remove(job)
                 done(job.name, result[0])

@@ -275,7 +275,7 @@ def test_a_process_states_the_code_that_it_has_loaded_not_the_one_on_the_disk_no
     assert first == digest(str(package))
     (package / "__init__.py").write_text("a = 2\n")
     assert look(str(probe), "here", [], 0.0)["source"] == first != digest(str(package))
-    monkeypatch.delattr(e2llm, "_first_digest")
+    del e2llm._first_digest  # not by monkeypatch, which would put it back for the tests that follow
 
 
 def test_a_run_given_to_another_worker_waits_for_the_one_that_is_closing(project, monkeypatch):

@@ -234,7 +234,7 @@ def test_tokens_of_windows_and_of_their_edits_are_never_held_at_once(corpus, aug
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.npy"], "no file is left"
 
 
-def test_the_probe_takes_an_edit_of_every_window_and_targets_by_turns(monkeypatch):
+def test_the_probe_takes_an_edit_of_every_window_and_targets_by_turns():
     rows = [*range(8), *range(8), *range(7)]  # three targets; the last one has no clear edit of the last window
     for most, each in ((8, [1] * 8), (23, [3] * 7 + [2]), (99, [3] * 7 + [2]), (18, [3, 3, 2, 2, 2, 2, 2, 2])):
         chosen = augmentation._spread(rows, most)
