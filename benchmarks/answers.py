@@ -1,7 +1,8 @@
 """Closed-set answers: scored together against a full pass an option, generation one by one, and batched generation.
 
 The model is untrained, so generation is held to the length of the longest label: a trained one stops there by itself.
-The scores must be those of full passes. Free text is compared in batches of 128, of 16, and one by one.
+The scores must be those of full passes. Free text is compared in batches of 128, of 16, and one by one, and with the
+cache of transformers, which copies all keys and values for each token.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from common import Row, compare, main_of
 from workload import EEG_TOKENS, SLOTS, language_model, processor, workload
 
 from e2llm.core.chat import Item
+from e2llm.models import text_cache
 from e2llm.models.inference import InferenceEngine, generate, score_options
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.tasks.items import prediction_items
@@ -47,6 +50,15 @@ def full_passes(asked: InferenceEngine, items: list[Item]) -> list[np.ndarray]:
     return scores
 
 
+def with_usual_cache(work: Callable[[], list[str]]) -> Callable[[], list[str]]:
+    """The same, with the cache that transformers makes."""
+    def usual() -> list[str]:
+        with mock.patch.object(text_cache, "text_cache", lambda _model: None):
+            return work()
+
+    return usual
+
+
 def rows(repeats: int) -> Iterator[Row]:
     asked, w = engine(), workload()
     windows = np.arange(N_ITEMS) % len(w.corpus.windows)
@@ -73,6 +85,8 @@ def rows(repeats: int) -> Iterator[Row]:
     texted = items[:N_TEXTS]
     yield compare(f"{N_TEXTS} texts of {TEXT} tokens, 128 : 16 at a time", texts(texted, 128, TEXT),
                   texts(texted, 16, TEXT), unequal, 0.02, repeats)
+    yield compare(f"{N_TEXTS} texts of {TEXT} tokens, room for tokens to come : usual cache", texts(texted, 128, TEXT),
+                  with_usual_cache(texts(texted, 128, TEXT)), unequal, 0.0, repeats)
     yield compare(f"{N_SLOW} texts of {TEXT} tokens, together : one by one", texts(few, 128, TEXT), texts(few, 1, TEXT),
                   unequal, 0.1, min(repeats, 3))
 

@@ -38,7 +38,7 @@ from ..data.sources import TableOptions
 from ..evaluation.faithfulness import flags
 from ..models.adapting import lora_targets
 from ..models.eegpt import PATCH
-from ..models.inference import InferenceEngine, closed_set, never, probabilities, score_options
+from ..models.inference import InferenceEngine, closed_set, closed_thought, never, probabilities, score_options
 from ..models.modeling import E2LLMForConditionalGeneration
 from ..models.processing import E2LLMProcessor
 from ..tasks import items as items_module
@@ -254,7 +254,7 @@ class E2LLM:
         engine, after = self._engine_for(rows), None
         before = dict(zip(item.options, closed_set(engine, [item])[0].tolist(), strict=True))
         if thought:
-            scores = score_options(engine, [item], [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n"])
+            scores = score_options(engine, [item], [closed_thought(text)])
             after = dict(zip(item.options, probabilities(scores)[0].tolist(), strict=True))
         words = "".join(part.get("text", " … ") for part in item.messages[0]["content"])
         return Explained(" ".join(words.split()).removeprefix("… "),

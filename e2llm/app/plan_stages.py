@@ -468,9 +468,7 @@ class StagePlanner:
         """A thought is written about every item but descriptions, and the options are scored after it."""
         if kind == "describe":
             return [Piece(n, self.asked(kind, segment, thinks=False), 0.0, 4, self.said(kind, thinks=False))]
-        thought = self.said(kind)
-        asked = self.asked(kind, segment)
-        return [Piece(n, asked, thought, 0), Piece(n, asked + thought, 0.0, 4)]
+        return [Piece(n, self.asked(kind, segment), self.said(kind), 4)]
 
     def _work(self, piece: Piece, threads: int) -> tuple[float, float]:
         """Operations and seconds of a piece of the evaluation, by one process of so many threads."""

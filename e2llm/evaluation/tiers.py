@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.chat import END_THINK, Item
+from ..core.chat import Item
 from ..data.dataset import Corpus
 from ..data.protocols import Split
 from ..models.eegpt import EEGPT
-from ..models.inference import InferenceEngine, closed_set, generate, score_options
+from ..models.inference import InferenceEngine, closed_set, generate, score_options, think_and_score
 from ..tasks.items import OneSubjectBuilder, parse_answer, prediction_items, question_text
 from ..tasks.scenarios import STRATA
 from .baselines import EEGNET, LOGISTIC, PROBE, SVM, FrozenTokens, Recipe, distinct, fit_baseline
@@ -78,9 +78,8 @@ def answer(engine: InferenceEngine, items: list[Item]) -> Answers:
         best = [int(np.argmax(row)) for row in score_options(engine, items, per_token=True)]
         chosen = [item.options[i] for item, i in zip(items, best, strict=True)]
         return Answers(chosen, [""] * len(items), list(chosen))
-    texts = generate(engine, items)
-    thoughts = [f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n" for text in texts]
-    best = [int(np.argmax(row)) for row in score_options(engine, items, thoughts)]
+    texts, scores = think_and_score(engine, items)
+    best = [int(np.argmax(row)) for row in scores]
     return Answers([item.options[i] for item, i in zip(items, best, strict=True)], texts,
                    [parse_answer(text, item.options) for text, item in zip(texts, items, strict=True)])
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ..core.chat import EEG_TOKEN, Item
+from ..core.chat import EEG_TOKEN, END_THINK, Item
 from .logits import logits_at
 
 if TYPE_CHECKING:
@@ -133,10 +134,16 @@ def _generate(engine: InferenceEngine, items: list[Item], n: int, thinking: bool
     most, tokenizer = max_new_tokens or longest_text(engine.processor), engine.processor.tokenizer
     for chosen in _in_batches(items, lambda item: len(item.windows), batch):
         inputs = engine.inputs([items[i] for i in chosen], thinking)
-        for place, row in enumerate(_new_tokens(engine, inputs, n, most, **decoding)):
-            end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-            texts[chosen[place // n]].append(tokenizer.decode(row[:end], skip_special_tokens=False))
+        said = {row: tokens for ended in _written(engine, inputs, n, most, **decoding)
+                for row, tokens in zip(ended.rows, ended.said, strict=True)}
+        for place in sorted(said):
+            texts[chosen[place // n]].append(_text_of(said[place], tokenizer))
     return texts
+
+
+def _text_of(tokens: list[int], tokenizer: Any) -> str:
+    end = tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in tokens else len(tokens)
+    return tokenizer.decode(tokens[:end], skip_special_tokens=False)
 
 
 def never(token: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -151,39 +158,70 @@ def never(token: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     return processor
 
 
-def _new_tokens(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int, **decoding) -> list[list[int]]:
+class _Ended(NamedTuple):
+    """Texts that end together, in one batch."""
+
+    rows: list[int]  # their places: prompt i has the rows n * i to n * i + n - 1
+    said: list[list[int]]  # tokens of each text
+    cache: Any  # keys and values of prompts and texts, without the last token; None if they cannot be taken apart
+    mask: torch.Tensor | None  # (n_rows, tokens of the longest prompt), of the prompts
+
+
+def _written(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int, keep: bool = False,
+             **decoding) -> Iterator[_Ended]:
     """What follows each prompt, ``n`` times; texts that have ended leave the batch, so that none waits for the longest.
 
-    A model whose cache cannot lose rows (a state-space model) writes all texts in one piece.
+    ``keep`` gives their keys and values too. A model whose cache cannot lose rows (a state-space model) writes all
+    texts in one piece.
     """
+    from .text_cache import text_cache  # here: it loads transformers
+
     tokenizer = engine.processor.tokenizer
     fixed = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, **decoding,
              "logits_processor": [never(tokenizer.convert_tokens_to_ids(EEG_TOKEN))], "return_dict_in_generate": True}
+    roomy, length = text_cache(engine.model), inputs["input_ids"].shape[1]
     rows = list(range(n * len(inputs["input_ids"])))
     said: list[list[int]] = [[] for _ in rows]
     given, left = {**inputs, "num_return_sequences": n}, most
+    if roomy is not None:
+        given["past_key_values"] = roomy
     while rows:
         piece = min(_PIECE, left)
         out = engine.model.generate(**given, max_new_tokens=piece, **fixed)
         new, left = out.sequences[:, given["input_ids"].shape[1] :], left - piece
         for row, tokens in zip(rows, new.tolist(), strict=True):
             said[row] += tokens
-        goes_on = (new != tokenizer.eos_token_id).all(dim=1).nonzero()[:, 0]
-        if not left or not len(goes_on):
-            break
-        cache = out.past_key_values
-        if not all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [None])):
+        goes_on = (new != tokenizer.eos_token_id).all(dim=1) & bool(left)
+        cache: Any = getattr(out, "past_key_values", None)
+        can_lose_rows = all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [None]))
+        if not can_lose_rows and goes_on.any():
             out = engine.model.generate(**inputs, num_return_sequences=n, max_new_tokens=most, **fixed)
-            return out.sequences[:, inputs["input_ids"].shape[1] :].tolist()
-        cache.batch_select_indices(goes_on)
+            yield _Ended(rows, out.sequences[:, length:].tolist(), None, None)
+            return
         mask = given["attention_mask"].repeat_interleave(given.get("num_return_sequences", 1), dim=0)
-        given = {"input_ids": out.sequences[goes_on], "past_key_values": cache,
-                 "attention_mask": torch.nn.functional.pad(mask, (0, new.shape[1]), value=1)[goes_on]}
-        rows = [rows[i] for i in goes_on.tolist()]
-    return said
+        ends, stays = ((is_so).nonzero()[:, 0] for is_so in (~goes_on, goes_on))
+        if len(ends):
+            ended, whole = [rows[i] for i in ends.tolist()], keep and can_lose_rows
+            yield _Ended(ended, [said[row] for row in ended], _rows_of(cache, ends) if whole else None,
+                         mask[ends, :length] if whole else None)
+        if not len(stays):
+            return
+        cache.batch_select_indices(stays)
+        given = {"input_ids": out.sequences[stays], "past_key_values": cache,
+                 "attention_mask": torch.nn.functional.pad(mask, (0, new.shape[1]), value=1)[stays]}
+        rows = [rows[i] for i in stays.tolist()]
+
+
+def _rows_of(cache: Any, rows: torch.Tensor) -> Any:
+    """Some rows of a cache, which stays as it is."""
+    part = copy.copy(cache)
+    part.layers = [copy.copy(layer) for layer in cache.layers]
+    part.batch_select_indices(rows)
+    return part
 
 
 MOST_LOGITS = 2**26  # made at a time when options are scored; in float32 a quarter of a gigabyte
+_ROWS = 256  # of logits that are summed at a time, so that what is made for it stays near the processor
 
 
 @torch.no_grad()
@@ -216,11 +254,10 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
     by_count: dict[int, list[int]] = {}
     for i in sorted(set(same)):
         by_count.setdefault(len(items[i].options), []).append(i)
-    words, options = len(engine.processor.tokenizer), sorted({option for item in items for option in item.options})
+    options = sorted({option for item in items for option in item.options})
     cut = dict(zip(options, engine.processor.ids_of(options), strict=True))
     for n_options, members in by_count.items():
-        longest = max(len(cut[option]) for i in members for option in items[i].options)
-        size = max(1, min(batch, MOST_LOGITS // (n_options * max(1, longest) * words)))
+        size = _at_a_time(engine, [items[i] for i in members], n_options, cut, batch)
         for start in range(0, len(members), size):
             chosen = members[start : start + size]
             thoughts = None if said is None else [said[i] for i in chosen]
@@ -230,26 +267,137 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
     return [scores[i] for i in same]
 
 
+def closed_thought(text: str) -> str:
+    """The thought of a text as options follow it.
+
+    Parameters
+    ----------
+    text : str
+        That a model has written: a thought, its end, and an answer.
+    """
+    return f"{text.split(END_THINK, 1)[0].rstrip()}\n{END_THINK}\n\n"
+
+
+@torch.no_grad()
+def think_and_score(engine: InferenceEngine, items: list[Item], batch: int = 128) -> tuple[list[str], list[np.ndarray]]:
+    """Greedy text for every item, and the log-probability of every option after its thought.
+
+    As :func:`generate` and then :func:`score_options` behind :func:`closed_thought`. But keys and values of prompts and
+    thoughts are there when a text ends, and are used again.
+
+    Parameters
+    ----------
+    engine : InferenceEngine
+        Model.
+    items : list of Item
+        With closed sets of options.
+    batch : int
+        Items at a time.
+
+    Returns
+    -------
+    texts : list of str
+        One an item.
+    scores : list of ndarray, shape (n_options,)
+        Natural log-probabilities, end of turn included.
+    """
+    same, processor = _first_equal([item.messages for item in items]), engine.processor
+    asked = sorted(set(same))
+    options = sorted({option for item in items for option in item.options})
+    cut = dict(zip(options, processor.ids_of(options), strict=True))
+    alike: dict[int, list[int]] = {}  # items with one question may have different options
+    for i, first in enumerate(same):
+        alike.setdefault(first, []).append(i)
+    texts, scores = [""] * len(items), [np.empty(0)] * len(items)
+    for places in _in_batches([items[i] for i in asked], lambda item: len(item.windows), batch):
+        chosen = [asked[place] for place in places]
+        inputs = engine.inputs([items[i] for i in chosen], thinking=True)
+        for ended in _written(engine, inputs, 1, longest_text(processor), keep=True, do_sample=False):
+            for row, tokens in zip(ended.rows, ended.said, strict=True):
+                for i in alike[chosen[row]]:
+                    texts[i] = _text_of(tokens, processor.tokenizer)
+            for i, own in _score_ended(engine, items, ended, [alike[chosen[row]] for row in ended.rows], texts, cut):
+                scores[i] = own
+    if left := [i for i, own in enumerate(scores) if not len(own)]:
+        found = score_options(engine, [items[i] for i in left], [closed_thought(texts[i]) for i in left])
+        for i, own in zip(left, found, strict=True):
+            scores[i] = own
+    return texts, scores
+
+
+def _score_ended(engine: InferenceEngine, items: list[Item], ended: _Ended, asked: list[list[int]], texts: list[str],
+                 cut: dict[str, list[int]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Scores of the items that each ended text answers, where its tokens are those that the tokenizer would cut."""
+    if ended.cache is None:
+        return
+    thoughts = engine.processor.ids_of([closed_thought(texts[own[0]]) for own in asked])
+    fits = [row for row, (thought, said) in enumerate(zip(thoughts, ended.said, strict=True))
+            if said[: len(thought)] == thought and len(thought) < len(said)]
+    by_count: dict[int, list[tuple[int, int]]] = {}
+    for row in fits:
+        for i in asked[row]:
+            by_count.setdefault(len(items[i].options), []).append((row, i))
+    for n_options, members in by_count.items():
+        size = _at_a_time(engine, [items[i] for _, i in members], n_options, cut)
+        for start in range(0, len(members), size):
+            rows, chosen = zip(*members[start : start + size], strict=True)
+            logs, _ = _score_thoughts(engine, [items[i] for i in chosen], ended, list(rows),
+                                      [thoughts[row] for row in rows], n_options, cut)
+            yield from zip(chosen, logs, strict=True)
+
+
+def _score_thoughts(engine: InferenceEngine, items: list[Item], ended: _Ended, rows: list[int],
+                    thoughts: list[list[int]], n_options: int,
+                    cut: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    device, lengths = engine.model.device, torch.tensor([len(thought) for thought in thoughts])
+    cache = _rows_of(ended.cache, torch.tensor(rows, device=device))
+    assert ended.mask is not None
+    prompts = ended.mask[rows]
+    # The last token of the thought is read once more, for its logits; what was written behind it is not seen.
+    written = torch.arange(cache.get_seq_length() - prompts.shape[1])
+    seen = (written < lengths[:, None] - 1).to(prompts)
+    mask = torch.nn.functional.pad(torch.cat([prompts, seen], dim=1), (0, 1), value=1)
+    last = torch.tensor([thought[-1:] for thought in thoughts], device=device)
+    first = engine.model(input_ids=last, attention_mask=mask, past_key_values=cache, use_cache=True,
+                         position_ids=_positions(mask)[:, -1:], logits_to_keep=1)
+    return _score_behind(engine, first, mask, items, n_options, cut)
+
+
+def _at_a_time(engine: InferenceEngine, items: list[Item], n_options: int, cut: dict[str, list[int]],
+               batch: int = 64) -> int:
+    """Items that are scored together, so that their logits take at most a quarter of a gigabyte."""
+    longest = max(len(cut[option]) for item in items for option in item.options)
+    return max(1, min(batch, MOST_LOGITS // (n_options * max(1, longest) * len(engine.processor.tokenizer))))
+
+
 def _score_batch(engine: InferenceEngine, items: list[Item], said: list[str] | None, n_options: int,
                  cut: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    processor, eos = engine.processor, engine.processor.tokenizer.eos_token_id
     prompt = engine.inputs(items, thinking=said is not None, said=said)
-    first = engine.model(**prompt, use_cache=True, position_ids=_positions(prompt["attention_mask"]), logits_to_keep=1)
+    mask = prompt["attention_mask"]
+    first = engine.model(**prompt, use_cache=True, position_ids=_positions(mask), logits_to_keep=1)
+    return _score_behind(engine, first, mask, items, n_options, cut)
+
+
+def _score_behind(engine: InferenceEngine, first: Any, mask: torch.Tensor, items: list[Item], n_options: int,
+                  cut: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and tokens of the options behind texts that were read, both of shape (n_items, n_options)."""
+    processor, eos = engine.processor, engine.processor.tokenizer.eos_token_id
     rows = [[*cut[option], eos] for item in items for option in item.options]
-    ids, mask = (padded.to(engine.model.device) for padded in processor.pad(rows, "right"))
+    ids, real = (padded.to(engine.model.device) for padded in processor.pad(rows, "right"))
     # The token at place t is predicted by the logits at t - 1; those of the first token come from the prompt.
     logs = first.logits[:, -1].float().log_softmax(-1)
     scores = logs.gather(1, ids[:, 0].view(-1, n_options)).view(-1)
     if ids.shape[1] > 1:  # the last token predicts nothing that is asked for: it is not read
-        cache, wanted = first.past_key_values, mask[:, 1:].bool()
+        cache, wanted = first.past_key_values, real[:, 1:].bool()
         cache.batch_repeat_interleave(n_options)
-        full = torch.cat([prompt["attention_mask"].repeat_interleave(n_options, dim=0), mask[:, :-1]], dim=1)
+        full = torch.cat([mask.repeat_interleave(n_options, dim=0), real[:, :-1]], dim=1)
         second = logits_at(engine.model, wanted, input_ids=ids[:, :-1], attention_mask=full, past_key_values=cache,
                            position_ids=_positions(full)[:, 1 - ids.shape[1] :], use_cache=True)
         logits = second.logits[0].float()
-        chosen = logits.gather(1, ids[:, 1:][wanted].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
+        total = torch.cat([part.logsumexp(-1) for part in logits.split(_ROWS)])
+        chosen = logits.gather(1, ids[:, 1:][wanted].unsqueeze(1)).squeeze(1) - total
         scores = scores + torch.zeros_like(ids[:, 1:], dtype=chosen.dtype).masked_scatter(wanted, chosen).sum(1)
-    return scores.view(-1, n_options).cpu().numpy(), mask.sum(1).view(-1, n_options).cpu().numpy()
+    return scores.view(-1, n_options).cpu().numpy(), real.sum(1).view(-1, n_options).cpu().numpy()
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:

@@ -286,7 +286,7 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds: Tensor | None = None, eeg_noise: Tensor | None = None,
                 eeg_brief: Tensor | None = None, logits_to_keep: int | Tensor = 0,
                 past_key_values: Cache | None = None, label_tokens: Tensor | None = None,
-                **kwargs) -> CausalLMOutputWithPast:
+                position_ids: Tensor | None = None, **kwargs) -> CausalLMOutputWithPast:
         """Output of the language model, and with labels the cross-entropy.
 
         Parameters
@@ -308,6 +308,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             Of the text before.
         label_tokens : Tensor of int, shape (n_tokens,), optional
             With labels: the tokens of the softmax, see :func:`e2llm.models.logits.loss_at_labels`.
+        position_ids : Tensor of int, shape (batch, length), optional
+            Places of the tokens. It is named here so that ``generate`` counts them without padding.
         **kwargs
             Further arguments of the language model.
         """
@@ -320,6 +322,8 @@ class E2LLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask, **kwargs}
         if past_key_values is not None:  # a state-space model has another name for it
             given["past_key_values"] = past_key_values
+        if position_ids is not None:
+            given["position_ids"] = position_ids
         if labels is not None:
             return loss_at_labels(self.language_model, labels, label_tokens, **given)
         return self.language_model(logits_to_keep=logits_to_keep, **given)

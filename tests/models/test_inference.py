@@ -18,7 +18,15 @@ from e2llm.evaluation.metrics import Score, accuracy
 from e2llm.evaluation.tiers import Answers, answer
 from e2llm.models import inference
 from e2llm.models.evidence_probe import EvidenceProbe
-from e2llm.models.inference import InferenceEngine, generate, label_similarity, probabilities, score_options
+from e2llm.models.inference import (
+    InferenceEngine,
+    closed_thought,
+    generate,
+    label_similarity,
+    probabilities,
+    score_options,
+    think_and_score,
+)
 from e2llm.models.language import ScratchParams, make_tokenizer, new_language_model
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
@@ -364,3 +372,57 @@ def test_texts_that_have_ended_leave_the_batch_and_the_others_are_as_if_written_
     monkeypatch.setattr(inference, "_PIECE", longest)
     assert texts == inference._generate(engine, items, n, True, longest, 3, **decoding)
     assert len({len(text) for found in texts for text in found}) > 1 and pieces[-1] < n * len(items)
+
+
+WRITTEN = [f"{THINK}\nsad and calm.\n{END_THINK}\n\nhappy", f"{THINK}\nhappy.\n{END_THINK}\n\nA",
+           f"{THINK}\nThe segment shows sad and calm.\n{END_THINK}\n\nresting counting",
+           f"{THINK}\ncalm", f"{THINK}\nmoving\n{END_THINK}\n\ncalm"]
+
+
+@pytest.fixture
+def writes(engine, monkeypatch):
+    """The model writes :data:`WRITTEN`, an item each; what it keeps of prompts and texts is its own."""
+    plain, cut = InferenceEngine.inputs, engine.processor.ids
+    scripts, length = {}, [0]
+
+    def inputs(self, items, thinking, said=None):
+        found = plain(self, items, thinking, said)
+        length[0] = found["input_ids"].shape[1]
+        for ids, asked in zip(found["input_ids"].tolist(), items, strict=True):
+            place = next(i for i, each in enumerate(ITEMS) if each.messages == asked.messages)
+            scripts[tuple(ids)] = [*cut(WRITTEN[place]), engine.processor.tokenizer.eos_token_id]
+        return found
+
+    def scripted(_token):
+        def processor(ids, scores):
+            scores[:] = -torch.inf
+            for row, so_far in enumerate(ids.tolist()):
+                script = scripts[tuple(so_far[: length[0]])]
+                scores[row, script[min(len(so_far) - length[0], len(script) - 1)]] = 0.0
+            return scores
+
+        return processor
+
+    monkeypatch.setattr(InferenceEngine, "inputs", inputs)
+    monkeypatch.setattr(inference, "never", scripted)
+    monkeypatch.setattr(inference, "_PIECE", 5)
+    return engine
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_options_behind_a_thought_just_written_score_as_if_all_was_read_again(writes, batch):
+    """Against options that are read one by one; the fourth text has no end of thought, and is read again."""
+    again = replace(ITEMS[1], options=["sad", "B", "A"])  # the same question with other options
+    asked = [*ITEMS, again]
+    texts, scores = think_and_score(writes, asked, batch)
+    assert texts == [*WRITTEN, WRITTEN[1]] == generate(writes, asked)
+    for own, item, text in zip(scores, asked, texts, strict=True):
+        assert own == pytest.approx(one_by_one(writes, item, closed_thought(text)), abs=1e-4)
+    assert np.abs(scores[1][::-1][:1] - scores[1][:1]) > 1e-3
+
+
+def test_prompts_are_read_once_for_text_and_options(writes, monkeypatch):
+    read = []
+    with writes.model.register_forward_pre_hook(lambda _, args, given: read.append(given), with_kwargs=True):
+        think_and_score(writes, ITEMS[:3])
+    assert sum(given.get("eeg_features") is not None for given in read) == 1
