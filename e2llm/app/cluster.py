@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
 
 from .. import __file__ as PACKAGE
@@ -28,6 +29,9 @@ SEEN_S = 20.0  # seconds within which a worker must see a file of the client: ne
 STARTS = 4  # times that Dask may try to start the event loop of its client here: each time it waits ten seconds for it
 LOSSES = 2  # times that a job may lose its worker before it is given up
 _POLL_S = 0.2
+# A worker here waits for the kernel that does the work. Dask would look what it does a hundred times a second, and take
+# the time for that from the kernel.
+_UNWATCHED = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
 Started = TypeVar("Started", LocalCluster, Client)
 
 
@@ -61,7 +65,7 @@ def connected(workers: int | None = None, scheduler: str = "",
         raise ValueError("Give one of workers, scheduler and scheduler_file.")
     if workers is not None:
         # A kernel does the work, so a limit on the memory of the worker itself would say nothing.
-        with start_patiently(lambda: LocalCluster(
+        with dask.config.set(_UNWATCHED), start_patiently(lambda: LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
                 dashboard_address="127.0.0.1:8787", silence_logs=logging.CRITICAL)) as local, \
                 start_patiently(lambda: Client(local)) as client:  # fmt: skip

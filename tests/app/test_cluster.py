@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
@@ -344,3 +345,14 @@ def test_a_missing_file_is_named_and_text_stays_text(project):
     Path("sweep.yaml").write_text("grid:\n  data_root: [01, data/x]\nparameters: {null_root: 02}\n")
     found = read_sweep("sweep.yaml")
     assert found.grid == {"data_root": ["01", "data/x"]} and found.parameters == {"null_root": "02"}
+
+
+def _setting(name: str) -> object:
+    return dask.config.get(name)
+
+
+def test_workers_on_this_machine_leave_the_cores_to_their_kernels():
+    """Dask's profiler would look a hundred times a second what a worker does, which only waits."""
+    with cluster.connected(workers=1) as client:
+        assert client.submit(_setting, "distributed.worker.profile.enabled", pure=False).result(60) is False
+    assert dask.config.get("distributed.worker.profile.enabled"), "this process keeps its own settings"
