@@ -157,7 +157,7 @@ def beside_each_other(summaries: Mapping[str, SpectrumSummary], title: str) -> F
         scalp_maps(figure, [ax], {name: summary.alpha_db}, summary.ch_names, "alpha, dB against mean of channels",
                    (-top, top))
     frequency_axis(spectrum, 2 * max(summary.frequencies[-1] for summary in summaries.values()))
-    spectrum.legend(title="mean; shaded: range of people", loc="upper right")
+    spectrum.legend(title="mean; shaded: range of people", loc="lower left")
     figure.suptitle(title)
     return figure
 
@@ -424,6 +424,8 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     """Confusion matrix, each row in percent of its true label; a row without counts stays empty.
 
+    The title ends with the largest share off the diagonal.
+
     Parameters
     ----------
     matrix : array_like, shape (n_labels, n_labels)
@@ -440,7 +442,10 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     figure, ax = panels((size + 1.4, size))
     rows = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
     heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
-    ax.set(title=title, xlabel="answer", ylabel="true label")
+    wrong = np.where(np.eye(len(labels), dtype=bool), -np.inf, np.nan_to_num(percent))
+    true, given = np.unravel_index(wrong.argmax(), wrong.shape)
+    finding = f"\nlargest mistake: {labels[true]}, answered {labels[given]}" if wrong.max() > 0 else ""
+    ax.set(title=f"{title}{finding}", xlabel="answer", ylabel="true label")
     return figure
 
 
@@ -534,7 +539,7 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
     return figure
 
 
-def scores(table: pd.DataFrame, title: str) -> Figure:
+def scores(table: pd.DataFrame, title: str, interval: str = "95 % interval over people") -> Figure:
     """Scores with their intervals, each with its own chance level, from 0 to 100 %.
 
     Parameters
@@ -545,6 +550,8 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
         rows.
     title : str
         Above the figure.
+    interval : str
+        What the bars are.
     """
     table = table.reset_index(drop=True)
     groups = next((table[column] for column in ("group", "role") if column in table), pd.Series("", index=table.index))
@@ -555,7 +562,7 @@ def scores(table: pd.DataFrame, title: str) -> Figure:
     ax.set_yticks(table.index, table["name"])
     ax.set(xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
     ax.grid(axis="x", color="0.9", zorder=0)
-    _legend_right(ax)
+    _legend_right(ax, "bar: " + "\n".join(textwrap.wrap(interval, 24)))
     figure.suptitle(title)
     return figure
 

@@ -232,8 +232,10 @@ def split(index: pd.DataFrame, parts: Split, probes: pd.DataFrame, title: str) -
         is_mixed = "test" in names and len(names) > 1
         name = "on both sides" if is_mixed else found.iloc[0] if len(names) == 1 else sorted(names)[0]
         grid[people.index(subject), clips.index(clip)] = code[name]
-    figure = plt.figure(figsize=(WIDTH, min(8.0, 3.2 + 0.2 * len(people))))
-    places = figure.add_gridspec(1, 2, width_ratios=[1.7, 1], left=0.07, right=0.97, bottom=0.15, top=0.74, wspace=0.42)
+    height = min(8.0, 3.0 + 0.2 * len(people))
+    figure = plt.figure(figsize=(WIDTH, height))
+    places = figure.add_gridspec(1, 2, width_ratios=[1.7, 1], left=0.07, right=0.97, wspace=0.42,
+                                 bottom=0.6 / height, top=1 - 1.0 / height)
     ax, scores = figure.add_subplot(places[0]), figure.add_subplot(places[1])
     ax.imshow(grid, cmap=ListedColormap(list(PARTS.values())), vmin=-0.5, vmax=len(PARTS) - 0.5, aspect="auto",
               interpolation="nearest")
@@ -252,8 +254,8 @@ def split(index: pd.DataFrame, parts: Split, probes: pd.DataFrame, title: str) -
     scores.axvline(100 * float(probes["chance"].iloc[0]), color="0.25", linestyle="--", label="chance")
     scores.set_yticks(at, probes["name"])
     scores.set(xlim=(0, 100), ylim=(len(probes) - 0.4, -0.6), xlabel="balanced accuracy (%)")
-    scores.set_title("Reached without any EEG", pad=24)
-    scores.legend(loc="lower left", bbox_to_anchor=(0, 0.99))
+    scores.set_title("reached without any EEG", loc="left")
+    scores.legend(loc="lower right")
     _title(figure, title)
     return figure
 

@@ -6,13 +6,14 @@ As in :mod:`e2llm.viz.plots`, each function draws one figure and returns it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
 
 from ..evaluation.studies.model_size import HEAD
 from .plots import PALETTE, panels, score_panels
@@ -22,6 +23,10 @@ SHOWN = ("accuracy", "kappa", "calibration error", "zero-shot", "claim precision
 LOOKS = {"scratch": (PALETTE[0], "o", "-"), "pretrained": (PALETTE[1], "D", ""),
          "no EEG": (PALETTE[7], "s", ":"), "shuffled EEG": (PALETTE[4], "^", ":")}  # fmt: skip
 NAMES = {"scratch": "made from scratch", "pretrained": "pretrained", "no EEG": "no EEG", "shuffled EEG": "shuffled EEG"}
+
+
+_MOST_TICKS, _APART = 5, 1.5  # of the axis of parameters: ticks, and ratio of neighbors, so that their texts have room
+_ASIDE = 0.03  # of the width of that axis: how far controls stand beside models
 
 
 def against_size(table: pd.DataFrame, title: str, measures: Sequence[str] = SHOWN) -> Figure:
@@ -48,7 +53,8 @@ def against_size(table: pd.DataFrame, title: str, measures: Sequence[str] = SHOW
                for key, (color, marker, line) in LOOKS.items() if key in drawn]
     handles += [Line2D([], [], color=color, linestyle=line, label=name)
                 for color, line, name in (("0.25", "--", "chance"), ("black", "-.", "encoder's own head"))]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles),
+                  title="bar: 95 % interval over people")
     figure.suptitle(title)
     return figure
 
@@ -64,25 +70,39 @@ def _panel(ax: Axes, rows: pd.DataFrame, measure: str) -> set[str]:
     if control:
         series[control] = rows[rows["source"] == control]
     series = {key: found for key, found in series.items() if len(found)}
+    span = rows["parameters"].max() / rows["parameters"].min()
     for key, each in series.items():
         found, (color, marker, line) = each.sort_values("parameters"), LOOKS[key]
+        beside = span ** (_ASIDE * (key == control))  # so that bars of one size do not cover each other
         bars = 100 * np.stack([found["score"] - found["low"], found["high"] - found["score"]]).astype(float)
-        ax.errorbar(found["parameters"], 100 * found["score"], yerr=np.clip(bars, 0, None), color=color, marker=marker,
-                    linestyle=line, markersize=6, capsize=3, linewidth=1.3)
+        ax.errorbar(found["parameters"] * beside, 100 * found["score"], yerr=np.clip(bars, 0, None), color=color,
+                    marker=marker, linestyle=line, markersize=6, capsize=3, linewidth=1.3)
     if with_eeg["chance"].notna().any():
         ax.axhline(100 * with_eeg["chance"].mean(), color="0.25", linestyle="--", linewidth=1)
     if len(head := rows.loc[rows["source"] == HEAD, "score"]):
         ax.axhline(100 * head.mean(), color="black", linestyle="-.", linewidth=1)
-    less = "; less is better" if with_eeg["chance"].isna().all() and measure != "parse rate" else ""
-    ax.set(title=measure, xscale="log", xlabel="parameters", ylabel=f"% (95 % over people{less})")
-    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=EngFormatter(sep=""),
-                 minor_locator=NullLocator())
+    less = " (less is better)" if with_eeg["chance"].isna().all() and measure != "parse rate" else ""
+    ax.set(title=f"{measure}{less}", ylabel="%")
+    _size_axis(ax, rows["parameters"])
     ax.grid(axis="y", color="0.9", zorder=0)
     return set(series)
 
 
+def _size_axis(ax: Axes, parameters: pd.Series) -> None:
+    """A logarithmic axis of parameters with the sizes themselves as ticks, where they are few."""
+    sizes = sorted(set(parameters.astype(float)))
+    few = len(sizes) <= _MOST_TICKS and all(b / a > _APART for a, b in pairwise(sizes))
+    ax.set(xscale="log", xlabel="parameters")
+    ax.xaxis.set(major_locator=FixedLocator(sizes) if few else LogLocator(subs=(1, 2, 5)),
+                 major_formatter=lambda value, _: EngFormatter(sep="")(float(f"{value:.3g}")),
+                 minor_locator=NullLocator())
+    ax.margins(x=0.12)
+
+
 def costs(table: pd.DataFrame, title: str) -> Figure:
     """Processor time of a training step, and tokens per second in training and generation, against model size.
+
+    Axes begin at zero, unless values differ more than tenfold: those are logarithmic.
 
     Parameters
     ----------
@@ -94,14 +114,21 @@ def costs(table: pd.DataFrame, title: str) -> Figure:
     table = table.groupby("size").agg({"parameters": "first", "seconds_a_step": "mean", "tokens_a_second": "mean",
                                        "generated_tokens_a_second": "mean"}).sort_values("parameters")
     figure, (left, right) = panels((9.5, 3.4), 1, 2)
-    left.loglog(table["parameters"], table["seconds_a_step"], color=PALETTE[0], marker="o")
+    left.plot(table["parameters"], table["seconds_a_step"], color=PALETTE[0], marker="o")
     for (column, name), color, marker in zip({"tokens_a_second": "trained on",
                                                "generated_tokens_a_second": "generated"}.items(), PALETTE[1:3], "sD",
                                               strict=True):
-        right.loglog(table["parameters"], table[column], color=color, marker=marker, label=name)
-    left.set(title="one step of stage 3", xlabel="parameters", ylabel="processor seconds")
-    right.set(title="speed", xlabel="parameters", ylabel="tokens per processor second")
-    right.legend()
+        right.plot(table["parameters"], table[column], color=color, marker=marker, label=name)
+    for ax in (left, right):
+        drawn = np.concatenate([line.get_ydata() for line in ax.lines]).astype(float)
+        if drawn.max() > 10 * drawn.min():
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(0, 1.1 * drawn.max())
+        _size_axis(ax, table["parameters"])
+    left.set(title="one step of stage 3", ylabel="processor seconds")
+    right.set(title="speed", ylabel="tokens per processor second")
+    right.legend(loc="center right")
     figure.suptitle(title)
     return figure
 

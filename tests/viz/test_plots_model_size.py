@@ -53,11 +53,14 @@ def test_points_stand_at_their_size_in_percent_and_smallest_first(table):
     assert found["scratch"].tolist() == [[1e5, 40], [1e7, 80]] and found["pretrained"].tolist() == [[1e8, 90]]
     assert set(found) == {"scratch", "pretrained", "no EEG"}
     assert accuracy.get_xscale() == "log" and figure.get_suptitle() == "title"
-    assert [ax.get_title() for ax in figure.axes] == ["accuracy", "calibration error", "claim precision"]
+    assert [ax.get_title().split(" (")[0] for ax in figure.axes] == ["accuracy", "calibration error", "claim precision"]
     levels = [line.get_ydata()[0] for line in accuracy.lines if len(line.get_ydata()) == 2
               and line.get_linestyle() in ("--", "-.")]
     assert levels == pytest.approx([25, 85]), "chance, and the encoder's own head"
-    assert "less is better" in error.get_ylabel() and "less" not in accuracy.get_ylabel()
+    assert "less is better" in error.get_title() and "less" not in accuracy.get_title()
+    assert list(accuracy.get_xticks()) == [1e5, 1e7, 1e8], "a tick a size"
+    beside = found["no EEG"][:, 0] / [1e5, 1e7, 1e8]
+    assert (beside > 1.05).all() and (beside < 1.5).all(), "controls do not cover models"
     assert "shuffled EEG" in series(claims), "without EEG nothing was claimed, so another control is shown"
 
 
@@ -88,4 +91,12 @@ def test_costs_are_means_over_seeds_in_order_of_size():
     left, right = costs(table, "title").axes
     assert np.column_stack(left.lines[0].get_data()) == pytest.approx(np.array([[1e5, 0.1], [1e6, 0.3]]))
     assert [line.get_ydata().tolist() for line in right.lines] == [[50, 15], [9, 6]]
+    assert left.get_ylim()[0] == 0 == right.get_ylim()[0], "near values are compared on an axis that begins at zero"
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["trained on", "generated"]
+
+
+def test_costs_that_differ_tenfold_have_a_logarithmic_axis():
+    table = pd.DataFrame({"size": ["a", "b"], "parameters": [1e5, 1e6], "seconds_a_step": [0.1, 4.0],
+                          "tokens_a_second": [50, 15], "generated_tokens_a_second": [9, 6]})
+    left, right = costs(table, "title").axes
+    assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
