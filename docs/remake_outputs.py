@@ -113,11 +113,22 @@ def refresh_lesson(path: Path, target: Path, parameters: dict | None = None) -> 
     committed, executed = (nbformat.read(one, as_version=4) for one in (path, target))
     made = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", ())]
     for number, (cell, done) in enumerate(zip(_code(committed.cells), _code(made), strict=True), 1):
-        cell.outputs = done.outputs
+        cell.outputs = whole_streams(done.outputs)
         for counted in (cell, *(output for output in cell.outputs if "execution_count" in output)):
             counted.execution_count = number  # also where a cell with other parameters was put in
     with replacing(path) as whole:
         nbformat.write(committed, whole)
+
+
+def whole_streams(outputs: Sequence) -> list:
+    """Outputs of a cell in which a text that was printed in pieces is one: where it is cut depends on the moment."""
+    whole: list = []
+    for output in outputs:
+        if output.output_type == "stream" and whole and whole[-1].get("name") == output.name:
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def _code(cells: Sequence) -> list:

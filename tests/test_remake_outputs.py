@@ -81,6 +81,18 @@ def test_a_lesson_takes_its_new_outputs_and_keeps_everything_else(project):
     assert path.read_bytes() == made.replace("tiny ✓".encode(), "other ✓".encode())
 
 
+def test_a_text_that_was_printed_in_pieces_is_one_output():
+    """Where a kernel cuts it depends on the moment, so outputs would differ from run to run."""
+    def printed(text, name="stdout"):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    figure = nbformat.v4.new_output("display_data", data={"text/plain": "<Figure>"})
+    pieces = [printed("a\n"), printed("b\n"), printed("!\n", "stderr"), printed("c\n"), figure, printed("d\n"),
+              printed("e")]
+    found = remake.whole_streams(pieces)
+    assert [output.get("text", "figure") for output in found] == ["a\nb\n", "!\n", "c\n", "figure", "d\ne"]
+
+
 def test_an_error_names_lesson_and_cell_and_leaves_the_lesson_alone(project):
     path = lesson(project, "print('new')", "1 / 0")
     before, target = path.read_bytes(), project / "executed.ipynb"

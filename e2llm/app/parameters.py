@@ -126,7 +126,7 @@ class Encoder(_Group):
     encoder_weights: str = Field("", description='released checkpoint; "" initializes from physiology')
     patch_dropout: float = Field(0.75, ge=0, lt=1, description="share of time patches left out in training")
     channel_dropout: float = Field(0.5, ge=0, lt=1, description="share of channels left out in training")
-    encoder_steps: int = Field(1100, ge=1, description="optimizer steps")
+    encoder_steps: int = Field(750, ge=1, description="optimizer steps")
     encoder_batch: int = Field(32, ge=1, le=65536, description="windows in a batch")
     augmented_windows: int = Field(
         32, ge=0, le=65536, description="augmented windows added to a batch, for the terms on band power")
@@ -171,7 +171,7 @@ class Alignment(_Group):
     levels: Literal["low_high", "graded"] = Field(
         "graded", description='words for evidence: "low_high", or "graded" ("rather low" to "very high")')
     alignment_items: int = Field(2000, ge=1, description="descriptions and questions for the projector")
-    alignment_steps: int = Field(200, ge=1, description="optimizer steps of stage 2")
+    alignment_steps: int = Field(150, ge=1, description="optimizer steps of stage 2")
     alignment_lr: float = Field(3.0e-3, gt=0, le=10, description="peak learning rate of the projector")
 
 
@@ -241,7 +241,7 @@ class FurtherLessons(_Group):
     feedback_temperature: float = Field(1.0, gt=0, le=1000, description="of the sampling")
     feedback_steps: int = Field(200, ge=1, description="optimizer steps of the round of feedback")
     feedback_lr: float = Field(1.0e-3, gt=0, le=10, description="its peak learning rate")
-    windows_a_label: int = Field(24, ge=1, description="test windows of each label that are attributed")
+    windows_a_label: int = Field(12, ge=1, description="test windows of each label that are attributed")
     sizes: tuple[str, ...] = Field(
         ("base", "scratch-600k"), strict=False, min_length=1,
         description='"base", names in model_size.SIZES, or any language model that lesson 03 loads')

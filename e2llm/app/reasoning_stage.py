@@ -130,7 +130,7 @@ class ReasoningParams:
         "eeg", or "thought": also answers of the second pass.
     """
 
-    windows_a_label: int = 24
+    windows_a_label: int = 12
     seed: int = 0
     is_twin: bool = True
     answer_from: str = "eeg"

@@ -497,7 +497,7 @@ def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bo
     shown = [label for label in corpus.label_set.labels if label in labels]
     agreed, area, curves, maps = [], [], [], None
     for name, score in scores.items():
-        found = explain(score, signal, target, steps=24, doublings=2)
+        found = explain(score, signal, target, steps=24, doublings=4)
         curve = deletion_insertion(score, signal, target, to_patches(found.samples), SHARES, rng)
         curves.append(curve.assign(model=name))
         area.append(areas(curve, subjects).assign(group=name))

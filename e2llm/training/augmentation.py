@@ -26,7 +26,7 @@ from . import processes
 from .losses import NO_SOURCE, UNLABELLED
 
 TARGETS_Z = (2.5, 3.5, 4.5, 5.5)  # how far the edited feature is moved; one augmented window of every window for each
-ENOUGH_EDITS = 5000  # for the evidence probe; where there are more training windows, one edit of each
+ENOUGH_EDITS = 1000  # for the evidence probe; where there are more training windows, one edit of each
 
 
 @dataclass(frozen=True)
