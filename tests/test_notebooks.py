@@ -24,7 +24,7 @@ NEEDS_TRAINING: dict[str, set[str]] = {
            "the first answer is right, with at least three claims, all true", "without EEG it makes fewer true claims",
            "without EEG it is less sure"},
     "02": {"stage-# head above chance", "at or above the linear baseline", "their intervals overlap"},
-    "03": {"labels whose own word is among the two nearest",
+    "03": {"half of the labels or more have their own word among the two nearest",
            "without EEG the interval contains chance"},
     "04": {"share of A among comparisons between # and # %"},
     "05": {"smallest corrected p above #", "LLM within # points of the stage-# head", "free text could be read"},

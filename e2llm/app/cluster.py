@@ -29,8 +29,8 @@ SEEN_S = 20.0  # seconds within which a worker must see a file of the client: ne
 STARTS = 4  # times that Dask may try to start the event loop of its client here: each time it waits ten seconds for it
 LOSSES = 2  # times that a job may lose its worker before it is given up
 _POLL_S = 0.2
-# A worker here waits for the kernel that does the work. Dask would look what it does a hundred times a second, and take
-# the time for that from the kernel.
+# A worker here waits for the kernel that does the work. Dask would look what it does a hundred times a second, and wake
+# its event loop fifty times, and take the time for that from the kernel.
 _UNWATCHED = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
 Started = TypeVar("Started", LocalCluster, Client)
 

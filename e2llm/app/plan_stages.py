@@ -503,7 +503,9 @@ class StagePlanner:
         seconds = sum(took for _, took in asked) / processes + sum(took for _, took in again)
         seconds += (self.windows["train"] + test) * CORE.baseline / processes
         longest = max(self.asked(kind, self.segment(kind)) for kind in self.items) + self._longest_text()
-        cache = GENERATED * longest * text.cache(self.bytes_each)
+        # Options of texts that have ended are scored while the others wait: a row for each option.
+        together = max(1, min(SCORED, MOST_LOGITS // (OPTIONS * OPTION_TOKENS * text.vocabulary)))
+        cache = (GENERATED + OPTIONS * together) * longest * text.cache(self.bytes_each)
         prefill = GENERATED * longest * (6 * text.hidden + 2 * text.intermediate) * self.bytes_each
         weights = self._weights()
         device = {"weights": weights + 4.0 * (self.projector.parameters + self.projector.buffers),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,22 +162,25 @@ class _Ended(NamedTuple):
 
     rows: list[int]  # their places: prompt i has the rows n * i to n * i + n - 1
     said: list[list[int]]  # tokens of each text
-    cache: Any  # keys and values of prompts and texts, without the last token; None if they cannot be taken apart
-    mask: torch.Tensor | None  # (n_rows, tokens of the longest prompt), of the prompts
+    # Of the whole batch, before the next text of it is asked for; None if no part of a text can be read on:
+    cache: Any = None  # keys and values of prompts and texts, without the last token
+    places: torch.Tensor | None = None  # rows of these texts in it
+    mask: torch.Tensor | None = None  # (n_rows of the batch, tokens of the longest prompt), of the prompts
 
 
 def _written(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int, keep: bool = False,
              **decoding) -> Iterator[_Ended]:
     """What follows each prompt, ``n`` times; texts that have ended leave the batch, so that none waits for the longest.
 
-    ``keep`` gives their keys and values too. A model whose cache cannot lose rows (a state-space model) writes all
-    texts in one piece.
+    ``keep`` gives keys and values too. A model whose cache cannot lose rows (a state-space model) writes all texts in
+    one piece.
     """
-    from .text_cache import text_cache  # here: it loads transformers
+    from .text_cache import can_go_back, can_lose_rows, text_cache  # here: it loads transformers
 
     tokenizer = engine.processor.tokenizer
     fixed = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, **decoding,
-             "logits_processor": [never(tokenizer.convert_tokens_to_ids(EEG_TOKEN))], "return_dict_in_generate": True}
+             "logits_processor": [never(tokenizer.convert_tokens_to_ids(EEG_TOKEN))], "return_dict_in_generate": True,
+             "use_cache": True}
     roomy, length = text_cache(engine.model), inputs["input_ids"].shape[1]
     rows = list(range(n * len(inputs["input_ids"])))
     said: list[list[int]] = [[] for _ in rows]
@@ -191,33 +193,24 @@ def _written(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int,
         new, left = out.sequences[:, given["input_ids"].shape[1] :], left - piece
         for row, tokens in zip(rows, new.tolist(), strict=True):
             said[row] += tokens
-        goes_on = (new != tokenizer.eos_token_id).all(dim=1) & bool(left)
+        goes_on = (new != tokenizer.eos_token_id).all(dim=1).cpu() & bool(left)
         cache: Any = getattr(out, "past_key_values", None)
-        can_lose_rows = all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [None]))
-        if not can_lose_rows and goes_on.any():
+        if goes_on.any() and not can_lose_rows(cache):
             out = engine.model.generate(**inputs, num_return_sequences=n, max_new_tokens=most, **fixed)
             yield _Ended(rows, out.sequences[:, length:].tolist(), None, None)
             return
         mask = given["attention_mask"].repeat_interleave(given.get("num_return_sequences", 1), dim=0)
         ends, stays = ((is_so).nonzero()[:, 0] for is_so in (~goes_on, goes_on))
         if len(ends):
-            ended, whole = [rows[i] for i in ends.tolist()], keep and can_lose_rows
-            yield _Ended(ended, [said[row] for row in ended], _rows_of(cache, ends) if whole else None,
-                         mask[ends, :length] if whole else None)
+            ended, whole = [rows[i] for i in ends.tolist()], keep and can_go_back(engine.model, cache)
+            yield _Ended(ended, [said[row] for row in ended], *((cache, ends, mask[:, :length]) if whole else ()))
         if not len(stays):
             return
-        cache.batch_select_indices(stays)
+        if len(ends):
+            cache.batch_select_indices(stays)
         given = {"input_ids": out.sequences[stays], "past_key_values": cache,
                  "attention_mask": torch.nn.functional.pad(mask, (0, new.shape[1]), value=1)[stays]}
         rows = [rows[i] for i in stays.tolist()]
-
-
-def _rows_of(cache: Any, rows: torch.Tensor) -> Any:
-    """Some rows of a cache, which stays as it is."""
-    part = copy.copy(cache)
-    part.layers = [copy.copy(layer) for layer in cache.layers]
-    part.batch_select_indices(rows)
-    return part
 
 
 MOST_LOGITS = 2**26  # made at a time when options are scored; in float32 a quarter of a gigabyte
@@ -327,33 +320,40 @@ def think_and_score(engine: InferenceEngine, items: list[Item], batch: int = 128
 
 def _score_ended(engine: InferenceEngine, items: list[Item], ended: _Ended, asked: list[list[int]], texts: list[str],
                  cut: dict[str, list[int]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores of the items that each ended text answers, where its tokens are those that the tokenizer would cut."""
+    """Scores of the items that each ended text answers, where its tokens are those that the tokenizer would cut.
+
+    Items with one text and equal options are scored once.
+    """
     if ended.cache is None:
         return
     thoughts = engine.processor.ids_of([closed_thought(texts[own[0]]) for own in asked])
-    fits = [row for row, (thought, said) in enumerate(zip(thoughts, ended.said, strict=True))
-            if said[: len(thought)] == thought and len(thought) < len(said)]
-    by_count: dict[int, list[tuple[int, int]]] = {}
-    for row in fits:
-        for i in asked[row]:
-            by_count.setdefault(len(items[i].options), []).append((row, i))
-    for n_options, members in by_count.items():
-        size = _at_a_time(engine, [items[i] for _, i in members], n_options, cut)
+    by_count: dict[int, dict[tuple, list[int]]] = {}
+    for row, (thought, said) in enumerate(zip(thoughts, ended.said, strict=True)):
+        if said[: len(thought)] == thought and len(thought) < len(said):
+            for i in asked[row]:
+                options = tuple(items[i].options)
+                by_count.setdefault(len(options), {}).setdefault((row, options), []).append(i)
+    for n_options, alike in by_count.items():
+        members = [(row, same) for (row, _), same in alike.items()]
+        size = _at_a_time(engine, [items[same[0]] for _, same in members], n_options, cut)
         for start in range(0, len(members), size):
-            rows, chosen = zip(*members[start : start + size], strict=True)
-            logs, _ = _score_thoughts(engine, [items[i] for i in chosen], ended, list(rows),
-                                      [thoughts[row] for row in rows], n_options, cut)
-            yield from zip(chosen, logs, strict=True)
+            some = members[start : start + size]
+            logs, _ = _score_thoughts(engine, [items[same[0]] for _, same in some], ended, [row for row, _ in some],
+                                      [thoughts[row] for row, _ in some], n_options, cut)
+            for (_, same), log in zip(some, logs, strict=True):
+                yield from ((i, log) for i in same)
 
 
 def _score_thoughts(engine: InferenceEngine, items: list[Item], ended: _Ended, rows: list[int],
                     thoughts: list[list[int]], n_options: int,
                     cut: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    device, lengths = engine.model.device, torch.tensor([len(thought) for thought in thoughts])
-    cache = _rows_of(ended.cache, torch.tensor(rows, device=device))
-    assert ended.mask is not None
-    prompts = ended.mask[rows]
+    from .text_cache import rows_of
+
+    assert ended.mask is not None and ended.places is not None
+    device, places = engine.model.device, ended.places[rows]
+    cache, prompts = rows_of(ended.cache, places), ended.mask[places]
     # The last token of the thought is read once more, for its logits; what was written behind it is not seen.
+    lengths = torch.tensor([len(thought) for thought in thoughts])
     written = torch.arange(cache.get_seq_length() - prompts.shape[1])
     seen = (written < lengths[:, None] - 1).to(prompts)
     mask = torch.nn.functional.pad(torch.cat([prompts, seen], dim=1), (0, 1), value=1)

@@ -25,7 +25,8 @@ LOOKS = {"scratch": (PALETTE[0], "o", "-"), "pretrained": (PALETTE[1], "D", ""),
 NAMES = {"scratch": "made from scratch", "pretrained": "pretrained", "no EEG": "no EEG", "shuffled EEG": "shuffled EEG"}
 
 
-_MOST_TICKS, _APART = 5, 1.5  # of the axis of parameters: ticks, and ratio of neighbors, so that their texts have room
+# Of the axis of parameters: ticks, and the share of the axis between neighbors, so that their texts have room.
+_MOST_TICKS, _APART = 5, 0.2
 _ASIDE = 0.03  # of the width of that axis: how far controls stand beside models
 
 
@@ -70,7 +71,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, measure: str) -> set[str]:
     if control:
         series[control] = rows[rows["source"] == control]
     series = {key: found for key, found in series.items() if len(found)}
-    span = rows["parameters"].max() / rows["parameters"].min()
+    span = max(rows["parameters"].max() / rows["parameters"].min(), 10.0)
     for key, each in series.items():
         found, (color, marker, line) = each.sort_values("parameters"), LOOKS[key]
         beside = span ** (_ASIDE * (key == control))  # so that bars of one size do not cover each other
@@ -91,7 +92,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, measure: str) -> set[str]:
 def _size_axis(ax: Axes, parameters: pd.Series) -> None:
     """A logarithmic axis of parameters with the sizes themselves as ticks, where they are few."""
     sizes = sorted(set(parameters.astype(float)))
-    few = len(sizes) <= _MOST_TICKS and all(b / a > _APART for a, b in pairwise(sizes))
+    share = [np.log(b / a) / np.log(sizes[-1] / sizes[0]) for a, b in pairwise(sizes)]
+    few = len(sizes) <= _MOST_TICKS and all(part > _APART for part in share)
     ax.set(xscale="log", xlabel="parameters")
     ax.xaxis.set(major_locator=FixedLocator(sizes) if few else LogLocator(subs=(1, 2, 5)),
                  major_formatter=lambda value, _: EngFormatter(sep="")(float(f"{value:.3g}")),
@@ -121,10 +123,11 @@ def costs(table: pd.DataFrame, title: str) -> Figure:
         right.plot(table["parameters"], table[column], color=color, marker=marker, label=name)
     for ax in (left, right):
         drawn = np.concatenate([line.get_ydata() for line in ax.lines]).astype(float)
-        if drawn.max() > 10 * drawn.min():
+        least, most = np.nanmin(drawn), np.nanmax(drawn)
+        if 0 < 10 * least < most:
             ax.set_yscale("log")
         else:
-            ax.set_ylim(0, 1.1 * drawn.max())
+            ax.set_ylim(0, 1.1 * most)
         _size_axis(ax, table["parameters"])
     left.set(title="one step of stage 3", ylabel="processor seconds")
     right.set(title="speed", ylabel="tokens per processor second")

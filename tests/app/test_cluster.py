@@ -353,6 +353,8 @@ def _setting(name: str) -> object:
 
 def test_workers_on_this_machine_leave_the_cores_to_their_kernels():
     """Dask's profiler would look a hundred times a second what a worker does, which only waits."""
+    own = {name: dask.config.get(name) for name in cluster._UNWATCHED}
     with cluster.connected(workers=1) as client:
-        assert client.submit(_setting, "distributed.worker.profile.enabled", pure=False).result(60) is False
-    assert dask.config.get("distributed.worker.profile.enabled"), "this process keeps its own settings"
+        found = {name: client.submit(_setting, name, pure=False).result(60) for name in own}
+    assert found == cluster._UNWATCHED and found["distributed.worker.profile.enabled"] is False
+    assert {name: dask.config.get(name) for name in own} == own, "this process keeps its own settings"

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dictated import dictate
 
 from e2llm.core.chat import EEG_TOKEN, END_THINK, THINK, Item
 from e2llm.core.labels import plain_labels
 from e2llm.evaluation.controls import shuffled, with_mean_token, with_random_projector, without_eeg
 from e2llm.evaluation.metrics import Score, accuracy
 from e2llm.evaluation.tiers import Answers, answer
-from e2llm.models import inference
+from e2llm.models import inference, text_cache
 from e2llm.models.evidence_probe import EvidenceProbe
 from e2llm.models.inference import (
     InferenceEngine,
@@ -370,6 +371,7 @@ def test_texts_that_have_ended_leave_the_batch_and_the_others_are_as_if_written_
     texts = inference._generate(engine, items, n, True, longest, 3, **decoding)
     pieces = sizes.copy()
     monkeypatch.setattr(inference, "_PIECE", longest)
+    monkeypatch.setattr(text_cache, "text_cache", lambda _model: None)  # that of transformers
     assert texts == inference._generate(engine, items, n, True, longest, 3, **decoding)
     assert len({len(text) for found in texts for text in found}) > 1 and pieces[-1] < n * len(items)
 
@@ -382,30 +384,7 @@ WRITTEN = [f"{THINK}\nsad and calm.\n{END_THINK}\n\nhappy", f"{THINK}\nhappy.\n{
 @pytest.fixture
 def writes(engine, monkeypatch):
     """The model writes :data:`WRITTEN`, an item each; what it keeps of prompts and texts is its own."""
-    plain, cut = InferenceEngine.inputs, engine.processor.ids
-    scripts, length = {}, [0]
-
-    def inputs(self, items, thinking, said=None):
-        found = plain(self, items, thinking, said)
-        length[0] = found["input_ids"].shape[1]
-        for ids, asked in zip(found["input_ids"].tolist(), items, strict=True):
-            place = next(i for i, each in enumerate(ITEMS) if each.messages == asked.messages)
-            scripts[tuple(ids)] = [*cut(WRITTEN[place]), engine.processor.tokenizer.eos_token_id]
-        return found
-
-    def scripted(_token):
-        def processor(ids, scores):
-            scores[:] = -torch.inf
-            for row, so_far in enumerate(ids.tolist()):
-                script = scripts[tuple(so_far[: length[0]])]
-                scores[row, script[min(len(so_far) - length[0], len(script) - 1)]] = 0.0
-            return scores
-
-        return processor
-
-    monkeypatch.setattr(InferenceEngine, "inputs", inputs)
-    monkeypatch.setattr(inference, "never", scripted)
-    monkeypatch.setattr(inference, "_PIECE", 5)
+    dictate(monkeypatch, engine.processor, ITEMS, WRITTEN)
     return engine
 
 
@@ -426,3 +405,37 @@ def test_prompts_are_read_once_for_text_and_options(writes, monkeypatch):
     with writes.model.register_forward_pre_hook(lambda _, args, given: read.append(given), with_kwargs=True):
         think_and_score(writes, ITEMS[:3])
     assert sum(given.get("eeg_features") is not None for given in read) == 1
+
+
+def test_equal_items_are_written_and_scored_once(writes):
+    """Without EEG hundreds of items hold a handful of questions."""
+    def rows(asked):
+        read = []
+        with writes.model.register_forward_pre_hook(
+                lambda _, args, given: read.append(len(given["input_ids"])), with_kwargs=True):
+            found = think_and_score(writes, asked)
+        return sum(read), found
+
+    one, (texts, scores) = rows(ITEMS)
+    two, (twice, both) = rows([*ITEMS, *ITEMS[::-1]])
+    assert two == one and twice == [*texts, *texts[::-1]]
+    for own, wanted in zip(both, [*scores, *scores[::-1]], strict=True):
+        np.testing.assert_array_equal(own, wanted)
+
+
+def test_a_text_that_is_cut_off_behind_its_thought_is_scored_behind_it(engine, monkeypatch):
+    """It has no end of turn; what was written of its answer is not seen."""
+    endless = [f"{WRITTEN[0]}{' resting counting' * 9}", WRITTEN[1]]
+    dictate(monkeypatch, engine.processor, ITEMS[:2], endless)
+    monkeypatch.setattr(inference, "longest_text", lambda _processor: len(engine.processor.ids(WRITTEN[0])) + 3)
+    texts, scores = think_and_score(engine, ITEMS[:2])
+    assert texts[0].startswith(WRITTEN[0]) and len(texts[0]) < len(endless[0])
+    for own, item, text in zip(scores, ITEMS[:2], texts, strict=True):
+        assert own == pytest.approx(one_by_one(engine, item, closed_thought(text)), abs=1e-4)
+
+
+def test_a_model_that_was_told_to_keep_no_cache_writes_the_same(engine, monkeypatch):
+    """As a configuration may say; it holds for training, and a text would be read anew for each of its tokens."""
+    wanted = generate(engine, ITEMS, max_new_tokens=20)
+    monkeypatch.setattr(engine.model.generation_config, "use_cache", False)
+    assert generate(engine, ITEMS, max_new_tokens=20) == wanted

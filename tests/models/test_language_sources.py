@@ -13,8 +13,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from dictated import dictate
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
@@ -23,11 +25,14 @@ from transformers import (
     AutoTokenizer,
     BloomConfig,
     FalconConfig,
+    Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
+    MptConfig,
     OPTConfig,
     Phi3Config,
     PreTrainedTokenizerFast,
@@ -41,7 +46,7 @@ from e2llm.core.chat import EEG_TOKEN, EMPTY_THOUGHT, END_THINK, THINK, Item
 from e2llm.core.files import read_json, write_json
 from e2llm.models import catalogue, device, language
 from e2llm.models.adapting import linear_layers, lora_targets
-from e2llm.models.inference import InferenceEngine, generate, score_options
+from e2llm.models.inference import InferenceEngine, closed_thought, generate, score_options, think_and_score
 from e2llm.models.language import LanguageModelError, end_of_turn, load_language_model, make_tokenizer
 from e2llm.models.modeling import E2LLMForConditionalGeneration
 from e2llm.models.processing import E2LLMProcessor
@@ -408,6 +413,36 @@ def trained_and_scored_alike(processor: E2LLMProcessor, model) -> None:
         for place in range(start, len(example["input_ids"])):
             total += float(out[0, place - 1, example["input_ids"][place]])
         assert float(score_options(engine, [one], said)[0][0]) == pytest.approx(total, abs=2e-4 * max(1.0, abs(total)))
+
+
+# Beside those above: distances that are counted by places in the cache, and a memory of the last tokens alone.
+WRITERS = {**{family: FAMILIES[family] for family in ("gpt2", "bloom", "opt", "llama")},
+           "gpt_neo": GPTNeoConfig(hidden_size=32, num_layers=2, num_heads=2, window_size=6, **SMALL,
+                                   attention_types=[[["global", "local"], 1]]),
+           "mpt": MptConfig(d_model=32, n_layers=2, n_heads=2, **SMALL),
+           "gemma3": Gemma3TextConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+                                      num_key_value_heads=1, head_dim=16, sliding_window=6, **SMALL,
+                                      layer_types=["sliding_attention", "full_attention"])}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", WRITERS)
+def test_every_family_scores_behind_a_thought_just_written_as_if_all_was_read_again(tmp_path, monkeypatch, family):
+    """Prompts of different length: the shorter one is padded, and has no other places of its tokens for that."""
+    torch.manual_seed(0)
+    tokenizer = stranger()
+    AutoModelForCausalLM.from_config(WRITERS[family]).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, processor = joined(*load_language_model(str(tmp_path)))
+    engine = InferenceEngine(model, processor, np.zeros((0, 1, 1)), {})
+    asked = [Item("predict", 1, [{"role": "user", "content": text}], "", "fear", ["fear", "happy"], "", "", [])
+             for text in ("Which one?", "This person rests and counts the cars. Which emotion is it?")]
+    written = [f"{THINK}\nOccipital alpha low.\n{END_THINK}\n\nfear",
+               f"{THINK}\nlow, high, low, high, low and low.\n{END_THINK}\n\nhappy"]
+    dictate(monkeypatch, processor, asked, written)
+    texts, scores = think_and_score(engine, asked)
+    assert texts == written
+    for own, one, text in zip(scores, asked, texts, strict=True):
+        assert own == pytest.approx(score_options(engine, [one], [closed_thought(text)])[0], abs=2e-4)
 
 
 def joined(model, tokenizer) -> tuple[E2LLMForConditionalGeneration, E2LLMProcessor]:

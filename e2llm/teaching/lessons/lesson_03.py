@@ -5,7 +5,7 @@ import numpy as np
 from ...core.claims import SCALES
 from ..judging import Exercise, Letters, Mistake, Number, Values
 
-SETUP = 'eeg_tokens, evidence_slots, levels = 2, 10, "low_high"  # as in the lesson'
+SETUP = 'eeg_tokens, evidence_slots, levels = 2, 20, "graded"  # as in the lesson'
 
 
 def _words(levels: str) -> int:
@@ -49,7 +49,7 @@ EXERCISES = (
         "eeg, words = eeg - eeg.mean(axis=0), words - words.mean(axis=0)\n"
         "length = np.linalg.norm\n"
         "answer = eeg @ words.T / np.outer(length(eeg, axis=1), length(words, axis=1))",
-        "What all tokens share says nothing about a label. Centering removes it, and the diagonal becomes bright.",
+        "What all tokens share says nothing about a label. Centering removes it, and the diagonal becomes red.",
         (Mistake([[2 / np.sqrt(5), 2 / np.sqrt(5)], [0, 0]],
                  ("These are cosines without centering.", "Subtract each set's own mean first.")),
          Mistake([[4, -4], [-4, 4]], ("This is not yet a cosine.", "Divide by the lengths of both vectors.")),

@@ -27,7 +27,7 @@ EXERCISES = (
          Mistake(0.004 * (96 / 256) ** 0.5, ("The square root belongs to the initial weights.",
                                              "For rates the rule has no root.")),
          Mistake(0.004, ("The width differs.", "Multiply by the ratio of widths."))),
-        ("Read the two rules of the section *One thing changes*.", "Rate times width stays the same.")),
+        ("Read the two rules of the section *Only the language model changes*.", "Rate times width stays the same.")),
     Exercise(
         "08-paired", "A paired difference",
         "Three people score 80, 40 and 60 % with one model, and 75, 35 and 56 % with another. What is the mean "
