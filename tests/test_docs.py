@@ -100,7 +100,7 @@ def test_scores_in_the_pages_can_be_written_anew():
     assert f"| LLM, from the thought | {changed} |" in new["README.md"]
     assert "| rank | 50.0 | 25.0 | −25.0 (−50.0 – +10.0) |" in new["docs/explanations.md"]
     assert f"| LLM | {changed} | the whole model" in new["README.md"] and new["README.md"].count(changed) == 2
-    assert f"| rank | {changed} | {changed} | {changed} | 13." in new["docs/results.md"]
+    assert f"| rank | {changed} | {changed} | {changed} | 14." in new["docs/results.md"]
     assert new["docs/results.md"].count(changed) == 5 and new["README.md"].count("\n") == README.count("\n")
 
 
