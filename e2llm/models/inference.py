@@ -197,10 +197,10 @@ def _written(engine: InferenceEngine, inputs: dict[str, Any], n: int, most: int,
         cache: Any = getattr(out, "past_key_values", None)
         if goes_on.any() and not can_lose_rows(cache):
             out = engine.model.generate(**inputs, num_return_sequences=n, max_new_tokens=most, **fixed)
-            yield _Ended(rows, out.sequences[:, length:].tolist(), None, None)
+            yield _Ended(rows, out.sequences[:, length:].tolist())
             return
         mask = given["attention_mask"].repeat_interleave(given.get("num_return_sequences", 1), dim=0)
-        ends, stays = ((is_so).nonzero()[:, 0] for is_so in (~goes_on, goes_on))
+        ends, stays = (is_so.nonzero()[:, 0] for is_so in (~goes_on, goes_on))
         if len(ends):
             ended, whole = [rows[i] for i in ends.tolist()], keep and can_go_back(engine.model, cache)
             yield _Ended(ended, [said[row] for row in ended], *((cache, ends, mask[:, :length]) if whole else ()))
@@ -247,8 +247,7 @@ def score_options(engine: InferenceEngine, items: list[Item], said: list[str] | 
     by_count: dict[int, list[int]] = {}
     for i in sorted(set(same)):
         by_count.setdefault(len(items[i].options), []).append(i)
-    options = sorted({option for item in items for option in item.options})
-    cut = dict(zip(options, engine.processor.ids_of(options), strict=True))
+    cut = _cut_options(engine.processor, items)
     for n_options, members in by_count.items():
         size = _at_a_time(engine, [items[i] for i in members], n_options, cut, batch)
         for start in range(0, len(members), size):
@@ -296,8 +295,7 @@ def think_and_score(engine: InferenceEngine, items: list[Item], batch: int = 128
     """
     same, processor = _first_equal([item.messages for item in items]), engine.processor
     asked = sorted(set(same))
-    options = sorted({option for item in items for option in item.options})
-    cut = dict(zip(options, processor.ids_of(options), strict=True))
+    cut = _cut_options(processor, items)
     alike: dict[int, list[int]] = {}  # items with one question may have different options
     for i, first in enumerate(same):
         alike.setdefault(first, []).append(i)
@@ -361,6 +359,12 @@ def _score_thoughts(engine: InferenceEngine, items: list[Item], ended: _Ended, r
     first = engine.model(input_ids=last, attention_mask=mask, past_key_values=cache, use_cache=True,
                          position_ids=_positions(mask)[:, -1:], logits_to_keep=1)
     return _score_behind(engine, first, mask, items, n_options, cut)
+
+
+def _cut_options(processor: E2LLMProcessor, items: list[Item]) -> dict[str, list[int]]:
+    """Token ids of every option of items, cut in one call."""
+    options = sorted({option for item in items for option in item.options})
+    return dict(zip(options, processor.ids_of(options), strict=True))
 
 
 def _at_a_time(engine: InferenceEngine, items: list[Item], n_options: int, cut: dict[str, list[int]],
