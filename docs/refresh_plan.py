@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from e2llm.app.plan import Plan, plan
+from e2llm.app.plan import Plan, plan, remedy
 
 HERE = Path(__file__).resolve().parent
 PAPER = yaml.safe_load((HERE.parent / "notebooks" / "profiles" / "paper.yaml").read_text(encoding="utf-8"))
@@ -22,23 +22,28 @@ CASES = {
 MEMORY, CORES = 512e9, 32  # of the machine that the page supposes
 
 
-def case(name: str) -> Plan:
-    """The plan that a block of the page shows."""
+def case(name: str) -> tuple[Plan, str]:
+    """The plan that a block of the page shows, and whether it fits or what would make it fit."""
     model, gpus, people = CASES[name]
     values = {name: value for name, value in PAPER.items() if name != "description"}
-    return plan({**values, "language_model": model, "n_jobs": 16}, gpus, people=people, host_memory=MEMORY, cores=CORES)
+    values |= {"language_model": model, "n_jobs": 16}
+    found = plan(values, gpus, people=people, host_memory=MEMORY, cores=CORES)
+    if not found.faults:
+        return found, "It fits."
+    would_fit = re.sub(r"(?<=: )(-p .+)", r"`\1`", remedy(values, found, people=people, cores=CORES))
+    return found, " ".join([*found.faults, would_fit])
 
 
 def block(name: str) -> str:
     """A plan as tables in Markdown: stages, and memory of a device by part."""
-    found = case(name)
+    found, verdict = case(name)
     windows = ", ".join(f"{n:,} {part}" for part, n in found.windows.items() if part != "all")
     stages, parts = found.table(), found.parts()
     lines = [f"{found.size.people:,} people, {found.windows['all']:,} windows ({windows}) on {found.device}:", "",
              *_table(list(stages), stages.to_numpy().tolist()), "", "Memory of a device by part:", "",
              *_table(["part", *parts], [[part, *row] for part, row in zip(parts.index, parts.to_numpy().tolist(),
                                                                          strict=True)])]
-    return "\n".join([*lines, "", "It fits." if not found.faults else " ".join(found.faults)])
+    return "\n".join([*lines, "", verdict])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

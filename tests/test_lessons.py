@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
 from nbconvert import SlidesExporter
+from nbformat.v4 import new_markdown_cell, new_notebook
 from test_docs import prose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,12 +21,16 @@ every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.st
 TAUGHT = ("02", "03", "04", "07")  # with an idea in a drawing, a formula and toy tensors
 
 
-@pytest.fixture(scope="module")
-def parts():
-    spec = importlib.util.spec_from_file_location("lesson_parts", ROOT / "docs" / "lesson_parts.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return _script("lesson_parts")
 
 
 def _sentences(path: Path) -> list[str]:
@@ -70,6 +76,41 @@ def test_a_lesson_links_the_glossary(path):
     assert linked
     for term in linked:
         assert term.lower().rstrip("s") in terms, term
+
+
+def test_the_first_use_of_each_term_of_the_glossary_is_linked():
+    links, known = _script("glossary_links"), set()
+    for path in LESSONS:
+        lesson = nbformat.read(path, as_version=4)
+        known = links.with_links(lesson, known)
+        assert nbformat.writes(lesson) == nbformat.writes(nbformat.read(path, as_version=4)), (
+            f"{path.name}: run python docs/glossary_links.py")
+
+
+def test_links_go_to_first_uses_in_prose_and_to_the_longest_term():
+    links = _script("glossary_links")
+    cells = [new_markdown_cell("# Evidence\n\n`evidence` is code, an evidence probe is another term.", id="a"),
+             new_markdown_cell("Take the *evidence*, then the evidence again, and two claims.", id="b"),
+             new_markdown_cell("An anchor.", id="c", metadata={"tags": ["exercise"]}),
+             new_markdown_cell("## Try it yourself\nAn anchor.", id="d")]
+    lesson = new_notebook(cells=cells)
+    links.with_links(lesson, ())
+    assert lesson.cells[0].source == ("# Evidence\n\n`evidence` is code, an [evidence probe](../docs/glossary.md) is "
+                                      "another term.")
+    assert lesson.cells[1].source == ("Take the *[evidence](../docs/glossary.md)*, then the evidence again, and two "
+                                      "[claims](../docs/glossary.md).")
+    assert "glossary" not in lesson.cells[2].source + lesson.cells[3].source
+    before = nbformat.writes(lesson)
+    links.with_links(lesson, ())
+    assert nbformat.writes(lesson) == before
+
+
+@every_lesson
+def test_a_lesson_says_what_is_needed_what_it_gives_where_it_breaks_and_what_to_read(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for part in ("*What you need to know:*", "*What you will be able to do:*", "## Where this breaks", "## References"):
+        assert part in text, part
 
 
 @pytest.mark.parametrize("number", TAUGHT)

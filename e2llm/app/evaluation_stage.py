@@ -170,8 +170,8 @@ class _Beginning:
 
 
 def _usual_processes() -> int:
-    """Two, and one where there is a graphics card, whose memory the models would share."""
-    return 2 if current_device().type == "cpu" else 1
+    """Two with one thread each; one where a worker has no more, or where models would share a graphics card."""
+    return min(2, torch.get_num_threads()) if current_device().type == "cpu" else 1
 
 
 @lru_cache(maxsize=1)
@@ -334,8 +334,8 @@ def evaluate(run: Run, corpus: Corpus, truth: Path | None = None, n_items: int =
     seed : int
         Of questions, controls and intervals.
     n_jobs : int, optional
-        Processes that answer, each with the model; the answers are the same. Default: two, and one where there is a
-        graphics card, whose memory the models would share.
+        Processes that answer, each with the model; the answers are the same. Default: two, and one where this process
+        may use one thread only, as in a sweep, or where there is a graphics card, whose memory the models would share.
     answer_from : str
         "eeg", or "thought": also answers from the thought alone, where the stage ``second_pass`` is finished.
 

@@ -20,7 +20,7 @@ from ..evaluation.attribution import Scorer, attribution_tables, head_score, lan
 from ..evaluation.controls import EEGInput, shuffled
 from ..evaluation.from_thought import FROM_THOUGHT, model_name
 from ..evaluation.reasoning import evidence_rule, generate_explanations
-from ..evaluation.thought_causes import answers_to_edits, causes_from_thought
+from ..evaluation.thought_causes import answers_to_edits, causes_from_thought, foretold_answers
 from ..models.inference import InferenceEngine, sample
 from ..tasks.items import prediction_items, read_items, write_items
 from ..training.feedback import FeedbackParams, judged, kept_items
@@ -107,8 +107,9 @@ def scorers_of(run: Run, corpus: Corpus, seed: int = 0, engine: InferenceEngine 
             "LLM": language_score(language, processor, model.encoder, question, closed=True)}
 
 
-TABLES = ("claims", "features", "explanations", "interventions", "capacity", "causes", "dose", "counterfactuals",
-          "edits", "agreement", "areas", "curves", "feedback")
+TABLES = ("claims", "features", "explanations", "interventions", "capacity", "causes", "dose", "simulatability",
+          "counterfactuals", "edits", "agreement", "areas", "curves", "feedback")
+READER_WINDOWS = 300  # training windows at the most, to whose answers a reader of the claims is fitted
 FROM_THOUGHT_TABLES = ("followed",)  # only with answers from the thought
 # How far edits move a feature, z; from 3.5 on texts that are always right name all
 TARGETS = (3.5, band_edits.TARGET_Z)
@@ -179,12 +180,15 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
     encoder = load_encoder(run, corpus).encoder
     edits = {target: reasoning.counterfactuals(engine, corpus, explanations, rows, encoder, seed, target)
              for target in TARGETS}
-    from_thought, followed = {}, pd.DataFrame()
+    train = corpus.split.train[:: -(-len(corpus.split.train) // READER_WINDOWS)]
+    training = generate_explanations(engine, corpus, prediction_items(corpus, train, seed))
+    from_thought, followed, second = {}, pd.DataFrame(), None
     if params.answer_from == "thought":
         second = open_second_pass(run, corpus, engine)
         from_thought = {model_name(FROM_THOUGHT): causes_from_thought(second, corpus, explanations, seed)}
         followed = answers_to_edits(engine, second, corpus, explanations, rows, encoder, evidence_rule(corpus), seed)
-        del second
+    foretold = foretold_answers(second, corpus, training, explanations, seed)
+    del second
     attributions = attribution_tables(corpus, scorers_of(run, corpus, seed, engine), params.is_twin,
                                       params.windows_a_label, seed)
     del engine  # one language model in memory: that after feedback is another one
@@ -200,7 +204,8 @@ def _make(run: Run, corpus: Corpus, params: ReasoningParams, stage: Stage) -> No
               "causes": pd.concat([found.measures.assign(model=model)
                                    for model, found in (causes | from_thought).items()]),
               "dose": pd.concat([found.dose.assign(model=model) for model, found in (causes | from_thought).items()]),
-              "counterfactuals": pd.concat(responses), "agreement": attributions.agreement, "areas": attributions.areas,
+              "simulatability": foretold, "counterfactuals": pd.concat(responses),
+              "agreement": attributions.agreement, "areas": attributions.areas,
               "curves": attributions.curves.groupby(["model", "kind", "share"], as_index=False).mean(),
               "feedback": reasoning.feedback_table(corpus, rows, explanations, after),
               "edits": pd.concat([both[0].assign(target=target) for target, both in edits.items()])}

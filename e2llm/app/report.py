@@ -75,6 +75,7 @@ _REASONING = {
     "explanations": "Whole explanations",
     "capacity": "What a thought can carry: balanced accuracy of logistic regression on what is stated",
     "causes": "Claims or EEG exchanged: the model beside planted models whose chain is known",
+    "simulatability": "Answers that a reader of the claims foretells, fitted on the model's own answers in training",
     "interventions": "Answers that change when the explanation is edited",
     "counterfactuals": "Signal edits: one band of one region scaled",
     "followed": "Signal edits that point to another label: whether the answer from the thought becomes it",

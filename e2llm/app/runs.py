@@ -196,7 +196,10 @@ class Run:
 
     def _remedy(self, stage: str) -> str:
         notebook = NOTEBOOKS.get(stage)
-        return f"run the notebook {notebook} with run_name = {self.name!r} first." if notebook else "make it first."
+        if not notebook:
+            return "make it first."
+        return (f"run the notebook {notebook} with run_name = {self.name!r} first, or all lessons that make stages by "
+                "e2llm run.")
 
     def refresh_manifest(self) -> None:
         """Write ``manifest.json``: the records of all finished stages."""

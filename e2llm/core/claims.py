@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Scale:
         """Words of a level."""
         return 2 if self.degrees[0] else 1
 
-    @property
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """Levels from the lowest to the highest; the middle one is typical."""
         low, high = ([f"{degree} {side}".strip() for degree in self.degrees] for side in ("low", "high"))
@@ -100,7 +101,7 @@ class EvidenceNames:
     pairs: tuple[tuple[str, str], ...]
     scale: Scale = LOW_HIGH
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """Readable names, in order."""
         return [f"{region} {band}" for band, region in self.pairs] + list(WHOLE)
@@ -140,7 +141,8 @@ def salient_claims(z: np.ndarray, names: EvidenceNames, limit: int | None = None
     scale = names.scale
     limit, beyond = scale.most if limit is None else limit, scale.cited if beyond is None else beyond
     order = np.sort(np.argsort(-np.abs(z), kind="stable")[:limit])
-    return tuple(Claim(names.columns[i], scale.level(z[i])) for i in order if abs(z[i]) >= beyond)
+    places = scale.index(z)
+    return tuple(Claim(names.columns[i], scale.words[places[i]]) for i in order if abs(z[i]) >= beyond)
 
 
 Claims = Sequence[Claim]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -117,12 +118,13 @@ class Explanation(NamedTuple):
 
 def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tensor | None = None, steps: int = 32,
             bands: Bands = BANDS, sfreq: float = SFREQ, tolerance: float = 0.05, batch: int = 16,
-            doublings: int = 0) -> Explanation:
+            halvings: int = 0) -> Explanation:
     """Integrated gradients by sample and by band, from one pass along the path.
 
     The gradient, averaged on the straight line from baseline to signal by Gauss-Legendre quadrature, times their
     difference. That is linear in the difference, so its parts in the bands need no path of their own, and add up to the
-    whole.
+    whole. The path is cut into pieces. What each piece must give is known, for the scores at its ends are: so only
+    pieces that miss it get more points.
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
     signal, baseline : Tensor, shape (batch, channels, samples)
         Millivolts for the scorers made here. By default the baseline is zero, where no rhythm has power.
     steps : int
-        Points on the path.
+        Points on the path; a few more, if they cannot be shared out equally among pieces.
     bands : mapping
         Name to lower and upper edge, Hz.
     sfreq : float
@@ -142,8 +144,8 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
         :class:`IncompleteAttribution` warning.
     batch : int
         Windows at a time.
-    doublings : int
-        How often windows with a larger gap are explained anew, each time with twice the points.
+    halvings : int
+        How often, in windows with a larger gap, pieces of the path with a large gap are halved and computed anew.
 
     Raises
     ------
@@ -166,29 +168,84 @@ def explain(score: Scorer, signal: Tensor, target: Sequence[int], baseline: Tens
     samples, in_bands = (np.empty(shape, dtype=difference.numpy().dtype)
                          for shape in (signal.shape, (*signal.shape[:2], len(bands) + 1)))
     moved = _values_of(score, signal, chosen, batch) - _values_of(score, baseline, chosen, batch)
-    todo = np.arange(len(signal))
-    for points in [steps * 2**doubling for doubling in range(doublings + 1)]:
-        for some in (todo[i : i + batch] for i in range(0, len(todo), batch)):
-            gradient = _mean_gradient(score, baseline[some], difference[some], chosen[some], points)
-            samples[some] = (difference[some] * gradient).numpy()
-            in_bands[some] = torch.einsum("bcks,bcs->bck", decompose(difference[some], bands, sfreq), gradient).numpy()
-        gap = samples.sum(axis=(1, 2), dtype=np.float64) - moved
-        share = np.abs(gap) / np.maximum(np.abs(moved), 1.0)
-        if not len(todo := np.flatnonzero(~(share <= tolerance))):  # NaN included
-            break
-    else:
-        warnings.warn(f"Attributions miss the difference of the scores by up to {share.max():.1%} after {points} steps "
+    allowed, most = tolerance * np.maximum(np.abs(moved), 1.0), 0
+    for some in (slice(i, i + batch) for i in range(0, len(signal), batch)):
+        path = _Path(score, baseline[some], difference[some], chosen[some], allowed[some], batch)
+        gradient, points = path.mean_gradient(steps, halvings)
+        samples[some], most = (difference[some] * gradient).numpy(), max(most, points)
+        in_bands[some] = torch.einsum("bcks,bcs->bck", decompose(difference[some], bands, sfreq), gradient).numpy()
+    gap = samples.sum(axis=(1, 2), dtype=np.float64) - moved
+    if not (np.abs(gap) <= allowed).all():  # NaN included
+        share = (np.abs(gap) / np.maximum(np.abs(moved), 1.0)).max()
+        warnings.warn(f"Attributions miss the difference of the scores by up to {share:.1%} after {most} steps "
                       f"(tolerance {tolerance:.1%}): raise steps.", IncompleteAttribution, stacklevel=2)
     return Explanation(samples, in_bands, gap)
 
 
-def _mean_gradient(score: Scorer, baseline: Tensor, difference: Tensor, target: Tensor, points: int) -> Tensor:
-    """Gradient of the targets' scores, averaged over the straight path from the baseline."""
-    gradient = torch.zeros_like(baseline)
-    for node, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):
-        point = (baseline + 0.5 * (1.0 + node) * difference).detach().requires_grad_(True)
-        gradient += 0.5 * weight * torch.autograd.grad(_of_target(score, point, target).sum(), point)[0]
-    return gradient
+_IN_PIECE = 4  # points: with fewer a smooth piece needs halving, with more a rough one costs much before it is halved
+
+
+@dataclass(frozen=True)
+class _Path:
+    """Straight paths of some windows, along which the gradient of their targets' scores is averaged."""
+
+    score: Scorer
+    baseline: Tensor
+    difference: Tensor
+    target: Tensor
+    allowed: np.ndarray  # (n_windows,) largest gap
+    batch: int
+
+    def mean_gradient(self, steps: int, halvings: int) -> tuple[Tensor, int]:
+        """Mean over the path, and the largest number of points that a window needed (without those computed anew)."""
+        n, pieces = len(self.target), max(1, steps // _IN_PIECE)
+        points = -(-steps // pieces)
+        window, edges = np.repeat(np.arange(n), pieces), np.tile(np.linspace(0, 1, pieces + 1), (n, 1))
+        values = self._values(np.repeat(np.arange(n), pieces + 1), edges.ravel()).reshape(edges.shape)
+        (low, high), (below, above) = ((of[:, :-1].ravel(), of[:, 1:].ravel()) for of in (edges, values))
+        mean, gap, taken = torch.zeros_like(self.difference), np.zeros(n), np.zeros(n, dtype=int)
+        for left in reversed(range(halvings + 1)):
+            found = self._integrals(window, low, high, points)
+            given = (found * self.difference[window]).sum(dim=(1, 2), dtype=torch.float64).numpy()
+            missed = given - (above - below)
+            is_complete = np.abs(gap + np.bincount(window, missed, n)) <= self.allowed
+            small = np.abs(missed) <= self.allowed[window] * (high - low)
+            kept = np.full(len(window), True) if not left else is_complete[window] | small
+            mean.index_add_(0, torch.from_numpy(window[kept]), found[torch.from_numpy(kept)])
+            gap += np.bincount(window[kept], missed[kept], n)
+            taken += np.bincount(window[kept], minlength=n)
+            if kept.all():
+                break
+            window, low, high, below, above = (of[~kept] for of in (window, low, high, below, above))
+            middle = (low + high) / 2
+            between = self._values(window, middle)
+            window = np.concatenate([window, window])
+            (low, high), (below, above) = ((np.concatenate([of, half]), np.concatenate([half, to]))
+                                           for of, half, to in ((low, middle, high), (below, between, above)))
+        return mean, points * int(taken.max())
+
+    def _points(self, window: np.ndarray, place: np.ndarray) -> Tensor:
+        place = torch.from_numpy(place).to(self.difference.dtype)[:, None, None]
+        return self.baseline[window] + place * self.difference[window]
+
+    def _values(self, window: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Scores at places on the paths of windows."""
+        chunks = (slice(i, i + self.batch) for i in range(0, len(window), self.batch))
+        return np.concatenate([_values_of(self.score, self._points(window[some], place[some]),
+                                          self.target[window[some]], self.batch) for some in chunks])
+
+    def _integrals(self, window: np.ndarray, low: np.ndarray, high: np.ndarray, points: int) -> Tensor:
+        """Integral of the gradient over each piece."""
+        integrals = []
+        for some in (slice(i, i + self.batch) for i in range(0, len(window), self.batch)):
+            own, begin, length = window[some], low[some], high[some] - low[some]
+            integral = torch.zeros_like(self.difference[own])
+            for node, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):
+                point = self._points(own, begin + 0.5 * (1.0 + node) * length).detach().requires_grad_(True)
+                gradient = torch.autograd.grad(_of_target(self.score, point, self.target[own]).sum(), point)[0]
+                integral += torch.from_numpy(0.5 * weight * length).to(gradient)[:, None, None] * gradient
+            integrals.append(integral)
+        return torch.cat(integrals)
 
 
 def _of_target(score: Scorer, signal: Tensor, target: Tensor) -> Tensor:
@@ -497,7 +554,7 @@ def attribution_tables(corpus: Corpus, scores: Mapping[str, Scorer], is_twin: bo
     shown = [label for label in corpus.label_set.labels if label in labels]
     agreed, area, curves, maps = [], [], [], None
     for name, score in scores.items():
-        found = explain(score, signal, target, steps=24, doublings=4)
+        found = explain(score, signal, target, steps=24, halvings=5)
         curve = deletion_insertion(score, signal, target, to_patches(found.samples), SHARES, rng)
         curves.append(curve.assign(model=name))
         area.append(areas(curve, subjects).assign(group=name))

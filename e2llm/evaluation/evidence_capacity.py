@@ -88,11 +88,13 @@ def in_levels(z: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def codings_of(scale: Scale) -> Mapping[str, Coding]:
-    """:data:`CODINGS`, and a thought on the scale where it is none of them."""
+    """:data:`CODINGS`, and where it is none of them a thought on the scale, beside all features in its levels."""
     if len(scale.degrees) == 1:
         return CODINGS
-    name = f"{scale.most} largest from {scale.cited:g} SD, in {len(scale.words)} levels"
-    return MappingProxyType({**CODINGS, name: lambda z: in_levels(z, scale)})
+    n_levels = len(scale.words)
+    return MappingProxyType({**CODINGS, f"all, in {n_levels} levels": lambda z: scale.index(z) - len(scale.thresholds),
+                             f"{scale.most} largest from {scale.cited:g} SD, in {n_levels} levels":
+                                 lambda z: in_levels(z, scale)})
 
 
 class _Coded(NamedTuple):

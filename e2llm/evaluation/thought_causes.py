@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,9 @@ from ..models.inference import InferenceEngine
 from ..tasks.items import evidence_sentence
 from ..tasks.thought_parser import parse
 from ..training import augmentation
-from .causal_measures import CausalTables, causal_measures, from_claims
+from .causal_measures import CausalTables, causal_measures, from_claims, simulatability
 from .faithfulness import UNRELATED
-from .from_thought import SecondPass
+from .from_thought import FROM_THOUGHT, SecondPass, model_name
 from .metrics import accuracy
 from .reasoning import CAUSAL_WINDOWS, GeneratedExplanations, generate_explanations
 
@@ -58,6 +58,48 @@ def causes_from_thought(second: SecondPass, corpus: Corpus, explanations: Genera
     variants = {"unrelated sentence": from_claims(lambda stated: written(stated, f"{UNRELATED[0]} ")),
                 "other wording": from_claims(lambda stated: written(stated, ""))}
     return causal_measures(from_claims(second.shares), claims, subjects, variants, seed, scale.words)
+
+
+def foretold_answers(second: SecondPass | None, corpus: Corpus, training: GeneratedExplanations,
+                     explanations: GeneratedExplanations, seed: int) -> pd.DataFrame:
+    """Whether a reader of the claims foretells the answers (:func:`e2llm.evaluation.causal_measures.simulatability`).
+
+    Parameters
+    ----------
+    second : SecondPass or None
+        Answers from the thought, if they are asked for.
+    corpus : Corpus
+        The dataset.
+    training, explanations : GeneratedExplanations
+        Of training windows, on whose answers the reader is fitted, and of test windows.
+    seed : int
+        Of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        A row a model: ``LLM``, whose answer stands behind the thought, and the one that answers from the thought alone.
+        A model that gives all training windows one answer has no score.
+    """
+    def from_stated(found: GeneratedExplanations) -> list[str]:
+        return [corpus.label_set.labels[i] for i in second.shares(found.claims).argmax(axis=1)]
+
+    models: dict[str, Callable[[GeneratedExplanations], Sequence[str | None]]] = {"LLM": lambda found: found.answers}
+    rows = []
+    for name, answers in (models | ({model_name(FROM_THOUGHT): from_stated} if second is not None else {})).items():
+        (claims, said, _), test = (_answered(found, answers(found)) for found in (training, explanations))
+        if len(set(said)) < 2 or not len(test[0]):
+            rows.append({"name": name, "score": np.nan, "low": np.nan, "high": np.nan, "chance": np.nan, "n": 0})
+        else:
+            rows.append(simulatability(claims, said, *test[:2], corpus.evidence_names, test[2], seed).row(name))
+    return pd.DataFrame(rows)
+
+
+def _answered(found: GeneratedExplanations, answers: Sequence[str | None]) -> tuple[list, list[str], np.ndarray]:
+    """Claims, answers and people of the windows whose answer could be read."""
+    kept = [i for i, answer in enumerate(answers) if answer is not None]
+    return ([found.claims[i] for i in kept], [str(answers[i]) for i in kept],
+            np.array([found.items[i].subject for i in kept]))
 
 
 def answers_to_edits(engine: InferenceEngine, second: SecondPass, corpus: Corpus, explanations: GeneratedExplanations,

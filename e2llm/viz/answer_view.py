@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from ..data.features import differential_entropy
 from ..data.new_subject import NewSubject
 from ..data.preprocessing import Windows
 from ..evaluation.faithfulness import Flag
+from ..tasks.items import evidence_sentence
 from ..tasks.thought_parser import Comparison, NoSalientFeature, Parsed, Statement, parse, sentences
 from . import plots
 
@@ -33,6 +35,7 @@ from . import plots
 # it is read alike on a light and on a dark page.
 MARKS = {Verdict.TRUE: ("✓", "#00436b", "#d6eaf8"), Verdict.FALSE: ("✗", "#7a2e00", "#fde3d3"),
          Verdict.UNKNOWN: ("?", "#3d3d3d", "#e6e6e6")}
+_ENDS = ",;."  # of a piece of a thought
 BAR_COLORS = ("#2f8fd8", "#808080")  # of the first and of further probabilities; seen on light and on dark pages
 
 
@@ -51,7 +54,7 @@ def escaped(text: str) -> str:
 
 
 def marked(verdict: Verdict, text: str, title: str = "") -> str:
-    """Words in the color of a verdict, on its ground and with its mark in front of the last comma, as HTML.
+    """Words in the color of a verdict, on its ground and with its mark in front of the last comma or stop, as HTML.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
     """
     mark, color, ground = MARKS[verdict]
     words = escaped(text)
-    said = words.rstrip(",;")  # a mark behind the comma would be read as the next claim's
+    said = words.rstrip(_ENDS)  # a mark behind it would be read as the next claim's
     return (f'<span style="color: {color}; background: {ground}; border-radius: 3px; padding: 0 3px; '
             f'box-decoration-break: clone; -webkit-box-decoration-break: clone" '
             f'title="{html.escape(title)}">{said}&nbsp;<b>{mark}</b></span>{words[len(said):]}')
@@ -70,7 +73,8 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
 
 def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references: Sequence[tuple[str, np.ndarray]],
                 shares: Sequence[tuple[str, float]], title: str, against: str = "subject statistics",
-                said: str | None = None) -> Figure:
+                said: str | None = None, heading: str = "before any explanation",
+                chain: Sequence[str] = ()) -> Figure:
     """Scalp maps of every band, spectra, and answer probabilities; closed in pyplot, so a notebook shows it once.
 
     Parameters
@@ -82,20 +86,26 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     references : sequence of (str, ndarray)
         For every window a name of its reference, and the rows whose mean spectrum is drawn dashed.
     shares : sequence of (str, float)
-        Answers and their probabilities (0 to 1) before any explanation, the most probable first.
+        Answers and their probabilities (0 to 1), the most probable first.
     title : str
         Above the figure, without interpretation as mathematics.
     against : str
         The statistics that ``z`` is relative to.
     said : str, optional
         Answer in the generated text; it is marked if it is not the most probable.
+    heading : str
+        What the probabilities were read from.
+    chain : sequence of str
+        Sentences below the figure: what leads to the answer.
     """
+    lines = [line for sentence in chain for line in textwrap.wrap(sentence, 160)]
     n, bands = len(rows), list(BANDS)
     layout = [[f"{i} {band}" for band in bands for _ in range(2)] for i in range(n)]
     layout += [["spectrum"] * 5 + ["."] + ["answers"] * 4]  # a free column for the names of the answers
-    height = 2.3 * n + 3.4
+    below = 0.2 * len(lines) + 0.1 * bool(lines)
+    height = 2.3 * n + 3.4 + below
     # Fixed places: a constrained layout would take longer than all drawing together.
-    inches = {"left": 0.8 / 12, "right": 1 - 0.3 / 12, "bottom": 0.6 / height, "top": 1 - 1.05 / height}
+    inches = {"left": 0.8 / 12, "right": 1 - 0.3 / 12, "bottom": (0.6 + below) / height, "top": 1 - 1.05 / height}
     figure, axes = plt.subplot_mosaic(layout, figsize=(12, height), height_ratios=[1] * n + [1.15],
                                       gridspec_kw=inches | {"hspace": 0.55, "wspace": 0.4})
     maps = {f"{letter}{band}\n{low:g}-{high:g} Hz": z[i, :, j] for i, letter in enumerate(letters_of(n))
@@ -109,8 +119,8 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     axes["answers"].invert_yaxis()
     if said in names[1:]:  # at most half as long as the axis, so that the words fit behind its bar
         axes["answers"].text(100 * heights[names.index(said)] + 1, said, "answer in the text", va="center")
-    axes["answers"].set(title="Probability of each answer,\nbefore any explanation", xlabel="probability (%)",
-                        xlim=(0, 100))
+    axes["answers"].set(title=f"Probability of each answer,\n{heading}", xlabel="probability (%)", xlim=(0, 100))
+    figure.text(0.3 / 12, below / height, "\n".join(lines), va="top", fontsize=9, parse_math=False)
     title = " ".join(title.split())
     figure.suptitle(title if len(title) <= 100 else f"{title[:99]}…", parse_math=False)
     plt.close(figure)
@@ -229,8 +239,8 @@ def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNa
 
 
 def _with_marks(piece: Piece) -> str:
-    """A piece as plain text, with its marks in front of the last comma."""
-    said = piece.text.rstrip(",;")  # a mark behind the comma would be read as the next claim's
+    """A piece as plain text, with its marks in front of the last comma or stop."""
+    said = piece.text.rstrip(_ENDS)  # a mark behind it would be read as the next claim's
     return " ".join([said, *(MARKS[verdict][0] for verdict, _ in piece.marks)]) + piece.text[len(said):]
 
 
@@ -395,14 +405,28 @@ class Explained:
     def figure(self) -> Figure:
         """Scalp maps, spectra, and probabilities before any explanation (:func:`e2llm.viz.answer_view.answer_view`).
 
+        Of an answer from the thought the probabilities are those that follow from the stated levels, and the chain that
+        leads to it stands below.
+
         Maps are z-scores of each channel's differential entropy (:func:`channel_z`). Spectra (dB re 1 µV²/Hz) are means
         over channels; dashed is the mean over at most :data:`REFERENCE_WINDOWS` windows of the reference. The answer in
         the text is marked if it is not the most probable.
         """
         references = [reference_windows(self.corpus, row) for row in self.rows]
         against = f"{'population' if self.corpus.split.normalization == 'population' else 'subject'} statistics"
+        heading, shares = "before any explanation", self.probabilities
+        if self.from_thought and self.probabilities_after is not None:
+            heading, shares = "from the stated evidence alone", self.probabilities_after
         return answer_view(self.corpus.windows, self.rows, channel_z(self.corpus, self.rows), references,
-                           _most_probable(self.probabilities), self.question, against, self.answer)
+                           _most_probable(shares), self.question, against, self.answer, heading, self._chain())
+
+    def _chain(self) -> list[str]:
+        """What an answer from the thought was read from, in sentences."""
+        if not self.from_thought:
+            return []
+        stated = [evidence_sentence(claims, grouped=True) for claims in self.stated]
+        return [*(f"{letter}{said}" for letter, said in zip(letters_of(len(stated)), stated, strict=True)),
+                f"So the answer is {self.answer}: it was read from these words alone."]
 
 
 def channel_z(corpus: Corpus, rows: Sequence[int]) -> np.ndarray:

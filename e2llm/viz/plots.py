@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..core.bands import BANDS
@@ -50,13 +51,13 @@ HEAD_CENTER = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and
 BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
 
 
-def use_style(dpi: float = 55) -> None:
+def use_style(dpi: float = 90) -> None:
     """Set the size of text and figures for a notebook, once at its top.
 
     Parameters
     ----------
     dpi : float
-        Dots an inch of a figure below its cell. With 90 its smallest labels are 11 pixels high.
+        Dots an inch of a figure below its cell. Its smallest labels are then 11 pixels high.
     """
     plt.rcParams.update({
         "figure.dpi": dpi, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
@@ -103,7 +104,7 @@ def label_colors(names: Sequence[str]) -> list[tuple[float, float, float]]:
 
 def _legend_right(ax: Axes, title: str | None = None) -> None:
     """Put the legend to the right of a panel."""
-    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.02, 1.0))  # beside a marker at the edge
 
 
 def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
@@ -424,7 +425,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     """Confusion matrix, each row in percent of its true label; a row without counts stays empty.
 
-    The title ends with the largest share off the diagonal.
+    The title ends with the largest share off the diagonal; of several that are equal, with two of them.
 
     Parameters
     ----------
@@ -442,9 +443,11 @@ def confusion(matrix: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     figure, ax = panels((size + 1.4, size))
     rows = [f"{label} (n = {total:g})" for label, total in zip(labels, totals[:, 0], strict=True)]
     heat_map(figure, ax, percent, rows, labels, "cividis", (0, 100), "share of the true label (%)", "{:.0f}")
-    wrong = np.where(np.eye(len(labels), dtype=bool), -np.inf, np.nan_to_num(percent))
-    true, given = np.unravel_index(wrong.argmax(), wrong.shape)
-    finding = f"\nlargest mistake: {labels[true]}, answered {labels[given]}" if wrong.max() > 0 else ""
+    wrong = np.where(np.eye(len(labels), dtype=bool), 0.0, np.nan_to_num(percent))
+    largest = [f"{labels[true]}, answered {labels[given]}"
+               for true, given in np.argwhere(np.isclose(wrong, wrong.max()))]
+    said = "; ".join(largest[:2]) + f"; {len(largest) - 2} more" * (len(largest) > 2)
+    finding = f"\nlargest mistake{'s' * (len(largest) > 1)}: {said}" if wrong.max() > 0 else ""
     ax.set(title=f"{title}{finding}", xlabel="answer", ylabel="true label")
     return figure
 
@@ -593,7 +596,7 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
     shown = list(dict.fromkeys(table["_panel"]))
     columns = min(len(shown), 4)
     stacked = -(-len(shown) // columns)
-    height = stacked * (0.3 * len(names) + 1.0) + 0.7
+    height = stacked * (max(0.3, 0.1 * len(kinds) * bool(series)) * len(names) + 1.0) + 0.7
     figure, axes = plt.subplots(stacked, columns, figsize=(11 if columns > 1 else 8, height), sharex=True, sharey=True,
                                 squeeze=False, layout="constrained")
     for ax in axes.flat[len(shown):]:
@@ -608,7 +611,7 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
             if "clips low" in some:
                 ax.hlines(at, 100 * some["clips low"], 100 * some["clips high"], look["color"], linewidth=0.8)
             _points(ax, some, at, str(kind), **look)
-            _chance_marks(ax, some, at, 0.36 / (len(kinds) if series else 1) + 0.08)
+            _chance_marks(ax, some, at, *((0.18 / len(kinds) + 0.06, look["color"]) if series else (0.44,)))
         ax.set_yticks(range(len(names)), names)
         ax.set(ylim=(len(names) - 0.4, -0.6), xlim=xlim or _score_range(table))
         lines = textwrap.wrap(str(place), 88 // columns)
@@ -619,6 +622,8 @@ def score_panels(table: pd.DataFrame, title: str, panel: str | None = None, seri
         ax.set_xlabel("score (%)")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     bars = "bar: 95 % interval over people" + "; thin line: over people and clips" * ("clips low" in table)
+    if series and "chance" in handles:  # each series has its own, in its color
+        handles["chance"] = Line2D([], [], color="0.25", linestyle="dashed")
     order = [name for name in [*map(str, kinds), "chance"] if name in handles]
     figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=len(order), title=bars)
     figure.suptitle(title)
@@ -643,9 +648,9 @@ def _points(ax: Axes, rows: pd.DataFrame, at: Sequence[float], label: str, **loo
                 clip_on=False, zorder=3, **look)
 
 
-def _chance_marks(ax: Axes, rows: pd.DataFrame, at: Sequence[float], half: float) -> None:
+def _chance_marks(ax: Axes, rows: pd.DataFrame, at: Sequence[float], half: float, color="0.25") -> None:
     known, at = rows["chance"].notna().to_numpy(), np.asarray(at, float)
-    ax.vlines(100 * rows["chance"][known], at[known] - half, at[known] + half, "0.25", "dashed", label="chance")
+    ax.vlines(100 * rows["chance"][known], at[known] - half, at[known] + half, color, "dashed", label="chance")
 
 
 def deletion_curves(table: pd.DataFrame, title: str) -> Figure:

@@ -73,6 +73,31 @@ def _in_words(name: str) -> str | None:
     return f"{name.removeprefix(SILENT)}: same answer" if name.startswith(SILENT) else _OF_ANSWERS.get(name)
 
 
+def before_after(before: Mapping[str, float], after: Mapping[str, float], title: str) -> Figure:
+    """Probability of each answer before and after a stated level was changed.
+
+    Parameters
+    ----------
+    before, after : mapping of str to float
+        Answer to its probability, 0 to 1.
+    title : str
+        Above the figure.
+    """
+    names = sorted(before, key=before.get, reverse=True)
+    figure, ax = panels((7, 0.45 * len(names) + 1.2))
+    for i, (when, shares) in enumerate((("before", before), ("after", after))):
+        at = [place + 0.36 * (i - 0.5) for place in range(len(names))]
+        bars = ax.barh(at, [100 * shares[name] for name in names], 0.34, label=when,
+                       color=plain_axes(i)["color"], hatch=("", "//")[i], edgecolor="white")
+        ax.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xlabel="probability (%)", xlim=(0, 108), xticks=range(0, 101, 20))
+    ax.legend(loc="lower right")
+    figure.suptitle(title)
+    return figure
+
+
 def dose(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Share of answers that are the donor's, against the number of claims that were exchanged for the donor's.
 
@@ -92,12 +117,12 @@ def dose(tables: Mapping[str, pd.DataFrame]) -> Figure:
     ax.set(xlabel="claims exchanged for those of a window with another answer", ylim=(0, 100),
            ylabel="answers that are its answer (%)")
     figure.legend(loc="outside lower center", ncols=len(tables), title="bar: 95 % interval over people; dashed: chance")
-    figure.suptitle(f"{_followed(tables, 'all')} of the answers follow when all claims are exchanged")
+    followed = " and ".join(_followed(found, model) for model, found in tables.items())
+    figure.suptitle(f"All claims exchanged: the answer follows in {followed}")
     return figure
 
 
-def _followed(tables: Mapping[str, pd.DataFrame], name: str) -> str:
-    """The model in question, and its share in the row ``name``: "LLM: 93 %"."""
-    model, table = next(iter(tables.items()))
-    rows = table[(table["name"].astype(str) == name) & (table["unit"] == "share")]
-    return f"{model}: {100 * rows['score'].iloc[0]:.0f} %"
+def _followed(table: pd.DataFrame, model: str) -> str:
+    """The share of a model's answers that follow when all claims are exchanged: "93 % (LLM)"."""
+    rows = table[(table["name"].astype(str) == "all") & (table["unit"] == "share")]
+    return f"{100 * rows['score'].iloc[0]:.0f} % ({model})"

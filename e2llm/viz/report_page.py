@@ -61,6 +61,7 @@ FIGURES = {
     "claim_precision_by_feature": "Share of true claims for each feature of the signal, beside chance",
     "evidence_capacity": "Balanced accuracy of a linear model that reads only what a thought can state",
     "causes": "How much answers depend on the stated claims: the model beside planted models whose chain is known",
+    "dose": "Share of answers that are the other window's, against the number of its claims that were put in",
     "counterfactuals": "How claims and answers follow when one band of one region of the signal is scaled",
     "attribution": "Scalp maps by band of what supports the true label, for each emotion",
     "deletion": "Log-probability of the answer while cells are removed or inserted, most attributed or at random first",

@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from e2llm.app import chat_session, evaluation_stage, hub_export, reasoning_stage, stages
 from e2llm.app.model_size_study import share_stages
+from e2llm.app.second_pass_stage import instruct_second_pass, open_second_pass
+from e2llm.core.claims import salient_claims
 from e2llm.evaluation import attribution, control_models
 from e2llm.evaluation.baselines import FrozenTokens
 from e2llm.evaluation.controls import with_random_projector, without_eeg
@@ -33,6 +35,7 @@ from e2llm.models.inference import InferenceEngine, generate, label_similarity, 
 from e2llm.tasks.items import prediction_items
 from e2llm.training import augmentation
 from e2llm.training.losses import HeadParams
+from e2llm.training.second_pass import SecondPassParams
 from e2llm.training.stage3_instruction import AdapterParams
 from e2llm.training.trainer import FitParams
 
@@ -126,7 +129,7 @@ def test_gradients_and_steps_are_those_of_the_cpu():
 
 
 def trained(micro_run, runs: Path, name: str):
-    """Stages 1 to 3 on the windows of the small run."""
+    """Stages 1 to 3 and the second pass on the windows of the small run."""
     run = open_run(runs, name)
     share_stages(micro_run, run, ["windows"])
     corpus = stages.open_dataset(run, CLIPS)
@@ -135,22 +138,32 @@ def trained(micro_run, runs: Path, name: str):
     stages.make_language_model(run, corpus, "scratch", "float32", LANGUAGE_MODEL, 40, 1, FIT)
     stages.align(run, corpus, 1, 2, 8, 1.0, FIT)
     stages.instruct(run, corpus, {"predict": 8, "match": 4, "compare": 4}, 4, AdapterParams(rank=2, alpha=4), FIT)
+    instruct_second_pass(run, corpus, SecondPassParams(rank=2, alpha=4), replace(FIT, batch_size=16))
     return run
+
+
+def from_thoughts(run) -> np.ndarray:
+    """Probability of each answer of the second pass to what was measured in some windows."""
+    corpus = stages.open_dataset(run)
+    stated = [salient_claims(z, corpus.evidence_names) for z in corpus.z[corpus.split.test[:6]]]
+    return open_second_pass(run, corpus).shares(stated)
 
 
 @pytest.fixture
 def here(micro_run, tmp_path):
     """The same on the CPU, made before the test pretends anything."""
     with sdpa_kernel(SDPBackend.MATH):
-        return trained(micro_run, tmp_path, "here")
+        run = trained(micro_run, tmp_path, "here")
+        return run, from_thoughts(run)
 
 
-def test_stages_1_to_3_train_there_and_leave_what_they_leave_on_the_cpu(micro_run, tmp_path, here, there):
-    run = trained(micro_run, tmp_path, "there")
+def test_all_stages_train_there_and_leave_what_they_leave_on_the_cpu(micro_run, tmp_path, here, there):
+    run, (here, answered) = trained(micro_run, tmp_path, "there"), here
+    np.testing.assert_allclose(from_thoughts(run), answered, **CLOSE)
     for name in ("tokens", "predicted_evidence"):
         found, expected = (np.load(each.path / "encoder" / f"{name}.npy") for each in (run, here))
         np.testing.assert_allclose(found, expected, **CLOSE)
-    for stage in ("encoder", "language_model", "projector", "adapter"):
+    for stage in ("encoder", "language_model", "projector", "adapter", "second_pass"):
         found, expected = (pd.read_csv(each.path / stage / "history.csv") for each in (run, here))
         np.testing.assert_allclose(found, expected, **CLOSE)
 

@@ -224,7 +224,7 @@ def test_windows_that_miss_are_explained_anew_and_the_others_are_left():
         rough = explain(score, x, [1, 1, 1], steps=3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fine = explain(score, x, [1, 1, 1], steps=3, doublings=4)
+        fine = explain(score, x, [1, 1, 1], steps=3, halvings=4)
     assert np.abs(rough.gap[1]) < 0.05 and np.array_equal(fine.samples[1],
                                                           rough.samples[1]) and np.array_equal(fine.bands[1],
                                                                                                rough.bands[1])
@@ -233,7 +233,7 @@ def test_windows_that_miss_are_explained_anew_and_the_others_are_left():
                                                                                      atol=1e-4)
     np.testing.assert_allclose(fine.bands.sum((1, 2)), fine.samples.sum((1, 2)), atol=1e-5)
     with pytest.warns(IncompleteAttribution, match="after 6 steps"):
-        explain(score, x, [1, 1, 1], steps=3, doublings=1, tolerance=1e-9)
+        explain(score, x, [1, 1, 1], steps=3, halvings=1, tolerance=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -57,8 +57,10 @@ def test_a_graded_thought_is_coded_as_its_claims():
             expected[row, names.columns.index(claim.feature)] = GRADED.words.index(claim.level) - 3
     assert (in_levels(z, GRADED) == expected).all()
     assert (in_levels(z, LOW_HIGH) == low_or_high(z)).all()
-    (name,) = set(codings_of(GRADED)) - set(CODINGS)
-    assert name == "20 largest from 0.7 SD, in 7 levels" and codings_of(LOW_HIGH) is CODINGS
+    more = {name: coding for name, coding in codings_of(GRADED).items() if name not in CODINGS}
+    assert list(more) == ["all, in 7 levels", "20 largest from 0.7 SD, in 7 levels"]
+    levels = [[GRADED.words.index(GRADED.level(value)) - 3 for value in values] for values in z]
+    assert more["all, in 7 levels"](z).tolist() == levels and codings_of(LOW_HIGH) is CODINGS
 
 
 def world(n: int = 600) -> SimpleNamespace:

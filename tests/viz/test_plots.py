@@ -59,8 +59,8 @@ def maps(figure: Figure) -> list:
 def test_use_style_sets_the_resolution():
     with plt.rc_context():
         plots.use_style()
-        # small on the page, sharp in a file
-        assert plt.rcParams["figure.dpi"] == 55 and plt.rcParams["savefig.dpi"] == 80
+        # labels of nine points are 11 pixels high below a cell
+        assert plt.rcParams["figure.dpi"] == 90 and plt.rcParams["savefig.dpi"] == 80
         plots.use_style(90)
         assert plt.rcParams["figure.dpi"] == 90
 

@@ -47,7 +47,7 @@ def test_interventions_stand_beside_planted_models():
 def test_the_dose_is_drawn_in_its_order_with_intervals_and_chance():
     figure = plots_evidence.dose({"LLM": doses(0.2, 0.4, 0.9), "decorative": doses(0.1, 0.1, 0.1)})
     (ax,) = figure.axes
-    assert figure.get_suptitle() == "LLM: 90 % of the answers follow when all claims are exchanged"
+    assert figure.get_suptitle() == "All claims exchanged: the answer follows in 90 % (LLM) and 10 % (decorative)"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "all"]
     first = ax.containers[0]
     assert first.lines[0].get_ydata().tolist() == pytest.approx([20, 40, 90])
@@ -56,3 +56,13 @@ def test_the_dose_is_drawn_in_its_order_with_intervals_and_chance():
     chance = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert len(chance) == 2 and all(line.get_ydata().tolist() == pytest.approx([10, 10, 10]) for line in chance)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["LLM", "decorative"]
+
+
+def test_probabilities_before_and_after_stand_beside_each_other_the_largest_first():
+    before, after = {"sad": 0.2, "fear": 0.7, "happy": 0.1}, {"sad": 0.5, "fear": 0.4, "happy": 0.1}
+    figure = plots_evidence.before_after(before, after, "Alpha becomes low")
+    (ax,) = figure.axes
+    assert figure.get_suptitle() == "Alpha becomes low"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["fear", "sad", "happy"]
+    widths = {box.get_label(): [bar.get_width() for bar in box] for box in ax.containers}
+    assert widths["before"] == pytest.approx([70, 20, 10]) and widths["after"] == pytest.approx([40, 50, 10])

@@ -161,6 +161,7 @@ class _ReasoningPanel:
             changed = self.model.with_levels(explained, levels, segment)
             self.shown.value = changed._repr_html_()
             self.editor.show(changed, segment)
+        self.figure.show(changed)
 
 
 class _LevelEditor:
