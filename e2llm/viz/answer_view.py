@@ -35,7 +35,9 @@ from . import plots
 # it is read alike on a light and on a dark page.
 MARKS = {Verdict.TRUE: ("✓", "#00436b", "#d6eaf8"), Verdict.FALSE: ("✗", "#7a2e00", "#fde3d3"),
          Verdict.UNKNOWN: ("?", "#3d3d3d", "#e6e6e6")}
-_ENDS = ",;."  # of a piece of a thought
+# Ends of a piece of a thought, in front of which its mark stands: behind them it would be read as the next claim's. A
+# question mark in front of a full stop would be read as one of the sentence.
+_ENDS = {Verdict.TRUE: ",;.", Verdict.FALSE: ",;.", Verdict.UNKNOWN: ",;"}
 BAR_COLORS = ("#2f8fd8", "#808080")  # of the first and of further probabilities; seen on light and on dark pages
 
 
@@ -65,7 +67,7 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
     """
     mark, color, ground = MARKS[verdict]
     words = escaped(text)
-    said = words.rstrip(_ENDS)  # a mark behind it would be read as the next claim's
+    said = words.rstrip(_ENDS[verdict])
     return (f'<span style="color: {color}; background: {ground}; border-radius: 3px; padding: 0 3px; '
             f'box-decoration-break: clone; -webkit-box-decoration-break: clone" '
             f'title="{html.escape(title)}">{said}&nbsp;<b>{mark}</b></span>{words[len(said):]}')
@@ -240,8 +242,9 @@ def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNa
 
 def _with_marks(piece: Piece) -> str:
     """A piece as plain text, with its marks in front of the last comma or stop."""
-    said = piece.text.rstrip(_ENDS)  # a mark behind it would be read as the next claim's
-    return " ".join([said, *(MARKS[verdict][0] for verdict, _ in piece.marks)]) + piece.text[len(said):]
+    marks = piece.marks
+    said = piece.text.rstrip(_ENDS[marks[0][0]] if marks else "")
+    return " ".join([said, *(MARKS[verdict][0] for verdict, _ in marks)]) + piece.text[len(said):]
 
 
 def _piece_html(piece: Piece) -> str:

@@ -163,14 +163,26 @@ def page(browser, server) -> Iterator[sync_api.Page]:
     page.close()
 
 
+@pytest.fixture
+def tour(browser, server) -> Iterator[sync_api.Page]:
+    """Lesson 00."""
+    page = _open(browser, server, "00_tour.ipynb")
+    yield page
+    page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
+
+
 @pytest.fixture(autouse=True)
 def pictured(request, tmp_path) -> Iterator[None]:
     """Of a failed test the page is kept as a picture."""
     failed = request.session.testsfailed
+    # Asked for before the test, so that they are closed after the picture.
+    shown = [request.getfixturevalue(name) for name in ("page", "tour") if name in request.fixturenames]
     yield
-    if request.session.testsfailed > failed and "page" in request.fixturenames:
-        request.getfixturevalue("page").screenshot(path=(path := tmp_path / "page.png"), full_page=True)
-        print(f"picture of the page: {path}")
+    if request.session.testsfailed > failed:
+        for page in shown:
+            page.screenshot(path=(path := tmp_path / "page.png"), full_page=True)
+            print(f"picture of the page: {path}")
 
 
 def _finished(page, n: int) -> None:
@@ -218,14 +230,11 @@ def _slide(panel, label: str, key: str = "ArrowRight") -> None:
     panel.page.keyboard.press(key)
 
 
-def test_the_tour_runs_and_shows_its_pictures_and_an_answer(browser, server):
-    page = _open(browser, server, "00_tour.ipynb")
+def test_the_tour_runs_and_shows_its_pictures_and_an_answer(tour):
     code = nbformat.read(ROOT / "notebooks" / "00_tour.ipynb", as_version=4).cells
-    _finished(page, sum(cell.cell_type == "code" for cell in code))
-    assert page.locator(".jp-OutputArea img").count() >= 5
-    assert page.locator("text=true of the signal").count() >= 2
-    page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-    page.close()
+    _finished(tour, sum(cell.cell_type == "code" for cell in code))
+    assert tour.locator(".jp-OutputArea img").count() >= 5
+    assert tour.locator("text=true of the signal").count() >= 2
 
 
 def test_the_signal_browser_follows_every_control(page):
