@@ -18,6 +18,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from micro import linked
+
+from e2llm.app import report
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -380,3 +383,12 @@ def test_all_is_legible_in_every_theme_and_on_a_narrow_page(page, theme, width):
     if folder := os.environ.get("E2LLM_SCREENSHOTS"):  # to look at them
         for name in CELLS:
             _panel(page, name).screenshot(path=Path(folder) / f"{name} {theme} {width}.png")
+
+
+def test_the_report_fits_a_phone_and_prints(browser, micro_run, tmp_path):
+    shown = browser.new_page(viewport={"width": 390, "height": 800})
+    shown.goto(report.build(linked(micro_run, tmp_path, "phone")).as_uri())
+    assert shown.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert shown.locator("img, svg, table").count() > 3  # it is not fitting because it is empty
+    assert shown.pdf().startswith(b"%PDF")
+    shown.close()
