@@ -122,6 +122,16 @@ def test_every_claim_has_its_color_its_mark_and_its_measurement(model):
     assert " That fits fear.</div>" in shown and ">false&nbsp;" in shown
 
 
+def test_claims_that_share_a_region_have_a_mark_each(model):
+    found = model.explain(0, "Which emotion?", said("Evidence: frontal: theta low, alpha high; occipital: alpha low; "
+                                                    "spectral slope high."))
+    line = str(found).splitlines()[2]
+    assert re.sub("[✓✗]", "!", line) == ("Thought: Evidence: frontal: theta low !, alpha high !; "
+                                         "occipital: alpha low !; spectral slope high !.")
+    assert [str(claim) for claim, _ in found.claims] == ["frontal theta low", "frontal alpha high",
+                                                         "occipital alpha low", "spectral slope high"]
+
+
 def test_claims_counts_and_answer(model):
     found = model.explain(0, "Which emotion?", said(MIXED))
     assert found.claims == ((Claim("occipital alpha", "low"), Verdict.TRUE),
