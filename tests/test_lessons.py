@@ -125,10 +125,12 @@ def test_a_lesson_that_teaches_says_what_is_needed_and_shows_idea_formula_tensor
     assert "e2llm.plots_lessons." in code and "package" in code
 
 
-def test_the_guide_names_every_lesson_with_the_minutes_of_the_front_page():
+def test_the_guide_names_every_lesson_with_its_words_and_the_minutes_of_the_front_page():
     guide, readme = ((ROOT / page).read_text(encoding="utf-8") for page in ("docs/teaching.md", "README.md"))
     minutes = re.findall(r"^\| \[(\d\d) .+?\]\(notebooks/\S+?\) \| (\d+) \|", readme, re.MULTILINE)
     assert len(minutes) == len(LESSONS)
     for number, value in minutes:
-        assert re.search(rf"^\| {number} [^|]*\|[^|]*\| {value} \|", guide, re.MULTILINE), number
+        (lesson,) = [path for path in LESSONS if path.name.startswith(number)]
+        words = sum(len(sentence.split()) for sentence in _sentences(lesson))
+        assert re.search(rf"^\| {number} [^|]*\|[^|]*\| {value} \| {words} \|", guide, re.MULTILINE), (number, words)
         assert f"### Lesson {number}" in guide

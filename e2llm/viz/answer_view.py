@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from ..core.bands import BANDS
 from ..core.chat import LETTERS
 from ..core.claims import Claim, EvidenceNames
+from ..core.montage import REGIONS
 from ..core.verdicts import Verdict, checked_z, comparison_verdict, nothing_salient, verdicts
 from ..data.dataset import Corpus
 from ..data.features import differential_entropy
@@ -35,7 +36,9 @@ from . import plots
 # it is read alike on a light and on a dark page.
 MARKS = {Verdict.TRUE: ("✓", "#00436b", "#d6eaf8"), Verdict.FALSE: ("✗", "#7a2e00", "#fde3d3"),
          Verdict.UNKNOWN: ("?", "#3d3d3d", "#e6e6e6")}
-_ENDS = ",;."  # of a piece of a thought
+# Ends of a piece of a thought, in front of which its mark stands: behind them it would be read as the next claim's. A
+# question mark in front of a full stop would be read as one of the sentence.
+_ENDS = {Verdict.TRUE: ",;.", Verdict.FALSE: ",;.", Verdict.UNKNOWN: ",;"}
 BAR_COLORS = ("#2f8fd8", "#808080")  # of the first and of further probabilities; seen on light and on dark pages
 
 
@@ -65,7 +68,7 @@ def marked(verdict: Verdict, text: str, title: str = "") -> str:
     """
     mark, color, ground = MARKS[verdict]
     words = escaped(text)
-    said = words.rstrip(_ENDS)  # a mark behind it would be read as the next claim's
+    said = words.rstrip(_ENDS[verdict])
     return (f'<span style="color: {color}; background: {ground}; border-radius: 3px; padding: 0 3px; '
             f'box-decoration-break: clone; -webkit-box-decoration-break: clone" '
             f'title="{html.escape(title)}">{said}&nbsp;<b>{mark}</b></span>{words[len(said):]}')
@@ -213,8 +216,9 @@ def _can_be_checked(parsed: Parsed) -> list[Statement]:
 def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNames) -> tuple[Piece, ...]:
     """The sentences of a thought, divided so that a piece has one checked statement wherever that is possible.
 
-    A sentence with several statements is divided at its commas if each part alone is readable and makes at most one
-    statement, and all parts together make the same statements. Otherwise it stays whole and has one mark for each.
+    A sentence with several statements is divided at its commas and semicolons if each part is readable and makes at
+    most one statement, and all parts together make the same statements. A part keeps the region that stands in front of
+    it. Otherwise the sentence stays whole and has one mark for each.
 
     Parameters
     ----------
@@ -228,20 +232,37 @@ def pieces(thought: str, labels: Sequence[str], z: np.ndarray, names: EvidenceNa
     found = []
     for sentence in sentences(thought):
         whole = parse(sentence, labels, names.scale)
-        parts = re.split(r"(?<=,)\s+", sentence) if len(_can_be_checked(whole)) > 1 else [sentence]
-        alone = [parse(part.rstrip(",;"), labels, names.scale) for part in parts]
-        said = tuple(itertools.chain.from_iterable(part.statements for part in alone))
-        if said != whole.statements or any(part.unread or len(_can_be_checked(part)) > 1 for part in alone):
-            parts, alone = [sentence], [whole]
+        parts, alone = [sentence], [whole]
+        if len(_can_be_checked(whole)) > 1:
+            smaller = re.split(r"(?<=[,;])\s+", sentence)
+            read = _read_apart(smaller, labels, names)
+            said = tuple(itertools.chain.from_iterable(part.statements for part in read))
+            if said == whole.statements and not any(part.unread or len(_can_be_checked(part)) > 1 for part in read):
+                parts, alone = smaller, read
         found += [Piece(text, parsed, tuple(check(each, z, names) for each in _can_be_checked(parsed)))
                   for text, parsed in zip(parts, alone, strict=True)]
     return tuple(found)
 
 
+def _read_apart(parts: Sequence[str], labels: Sequence[str], names: EvidenceNames) -> list[Parsed]:
+    """Parts of a sentence, each alone, or after the region in front of it: of "frontal: alpha low, theta high" both."""
+    found, region = [], ""
+    for part in parts:
+        before, colon, _ = part.rpartition(": ")
+        region = before.rpartition(": ")[2] if colon else region
+        said = part.rstrip(",;")
+        alone = parse(said, labels, names.scale)
+        if alone.unread and not colon and region.lower() in REGIONS:
+            alone = parse(f"{region}: {said}", labels, names.scale)
+        found.append(alone)
+    return found
+
+
 def _with_marks(piece: Piece) -> str:
     """A piece as plain text, with its marks in front of the last comma or stop."""
-    said = piece.text.rstrip(_ENDS)  # a mark behind it would be read as the next claim's
-    return " ".join([said, *(MARKS[verdict][0] for verdict, _ in piece.marks)]) + piece.text[len(said):]
+    marks = piece.marks
+    said = piece.text.rstrip(_ENDS[marks[0][0]] if marks else "")
+    return " ".join([said, *(MARKS[verdict][0] for verdict, _ in marks)]) + piece.text[len(said):]
 
 
 def _piece_html(piece: Piece) -> str:

@@ -115,11 +115,21 @@ def test_every_claim_has_its_color_its_mark_and_its_measurement(model):
     shown = model.explain(0, "Which emotion?", said(MIXED))._repr_html_()
     for color, title, words, mark, behind in (
             (BLUE, "occipital alpha low: z = -2.50, low", "Occipital alpha low", "✓", ","),
-            (VERMILLION, "frontal theta low: z = +2.25, high", "frontal theta low.", "✗", " "),
+            (VERMILLION, "frontal theta low: z = +2.25, high", "frontal theta low", "✗", "."),
             (GREY, "not read: no rule of the grammar fits", "The moon may be full.", "?", " ")):
         style = rf'<span style="color: {color}; background: #\w+;[^"]*" title="{re.escape(title)}">'
         assert re.search(rf"{style}{re.escape(words)}&nbsp;<b>{re.escape(mark)}</b></span>{behind}", shown), words
     assert " That fits fear.</div>" in shown and ">false&nbsp;" in shown
+
+
+def test_claims_that_share_a_region_have_a_mark_each(model):
+    found = model.explain(0, "Which emotion?", said("Evidence: frontal: theta low, alpha high; occipital: alpha low; "
+                                                    "spectral slope high."))
+    line = str(found).splitlines()[2]
+    assert re.sub("[✓✗]", "!", line) == ("Thought: Evidence: frontal: theta low !, alpha high !; "
+                                         "occipital: alpha low !; spectral slope high !.")
+    assert [str(claim) for claim, _ in found.claims] == ["frontal theta low", "frontal alpha high",
+                                                         "occipital alpha low", "spectral slope high"]
 
 
 def test_claims_counts_and_answer(model):
@@ -167,7 +177,7 @@ def test_the_text_form_is_the_same_every_time(model):
     first, again = (model.explain(0, "Which emotion?", said(MIXED)) for _ in range(2))
     assert repr(first) == str(first) == str(again) and first == again
     lines = str(first).splitlines()
-    assert lines[2] == "Thought: Occipital alpha low ✓, frontal theta low. ✗ The moon may be full. ? That fits fear."
+    assert lines[2] == "Thought: Occipital alpha low ✓, frontal theta low ✗. The moon may be full. ? That fits fear."
     assert lines[3:6] == ["  ✓ occipital alpha low: z = -2.50, low", "  ✗ frontal theta low: z = +2.25, high",
                           "  ? not read: no rule of the grammar fits"]
     assert lines[6] in ("A: fear", f"A: fear (the most probable answer is {first.most_probable})")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
+import torch
 
 import e2llm
 from e2llm.app import evaluation_stage, stages
@@ -40,6 +41,16 @@ def test_two_processes_write_what_one_writes_and_what_the_tiers_give_in_one_piec
                                        stages.initial_encoder(micro_run, corpus), few, 1).predictions.table()}
     for name, table in plain.items():
         assert table.to_csv(index=False).encode() == made[1][name]
+
+
+def test_a_worker_with_one_thread_answers_itself():
+    before = torch.get_num_threads()
+    try:
+        for threads, processes in ((1, 1), (2, 2), (8, 2)):
+            torch.set_num_threads(threads)
+            assert evaluation_stage._usual_processes() == processes
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_samples_say_whether_they_are_right_and_which_claims_are_true_of_their_own_window():

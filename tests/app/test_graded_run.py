@@ -206,11 +206,30 @@ def test_the_answer_to_a_window_is_that_of_the_evaluation(run, model):
     assert list(answer.probabilities_after.values()) == pytest.approx(shares.tolist(), abs=1e-6)
 
 
+def test_the_figure_shows_the_chain_and_the_probabilities_that_follow_from_it(model):
+    windows = [int(row) for row in model.corpus.split.test[:2]]
+    answer = model.explain(windows[0], QUESTION, "Evidence: occipital alpha clearly low, frontal beta very high.")
+    figure = answer.figure()
+    said = "\n".join(text.get_text() for text in figure.texts)
+    assert said == ("Evidence: frontal: beta very high; occipital: alpha clearly low.\n"
+                    f"So the answer is {answer.answer}: it was read from these words alone.")
+    (axes,) = [ax for ax in figure.axes if ax.get_xlabel() == "probability (%)"]
+    assert axes.get_title() == "Probability of each answer,\nfrom the stated evidence alone"
+    drawn = sorted((100 * share for share in answer.probabilities_after.values()), reverse=True)
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx(drawn[: len(axes.patches)])
+    text = "A: Evidence: occipital alpha clearly low.\nB: Evidence: frontal beta very high."
+    two = model.explain(windows, "compare valence", text).figure()
+    lines = "\n".join(each.get_text() for each in two.texts).splitlines()
+    assert lines[:2] == ["A: Evidence: occipital: alpha clearly low.", "B: Evidence: frontal: beta very high."]
+    direct = [text.get_text() for text in E2LLM(model.engine, model.corpus).ask(windows[0], QUESTION).figure().texts]
+    assert not any("these words alone" in text for text in direct)
+
+
 def test_the_panel_answers_again_when_a_level_is_edited(model, monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
     monkeypatch.delenv("E2LLM_BATCH", raising=False)
     window = int(model.corpus.split.test[0])
-    *_, buttons, _, shown, editor, _, _, _ = widgets.reasoning_panel(model, [QUESTION], start=window).children
+    *_, buttons, _, shown, editor, _, picture, _ = widgets.reasoning_panel(model, [QUESTION], start=window).children
     button = buttons.children[0]
     assert editor.layout.display == "none"
     button.click()
@@ -219,8 +238,9 @@ def test_the_panel_answers_again_when_a_level_is_edited(model, monkeypatch):
     assert editor.layout.display == "" and segment.value == "A" and FROM_STATED in first, first
     feature.value = "occipital alpha"
     level.value = "very high" if level.value != "very high" else "very low"
-    wanted = level.value
+    wanted, drawn = level.value, picture.value
     again.click()
+    assert picture.value != drawn  # the figure is that of the new answer
     answer = model.with_levels(model.ask(window, QUESTION), {"occipital alpha": wanted})
     assert shown.value == answer._repr_html_() != first
     assert feature.value == "occipital alpha" and level.value == wanted  # the edit stays for the next one

@@ -312,6 +312,7 @@ def test_a_reasoning_evaluation_makes_every_table_once(run, corpus, made, is_twi
     assert found.tables["feedback"]["score"].tolist() == [0, 0, 0]
     assert found.facts["meaning"].startswith("In 75 of 100 cases (50 to 100) the answer follows")
     assert "The answers depend on the reasoning" in found.facts["meaning"]
+    assert found.tables["simulatability"]["name"].tolist() == ["LLM"]
     assert found.tables["causes"]["model"].tolist() == found.tables["dose"]["model"].tolist() == ["LLM", "computed"]
     rates = found.tables["counterfactuals"]
     assert rates["group"].drop_duplicates().tolist() == [f"{who}, z {target:g}" for target in reasoning_stage.TARGETS

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from micro import linked
+
+from e2llm.app import report
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -163,14 +166,26 @@ def page(browser, server) -> Iterator[sync_api.Page]:
     page.close()
 
 
+@pytest.fixture
+def tour(browser, server) -> Iterator[sync_api.Page]:
+    """Lesson 00."""
+    page = _open(browser, server, "00_tour.ipynb")
+    yield page
+    page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
+
+
 @pytest.fixture(autouse=True)
 def pictured(request, tmp_path) -> Iterator[None]:
     """Of a failed test the page is kept as a picture."""
     failed = request.session.testsfailed
+    # Asked for before the test, so that they are closed after the picture.
+    shown = [request.getfixturevalue(name) for name in ("page", "tour") if name in request.fixturenames]
     yield
-    if request.session.testsfailed > failed and "page" in request.fixturenames:
-        request.getfixturevalue("page").screenshot(path=(path := tmp_path / "page.png"), full_page=True)
-        print(f"picture of the page: {path}")
+    if request.session.testsfailed > failed:
+        for page in shown:
+            page.screenshot(path=(path := tmp_path / "page.png"), full_page=True)
+            print(f"picture of the page: {path}")
 
 
 def _finished(page, n: int) -> None:
@@ -218,14 +233,11 @@ def _slide(panel, label: str, key: str = "ArrowRight") -> None:
     panel.page.keyboard.press(key)
 
 
-def test_the_tour_runs_and_shows_its_pictures_and_an_answer(browser, server):
-    page = _open(browser, server, "00_tour.ipynb")
+def test_the_tour_runs_and_shows_its_pictures_and_an_answer(tour):
     code = nbformat.read(ROOT / "notebooks" / "00_tour.ipynb", as_version=4).cells
-    _finished(page, sum(cell.cell_type == "code" for cell in code))
-    assert page.locator(".jp-OutputArea img").count() >= 5
-    assert page.locator("text=true of the signal").count() >= 2
-    page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-    page.close()
+    _finished(tour, sum(cell.cell_type == "code" for cell in code))
+    assert tour.locator(".jp-OutputArea img").count() >= 5
+    assert tour.locator("text=true of the signal").count() >= 2
 
 
 def test_the_signal_browser_follows_every_control(page):
@@ -371,3 +383,12 @@ def test_all_is_legible_in_every_theme_and_on_a_narrow_page(page, theme, width):
     if folder := os.environ.get("E2LLM_SCREENSHOTS"):  # to look at them
         for name in CELLS:
             _panel(page, name).screenshot(path=Path(folder) / f"{name} {theme} {width}.png")
+
+
+def test_the_report_fits_a_phone_and_prints(browser, micro_run, tmp_path):
+    shown = browser.new_page(viewport={"width": 390, "height": 800})
+    shown.goto(report.build(linked(micro_run, tmp_path, "phone")).as_uri())
+    assert shown.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert shown.locator("img, svg, table").count() > 3  # it is not fitting because it is empty
+    assert shown.pdf().startswith(b"%PDF")
+    shown.close()

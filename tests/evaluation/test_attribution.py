@@ -236,6 +236,26 @@ def test_windows_that_miss_are_explained_anew_and_the_others_are_left():
         explain(score, x, [1, 1, 1], steps=3, halvings=1, tolerance=1e-9)
 
 
+def test_only_pieces_of_the_path_that_miss_get_more_points():
+    """A step at 0.3 of the path, and a window without one: points gather at the step."""
+    places = [[], []]
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        place = x[:, 0, 0]
+        if x.requires_grad:
+            for value, sharp in zip(place.tolist(), x[:, 1, 0].tolist(), strict=True):
+                places[int(sharp != 0)].append(value)
+        return torch.stack([torch.where(x[:, 1, 0] != 0, torch.tanh(200 * (place - 0.3)), place), place], dim=1)
+
+    signal = torch.ones(2, 2, 64)
+    signal[0, 1] = 0.0
+    found = explain(score, signal, [0, 0], steps=24, halvings=5)
+    np.testing.assert_allclose(found.samples.sum(axis=(1, 2)), [1.0, np.tanh(140) + np.tanh(60)], rtol=0.05)
+    smooth, sharp = places
+    assert len(smooth) == 24 < len(sharp) < 24 * (1 + 2 + 4)  # to double the points of the whole path takes more
+    assert all(0.1 < place < 0.5 for place in sharp[24:])
+
+
 @pytest.fixture(scope="module")
 def language():
     """A random language model, its processor, an encoder, and a tier-1 question."""

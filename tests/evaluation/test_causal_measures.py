@@ -31,9 +31,11 @@ from e2llm.evaluation.causal_measures import (
 from e2llm.evaluation.faithfulness import claim_precision, consistency, decorative
 from e2llm.evaluation.planted_models import beside_planted, computed, mixed, startled
 from e2llm.evaluation.planted_models import decorative as decorative_model
+from e2llm.evaluation.reasoning import GeneratedExplanations
+from e2llm.evaluation.thought_causes import foretold_answers
 from e2llm.models.evidence_rule import EvidenceRule
 from e2llm.models.inference import InferenceEngine
-from e2llm.tasks.thought_parser import parse
+from e2llm.tasks.thought_parser import Parsed, parse
 
 NAMES = EvidenceNames(tuple((band, region) for region in REGIONS for band in BANDS))
 LABELS = ("calm", "tense", "glad", "tired")
@@ -343,6 +345,28 @@ def test_the_seed_decides_and_people_are_drawn_whole(world):
 def test_what_cannot_be_measured_is_refused(answer, claims, subjects, message):
     with pytest.raises(ValueError, match=message):
         causal_measures(answer, claims, np.array(subjects))
+
+
+def test_the_reader_is_fitted_on_answers_in_training_and_asked_about_each_model():
+    """The second pass answers by the claims; the direct answer is another, and one of its texts has none."""
+    def explained(claims, answers):
+        n = len(claims)
+        return GeneratedExplanations([SimpleNamespace(subject=f"s{i % 4}") for i in range(n)], [""] * n, [""] * n,
+                                     [Parsed(each, ()) for each in claims], answers)
+
+    label_set = plain_labels("two", ("calm", "tense"))
+    corpus = SimpleNamespace(label_set=label_set, evidence_names=NAMES)
+    second = SimpleNamespace(shares=lambda claims: np.array([[0.9, 0.1] if A in each else [0.1, 0.9]
+                                                             for each in claims]))
+    claims = [(A,), (HIGH[A],)] * 20
+    mixed_up = ["calm", "calm", "tense", "tense"] * 10
+    training, test = explained(claims, mixed_up), explained(claims, [None, *mixed_up[1:]])
+    table = foretold_answers(second, corpus, training, test, 0).set_index("name")
+    assert table.index.tolist() == ["LLM", "LLM, from the thought"]
+    assert table.loc["LLM, from the thought", "score"] == 1 and table.loc["LLM", "score"] < 0.7
+    assert table["n"].tolist() == [39, 40]
+    constant = foretold_answers(None, corpus, explained(claims, ["calm"] * 40), test, 0)
+    assert constant["name"].tolist() == ["LLM"] and constant["score"].isna().all()
 
 
 def test_a_reader_by_hand():
