@@ -38,7 +38,7 @@ NEEDS_TRAINING: dict[str, set[str]] = {
     "07": {"LLM: claims turned round change less than half of the answers", "flagged for its own window",
            "LLM: the unrelated sentence changes more answers than claims turned round",
            "LLM: the answer follows exchanged claims", "LLM, from the thought: the answer follows exchanged claims",
-           "its probability falls",
+           "its probability falls", "answers foretold above chance",
            "flagged for more than half of the person's other windows", "claim precision after feedback is at least # %",
            "its difference is known within # points", "claim precision >= # %", "claim recall >= # %",
            "without the window's EEG precision is # points lower", "explanations read",
