@@ -100,7 +100,7 @@ def test_cells_are_short_and_the_anatomy_is_there(notebook):
     cells = [cell for cell in _code(notebook) if "parameters" not in cell.metadata.get("tags", [])]
     assert max(len(cell.source.splitlines()) for cell in cells) <= 20
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    for part in ("**Promise.**", "*What you will learn*", "## Check", "## Try it yourself"):
+    for part in ("**Promise.**", "*What you will be able to do:*", "## Check", "## Try it yourself"):
         assert part in prose
 
 

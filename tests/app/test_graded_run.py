@@ -210,7 +210,7 @@ def test_the_figure_shows_the_chain_and_the_probabilities_that_follow_from_it(mo
     windows = [int(row) for row in model.corpus.split.test[:2]]
     answer = model.explain(windows[0], QUESTION, "Evidence: occipital alpha clearly low, frontal beta very high.")
     figure = answer.figure()
-    said = "\n".join(text.get_text() for text in figure.texts)
+    said = figure.texts[0].get_text()
     assert said == ("Evidence: frontal: beta very high; occipital: alpha clearly low.\n"
                     f"So the answer is {answer.answer}: it was read from these words alone.")
     (axes,) = [ax for ax in figure.axes if ax.get_xlabel() == "probability (%)"]
@@ -219,7 +219,7 @@ def test_the_figure_shows_the_chain_and_the_probabilities_that_follow_from_it(mo
     assert [bar.get_width() for bar in axes.patches] == pytest.approx(drawn[: len(axes.patches)])
     text = "A: Evidence: occipital alpha clearly low.\nB: Evidence: frontal beta very high."
     two = model.explain(windows, "compare valence", text).figure()
-    lines = "\n".join(each.get_text() for each in two.texts).splitlines()
+    lines = two.texts[0].get_text().splitlines()
     assert lines[:2] == ["A: Evidence: occipital: alpha clearly low.", "B: Evidence: frontal: beta very high."]
     direct = [text.get_text() for text in E2LLM(model.engine, model.corpus).ask(windows[0], QUESTION).figure().texts]
     assert not any("these words alone" in text for text in direct)

@@ -205,8 +205,8 @@ def test_the_report_holds_the_section_with_escaped_text(run):
                     "Signal edits: one band of one region scaled",
                     "Agreement of attribution with the simulated regions", "Deletion and insertion, nats"):
         assert f"<caption>{caption}</caption>" in section, caption
-    assert section.count(">0.75<") == 2 * section.count("<caption>") == 18
-    assert section.count(">–<") == 9 and "nan" not in section.lower()
+    assert section.count(">0.75<") == 2 * section.count("<caption>") == 20
+    assert section.count(">–<") == 10 and "nan" not in section.lower()
     for text in ("occipital alpha low (z = -2.5)&nbsp;<b>✓</b>", "Answer: <b>fear</b>", "✓ right",
                  "none that can be read", "true is <b>sad</b>"):
         assert text in section
