@@ -247,9 +247,9 @@ def test_only_pieces_of_the_path_that_miss_get_more_points():
                 places[int(sharp != 0)].append(value)
         return torch.stack([torch.where(x[:, 1, 0] != 0, torch.tanh(200 * (place - 0.3)), place), place], dim=1)
 
-    signal = torch.ones(2, 2, 64)
-    signal[0, 1] = 0.0
-    found = explain(score, signal, [0, 0], steps=24, halvings=5)
+    signal, start = torch.ones(2, 2, 64), torch.zeros(2, 2, 64)
+    signal[0, 1], start[1, 1] = 0.0, 1.0  # the second channel says which window it is, on the whole path
+    found = explain(score, signal, [0, 0], start, steps=24, halvings=5)
     np.testing.assert_allclose(found.samples.sum(axis=(1, 2)), [1.0, np.tanh(140) + np.tanh(60)], rtol=0.05)
     smooth, sharp = places
     assert len(smooth) == 24 < len(sharp) < 24 * (1 + 2 + 4)  # to double the points of the whole path takes more
