@@ -4,7 +4,7 @@ An encoder turns four seconds of EEG into tokens. A small projector maps these t
 model. The language model first states measured evidence ("occipital alpha low"), then names an emotion. Every such
 claim is compared with the signal, and every score stands beside its chance level and its controls.
 
-The whole pipeline, on simulated EEG. It needs no download and takes about nine minutes on two cores::
+The whole pipeline, on simulated EEG. It needs no download and takes about eight minutes on two cores::
 
     import e2llm
 

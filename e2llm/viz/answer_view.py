@@ -123,7 +123,8 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     if said in names[1:]:  # at most half as long as the axis, so that the words fit behind its bar
         axes["answers"].text(100 * heights[names.index(said)] + 1, said, "answer in the text", va="center")
     axes["answers"].set(title=f"Probability of each answer,\n{heading}", xlabel="probability (%)", xlim=(0, 100))
-    figure.text(0.3 / 12, below / height, "\n".join(lines), va="top", fontsize=9, parse_math=False)
+    if lines:
+        figure.text(0.3 / 12, below / height, "\n".join(lines), va="top", fontsize=9, parse_math=False)
     title = " ".join(title.split())
     figure.suptitle(title if len(title) <= 100 else f"{title[:99]}…", parse_math=False)
     plt.close(figure)
