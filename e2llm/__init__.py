@@ -90,7 +90,6 @@ _NAMES = {  # module: what stands at the front door
     "training.trainer": "FitParams",
     "viz.plots": "plots",
     "viz.plots_evidence": "plots_evidence",
-    "viz.plots_evidence_ideas": "plots_evidence_ideas",
     "viz.plots_explore": "plots_explore",
     "viz.plots_ideas": "plots_ideas",
     "viz.plots_lessons": "plots_lessons",

@@ -6,8 +6,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import pandas as pd
 import pytest
+from matplotlib.patches import Rectangle
 
+from e2llm.viz import plots_ideas
 from e2llm.viz.plots_ideas import believable_score, recording_to_windows
 
 pytestmark = pytest.mark.usefixtures("careful_figures")
@@ -47,3 +50,34 @@ def test_a_score_is_believable_above_chance_with_its_control_at_chance(score, co
     assert f"{score[0]} %, 95 % interval {score[1]} to {score[2]} %" in said[0]
     assert said[-1] == "chance 14.3 %"
     assert figure.axes[0].get_xlim() == (0, 100)
+
+
+INDEX = pd.DataFrame({"subject": ["a", "a", "a", "b$1$"], "clip": [1, 1, 2, 2]})
+
+
+def test_a_split_is_drawn_window_by_window_and_its_title_counts_neighbors_in_training():
+    parts = {"by clips": ["train", "train", "test", ""], "random": ["train", "test", "test", "val"]}
+    figure = plots_ideas.split_grid(INDEX, parts)
+    assert figure.get_suptitle().splitlines()[1] == "0 of 1 (by clips), 1 of 2 (random)"
+    assert [ax.get_title() for ax in figure.axes] == list(parts)
+    assert [len(ax.patches) for ax in figure.axes] == [len(INDEX)] * 2
+    figure.canvas.draw()
+
+
+def test_one_rule_has_one_panel():
+    assert len(plots_ideas.split_grid(INDEX, {"all": ["train"] * 4}).axes) == 1
+
+
+def test_a_rule_names_a_part_for_each_window():
+    with pytest.raises(ValueError, match="2 parts for 4 windows"):
+        plots_ideas.split_grid(INDEX, {"short": ["train", "test"]})
+
+
+def test_the_area_of_a_language_model_is_in_proportion_to_its_parameters():
+    figure = plots_ideas.behind_one_encoder({"small": 0.5e6, "large": 2e6})
+    (ax,) = figure.axes
+    assert "large has 4.0 times the parameters of small" in ax.get_title()
+    boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    small, large = (boxes[i].get_width() * boxes[i].get_height() for i in (3, 5))
+    assert large == pytest.approx(4 * small)
+    figure.canvas.draw()
