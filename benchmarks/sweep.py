@@ -4,7 +4,8 @@
 two cores, each worker with one thread, in folders of their own. The efficiency is the time of one worker over twice the
 time of two: 1 is ideal. One worker with two cores would not do as a measure: the kernel of a run's next notebook starts
 on the core that is idle. Two cores share their memory, so two independent processes are measured too: no sweep can
-reach more than they do. It needs Linux, two cores that do nothing else (the share of the processor that others took is
+reach more than they do. On a machine whose speed changes, look at how busy the cores were: what a sweep wastes, it
+wastes by letting a core wait. It needs Linux, two cores that do nothing else (the share of the processor that others took is
 printed), and the extra ``cluster``.
 """
 
@@ -59,8 +60,8 @@ def on_cores(cores: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, usual)
 
 
-def swept(workers: int, cores: list[int], folder: Path, given: argparse.Namespace) -> tuple[float, float]:
-    """Seconds of a sweep, and the share of all cores that other processes took meanwhile."""
+def swept(workers: int, cores: list[int], folder: Path, given: argparse.Namespace) -> tuple[float, float, float]:
+    """Seconds of a sweep, how busy the cores of its workers were, and the share of all cores that others took."""
     command = [sys.executable, "-m", "e2llm", "sweep", "--profile", given.profile, "--name", f"by{workers}",
                "-g", "seed=" + ",".join(map(str, range(given.runs))), "--workers", str(workers),
                "-p", f"data_root={folder / 'twin'}", "-p", "twin_preset=",
@@ -76,7 +77,7 @@ def swept(workers: int, cores: list[int], folder: Path, given: argparse.Namespac
     busy = sum(getattr(all_now, name) - getattr(all_before, name) for name in ("user", "nice", "system"))
     mine = sum(getattr(now, name) - getattr(own, name) for name in ("user", "system", "children_user",
                                                                     "children_system"))
-    return took, max(busy - mine, 0.0) / took / (psutil.cpu_count() or 1)
+    return took, mine / (workers * took), max(busy - mine, 0.0) / took / (psutil.cpu_count() or 1)
 
 
 def main() -> int:
@@ -93,13 +94,13 @@ def main() -> int:
         parser.error("this needs Linux and two cores.")
     print(machine(["torch", "distributed"]), end="\n\n")
     ceiling = median(independent(1, cores) / independent(2, cores) for _ in range(5))
-    print("| workers | seconds | taken by others, % of all cores |\n|---|---|---|")
+    print("| workers | seconds | their cores busy, % | taken by others, % of all cores |\n|---|---|---|---|")
     took = {}
     with tempfile.TemporaryDirectory() as folder:
         simulate(Path(folder) / "twin", TwinParams(subjects=given.people), n_jobs=1)  # not counted
         for workers in (1, 2):
-            took[workers], others = swept(workers, cores, Path(folder), given)
-            print(f"| {workers} | {took[workers]:.0f} | {100 * others:.0f} |", flush=True)
+            took[workers], used, others = swept(workers, cores, Path(folder), given)
+            print(f"| {workers} | {took[workers]:.0f} | {100 * used:.0f} | {100 * others:.0f} |", flush=True)
     efficiency = took[1] / (2 * took[2])
     print(f"\n{given.runs} runs: efficiency {efficiency:.2f}, wanted {GOAL}; independent processes reach {ceiling:.2f}")
     return int(efficiency < GOAL)

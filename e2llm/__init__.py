@@ -96,6 +96,7 @@ _NAMES = {  # module: what stands at the front door
     "viz.plots_model_size": "plots_model_size",
     "viz.plots_pretraining": "plots_pretraining",
     "viz.plots_quality": "plots_quality",
+    "viz.style": "use_style",
     "viz.widgets": "widgets",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -31,6 +31,7 @@ from ..evaluation.faithfulness import Flag
 from ..tasks.items import evidence_sentence
 from ..tasks.thought_parser import Comparison, NoSalientFeature, Parsed, Statement, parse, sentences
 from . import plots
+from .style import PALETTE, as_text
 
 # of e2llm.core.verdicts.Verdict: mark, color of the words, and color behind them. A claim brings its own ground along:
 # it is read alike on a light and on a dark page.
@@ -118,7 +119,7 @@ def answer_view(windows: Windows, rows: Sequence[int], z: np.ndarray, references
     _draw_spectra(axes["spectrum"], windows, rows, references)
     names, heights = zip(*shares, strict=True)
     axes["answers"].barh(names, [100 * height for height in heights],
-                         color=[plots.PALETTE[0]] + ["0.7"] * (len(names) - 1))
+                         color=[PALETTE[0]] + ["0.7"] * (len(names) - 1))
     axes["answers"].invert_yaxis()
     if said in names[1:]:  # at most half as long as the axis, so that the words fit behind its bar
         axes["answers"].text(100 * heights[names.index(said)] + 1, said, "answer in the text", va="center")
@@ -506,8 +507,8 @@ def _draw_spectra(ax: plt.Axes, windows: Windows, rows: Sequence[int],
                                    (f"mean of {who} (n = {len(reference)})", reference, "--")):
             if label not in drawn:
                 frequencies, density = plots.welch_density(np.asarray(windows.data[some]), windows.sfreq)
-                ax.plot(frequencies, plots.decibels(density.mean(axis=1)).mean(axis=0), style, color=plots.PALETTE[i],
-                        label=plots.as_text(label))
+                ax.plot(frequencies, plots.decibels(density.mean(axis=1)).mean(axis=0), style, color=PALETTE[i],
+                        label=as_text(label))
                 drawn.add(label)
     plots.frequency_axis(ax, windows.sfreq)
     ax.set_title("Spectrum, mean of channels", pad=18)

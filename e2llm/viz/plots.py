@@ -4,8 +4,8 @@ Each function draws one pyplot figure and returns it. Nothing here shows or clos
 or follow it with ``plt.show()``; in a loop close it with ``plt.close(figure)``.
 
 Everywhere, ``ch_names`` are the names of the channels in the order of the data, ``sfreq`` is the sampling rate in Hz
-and ``title`` is above the figure. Colors are safe for color-blind readers: seaborn's "colorblind" for categories,
-``RdBu_r`` for values around zero, ``viridis`` and ``cividis`` for amounts.
+and ``title`` is above the figure. Colors of categories are those of :mod:`e2llm.viz.style`; values around zero have
+``RdBu_r``, amounts ``viridis`` and ``cividis``. All are safe for color-blind readers.
 """
 
 from __future__ import annotations
@@ -22,89 +22,35 @@ import scipy  # its parts load when they are used
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize, to_rgb
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..core.bands import BANDS
-from ..core.montage import REGIONS, canonical, make_info, region_indices
+from ..core.montage import canonical, make_info, region_indices
 from ..data.features import band_power
+from .style import (
+    EMOTION_COLORS,
+    LINES,
+    MARKERS,
+    PALETTE,
+    REGION_COLORS,
+    as_text,
+    label_colors,
+    legend_right,
+    panels,
+    plain_axes,
+)
 
 if TYPE_CHECKING:
     from ..data.spectrum_summary import SpectrumSummary
 
-# seaborn's "colorblind"; written out, for seaborn loads for a second
-_COLORBLIND = ("#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133",
-               "#56B4E9")
-PALETTE: list[tuple[float, float, float]] = [to_rgb(color) for color in _COLORBLIND]
-REGION_COLORS = dict(zip(REGIONS, PALETTE, strict=False))
-MARKERS = "os^DvPX"  # a second cue beside the color
-LINES = ("-", "--", "-.", ":")  # the same for lines
-# An emotion has one color in all figures; the first of each set of labels that the kit knows.
-EMOTION_COLORS = dict(zip(("happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"),
-                          (PALETTE[i] for i in (1, 4, 7, 2, 9, 0, 3)), strict=True))
 # Channels to show when a cap has more than fit: left and right, front to back.
 SHOWN_CHANNELS = ("FP1", "FP2", "F3", "F4", "T7", "C3", "C4", "T8", "P3", "P4", "O1", "O2")
 STEPS = 14  # colors of a scalp map
 HEAD_CENTER = (0.0, 0.026, 0.04)  # metres, in MNE's head frame: FPZ, T7, T8 and OZ lie near the equator around it
 BAND_SYMBOLS = dict(zip(BANDS, "δθαβγ", strict=True))
-
-
-def use_style(dpi: float = 90) -> None:
-    """Set the size of text and figures for a notebook, once at its top.
-
-    Parameters
-    ----------
-    dpi : float
-        Dots an inch of a figure below its cell. Its smallest labels are then 11 pixels high.
-    """
-    plt.rcParams.update({
-        "figure.dpi": dpi, "savefig.dpi": 80, "font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10,
-        "figure.titlesize": 12, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
-        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    })
-
-
-def panels(size: tuple[float, float], rows: int = 1, columns: int = 1) -> tuple[Figure, Axes | np.ndarray]:
-    """A figure with one panel, or an array of them.
-
-    Parameters
-    ----------
-    size : tuple of float
-        Width and height, inches.
-    rows, columns : int
-        Number of panels.
-    """
-    return plt.subplots(rows, columns, figsize=size, layout="constrained")
-
-
-def as_text(name: str) -> str:
-    """A name of a file, folder or person for a figure, in which two dollars would stand for a formula."""
-    return str(name).replace("$", r"\$")
-
-
-def plain_axes(i: int) -> dict:
-    """Color and marker of category ``i``; the first 70 combinations differ."""
-    return {"color": PALETTE[i % 10], "marker": MARKERS[i % 7]}
-
-
-def label_colors(names: Sequence[str]) -> list[tuple[float, float, float]]:
-    """Colors of labels: of emotions always the same (:data:`EMOTION_COLORS`), of any other names in their order.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Labels, or other groups.
-    """
-    if set(names) <= set(EMOTION_COLORS):
-        return [EMOTION_COLORS[name] for name in names]
-    return [PALETTE[i % 10] for i in range(len(names))]
-
-
-def _legend_right(ax: Axes, title: str | None = None) -> None:
-    """Put the legend to the right of a panel."""
-    ax.legend(title=title, loc="upper left", bbox_to_anchor=(1.02, 1.0))  # beside a marker at the edge
 
 
 def spectra(signal_by_name: dict[str, np.ndarray], sfreq: float, title: str) -> Figure:
@@ -401,7 +347,7 @@ def bar_of_counts(table: pd.DataFrame, title: str) -> Figure:
         ax.bar_label(bars, fontsize=8, padding=1)
     ax.set(title=title, ylabel="windows (count)", xlabel="label")
     ax.margins(y=0.12)
-    _legend_right(ax, "part")
+    legend_right(ax, "part")
     return figure
 
 
@@ -418,7 +364,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         ax.plot(history["step"][known], losses[name][known], label=str(name), linewidth=1.4, markersize=5, **look)
     scale = "linear" if (losses <= 0).any(axis=None) else "log"
     ax.set(title="Training", xlabel="step", ylabel=f"loss ({scale} scale)", yscale=scale)
-    _legend_right(ax)
+    legend_right(ax)
     return figure
 
 
@@ -537,7 +483,7 @@ def embeddings(before: np.ndarray, after: np.ndarray, colors: Sequence[str], tit
                        **plain_axes(i) | {"color": of_label[i]})
         first, second = 100 * pca.explained_variance_ratio_
         ax.set(title=when, xlabel=f"PC 1 ({first:.0f} % of variance)", ylabel=f"PC 2 ({second:.0f} % of variance)")
-    _legend_right(ax)
+    legend_right(ax)
     figure.suptitle(title)
     return figure
 
@@ -565,7 +511,7 @@ def scores(table: pd.DataFrame, title: str, interval: str = "95 % interval over 
     ax.set_yticks(table.index, table["name"])
     ax.set(xlabel="score (%)", xlim=(0, 100), ylim=(len(table) - 0.4, -0.6))
     ax.grid(axis="x", color="0.9", zorder=0)
-    _legend_right(ax, "bar: " + "\n".join(textwrap.wrap(interval, 24)))
+    legend_right(ax, "bar: " + "\n".join(textwrap.wrap(interval, 24)))
     figure.suptitle(title)
     return figure
 
@@ -675,7 +621,7 @@ def deletion_curves(table: pd.DataFrame, title: str) -> Figure:
                     markersize=4, **plain_axes(i))
         ax.set(title=f"cells {done} ({kind})", xlabel=f"cells {done} (%)",
                ylabel="log-probability of the answer (nats)")
-    _legend_right(axes[1])
+    legend_right(axes[1])
     figure.suptitle(title)
     return figure
 

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..evaluation.causal_measures import SILENT
-from .plots import panels, plain_axes, score_panels
+from .plots import score_panels
+from .style import panels, plain_axes
 
 # Measures of causal_measures that are shares of answers, as the figure names them.
 _OF_ANSWERS = {"directed success": "claims exchanged: answer of the other window",

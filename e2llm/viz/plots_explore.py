@@ -22,11 +22,11 @@ from ..core.claims import LEVEL_THRESHOLD
 from ..core.montage import region_indices
 from ..data.features import band_power
 from ..data.protocols import Split
-from . import plots
+from . import plots, style
 
 WIDTH = 10.5  # inches: the labels can be read where a narrow page makes a figure smaller
 N_EVIDENCE = 8  # features whose z-score is drawn
-LOW, HIGH, TYPICAL = plots.PALETTE[0], plots.PALETTE[3], "0.6"
+LOW, HIGH, TYPICAL = style.PALETTE[0], style.PALETTE[3], "0.6"
 # From light to dark, so that the parts differ in grey too
 PARTS = {"left aside": "0.93", "train": "#9ecae1", "val": "#DE8F05", "test": "#08306b", "on both sides": "#000000"}
 MOST_TICKS = 20  # names on an axis
@@ -76,7 +76,7 @@ def window_with_evidence(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence
     if raw is not None:
         _raw_traces(traces, raw, names, spacing)
     plots.traces(traces, shown, sfreq, names, spacing,
-                 [plots.REGION_COLORS.get(region.get(row), "0.3") for row in rows])
+                 [style.REGION_COLORS.get(region.get(row), "0.3") for row in rows])
     traces.set_title(f"{len(rows)} of {len(ch_names)} channels"
                      + ("; grey: before cleaning" if raw is not None else ", after cleaning"))
     level = plots.decibels(band_power(signal_uv[None], sfreq)[0])
@@ -85,7 +85,7 @@ def window_with_evidence(signal_uv: np.ndarray, sfreq: float, ch_names: Sequence
     plots.scalp_maps(figure, [alpha, beta], maps, ch_names, "dB re mean of channels")
     frequencies, density = plots.welch_density(signal_uv, sfreq)
     for name, members in regions.items():
-        spectrum.plot(frequencies, plots.decibels(density[members].mean(axis=0)), color=plots.REGION_COLORS[name],
+        spectrum.plot(frequencies, plots.decibels(density[members].mean(axis=0)), color=style.REGION_COLORS[name],
                       label=name, linewidth=1.2)
     plots.frequency_axis(spectrum, sfreq)
     spectrum.set_title("Spectrum by region", pad=16)
@@ -155,7 +155,7 @@ def cleaning(raw_uv: np.ndarray, raw_sfreq: float, at_start: np.ndarray, clean_u
     right.set_title(f"cleaned, {sfreq:g} Hz")
     for signal, rate, label, look in ((raw_uv, raw_sfreq, "raw", {"color": "0.55"}),
                                       (at_start, sfreq, "settings at the start", {"color": "0.2", "linestyle": "--"}),
-                                      (clean_uv, sfreq, "cleaned", {"color": plots.PALETTE[0]})):
+                                      (clean_uv, sfreq, "cleaned", {"color": style.PALETTE[0]})):
         frequencies, density = plots.welch_density(signal, rate)
         spectrum.plot(frequencies, plots.decibels(np.median(density, axis=0)), label=label, **look)
     plots.frequency_axis(spectrum, 100.0)
@@ -193,8 +193,8 @@ def nearest_words(before: Sequence[Sequence[tuple[str, float]]], after: Sequence
         ax = figure.add_subplot(grid[0, place])
         rows = [(token, word, cosine) for token in range(n_state) for word, cosine in found[token]]
         at = [i + 0.7 * token for i, (token, _, _) in enumerate(rows)]
-        ax.barh(at, [cosine for _, _, cosine in rows], color=[plots.PALETTE[token % 10] for token, _, _ in rows])
-        ax.set_yticks(at, [plots.as_text(word) for _, word, _ in rows], fontsize=9)
+        ax.barh(at, [cosine for _, _, cosine in rows], color=[style.PALETTE[token % 10] for token, _, _ in rows])
+        ax.set_yticks(at, [style.as_text(word) for _, word, _ in rows], fontsize=9)
         ax.invert_yaxis()
         ax.set(xlim=(min(0.0, *(cosine for *_, cosine in rows)), 1), xlabel="cosine", title=f"State tokens, {when}")
         for token in range(n_state):
@@ -241,7 +241,7 @@ def split(index: pd.DataFrame, parts: Split, probes: pd.DataFrame, title: str) -
               interpolation="nearest")
     for ticks, names in ((ax.set_xticks, clips), (ax.set_yticks, people)):
         some = range(0, len(names), -(-len(names) // MOST_TICKS))
-        ticks(list(some), [plots.as_text(names[i]) for i in some])
+        ticks(list(some), [style.as_text(names[i]) for i in some])
     ax.tick_params(axis="x", labelsize=8)
     ax.set(xlabel="clip", ylabel="subject")
     there = [name for name in PARTS if code[name] in set(grid[np.isfinite(grid)])]
@@ -249,7 +249,7 @@ def split(index: pd.DataFrame, parts: Split, probes: pd.DataFrame, title: str) -
               loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
     at = np.arange(len(probes))
     interval = 100 * np.abs(np.stack([probes["score"] - probes["low"], probes["high"] - probes["score"]]))
-    scores.errorbar(100 * probes["score"], at, xerr=np.nan_to_num(interval), color=plots.PALETTE[3], linestyle="",
+    scores.errorbar(100 * probes["score"], at, xerr=np.nan_to_num(interval), color=style.PALETTE[3], linestyle="",
                     marker="o", capsize=3, clip_on=False)
     scores.axvline(100 * float(probes["chance"].iloc[0]), color="0.25", linestyle="--", label="chance")
     scores.set_yticks(at, probes["name"])
@@ -281,15 +281,15 @@ def scenario_ranking(scenario: str, of_scenario: Mapping[str, float], table: pd.
     figure = plt.figure(figsize=(WIDTH, 1.9 + 0.3 * max(len(shown), len(of_scenario))))
     grid = figure.add_gridspec(1, 2, width_ratios=[1, 1.5], left=0.09, right=0.97, bottom=0.17, top=0.78, wspace=1.05)
     left, right = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-    left.barh(list(of_scenario), [100 * share for share in of_scenario.values()], color=plots.PALETTE[0])
+    left.barh(list(of_scenario), [100 * share for share in of_scenario.values()], color=style.PALETTE[0])
     left.invert_yaxis()
     left.set(xlim=(0, 100), xlabel="probability (%)", title="Emotion of the text alone")
     at = np.arange(len(shown))
-    right.barh(at, 100 * shown["fit"], color=plots.PALETTE[2])
-    right.set_yticks(at, [plots.as_text(name) for name in names[: len(shown)]], fontsize=9)
+    right.barh(at, 100 * shown["fit"], color=style.PALETTE[2])
+    right.set_yticks(at, [style.as_text(name) for name in names[: len(shown)]], fontsize=9)
     right.invert_yaxis()
     for place, (fit, label) in enumerate(zip(shown["fit"], shown["most probable"], strict=True)):
-        right.text(100 * fit + 1.5, place, plots.as_text(f"read as {label}"), va="center", fontsize=9)
+        right.text(100 * fit + 1.5, place, style.as_text(f"read as {label}"), va="center", fontsize=9)
     right.set(xlim=(0, 130), xticks=range(0, 101, 20), xlabel="fit: probability of the same emotion (%)",
               title=f"Best {len(shown)} of {len(table)} segments")
     _title(figure, f"“{scenario}”")
@@ -332,7 +332,7 @@ def confusion_cell(matrix: np.ndarray, labels: Sequence[str], cell: tuple[int, i
                                                                                        ("right", z_right))}
     order = np.argsort(-np.abs(mean["cell"] - mean["right"]), kind="stable")[:N_EVIDENCE]
     at = np.arange(len(order))
-    ax.barh(at - 0.2, mean["cell"][order], height=0.38, color=plots.PALETTE[3],
+    ax.barh(at - 0.2, mean["cell"][order], height=0.38, color=style.PALETTE[3],
             label=f"{truth}, answered {answer} (n = {len(z_cell)})")
     if cell[0] != cell[1]:
         ax.barh(at + 0.2, mean["right"][order], height=0.38, color="0.65",

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from .plots import PALETTE, as_text, panels, plain_axes
+from .style import PALETTE, as_text, panels, plain_axes
 
 _SFREQ = 256.0  # Hz, of the signal that is drawn
 _DRAWN = 2.7  # windows in a clip of the drawing: two, and a rest that is not used

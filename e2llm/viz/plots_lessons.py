@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from ..core.claims import LEVEL_THRESHOLD, level
-from .plots import PALETTE, panels, plain_axes
+from .style import PALETTE, panels, plain_axes
 
 _KINDS = {"text": (PALETTE[7], ""), "EEG": (PALETTE[0], "//"), "evidence": (PALETTE[1], ".."),
           "answer": (PALETTE[2], "xx")}  # a hatch beside each color, for print in grey

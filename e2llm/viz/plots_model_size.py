@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
 
 from ..evaluation.studies.model_size import HEAD
-from .plots import PALETTE, panels, score_panels
+from .plots import score_panels
+from .style import PALETTE, panels
 
 SHOWN = ("accuracy", "kappa", "calibration error", "zero-shot", "claim precision", "agreement, all wordings")
 # Colour and marker of each series: models made from scratch, pretrained ones, and the controls.

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from ..models.eegpt import N_PATCHES, PATCH, SFREQ
 from ..training.pretraining import Masks
-from .plots import PALETTE, panels
+from .style import PALETTE, panels
 
 SHADES = {"visible": PALETTE[0], "masked channel": PALETTE[1], "masked time patch": "0.85"}
 

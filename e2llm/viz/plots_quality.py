@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..data.checks import USUAL_UV
-from .plots import PALETTE, panels
+from .style import PALETTE, panels
 
 
 def recordings(table: pd.DataFrame, title: str) -> Figure:

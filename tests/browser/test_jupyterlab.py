@@ -43,7 +43,7 @@ import e2llm
 from e2llm.app.evaluation_stage import closed_set_answers
 from e2llm.core.claims import Claim
 
-e2llm.plots.use_style()
+e2llm.use_style()
 run = e2llm.Run.open("tiny")
 corpus = e2llm.open_dataset(run)
 model = e2llm.E2LLM.of_run(run, corpus)

@@ -108,7 +108,7 @@ class _Factories(TorchDispatchMode):
 
 
 class _Literals(TorchFunctionMode):
-    """Tensors that are made of numbers, which PyTorch puts on a device without asking any mode."""
+    """What PyTorch does without asking the tensors: makes them of numbers on a device, and sets their ``data``."""
 
     def __init__(self, place: torch.device) -> None:
         super().__init__()
@@ -118,6 +118,8 @@ class _Literals(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.Tensor.__getitem__ and isinstance(args[1], list):  # its places would be made there
             return func(args[0], torch.tensor(args[1]))
+        if func == torch.Tensor.data.__set__ and isinstance(args[0], Pretended):  # as peft merges an adapter
+            args[0].inner = args[1].inner
         asked = kwargs.get("device")
         if func not in (torch.tensor, torch.as_tensor, torch.asarray) or asked is None:
             return func(*args, **kwargs)

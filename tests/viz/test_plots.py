@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from e2llm.core.bands import BANDS
 from e2llm.core.montage import SEED_CHANNELS, eegpt_channels
 from e2llm.data.spectrum_summary import SpectrumSummary, eegmat_reference
-from e2llm.viz import plots, plots_explore
+from e2llm.viz import plots, plots_explore, style
 
 CHANNELS = eegpt_channels(list(SEED_CHANNELS))
 LABELS = ["happy", "surprise", "neutral", "disgust", "fear", "sad", "anger"]
@@ -58,10 +58,10 @@ def maps(figure: Figure) -> list:
 
 def test_use_style_sets_the_resolution():
     with plt.rc_context():
-        plots.use_style()
+        style.use_style()
         # labels of nine points are 11 pixels high below a cell
         assert plt.rcParams["figure.dpi"] == 90 and plt.rcParams["savefig.dpi"] == 80
-        plots.use_style(90)
+        style.use_style(90)
         assert plt.rcParams["figure.dpi"] == 90
 
 
@@ -123,7 +123,7 @@ def test_groups_of_people_are_drawn_beside_each_other():
 
 
 def drawn_maps(values: dict[str, np.ndarray], ch_names: list[str], unit: str, vlim=None) -> Figure:
-    figure, axes = plots.panels((8, 3), 1, len(values))
+    figure, axes = style.panels((8, 3), 1, len(values))
     plots.scalp_maps(figure, list(np.ravel(axes)), values, ch_names, unit, vlim)
     return figure
 
@@ -255,7 +255,7 @@ def test_an_emotion_has_one_color_whatever_is_drawn_beside_it(rng):
     figure = plots.spectra({"sad": windows(rng, 2, [0]), "happy": windows(rng, 2, [0])}, SFREQ, "Two")
     assert [tuple(line.get_color()) for line in figure.axes[0].lines[:2]] == [all_seven["sad"], all_seven["happy"]]
     assert len({line.get_linestyle() for line in figure.axes[0].lines[:2]}) == 2  # told apart in grey too
-    assert plots.label_colors(["sad", "subject 1"]) == plots.PALETTE[:2]
+    assert style.label_colors(["sad", "subject 1"]) == style.PALETTE[:2]
 
 
 def test_scores_put_dots_intervals_and_chance_in_percent():
