@@ -45,7 +45,7 @@ NEEDS_TRAINING: dict[str, set[str]] = {
            "own explanations flagged less often than others'", "clear edits followed above chance",
            "clear edits turn the claim in # cases of #", "untouched claims not contradicted",
            "deletion falls faster than at random", "regions of the generator found by the head, for every emotion",
-           "... by the language model, for all but one at least"},
+           "... by the language model, with one exception at most"},
     "08": {"every model is above chance with EEG", "without EEG every model is near chance",
            "wordings hardly matter to the base", "no agreement on shuffled EEG",
            "the base makes claims at least as true, to # points"},

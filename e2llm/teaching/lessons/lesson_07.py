@@ -22,7 +22,7 @@ EXERCISES = (
         "07-chance", "How often is a random claim true?",
         "A text says *occipital alpha clearly high*. It is compared with a random window of the same person. Its z is "
         "normal, with mean 0 and standard deviation 1. How likely is the claim to be true? It may be one level off. "
-        "*Rather high* begins at z = 0.7.",
+        "*Rather high* begins at z = 0.7. Of such a z, 75.8 % lie below 0.7, and 93.3 % below 1.5.",
         Number("percent", 1.5), 24.2,
         "from scipy.stats import norm\n\nanswer = 100 * norm.sf(0.7)",
         "*Clearly high* is true of *rather*, *clearly* and *very* high: from z = 0.7 on, in about 24 % of windows. "
