@@ -5,8 +5,8 @@ two cores, each worker with one thread, in folders of their own. The efficiency 
 time of two: 1 is ideal. One worker with two cores would not do as a measure: the kernel of a run's next notebook starts
 on the core that is idle. Two cores share their memory, so two independent processes are measured too: no sweep can
 reach more than they do. On a machine whose speed changes, look at how busy the cores were: what a sweep wastes, it
-wastes by letting a core wait. It needs Linux, two cores that do nothing else (the share of the processor that others took is
-printed), and the extra ``cluster``.
+wastes by letting a core wait. It needs Linux, two cores that do nothing else (the share of the processor that others
+took is printed), and the extra ``cluster``.
 """
 
 from __future__ import annotations
