@@ -53,13 +53,13 @@ EXERCISES = (
         "Five windows are given by subject, clip and part. How many pairs of (subject, clip) have windows in training "
         "**and** in test?",
         Number(), 1,
-        'sides = table.groupby(["subject", "clip"])["part"].nunique()\nanswer = int((sides == 2).sum())',
+        'sides = five.groupby(["subject", "clip"])["part"].nunique()\nanswer = int((sides == 2).sum())',
         "Only the first clip of subject a is on both sides. Two people may see the same clip: that is another rule.",
         (Mistake(2, ("You may have counted clips or windows.", "Count pairs of subject *and* clip.")),
          Mistake(0, ("Look at the first two rows.", "Group by subject and clip, then count the parts of each group."))),
         ("Group by subject and clip.", "Which groups hold more than one part?"),
-        start='table = pd.DataFrame({"subject": list("aabba"), "clip": [1, 1, 1, 1, 2],\n'
-              '                      "part": ["train", "test", "train", "train", "test"]})'),
+        start='five = pd.DataFrame({"subject": list("aabba"), "clip": [1, 1, 1, 1, 2],\n'
+              '                     "part": ["train", "test", "train", "train", "test"]})'),
     Exercise(
         "06-shuffle", "Write the control *shuffled EEG*",
         "Write a function of `subjects` (an array of names, one for each window) and `rng` (NumPy's generator). It "
